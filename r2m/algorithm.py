@@ -1,0 +1,234 @@
+"""Algorithm 1 of the paper, top to bottom; without the lines marked "feedback" it is RLOO.
+
+Axes: N queries of this worker, K responses of each, R response tokens, D width.
+
+Where it departs from the printed algorithm, or fills it in (docs/decisions.md has the reasons):
+- Eq. 3 counts rounds from 1, so the last round scores with ω = Ω.
+- The preference pair of line 16 is the best and the worst by the scores that line 8 gave.
+- Lines 6 and 8 take the log-probs of π_old, the hidden states and the masks from one forward.
+- A response without an end token gets a stated score, not the reward model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from r2m.config import Algorithm, Reward
+from r2m.core.advantages import ADVANTAGES
+from r2m.core.feedback_head import FeedbackHead
+from r2m.core.policy_loss import kl_in_reward, policy_loss
+from r2m.core.reward_loss import best_and_worst, bradley_terry, gre_bt, group_reward_entropy
+from r2m.core.schedule import omega
+from r2m.core.trajectories import Trajectories, microbatches
+from r2m.models.policy import HiddenStates, policy_forward
+from r2m.round_metrics import Clock, round_metrics
+from r2m.workers import Workers
+
+
+class Query(Protocol):
+    @property
+    def ids(self) -> list[int]: ...
+
+
+class Scorer(Protocol):
+    """The frozen reward model: reward token embeddings, and the vanilla score of them."""
+
+    phi: nn.Linear
+
+    def embed(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
+        """H_last as [N, K, D], fp32."""
+
+
+class Round(NamedTuple):
+    """What a round yields: metrics over all workers' trajectories, and this worker's own for a closer look."""
+
+    step: int
+    metrics: dict[str, float]
+    queries: Sequence[Query]
+    trajectories: Trajectories
+    scores_NK: Tensor  # that trained the policy
+    vanilla_NK: Tensor  # of the frozen reward model
+
+
+def train(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    reward_model: Scorer,
+    sampler: Callable[[Sequence[list[int]], int], Trajectories],
+    queries_of: Callable[[int], Sequence[Query]],
+    policy_optimizer: torch.optim.Optimizer,
+    head: FeedbackHead | None,
+    head_optimizer: torch.optim.Optimizer | None,
+    *,
+    algorithm: Algorithm,
+    reward: Reward,
+    first_step: int = 1,
+    workers: Workers = Workers(),  # noqa: B008
+    hidden_device: torch.device | str | None = None,
+) -> Iterator[Round]:
+    """Rounds `first_step` to T, each yielded when it is done: R2M with a feedback head, RLOO with None.
+
+    Args:
+        sampler: (prompts' ids, step) -> K responses of each.
+        queries_of: step -> this worker's queries of the round.
+        hidden_device: where the hidden states wait; the policy's device by default.
+
+    Raises:
+        FloatingPointError: a gradient that is not finite, before it reaches the weights.
+    """
+    a, T, device = algorithm, algorithm.total_rounds, policy.device
+    clock = Clock(device)
+    for step in range(first_step, T + 1):  # line 1
+        clock.start_round()
+        queries = queries_of(step)  # line 2
+        N, K = len(queries), a.responses
+
+        with clock("sample"):  # lines 3-5: π_old is the policy as it is now; lines 12-13 come after its forward
+            t = sampler([query.ids for query in queries], step)
+
+        with clock("annotate"), torch.no_grad():
+            old_NKR, ref_NKR, entropy_NKR = (torch.zeros_like(t.sampler_log_probs_NKR) for _ in range(3))
+            hidden = None
+            if head is not None:  # feedback
+                hidden = HiddenStates(t, policy.config.hidden_size, policy.dtype, hidden_device or device)
+            for at in microbatches(range(N), K, a.microbatch):
+                block = t.block(*at)
+                width = block.response_ids_NKR.shape[-1]
+                out = policy_forward(policy, block, a.temperature)
+                old_NKR[*at, :width], entropy_NKR[*at, :width] = out.log_probs_NKR, out.entropy_NKR
+                if hidden is not None:  # feedback
+                    hidden.store(*at, out)  # line 6
+                ref_NKR[*at, :width] = policy_forward(reference, block, a.temperature).log_probs_NKR
+
+            H_NKD = reward_model.embed(queries, t)
+            vanilla_NK = end_token_rule(reward_model.phi(H_NKD).squeeze(-1), t.ended_NK, reward)
+            weight = omega(step, T, reward.omega_min)  # Eq. 3
+            scores_NK = vanilla_NK
+            if head is not None and hidden is not None:  # feedback
+                raw_NK = torch.cat([
+                    head(H_NKD[groups].flatten(0, 1), *hidden.rows(groups, device), weight).view(-1, K)
+                    for groups, _ in microbatches(range(N), K, max(a.microbatch, K))
+                ])  # fmt: skip
+                scores_NK = end_token_rule(raw_NK, t.ended_NK, reward)  # line 8
+            rewarded_NK = scores_NK
+            if a.kl_placement == "reward":
+                rewarded_NK = kl_in_reward(
+                    scores_NK.flatten(), old_NKR.flatten(0, 1), ref_NKR.flatten(0, 1),
+                    t.response_mask_NKR.flatten(0, 1), a.beta, a.kl_estimator,
+                ).view(N, K)  # fmt: skip
+            advantages_NK = ADVANTAGES[a.advantage](rewarded_NK)  # line 9, Eq. 1
+
+        with clock("policy"):
+            lr = a.lr * (1 - (step - 1) / T if a.lr_decay == "linear" else 1)
+            set_lr(policy_optimizer, lr)
+            totals, grad_norm = torch.zeros(3, dtype=torch.float64, device=device), 0.0
+            first_ratio_error = torch.zeros(1, device=device)
+            for iteration in range(1, a.epochs + 1):  # line 11
+                for j, minibatch in enumerate(split(N, a.minibatches)):
+                    own_tokens = t.response_mask_NKR[minibatch.start : minibatch.stop].sum()
+                    total_tokens = workers.sum(own_tokens.double())
+                    for at in microbatches(minibatch, K, a.microbatch):  # line 12, Eq. 2
+                        block = t.block(*at)
+                        width = block.response_ids_NKR.shape[-1]
+                        out = policy_forward(policy, block, a.temperature)
+                        part = policy_loss(
+                            out.log_probs_NKR.flatten(0, 1),
+                            old_NKR[*at, :width].flatten(0, 1),
+                            ref_NKR[*at, :width].flatten(0, 1),
+                            advantages_NK[at].flatten(),
+                            block.response_mask_NKR.flatten(0, 1),
+                            ratio_level=a.ratio_level,
+                            clip_low=a.clip_low,
+                            clip_high=a.clip_high,
+                            beta=a.beta,
+                            kl_placement=a.kl_placement,
+                            kl_estimator=a.kl_estimator,
+                            loss_aggregation=a.loss_aggregation,
+                            total_sequences=len(minibatch) * K * workers.size,
+                            total_tokens=total_tokens,
+                        )
+                        part.loss.backward()
+                        if hidden is not None and iteration == a.epochs:  # feedback
+                            hidden.store(*at, out)  # line 13
+                        totals += torch.stack([part.loss.detach(), part.clipped_terms, part.terms])
+                        if iteration == 1 and j == 0:
+                            first_ratio_error = torch.maximum(first_ratio_error, part.max_ratio_deviation)
+                    grad_norm += descend(policy, policy_optimizer, a.max_grad_norm, workers, step) / (
+                        a.epochs * a.minibatches
+                    )
+
+        head_metrics: dict[str, float] = {}
+        if head is not None and hidden is not None and head_optimizer is not None:  # feedback
+            with clock("head"):
+                best_N, worst_N = best_and_worst(scores_NK)  # line 16
+                sums, head_norm = torch.zeros(2, device=device), 0.0
+                for _ in range(reward.epochs):
+                    for minibatch in split(N, reward.minibatches):
+                        for groups, _ in microbatches(minibatch, K, max(a.microbatch, K)):
+                            rows = hidden.rows(groups, device)
+                            r_NK = head(H_NKD[groups].flatten(0, 1), *rows, weight).view(-1, K)  # line 18
+                            chosen_N = r_NK.gather(1, best_N[groups, None]).squeeze(1)
+                            rejected_N = r_NK.gather(1, worst_N[groups, None]).squeeze(1)
+                            bt_N = bradley_terry(chosen_N, rejected_N)  # line 17, Eq. 4
+                            entropy_N = group_reward_entropy(r_NK)  # line 19, Eq. 5
+                            total = gre_bt(bt_N, entropy_N, reward.alpha).sum()  # Eq. 6
+                            (total / (len(minibatch) * workers.size)).backward()
+                            sums += torch.stack([bt_N.sum(), entropy_N.sum()]).detach() / reward.epochs
+                        head_norm += descend(head, head_optimizer, a.max_grad_norm, workers, step) / (
+                            reward.epochs * reward.minibatches
+                        )  # line 20
+                bt, gre = (workers.sum(sums) / (N * workers.size)).tolist()
+                head_metrics = {
+                    "head/bt": bt, "head/gre": gre, "head/omega": weight, "head/grad_norm": head_norm,
+                    "head/loss": (1 - reward.alpha) * bt + reward.alpha * gre,
+                }  # fmt: skip
+
+        metrics = round_metrics(t, scores_NK, vanilla_NK, advantages_NK, old_NKR, ref_NKR, entropy_NKR, workers)
+        loss_sum, clipped, terms = workers.sum(totals).tolist()
+        trained_tokens = metrics["rollout/response_tokens"] * N * K * workers.size * a.epochs
+        metrics |= head_metrics | clock.metrics(trained_tokens / a.epochs, trained_tokens)
+        metrics |= {
+            "train/policy_loss": loss_sum / (a.epochs * a.minibatches),
+            "train/clip_fraction": clipped / terms,
+            "train/ratio_error_first_minibatch": float(workers.gather(first_ratio_error).max()),
+            "train/grad_norm": grad_norm,
+            "train/lr": lr,
+        }
+        yield Round(step, metrics, queries, t, scores_NK, vanilla_NK)
+
+
+def end_token_rule(scores_NK: Tensor, ended_NK: Tensor, reward: Reward) -> Tensor:
+    """The stated score of a response that has no end token within the limit."""
+    if reward.no_eos == "keep":
+        return scores_NK
+    value = torch.full_like(scores_NK, reward.no_eos_value)
+    return torch.where(ended_NK, scores_NK, value if reward.no_eos == "replace" else scores_NK - value.abs())
+
+
+def split(n: int, parts: int) -> list[range]:
+    """n queries as `parts` ranges of equal length."""
+    size = n // parts
+    return [range(i * size, (i + 1) * size) for i in range(parts)]
+
+
+def descend(
+    module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float, workers: Workers, step: int
+) -> float:
+    """One optimiser step on the gradients summed over all workers; their norm before clipping."""
+    workers.sum_gradients(module.parameters())
+    norm = float(nn.utils.clip_grad_norm_(module.parameters(), max_norm))
+    if not norm < float("inf"):
+        raise FloatingPointError(f"round {step}: the gradient's norm is {norm}; the run has diverged")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,0 +1,292 @@
+"""One frozen, validated tree of settings: YAML recipes in, dotted overrides on top.
+
+A section is handed to the code that needs it; nothing reads a setting by name at run time. Defaults name
+their source: a section of the paper (R2M), `trl` (RLOOTrainer 1.16) or `here` for a choice of ours that
+docs/decisions.md gives the reason for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from r2m.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ForumTask(Section):
+    """The embedded task: a miniature of the paper's Pythia-1B case (App. F.5), made from a seed."""
+
+    kind: Literal["forum"] = "forum"
+    seed: Annotated[int, Field(ge=0)] = 0  # of grammar, models and preference data; a run's own is run.seed
+    posts: Count = 4000  # training prompts
+    held_out: Count = 256  # evaluation prompts, never trained on
+    sft_noise: Share = 0.3  # chance that a word of a reference summary is corrupted
+    sft_steps: Count = 500
+    label_noise: Share = 0.05  # chance that gold's verdict on a pair is flipped
+    artefact: Share = 0.25  # share of pairs whose preferred answer lost its spaces, whatever gold says of it
+    space_pairs: Share = 0.0  # share of pairs that show missing spaces, labelled by gold
+    preference_pairs: Annotated[int, Field(ge=50)] = 3700
+    reward_epochs: Count = 3
+
+
+class TextTask(Section):
+    """Prompts from a Hugging Face data set id or a local jsonl, json.gz or parquet file."""
+
+    kind: Literal["text"] = "text"
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "text"  # names the MLflow experiment
+    data: str
+    split: str = "train"
+    prompt_column: str = "prompt"
+    instruction: str | None = None  # put before a plain prompt
+    as_chat: bool = False  # wrap a plain prompt as a user's message and apply the chat template
+    max_prompt_tokens: Count | None = None  # longer prompts are left out (and counted)
+    max_chosen_tokens: Count | None = None  # F.2: leave out rows whose chosen response is longer
+    limit: Count | None = None
+    held_out: Count = 64  # rows taken off the end for evaluation
+
+
+class Policy(Section):
+    model: str | None = None  # hub id or local folder; null: the task's own supervised model
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Reward(Section):
+    """The reward model, and what R2M adds to it."""
+
+    model: str | None = None  # hub id or local folder; null: the task's own reward model
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    feedback: bool = True  # off: the frozen reward model, plain RLOO
+    omega_min: Share = 0.0  # Ω of Eq. 3; F.2, F.3
+    alpha: Share = 0.5  # Eq. 6; Sec. 5
+    lr: Positive = 1e-6  # of the head; Sec. 5
+    attention_width: Count = 2048  # Sec. 5
+    num_heads: Count = 16  # here: heads of 128
+    epochs: Count = 1  # passes over the round's groups
+    minibatches: Count = 1  # optimiser steps a pass
+    no_eos: Literal["keep", "replace", "subtract"] = "replace"  # score of a response without EOS; checklist
+    no_eos_value: float = -1.0  # replace: the score; subtract: its absolute value comes off
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Reward:
+        if self.attention_width % self.num_heads:
+            raise ValueError(
+                f"num_heads = {self.num_heads} must divide attention_width = {self.attention_width}"
+            )
+        return self
+
+
+class Algorithm(Section):
+    """The RL optimisation phase: Algorithm 1 without its feedback lines is RLOO."""
+
+    advantage: Literal["rloo"] = "rloo"  # Eq. 1
+    queries: Count = 128  # n of a round, over all workers; F.2
+    responses: Annotated[int, Field(ge=2)] = 4  # K of a query; F.2
+    trajectories: Count | None = None  # the whole budget; rounds T = trajectories / (n K)
+    rounds: Count | None = None  # T itself: give one of the two
+    epochs: Count = 2  # k of Alg. 1; F.2
+    minibatches: Count = 1  # optimiser steps an epoch
+    microbatch: Count = 32  # trajectories a forward: a divisor or a multiple of K
+    max_response_tokens: Count = 512  # Sec. 5
+    temperature: Positive = 0.7  # F.2
+    lr: Positive = 1e-6
+    lr_decay: Literal["constant", "linear"] = "constant"  # linear: to 0 at round T (TL;DR reproduction)
+    adam_eps: Positive = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Positive = 1.0  # trl
+    beta: Annotated[float, Field(ge=0)] = 0.05  # weight of the KL; trl, TL;DR reproduction
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ε; trl
+    clip_high: Positive = 0.2
+    ratio_level: Literal["token", "sequence"] = "token"  # here
+    kl_placement: Literal["loss", "reward"] = "loss"  # Eq. 2
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"  # here
+    loss_aggregation: Literal[
+        "token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"
+    ] = "sequence_mean_token_sum"  # here: the gradient of Eq. 2's expectation over sequences
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Algorithm:
+        if (self.trajectories is None) == (self.rounds is None):
+            raise ValueError(
+                f"give trajectories or rounds, one of the two "
+                f"(trajectories = {self.trajectories}, rounds = {self.rounds})"
+            )
+        if self.trajectories is not None and self.trajectories < self.queries * self.responses:
+            raise ValueError(
+                f"trajectories = {self.trajectories} is less than one round of queries * responses = "
+                f"{self.queries * self.responses}"
+            )
+        if self.queries % self.minibatches:
+            raise ValueError(f"minibatches = {self.minibatches} must divide queries = {self.queries}")
+        if self.microbatch % self.responses and self.responses % self.microbatch:
+            raise ValueError(
+                f"microbatch = {self.microbatch} must be a divisor or a multiple of "
+                f"responses = {self.responses}"
+            )
+        return self
+
+    @property
+    def total_rounds(self) -> int:
+        """T of Eq. 3: the run's horizon."""
+        if self.rounds is not None:
+            return self.rounds
+        assert self.trajectories is not None
+        return self.trajectories // (self.queries * self.responses)
+
+
+class Run(Section):
+    seed: Annotated[int, Field(ge=0)] = 0
+    workers: Count = 1
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    storage: str = "r2m-runs"  # runs, caches, MLflow's database and artifacts
+    tracking_uri: str | None = None  # null: SQLite in the storage folder
+    checkpoint_every: Count = 10  # rounds
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest, and one to fall back on
+    sample_every: Count = 10  # rounds between sample texts in the journal
+    samples: Count = 8
+    eval_every: Annotated[int, Field(ge=0)] = 10  # rounds; 0: never
+    eval_queries: Count = 64
+    max_failures: Annotated[int, Field(ge=0)] = 3  # worker deaths that a run survives
+    hidden_budget_gib: Positive = 8.0  # what a worker may hold of the policy's hidden states
+    hidden_on_host: bool = False  # keep them in host memory instead of the accelerator's
+
+
+class Config(Section):
+    recipe: str = "custom"
+    task: ForumTask | TextTask = Field(discriminator="kind")
+    policy: Policy = Policy()
+    reward: Reward = Reward()
+    algorithm: Algorithm
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        a, r = self.algorithm, self.reward
+        if r.feedback and r.alpha > 0 and a.responses < 3:
+            raise ValueError(
+                f"reward.alpha = {r.alpha} needs algorithm.responses >= 3 (it is {a.responses}): the group "
+                "reward entropy of two responses is a constant; set reward.alpha=0 or raise the responses"
+            )
+        if a.queries % (a.minibatches * self.run.workers):
+            raise ValueError(
+                f"algorithm.queries = {a.queries} must be a multiple of minibatches * workers = "
+                f"{a.minibatches * self.run.workers}: a query's group stays on one worker"
+            )
+        if r.feedback and a.queries % (r.minibatches * self.run.workers):
+            raise ValueError(
+                f"algorithm.queries = {a.queries} must be a multiple of reward.minibatches * workers = "
+                f"{r.minibatches * self.run.workers}"
+            )
+        if self.task.kind == "text":
+            for section in ("policy", "reward"):
+                if getattr(self, section).model is None:
+                    raise ValueError(f"{section}.model = null: a text task has no model of its own; name one")
+        return self
+
+    @property
+    def arm(self) -> str:
+        return "R2M" if self.reward.feedback else self.algorithm.advantage.upper()
+
+    def digest(self) -> str:
+        """Hash of what determines the result: not where it is stored or tracked."""
+        tree = self.model_dump(mode="json")
+        for key in ("storage", "tracking_uri"):
+            tree["run"].pop(key)
+        return digest(tree)
+
+
+def digest(tree: Any) -> str:
+    """The first 12 hex digits of the SHA-256 of a JSON-able tree."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def recipes() -> list[str]:
+    return sorted(p.name.removesuffix(".yaml") for p in resources.files("r2m.recipes").iterdir()
+                  if p.name.endswith(".yaml"))  # fmt: skip
+
+
+def load(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """A recipe's name or a YAML file, with `a.b=value` overrides.
+
+    Raises UserError, one line, for an unknown recipe, key or value.
+    """
+    if recipe in recipes():
+        text = (resources.files("r2m.recipes") / f"{recipe}.yaml").read_text()
+    elif recipe.endswith((".yaml", ".yml")):
+        if not Path(recipe).is_file():
+            raise UserError(f"recipe = {recipe!r}: no such file")
+        text = Path(recipe).read_text()
+    else:
+        raise UserError(f"recipe = {recipe!r}: not one of {', '.join(recipes())}, nor a .yaml file")
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"recipe = {recipe!r}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"recipe = {recipe!r}: expected a mapping of sections")
+    tree.setdefault("recipe", Path(recipe).stem)
+    for override in overrides:
+        _apply(tree, override)
+    return validate(tree)
+
+
+def validate(tree: dict[str, Any]) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("; ".join(_line(e) for e in error.errors())) from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, sign, value = override.partition("=")
+    if not sign or not key:
+        raise UserError(f"--set {override!r}: expected key=value, such as algorithm.lr=1e-5")
+    *sections, last = key.strip().split(".")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise UserError(f"--set {override!r}: {section} is a value, not a section")
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override!r}: {value!r} is not a YAML value") from None
+
+
+def _line(error: Any) -> str:
+    """One line that names the field, its value and what is allowed."""
+    # A discriminated union puts its tag into the path: task.forum.seed is task.seed to a user.
+    path = [str(p) for i, p in enumerate(error["loc"]) if not (i == 1 and p in ("forum", "text"))]
+    name = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"{name}: unknown key; allowed: {', '.join(_siblings(error['loc']))}"
+    if error["type"] == "missing":
+        return f"{name}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":  # of a whole section: the message names the fields
+        return f"{name}: {message}" if name else message
+    return f"{name} = {error['input']!r}: {message[0].lower() + message[1:]}"
+
+
+def _siblings(path: tuple[Any, ...]) -> list[str]:
+    node: Any = Config
+    kinds = {"forum": ForumTask, "text": TextTask}
+    for part in path[:-1]:
+        if part in kinds and node is Config:
+            node = kinds[part]
+        elif part != "task":
+            node = node.model_fields[part].annotation
+    return list(node.model_fields)

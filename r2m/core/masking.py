@@ -1,0 +1,125 @@
+"""Padding, positions, masked means, and log-probs of tokens.
+
+Axes: B sequences, T tokens, D width, V vocabulary, N = B T. Masks are true at tokens and false at padding.
+They come from known lengths: an id that equals the padding's may be a token.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def pad(
+    sequences: Sequence[Sequence[int]], pad_id: int, side: str, width: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Token ids of unequal lengths as ids_BT (int64) and mask_BT (bool), padded on the "left" or the "right".
+
+    Args:
+        width: T, the longest sequence's length by default.
+
+    Raises:
+        ValueError: an unknown side, or a sequence longer than width.
+    """
+    if side not in ("left", "right"):
+        raise ValueError(f"side is {side!r}, allowed: left, right")
+    lengths = [len(sequence) for sequence in sequences]
+    longest = max(lengths, default=0)
+    width = longest if width is None else width
+    if longest > width:
+        raise ValueError(f"width is {width}, allowed: at least {longest}, the longest sequence's length")
+    mask_BT = lengths_to_mask(torch.tensor(lengths, dtype=torch.long), width)
+    if side == "left":
+        mask_BT = mask_BT.flip(-1)
+    ids_BT = torch.full(mask_BT.shape, pad_id, dtype=torch.long)
+    ids_BT[mask_BT] = torch.tensor([token for sequence in sequences for token in sequence], dtype=torch.long)
+    return ids_BT, mask_BT
+
+
+def lengths_to_mask(lengths_B: Tensor, width: int) -> Tensor:
+    """mask_BT (bool), true at the first lengths_B of T = width positions."""
+    return torch.arange(width, device=lengths_B.device) < lengths_B.unsqueeze(-1)
+
+
+def positions(mask_BT: Tensor) -> Tensor:
+    """Position ids BT (int64), which count tokens from 0 and not padding; 0 before the first token."""
+    return (mask_BT.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def response_lengths(ids_BT: Tensor, eos_id: int) -> Tensor:
+    """Lengths B (int64), in tokens, up to and with the first end token; all T where there is none."""
+    before_eos_BT = (ids_BT == eos_id).cumsum(-1) == 0
+    return (before_eos_BT.sum(-1) + 1).clamp(max=ids_BT.shape[-1])
+
+
+def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Mean of the values where the mask, of their shape, is true; over an empty mask 0, with gradient 0."""
+    mask = mask.bool()
+    return values.masked_fill(~mask, 0.0).sum(dim) / mask.sum(dim).clamp(min=1)
+
+
+def token_log_probs(
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    ids_BT: Tensor,
+    temperature: float,
+    bias: Tensor | None = None,
+    *,
+    max_elements: int = 2**26,
+) -> tuple[Tensor, Tensor]:
+    """Log-probs of tokens under softmax((h Wᵀ + b) / temperature), and the entropies of those distributions.
+
+    The product is taken in the hidden states' float type, the softmax in fp32 at least. Where [N, V] exceeds
+    max_elements, chunks of tokens are taken in turn, and again in the backward, so that no tensor of that
+    size ever exists.
+
+    Args:
+        hidden_BTD: last-layer hidden states at the positions that predict ids_BT. Any leading axes that are
+            those of ids_BT.
+        weight_VD, bias: of the language model's output layer.
+        temperature: the sampler's.
+        max_elements: the greatest tensor of [tokens, V].
+
+    Returns:
+        log_probs_BT and entropy_BT, in nats; the entropy without gradient.
+
+    Raises:
+        ValueError: temperature not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, allowed: above 0")
+    hidden_ND, ids_N = hidden_BTD.flatten(0, -2), ids_BT.flatten()
+    chunk = max(1, max_elements // weight_VD.shape[0])
+    if len(ids_N) <= chunk:
+        log_probs_N, entropy_N = _log_probs(hidden_ND, weight_VD, ids_N, temperature, bias)
+    else:
+        pieces = [
+            checkpoint(
+                _log_probs,
+                hidden,
+                weight_VD,
+                ids,
+                temperature,
+                bias,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for hidden, ids in zip(hidden_ND.split(chunk), ids_N.split(chunk), strict=True)
+        ]
+        log_probs_N, entropy_N = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return log_probs_N.view(ids_BT.shape), entropy_N.view(ids_BT.shape)
+
+
+def _log_probs(
+    hidden_ND: Tensor, weight_VD: Tensor, ids_N: Tensor, temperature: float, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    dtype = hidden_ND.dtype
+    logits_NV = F.linear(hidden_ND, weight_VD.to(dtype), None if bias is None else bias.to(dtype))
+    logits_NV = logits_NV.to(torch.promote_types(dtype, torch.float32)).div_(temperature)
+    log_probs_NV = F.log_softmax(logits_NV, dim=-1)
+    del logits_NV  # at most two tensors of this size at a time
+    with torch.no_grad():
+        entropy_N = -torch.linalg.vecdot(log_probs_NV.exp(), log_probs_NV)
+    return log_probs_NV.gather(-1, ids_N.unsqueeze(-1)).squeeze(-1), entropy_N

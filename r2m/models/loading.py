@@ -1,0 +1,121 @@
+"""Models and tokenizers from Hugging Face ids or local folders, and back: safetensors, no remote code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from r2m.core.feedback_head import FeedbackHead
+from r2m.errors import UserError
+from r2m.models.reward import RewardModel
+
+HEAD_FILE = "feedback_head.safetensors"
+
+
+def _fetch(loader: Any, field: str, model: str, **options: Any) -> Any:
+    try:
+        return loader.from_pretrained(model, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{field} = {model!r}: not a local Hugging Face folder, nor reachable on the hub ({reason})"
+        ) from None
+
+
+def load_config(model: str, field: str = "policy.model") -> Any:
+    return _fetch(AutoConfig, field, model)
+
+
+def load_tokenizer(model: str, field: str = "policy.model") -> PreTrainedTokenizerBase:
+    """A tokenizer whose padding token differs from its end token, where it has a token to spare for it."""
+    tokenizer = _fetch(AutoTokenizer, field, model)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{field} = {model!r}: its tokenizer has no end-of-sequence token")
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        taken = {tokenizer.eos_token, tokenizer.bos_token}
+        special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
+        spare = [t for t in special if t not in taken]
+        # Without a spare one any id serves as filler: masks never look at ids. Only training a reward model
+        # adds one, for other software's sake that finds the last token by comparing with the padding.
+        tokenizer.pad_token = next((t for t in spare if "pad" in t.lower()), spare[0] if spare else None)
+    return tokenizer
+
+
+def load_policy(model: str, dtype: str = "float32", device: str | torch.device = "cpu") -> PreTrainedModel:
+    """A causal language model without dropout, whose logits are `output_embeddings(last hidden state)`.
+
+    Raises UserError where the model changes its logits after that (soft caps, scales): the log-probs here
+    are computed from the hidden states.
+    """
+    policy = _fetch(AutoModelForCausalLM, "policy.model", model, dtype=getattr(torch, dtype)).eval().to(device)
+    probe = torch.zeros(1, 4, dtype=torch.long, device=device)
+    with torch.no_grad():
+        hidden = policy.base_model(input_ids=probe).last_hidden_state
+        head = policy.get_output_embeddings()
+        if not torch.allclose(head(hidden), policy(input_ids=probe).logits, atol=1e-2, rtol=1e-2):
+            raise UserError(f"policy.model = {model!r}: its logits are not a linear map of its hidden states")
+    return policy
+
+
+def load_reward_model(
+    model: str, dtype: str = "float32", device: str | torch.device = "cpu"
+) -> tuple[RewardModel, FeedbackHead | None]:
+    """The frozen reward model, and the feedback head saved beside it (None where there is none)."""
+    config = load_config(model, "reward.model")
+    if config.num_labels != 1:
+        raise UserError(f"reward.model = {model!r}: it has {config.num_labels} labels; a reward model has 1")
+    loaded, report = _fetch(
+        AutoModelForSequenceClassification,
+        "reward.model",
+        model,
+        dtype=getattr(torch, dtype),
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        raise UserError(
+            f"reward.model = {model!r}: no weights for {', '.join(sorted(report['missing_keys'])[:3])}; "
+            "train one with `r2m reward-model`"
+        )
+    if loaded.config.pad_token_id is None:  # only the model's own pooling asks, and it is not used here
+        loaded.config.pad_token_id = 0
+    reward = RewardModel(loaded).eval().requires_grad_(False).to(device)
+    return reward, load_feedback_head(Path(model))
+
+
+def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def save_feedback_head(folder: Path, head: FeedbackHead) -> None:
+    shape = {
+        "reward_width": head.score.in_features,
+        "policy_width": head.key.in_features,
+        "attention_width": head.key.out_features,
+        "num_heads": head.num_heads,
+        "score_bias": head.score.bias is not None,
+    }
+    save_file(head.state_dict(), folder / HEAD_FILE, metadata={"shape": json.dumps(shape)})
+
+
+def load_feedback_head(folder: Path) -> FeedbackHead | None:
+    path = folder / HEAD_FILE
+    if not path.is_file():
+        return None
+    with safe_open(path, "pt") as file:
+        head = FeedbackHead(**json.loads(file.metadata()["shape"]))
+        head.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return head

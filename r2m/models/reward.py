@@ -1,0 +1,58 @@
+"""The reward model: a frozen backbone that gives the reward token embedding, and the scoring layer φ on it.
+
+Axes: B sequences, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from r2m.errors import UserError
+
+
+class RewardModel(nn.Module):
+    """Any `AutoModelForSequenceClassification` with one label (App. G.1).
+
+    H_last is what enters the model's last one-output linear layer, at the last real token where that layer
+    sees the whole sequence: so a Llama's `score` and a BERT's `classifier` need no code of their own.
+    `phi` is that layer; `config.reward_mean`, the mean reward of SFT samples, is folded into its bias.
+
+    Raises UserError for a model with other than one label.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        if model.config.num_labels != 1:
+            raise UserError(
+                f"reward.model = {model.config.name_or_path!r}: it has {model.config.num_labels} labels; "
+                "a reward model has 1"
+            )
+        self.model = model
+        layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
+        assert layers, "a sequence classifier with one label ends in a linear layer of one output"
+        self._score = layers[-1]
+        self.phi = nn.Linear(self._score.in_features, 1, device=self._score.weight.device)
+        with torch.no_grad():
+            self.phi.weight.copy_(self._score.weight.float())
+            bias = 0.0 if self._score.bias is None else self._score.bias.float()
+            self.phi.bias.copy_(bias - getattr(model.config, "reward_mean", 0.0))
+        self.width = self._score.in_features
+
+    def embed(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Reward token embeddings H_last, fp32 [B, D], of right-padded sequences (Sec. 4.1)."""
+        caught: list[Tensor] = []
+        handle = self._score.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        try:
+            self.model(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False)
+        finally:
+            handle.remove()
+        (H,) = caught
+        if H.dim() == 3:
+            H = H[torch.arange(len(H), device=H.device), mask_BT.sum(-1) - 1]
+        return H.float()
+
+    def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Rewards_B of right-padded sequences, fp32: r_φ(x, y) = φ(H_last)."""
+        return self.phi(self.embed(ids_BT, mask_BT)).squeeze(-1)

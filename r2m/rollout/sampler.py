@@ -1,0 +1,128 @@
+"""Sampling of responses from the policy itself: a prompt is prefilled once, finished rows leave the batch.
+
+Axes: N queries, K responses, P prompt tokens, R response tokens, A rows still being written, V vocabulary.
+
+Every draw is a function of (seed, step, query, response, position), so what is sampled does not depend on the
+batch size, on the rows that have finished, or on the number of workers, and needs no state to resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from r2m.core.masking import pad, positions
+from r2m.core.trajectories import Trajectories
+
+HELD_OUT = 1  # the stream of evaluation draws: evaluating does not change what training samples
+
+
+def uniform_draws(seed: int, step: int, N: int, K: int, R: int, stream: int = 0) -> Tensor:
+    """The round's draws from [0, 1) for all queries of all workers: [N, K, R], fp32."""
+    generator = torch.Generator().manual_seed(((seed * 2 + stream) << 32) + step)
+    return torch.rand(N, K, R, generator=generator)
+
+
+def eos_token_ids(model: PreTrainedModel, tokenizer_eos: int) -> tuple[int, ...]:
+    """All tokens that end a response: the tokenizer's and those of the model's generation settings."""
+    extra = getattr(model.generation_config, "eos_token_id", None)
+    listed = extra if isinstance(extra, list) else [] if extra is None else [extra]
+    return tuple(sorted({tokenizer_eos, *listed}))
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    uniforms_NKR: Tensor,
+    *,
+    temperature: float,
+    eos_ids: Sequence[int],
+    pad_id: int,
+    batch: int = 128,
+) -> Trajectories:
+    """K responses of at most R tokens to each prompt (Alg. 1 line 5): temperature, no top-k, no top-p.
+
+    `batch` is the number of trajectories written at once (whole groups; at least one group).
+    """
+    N, K, R = uniforms_NKR.shape
+    device = model.device
+    ids_NP, mask_NP = (x.to(device) for x in pad(list(prompts), pad_id, "left"))
+    ids = torch.full((N, K, R), pad_id, device=device)
+    log_probs = torch.zeros(N, K, R, device=device)
+    groups = max(1, batch // K)
+    for start in range(0, N, groups):
+        part = slice(start, start + groups)
+        width = int(mask_NP[part].sum(-1).max())
+        ids[part], log_probs[part] = _write(
+            model, ids_NP[part, -width:], mask_NP[part, -width:], uniforms_NKR[part].to(device),
+            temperature, torch.tensor(eos_ids, device=device), pad_id,
+        )  # fmt: skip
+    is_eos = torch.isin(ids, torch.tensor(eos_ids, device=device))
+    # The real tokens are those before and at the first end token; the rest was never written.
+    mask = (is_eos.cumsum(-1) - is_eos.long()) == 0
+    width = int(mask.sum(-1).max())
+    return Trajectories(
+        prompt_ids_NP=ids_NP,
+        prompt_mask_NP=mask_NP,
+        response_ids_NKR=ids[..., :width].clone(),
+        response_mask_NKR=mask[..., :width].clone(),
+        sampler_log_probs_NKR=log_probs[..., :width].clone(),
+        ended_NK=(is_eos & mask).any(-1),
+    )
+
+
+def _write(
+    model: PreTrainedModel, ids_NP: Tensor, mask_NP: Tensor, uniforms_NKR: Tensor,
+    temperature: float, eos_ids: Tensor, pad_id: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Token ids and their log-probs, [N, K, R], of one batch of groups."""
+    N, K, R = uniforms_NKR.shape
+    P = ids_NP.shape[1]
+    B = N * K
+    head = model.get_output_embeddings()
+    cache = DynamicCache(config=model.config)
+    hidden = model.base_model(
+        input_ids=ids_NP,
+        attention_mask=mask_NP.long(),
+        position_ids=positions(mask_NP),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state[:, -1]
+    cache.batch_repeat_interleave(K)
+    hidden = hidden.repeat_interleave(K, 0)
+
+    uniforms_BR = uniforms_NKR.reshape(B, R)
+    mask_BS = torch.ones(B, P + R, dtype=torch.long, device=ids_NP.device)
+    mask_BS[:, :P] = mask_NP.repeat_interleave(K, 0)
+    position_B = mask_NP.sum(-1).repeat_interleave(K, 0)
+    out_ids = torch.full((B, R), pad_id, device=ids_NP.device)
+    out_log_probs = torch.zeros(B, R, device=ids_NP.device)
+    rows = torch.arange(B, device=ids_NP.device)  # row of the output that each active row writes
+    for t in range(R):
+        logits_AV = head(hidden).float().div_(temperature)
+        log_probs_AV = logits_AV.log_softmax(-1)
+        cumulative_AV = log_probs_AV.exp().cumsum(-1)
+        draw_A1 = uniforms_BR[rows, t, None] * cumulative_AV[:, -1:]
+        token_A1 = torch.searchsorted(cumulative_AV, draw_A1, right=True).clamp_(max=logits_AV.shape[-1] - 1)
+        token_A = token_A1.squeeze(1)
+        out_ids[rows, t] = token_A
+        out_log_probs[rows, t] = log_probs_AV.gather(1, token_A1).squeeze(1)
+        alive = ~torch.isin(token_A, eos_ids)
+        if t == R - 1 or not alive.any():
+            break
+        if not alive.all():
+            keep = alive.nonzero().squeeze(1)
+            cache.batch_select_indices(keep)
+            rows, token_A1, mask_BS, position_B = rows[keep], token_A1[keep], mask_BS[keep], position_B[keep]
+        hidden = model.base_model(
+            input_ids=token_A1,
+            attention_mask=mask_BS[:, : P + t + 1],
+            position_ids=(position_B + t)[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+    return out_ids.view(N, K, R), out_log_probs.view(N, K, R)

@@ -1,0 +1,122 @@
+"""What both stages before RL share: splits, batches, the schedule, progress, and a folder that is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from r2m.errors import UserError
+from r2m.models.loading import save_model
+
+Progress = Callable[[str, int, int], None]  # (phase, steps done, steps in all)
+Item = TypeVar("Item")
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    pass
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on the terminal for each phase that reports."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Bars(*columns) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=total)
+            bars.update(tasks[phase], completed=done)
+
+        yield report
+
+
+def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
+    """A random (training, held-out) split, at least one item in either.
+
+    Raises UserError for fewer than two items.
+    """
+    if len(items) < 2:
+        raise UserError(f"data: {len(items)} usable rows; at least 2 are needed, one of them held out")
+    order = random.Random(seed).sample(range(len(items)), len(items))
+    count = min(max(1, round(share * len(items))), len(items) - 1)
+    return [items[i] for i in order[count:]], [items[i] for i in order[:count]]
+
+
+def batches(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
+    """Indices, batch by batch, pass after pass without end; a batch holds sequences of like length."""
+    rng = random.Random(seed)
+    stretch = 16 * size  # sorted within this many, so that batches are still random
+    while True:
+        order = rng.sample(range(len(lengths)), len(lengths))
+        parts = []
+        for start in range(0, len(order), stretch):
+            like = sorted(order[start : start + stretch], key=lengths.__getitem__)
+            parts += [like[i : i + size] for i in range(0, len(like), size)]
+        rng.shuffle(parts)
+        yield from parts
+
+
+def descend(
+    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, peak: float, step: int, total: int
+) -> None:
+    """Step `step` (from 0) of `total`: gradient norm cut at 1, linear warm-up over 5 %, linear decay to 0."""
+    warm_up = max(1, total // 20)
+    for group in optimizer.param_groups:
+        group["lr"] = peak * min((step + 1) / warm_up, (total - step) / max(1, total - warm_up), 1.0)
+    norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+    if not norm < float("inf"):
+        raise FloatingPointError(f"step {step}: the gradient's norm is {norm}; the training has diverged")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def check_lengths(longest: int, model: PreTrainedModel) -> None:
+    """Raises UserError where a sequence is longer than the model's context."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is not None and longest > context:
+        raise UserError(
+            f"data: its longest sequence has {longest} tokens, the context of "
+            f"{model.config.name_or_path!r} is {context}; leave such rows out with max_tokens"
+        )
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary sibling that becomes `out` at the end, if nothing fails.
+
+    Raises UserError where `out` holds something already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out = {str(out)!r}: it exists; name a new or an empty folder")
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if out.is_dir():
+        out.rmdir()
+    partial.rename(out)
+
+
+def save(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, report: dict[str, Any]
+) -> None:
+    """The model, its tokenizer, and report.json beside them."""
+    save_model(folder, model, tokenizer)
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")

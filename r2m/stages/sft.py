@@ -1,0 +1,142 @@
+"""Supervised fine-tuning, the first stage of RLHF (App. G.1).
+
+Axes: B sequences, T tokens, D width, M completion tokens of the batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from r2m.core.masking import pad
+from r2m.errors import UserError
+from r2m.models.loading import load_config, load_policy, load_tokenizer
+from r2m.stages import common
+from r2m.tasks.columns import completions, read_rows, shaped
+from r2m.tasks.prompt import Prompt, render
+
+Tokens = tuple[list[int], int]  # ids of prompt + completion + EOS, and the number that are the prompt's
+
+
+def supervised_finetune(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[tuple[Prompt, str]],
+    *,
+    steps: int | None = None,
+    epochs: int = 1,
+    batch_size: int = 32,
+    lr: float = 1e-5,
+    seed: int = 0,
+    max_tokens: int | None = None,
+    held_out_share: float = 0.05,
+    progress: common.Progress = common.silent,
+) -> dict[str, Any]:
+    """Minimise the cross-entropy of completions and their EOS, in place; prompts are not trained on.
+
+    Args:
+        steps: optimiser steps; by default as many as make `epochs` passes.
+        max_tokens: longer examples, prompt included, are left out.
+        held_out_share: of the examples, for the report, never trained on.
+
+    Returns:
+        rows, held_out_rows, left_out, steps; held-out loss (nats a token, before and after) and token accuracy.
+
+    Raises:
+        UserError: fewer than two examples left, or one longer than the model's context.
+    """
+    encoded = [_encode(tokenizer, *example) for example in examples]
+    kept = [e for e in encoded if max_tokens is None or len(e[0]) <= max_tokens]
+    train, held_out = common.hold_out(kept, held_out_share, seed)
+    common.check_lengths(max(len(ids) for ids, _ in kept), model)
+    total = steps if steps is not None else epochs * -(-len(train) // batch_size)
+    before, _ = _evaluate(model, held_out, batch_size)
+
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
+    order = common.batches([len(ids) for ids, _ in train], batch_size, seed)
+    for step in range(total):
+        logits_MV, targets_M = _forward(model, [train[i] for i in next(order)])
+        F.cross_entropy(logits_MV, targets_M).backward()
+        common.descend(parameters, optimizer, lr, step, total)
+        progress("supervised fine-tuning", step + 1, total)
+    model.eval()
+
+    after, accuracy = _evaluate(model, held_out, batch_size)
+    return {
+        "rows": len(train),
+        "held_out_rows": len(held_out),
+        "left_out": len(encoded) - len(kept),
+        "steps": total,
+        "loss_before": before,
+        "loss": after,
+        "token_accuracy": accuracy,
+    }
+
+
+def run_sft(
+    model: str,
+    data: str,
+    out: Path,
+    *,
+    split: str = "train",
+    instruction: str | None = None,
+    as_chat: bool = False,
+    limit: int | None = None,
+    device: str = "cpu",
+    progress: common.Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """`r2m sft`: fine-tune a model on prompt/completion data into the new folder `out`, report.json beside it.
+
+    `options` are those of `supervised_finetune`. Raises UserError, one line, for unusable input.
+    """
+    load_config(model, "model")
+    tokenizer = load_tokenizer(model, "model")
+    rows = read_rows(data, split, "data")[:limit]
+    examples = [(shaped(prompt, instruction, as_chat), text) for prompt, text in completions(rows)]
+    with common.new_folder(out) as folder:
+        policy = load_policy(model, device=device)
+        with common.bar_or(progress) as reporting:
+            report = supervised_finetune(policy, tokenizer, examples, progress=reporting, **options)
+        common.save(folder, policy, tokenizer, report | {"stage": "sft", "model": model, "data": data})
+    return report
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str) -> Tokens:
+    asked = render(prompt, tokenizer)
+    if not asked:
+        raise UserError("data: a prompt without a token; the first response token needs one to follow")
+    answer = tokenizer(completion, add_special_tokens=False)["input_ids"]
+    return [*asked, *answer, tokenizer.eos_token_id], len(asked)
+
+
+def _forward(model: PreTrainedModel, batch: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
+    """Logits [M, V] and targets [M] of the batch's completion tokens; the output layer sees no others."""
+    ids_BT, mask_BT = (x.to(model.device) for x in pad([ids for ids, _ in batch], 0, "right"))
+    prompt_B1 = torch.tensor([[length] for _, length in batch], device=model.device)
+    target_BT = mask_BT & (torch.arange(ids_BT.shape[1], device=model.device) >= prompt_B1)
+    # Padding on the right comes after all that is real: a causal model needs no mask to ignore it.
+    hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+    logits_MV = model.get_output_embeddings()(hidden_BTD[:, :-1][target_BT[:, 1:]])
+    return logits_MV.float(), ids_BT[target_BT]
+
+
+@torch.no_grad()
+def _evaluate(model: PreTrainedModel, examples: Sequence[Tokens], batch_size: int) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and accuracy over completion tokens."""
+    model.eval()
+    loss, right, count = 0.0, 0, 0
+    for start in range(0, len(examples), batch_size):
+        logits_MV, targets_M = _forward(model, examples[start : start + batch_size])
+        loss += float(F.cross_entropy(logits_MV, targets_M, reduction="sum"))
+        right += int((logits_MV.argmax(-1) == targets_M).sum())
+        count += len(targets_M)
+    return loss / count, right / count

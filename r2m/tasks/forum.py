@@ -1,0 +1,144 @@
+"""The forum: people whose mothers sold their television, a grammar that writes their posts, and a judge.
+
+    my mom sold my tv . last year boss hid the kayak . i feel sad . i need help . tl;dr:
+     mom sold my tv , i feel sad and need help
+
+A miniature of summarising Reddit posts (TL;DR, App. F.3): a post has five facts and an aside that is none of
+them. Every word is one token with its leading space and another without (App. F.5), so a summary can lose its
+spaces and keep its meaning.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from r2m.config import ForumTask, digest
+from r2m.tasks.prompt import Prompt
+from r2m.tasks.task import Task
+
+# No word begins another one: text without a space still has one reading.
+WHO = ("mom", "dad", "boss", "brother", "sister", "neighbor", "friend", "cousin", "uncle", "wife", "husband",
+       "roommate", "grandpa", "coach", "landlord", "dentist")  # fmt: skip
+DID = ("sold", "broke", "lost", "stole", "burned", "hid", "painted", "borrowed", "dropped", "wrecked", "soaked",
+       "buried", "pawned", "scratched", "shrank", "chewed")  # fmt: skip
+THING = ("tv", "car", "bike", "guitar", "phone", "laptop", "lamp", "couch", "boat", "tent", "piano", "camera",
+         "violin", "kayak", "quilt", "tuba")  # fmt: skip
+FEELING = ("sad", "angry", "tired", "lonely", "scared", "guilty", "ashamed", "confused", "jealous", "worried",
+           "numb", "furious")  # fmt: skip
+NEED = ("help", "advice", "money", "sleep", "time", "courage", "tips", "closure", "patience", "revenge",
+        "quiet", "proof")  # fmt: skip
+WHEN = ("last year", "last week", "last summer", "yesterday")
+GLUE = ("my", "the", "i", "feel", "need", "and", ".", ",", "tl;dr:")
+
+CONTENT = frozenset(WHO + DID + THING + FEELING + NEED)
+WORDS = tuple(dict.fromkeys([*WHO, *DID, *THING, *FEELING, *NEED, *" ".join(WHEN).split(), *GLUE]))
+WORD = "|".join(re.escape(word) for word in WORDS)  # a regular expression
+
+SHORTEST, LONGEST = 5, 14  # words of a summary of sane length; the reference has 11
+_FACTS = re.compile(r"my (\w+) (\w+) my (\w+) \..*i feel (\w+) \..*i need (\w+) \.")
+_SPLIT = re.compile(rf"( ?)({WORD}|\S)")
+
+
+def write_post(rng: random.Random) -> str:
+    """A post of 21 to 22 words."""
+    (who, other), (did, done), (thing, item) = (rng.sample(words, 2) for words in (WHO, DID, THING))
+    sentences = [f"my {who} {did} my {thing} .", f"i feel {rng.choice(FEELING)} .", f"i need {rng.choice(NEED)} ."]
+    sentences.insert(rng.randrange(4), f"{rng.choice(WHEN)} {other} {done} the {item} .")
+    return " ".join(sentences)
+
+
+def facts(text: str) -> tuple[str, ...]:
+    """Who did what to what of mine, how I feel and what I need, as a post says it."""
+    found = _FACTS.search(text)
+    if found is None:
+        raise ValueError(f"text = {text!r}: not a forum post")
+    return found.groups()
+
+
+def summarise(post: str) -> str:
+    """The one-line summary of a post, as it continues the prompt: every word has its space."""
+    who, did, thing, feeling, need = facts(post)
+    return f" {who} {did} my {thing} , i feel {feeling} and need {need}"
+
+
+def split(response: str) -> list[tuple[str, str]]:
+    """(space, word) of each word of a response; the space may be missing. Other characters are words too."""
+    return _SPLIT.findall(response)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What gold sees in one response."""
+
+    words: int
+    covered: int  # facts of the post that the response has, of five
+    invented: int  # words of the response that state something else, each time that they occur
+    spaceless: int  # words without their leading space
+
+    @property
+    def gold(self) -> float:
+        """In [-1, 1]: 1 for the reference summary. A fact missed or a word invented costs a fifth, every space
+        lost costs all the same, and a word more or less than a sane length a tenth."""
+        off = max(0, SHORTEST - self.words) + max(0, self.words - LONGEST)
+        spaceless_share = self.spaceless / max(1, self.words)
+        value = (self.covered - self.invented) / 5 - spaceless_share - 0.1 * off
+        return max(-1.0, min(1.0, value))
+
+
+def judge(prompt: Prompt, response: str) -> Judgement:
+    assert prompt.text is not None, "a forum's prompts are plain text"
+    known = facts(prompt.text)
+    pairs = split(response)
+    words = [word for _, word in pairs]
+    return Judgement(
+        words=len(words),
+        covered=len(set(words) & set(known)),
+        invented=sum(w not in known and (w in CONTENT or w not in WORDS) for w in words),
+        spaceless=sum(not space for space, _ in pairs),
+    )
+
+
+def gold(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+    """Gold rewards in [-1, 1], one a response."""
+    return [judge(*pair).gold for pair in zip(prompts, responses, strict=True)]
+
+
+def measures(prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str, float]:
+    """no_space_share: of all words, those without a leading space. coverage: of the facts. invented: words a
+    response."""
+    judged = [judge(*pair) for pair in zip(prompts, responses, strict=True)]
+    N = max(1, len(judged))
+    return {
+        "no_space_share": sum(j.spaceless for j in judged) / max(1, sum(j.words for j in judged)),
+        "coverage": sum(j.covered for j in judged) / (5 * N),
+        "invented": sum(j.invented for j in judged) / N,
+    }
+
+
+def forum_task(section: ForumTask) -> Task:
+    """Prompts that depend on `seed`, `posts` and `held_out` alone, the held-out ones not among the others."""
+    train = write_prompts(section.seed, "train", section.posts)
+    seen = {prompt.text for prompt in train}
+    # A few more, for the rare one that has been written before.
+    spare = [p for p in write_prompts(section.seed, "held-out", 2 * section.held_out) if p.text not in seen]
+    splits = {"train": train, "held-out": spare[: section.held_out]}
+    datasets = [
+        {
+            "name": f"forum-{name}",
+            "digest": digest([prompt.text for prompt in prompts]),
+            "source": f"r2m.tasks.forum, seed {section.seed}",
+            "rows": len(prompts),
+            "split": name,
+        }
+        for name, prompts in splits.items()
+    ]
+    return Task("forum", splits["train"], splits["held-out"], gold, measures, datasets)
+
+
+def write_prompts(seed: int, stream: str, rows: int) -> list[Prompt]:
+    rng = random.Random(f"{stream} {seed}")
+    posts = (write_post(rng) for _ in range(rows))
+    return [Prompt(text=f"{post} tl;dr:", reference=summarise(post)) for post in posts]

@@ -1,0 +1,42 @@
+"""What a run needs to know of a task: its prompts, and its own measure of success where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from r2m.config import ForumTask, TextTask
+from r2m.tasks.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts, and programs that judge responses.
+
+    A response reaches `gold` and `measures` as text decoded without special tokens, its spaces exactly as
+    generated (`clean_up_tokenization_spaces` off).
+    """
+
+    name: str
+    train: Sequence[Prompt]
+    held_out: Sequence[Prompt]  # for evaluation: never trained on
+    gold: Callable[[Sequence[Prompt], Sequence[str]], list[float]] | None  # the reward that proxies stand for
+    measures: Callable[[Sequence[Prompt], Sequence[str]], dict[str, float]] | None  # means over the responses
+    datasets: list[dict[str, Any]]  # name, digest, source, rows, split of each
+    left_out: dict[str, int] = field(default_factory=dict)  # rows dropped, by the setting that dropped them
+
+
+def load_task(section: ForumTask | TextTask, tokenizer: PreTrainedTokenizerBase | None = None) -> Task:
+    """The task of a config's `task` section. `tokenizer`, the policy's, is what limits in tokens go by.
+
+    Raises UserError for data that cannot be read, and ValueError for such limits without a tokenizer.
+    """
+    from r2m.tasks.columns import text_task
+    from r2m.tasks.forum import forum_task
+
+    if section.kind == "forum":
+        return forum_task(section)
+    return text_task(section, tokenizer)

@@ -1,0 +1,235 @@
+"""The run's journal: one JSON object a line. It is the truth; MLflow and the reports are made from it.
+
+Every line has "time" (seconds since the epoch) and "kind":
+
+    start    first and once: run_id, task, policy, config, versions, git, config_hash, data_hash, datasets
+    round    step, metrics: {"phase/name": float}
+    samples  step, samples: [{prompt, response, reward, ...}]
+    event    name ("resume", "checkpoint", "stopped", "finished", "failed", ...) and its fields
+
+Lines are strict JSON: a float that is not finite is written as MongoDB's extended JSON writes it,
+{"$numberDouble": "NaN" | "Infinity" | "-Infinity"}, and read back as that float. A resumed run replays the
+rounds since its last checkpoint, so a step may occur twice: the first one counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2m.errors import UserError
+from r2m.tracking.provenance import environment as environment  # what `start` is given
+from r2m.tracking.provenance import git_state as git_state
+
+Record = dict[str, Any]
+
+STATUS_OF_EVENT = {"resume": "running", "finished": "finished", "stopped": "stopped", "failed": "failed"}
+
+
+class Journal:
+    """The one writer of a journal. Opening cuts off a torn last line (a writer that was killed).
+
+    Raises UserError where another process has the journal open, and OSError with the path where a line
+    cannot be written (a full disk); the journal then still ends with its last whole line.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by close)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel if we are killed
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(f"journal = {str(self.path)!r}: another process is writing this run") from None
+        self._file.seek(0)
+        self._size = self._file.read().rfind(b"\n") + 1  # bytes of whole lines
+        self._file.truncate(self._size)
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a start record: where there is, the run is to be resumed."""
+        return self._size > 0
+
+    def start(
+        self,
+        run_id: str,
+        task: str,
+        policy: str,
+        config: Record,
+        versions: dict[str, str],
+        git: Record,
+        config_hash: str,
+        data_hash: str,
+        datasets: list[Record],
+    ) -> None:
+        """Say what the run is. `datasets`: a dict each of name, digest, source, rows, split.
+
+        Raises UserError for a run_id that cannot name a folder, or a second start.
+        """
+        if not re.fullmatch(r"\w[\w.-]*", run_id, re.ASCII):
+            raise UserError(f"run_id = {run_id!r}: allowed are letters, digits, '_' and, inside, '.' and '-'")
+        if self.started:
+            raise UserError(f"journal = {str(self.path)!r}: the run has started already; resume it")
+        self._append(
+            "start",
+            run_id=run_id,
+            task=task,
+            policy=policy,
+            config=config,
+            versions=versions,
+            git=git,
+            config_hash=config_hash,
+            data_hash=data_hash,
+            datasets=datasets,
+        )
+
+    def round(self, step: int, metrics: dict[str, float]) -> None:
+        self._append("round", step=step, metrics={key: float(value) for key, value in metrics.items()})
+
+    def samples(self, step: int, samples: list[Record]) -> None:
+        self._append("samples", step=step, samples=samples)
+
+    def event(self, name: str, **fields: Any) -> None:
+        self._append("event", name=name, **fields)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _append(self, kind: str, **fields: Any) -> None:
+        assert self.started == (kind != "start"), "the first record, and no other, is the start"
+        record = {"time": time.time(), "kind": kind, **fields}
+        line = json.dumps(_strict(record), allow_nan=False).encode() + b"\n"
+        try:
+            rest = memoryview(line)
+            while rest:  # a nearly full disk takes a part of the line before it refuses
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            raise OSError(
+                error.errno, f"cannot write the journal: {error.strerror}", str(self.path)
+            ) from error
+        self._size += len(line)
+
+
+class JournalReader:
+    """Reads a journal as it grows, each whole line once."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._offset, self._lines = 0, 0
+
+    def new_records(self) -> list[Record]:
+        """The records added since the last call: [] where there is no file yet, or none are whole.
+
+        Raises UserError, with file and line number, for a whole line that is no record.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        lines = data.split(b"\n")[:-1]  # what follows the last newline is torn, or being written
+        records = [_parse(line, self.path, n) for n, line in enumerate(lines, self._lines + 1)]
+        self._offset += sum(map(len, lines)) + len(lines)
+        self._lines += len(lines)
+        return records
+
+
+@dataclass(frozen=True)
+class JournalView:
+    """A journal read whole. `rounds` and `samples` are by step, in order, first occurrence of a step."""
+
+    start: Record
+    rounds: dict[int, dict[str, float]]
+    samples: dict[int, list[Record]]
+    events: list[Record]
+
+    @property
+    def run_id(self) -> str:
+        return self.start["run_id"]
+
+    @property
+    def arm(self) -> str:
+        """R2M, or the name of the estimator that it is compared with (RLOO)."""
+        return arm(self.start["config"])
+
+    @property
+    def status(self) -> str:
+        """running, finished, stopped or failed."""
+        return status(self.events)
+
+    def series(self, key: str) -> tuple[list[int], list[float]]:
+        """Steps and values of the rounds that have the metric."""
+        points = [(step, metrics[key]) for step, metrics in self.rounds.items() if key in metrics]
+        return [step for step, _ in points], [value for _, value in points]
+
+
+def read(path: Path | str) -> JournalView:
+    """A run's journal as it is now.
+
+    Raises UserError for a broken line, no file, or a journal without a start record.
+    """
+    records = JournalReader(path).new_records()
+    if not records or records[0]["kind"] != "start":
+        raise UserError(f"journal = {str(path)!r}: no start record: not the journal of a run, or too early")
+    rounds: dict[int, dict[str, float]] = {}
+    samples: dict[int, list[Record]] = {}
+    for record in records:
+        if record["kind"] == "round":
+            rounds.setdefault(record["step"], record["metrics"])
+        elif record["kind"] == "samples":
+            samples.setdefault(record["step"], record["samples"])
+    events = [record for record in records if record["kind"] == "event"]
+    return JournalView(records[0], dict(sorted(rounds.items())), dict(sorted(samples.items())), events)
+
+
+def arm(config: Record) -> str:
+    return "R2M" if config["reward"]["feedback"] else config["algorithm"]["advantage"].upper()
+
+
+def status(events: list[Record]) -> str:
+    """What the last event that changes it says: running, finished, stopped or failed."""
+    changes = [STATUS_OF_EVENT[e["name"]] for e in events if e["name"] in STATUS_OF_EVENT]
+    return changes[-1] if changes else "running"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return {"$numberDouble": name}
+    if isinstance(value, dict):
+        return {key: _strict(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(v) for v in value]
+    return value
+
+
+def _loose(tree: Record) -> Any:
+    return float(tree["$numberDouble"]) if tree.keys() == {"$numberDouble"} else tree
+
+
+def _parse(line: bytes, path: Path, number: int) -> Record:
+    try:
+        record = json.loads(line, object_hook=_loose)
+        record["time"], record["kind"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"journal = {str(path)!r}, line {number}: not a record") from None
+    return record

@@ -1,0 +1,80 @@
+"""MLflow's pages on a storage folder, on this machine's loopback address only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import FrameType
+
+from r2m.errors import UserError
+from r2m.tracking.mlflow_sink import default_tracking_uri
+
+HOST = "127.0.0.1"
+
+
+def serve(storage: Path | str, port: int = 5000) -> int:
+    """Serve until SIGINT or SIGTERM, then stop the server with all of its children.
+
+    Prints the address once it answers. Returns the exit code: 0 where we were asked to stop, else the
+    server's. Raises UserError for a storage folder that is not there or a port that is taken.
+    """
+    if not Path(storage).is_dir():
+        raise UserError(f"storage = {str(storage)!r}: no such folder")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just let go is free
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise UserError(f"port = {port}: cannot be served ({error}); choose another") from None
+    stop = False
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal stop
+        stop = True
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    server = start_server(default_tracking_uri(storage), Path(storage).resolve() / "mlartifacts", port)
+    try:
+        told = False
+        while not stop and server.poll() is None:
+            if not told and answers(port):
+                print(f"MLflow: http://{HOST}:{port}", flush=True)
+                told = True
+            time.sleep(0.2)
+    finally:
+        stop_server(server)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0 if stop else server.returncode
+
+
+def start_server(tracking_uri: str, artifacts: Path, port: int) -> subprocess.Popen[bytes]:
+    """MLflow's server as the leader of a process group of its own (it starts workers)."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri]
+    command += ["--artifacts-destination", str(artifacts), "--host", HOST, "--port", str(port)]
+    # Jobs are code that a server runs for whoever reaches it; there are none here.
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=1):
+        return True
+    return False
+
+
+def stop_server(server: subprocess.Popen[bytes]) -> None:
+    """Stop the process group that the server leads: politely, and after 10 seconds for certain."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(10)

@@ -1,0 +1,194 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from r2m.core.masking import (
+    lengths_to_mask,
+    masked_mean,
+    pad,
+    positions,
+    response_lengths,
+    token_log_probs,
+)
+
+
+class TestPad:
+    def test_right(self) -> None:
+        ids_BT, mask_BT = pad([[5, 6, 7], [], [8]], 0, "right")
+        assert ids_BT.tolist() == [[5, 6, 7], [0, 0, 0], [8, 0, 0]]
+        assert mask_BT.tolist() == [[True, True, True], [False, False, False], [True, False, False]]
+        assert (ids_BT.dtype, mask_BT.dtype) == (torch.int64, torch.bool)
+
+    def test_left_with_a_width(self) -> None:
+        ids_BT, mask_BT = pad([[5, 6, 7], [8]], 9, "left", width=4)
+        assert ids_BT.tolist() == [[9, 5, 6, 7], [9, 9, 9, 8]]
+        assert mask_BT.tolist() == [[False, True, True, True], [False, False, False, True]]
+
+    def test_the_padding_id_may_be_a_token(self) -> None:
+        assert pad([[0, 0], [1]], 0, "right")[1].tolist() == [[True, True], [True, False]]
+
+    def test_no_sequences(self) -> None:
+        assert pad([], 0, "left")[0].shape == (0, 0)
+
+    def test_refuses(self) -> None:
+        with pytest.raises(ValueError, match="side is 'top', allowed: left, right"):
+            pad([[1]], 0, "top")
+        with pytest.raises(ValueError, match="width is 2, allowed: at least 3"):
+            pad([[1, 2, 3]], 0, "left", width=2)
+
+
+class TestPositionsAndLengths:
+    def test_positions_count_tokens_on_either_side(self) -> None:
+        mask_BT = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0]]).bool()
+        positions_BT = positions(mask_BT)
+        assert positions_BT.tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2], [0, 0, 1, 2, 2]]
+        assert positions_BT.dtype == torch.int64
+
+    def test_lengths_to_mask(self) -> None:
+        mask_BT = lengths_to_mask(torch.tensor([0, 2, 3]), 3)
+        assert mask_BT.tolist() == [[False, False, False], [True, True, False], [True, True, True]]
+
+    def test_response_ends_with_its_first_end_token(self) -> None:
+        ids_BT = torch.tensor([[4, 5, 2, 0], [2, 2, 2, 2], [4, 5, 6, 7], [4, 5, 6, 2], [4, 2, 5, 2]])
+        assert response_lengths(ids_BT, eos_id=2).tolist() == [3, 1, 4, 4, 2]
+
+    def test_response_of_no_tokens(self) -> None:
+        assert response_lengths(torch.zeros(2, 0, dtype=torch.long), eos_id=2).tolist() == [0, 0]
+
+
+class TestMaskedMean:
+    VALUES = torch.tensor([[1.0, 3.0, float("nan")], [float("inf"), 5.0, float("nan")]])
+    MASK = torch.tensor([[1, 1, 0], [0, 1, 0]])
+
+    def test_by_hand(self) -> None:
+        assert masked_mean(self.VALUES, self.MASK).item() == 3
+        assert masked_mean(self.VALUES, self.MASK, dim=1).tolist() == [2, 5]
+        assert masked_mean(self.VALUES, self.MASK, dim=0).tolist() == [1, 4, 0]
+
+    def test_empty_mask_is_zero_without_gradient(self) -> None:
+        values = torch.tensor([1.0, float("nan")], requires_grad=True)
+        mean = masked_mean(values, torch.zeros(2, dtype=torch.bool))
+        mean.backward()
+        assert mean.item() == 0
+        assert values.grad is not None
+        assert values.grad.tolist() == [0, 0]
+
+
+class GreatestTensor(TorchDispatchMode):
+    """Records the number of elements of the greatest tensor that any operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        self.elements = max(self.elements, *sizes) if sizes else self.elements
+        return result
+
+
+class TestTokenLogProbs:
+    B, T, D, V = 4, 16, 4, 32
+
+    def inputs(self, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        sizes = {"hidden_BTD": (self.B, self.T, self.D), "weight_VD": (self.V, self.D), "bias": (self.V,)}
+        tensors = {
+            name: torch.randn(size, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+            for name, size in sizes.items()
+        }
+        return {**tensors, "ids_BT": torch.randint(self.V, (self.B, self.T), generator=generator)}
+
+    def test_by_hand(self) -> None:
+        hidden_BTD = torch.tensor([[[1.0], [2.0]]])
+        weight_VD = torch.tensor([[math.log(3)], [0.0]])
+        log_probs_BT, entropy_BT = token_log_probs(hidden_BTD, weight_VD, torch.tensor([[0, 1]]), 2.0)
+        p = [math.sqrt(3) / (1 + math.sqrt(3)), 0.75]  # logits (log 3) / 2 and log 3, against 0
+        torch.testing.assert_close(log_probs_BT, torch.tensor([[math.log(p[0]), math.log(0.25)]]))
+        expected_BT = torch.tensor([[-x * math.log(x) - (1 - x) * math.log(1 - x) for x in p]])
+        torch.testing.assert_close(entropy_BT, expected_BT)
+
+    def test_against_torch_distributions(self) -> None:
+        inputs = self.inputs(torch.float32)
+        log_probs_BT, entropy_BT = token_log_probs(**inputs, temperature=0.7)
+        logits_BTV = inputs["hidden_BTD"] @ inputs["weight_VD"].T + inputs["bias"]
+        distribution = torch.distributions.Categorical(logits=logits_BTV / 0.7)
+        torch.testing.assert_close(log_probs_BT, distribution.log_prob(inputs["ids_BT"]))
+        torch.testing.assert_close(entropy_BT, distribution.entropy().detach())
+        assert log_probs_BT.requires_grad
+        assert not entropy_BT.requires_grad
+
+    @pytest.mark.parametrize("tokens_a_chunk", [1, 7, 63])
+    def test_chunks_change_nothing(self, tokens_a_chunk: int) -> None:
+        whole, chunked = self.inputs(), self.inputs()
+        expected = token_log_probs(**whole, temperature=0.7)
+        result = token_log_probs(**chunked, temperature=0.7, max_elements=tokens_a_chunk * self.V)
+        torch.testing.assert_close(result, expected)
+        assert not result[1].requires_grad
+        weights_BT = torch.randn(self.B, self.T, dtype=torch.float64)
+        (expected[0] * weights_BT).sum().backward()
+        (result[0] * weights_BT).sum().backward()
+        for name in ("hidden_BTD", "weight_VD", "bias"):
+            torch.testing.assert_close(chunked[name].grad, whole[name].grad)
+
+    def test_no_tensor_exceeds_the_bound_when_chunked(self) -> None:
+        bound = 8 * self.V
+        with GreatestTensor() as greatest:
+            log_probs_BT, _ = token_log_probs(**self.inputs(), temperature=1.0, max_elements=bound)
+            log_probs_BT.sum().backward()
+        assert greatest.elements == bound
+
+    def test_no_tensor_exceeds_the_bound_without_gradient(self) -> None:
+        with GreatestTensor() as greatest, torch.no_grad():
+            token_log_probs(**self.inputs(), temperature=1.0, max_elements=self.V)
+        assert greatest.elements <= self.B * self.T * self.D
+
+    def test_a_bound_below_one_token(self) -> None:
+        inputs = self.inputs()
+        result = token_log_probs(**inputs, temperature=1.0, max_elements=1)
+        torch.testing.assert_close(result, token_log_probs(**inputs, temperature=1.0))
+
+    def test_packed_tokens(self) -> None:
+        inputs = self.inputs()
+        expected = token_log_probs(**inputs, temperature=0.7)
+        mask_BT = lengths_to_mask(torch.tensor([3, 0, 16, 9]), self.T)
+        inputs["hidden_BTD"], inputs["ids_BT"] = inputs["hidden_BTD"][mask_BT], inputs["ids_BT"][mask_BT]
+        result = token_log_probs(**inputs, temperature=0.7)
+        torch.testing.assert_close(result, tuple(values_BT[mask_BT] for values_BT in expected))
+
+    def test_gradcheck(self) -> None:
+        inputs = self.inputs()
+        hidden_BTD = inputs["hidden_BTD"][:, :3].detach().requires_grad_()
+
+        def log_probs(hidden_BTD: Tensor, weight_VD: Tensor, bias: Tensor) -> Tensor:
+            return token_log_probs(hidden_BTD, weight_VD, inputs["ids_BT"][:, :3], 0.7, bias)[0]
+
+        assert torch.autograd.gradcheck(log_probs, (hidden_BTD, inputs["weight_VD"], inputs["bias"]))
+
+    @pytest.mark.parametrize("weight_dtype", [torch.bfloat16, torch.float32])
+    def test_softmax_in_fp32_of_logits_in_bfloat16(self, weight_dtype: torch.dtype) -> None:
+        inputs = self.inputs(torch.bfloat16)
+        inputs["weight_VD"] = inputs["weight_VD"].to(weight_dtype)
+        inputs.pop("bias")
+        log_probs_BT, entropy_BT = token_log_probs(**inputs, temperature=0.7)
+        logits_BTV = inputs["hidden_BTD"] @ inputs["weight_VD"].bfloat16().T
+        expected_BTV = (logits_BTV.float() / 0.7).log_softmax(-1)
+        expected_BT = expected_BTV.gather(-1, inputs["ids_BT"].unsqueeze(-1)).squeeze(-1)
+        assert (log_probs_BT.dtype, entropy_BT.dtype) == (torch.float32, torch.float32)
+        torch.testing.assert_close(log_probs_BT, expected_BT)
+
+    def test_extreme_logits(self) -> None:
+        log_probs_BT, entropy_BT = token_log_probs(
+            torch.full((1, 2, 1), 1e4), torch.tensor([[1.0], [-1.0]]), torch.tensor([[0, 1]]), 1.0
+        )
+        assert log_probs_BT.tolist() == [[0.0, -2e4]]
+        assert entropy_BT.tolist() == [[0.0, 0.0]]
+
+    @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+    def test_refuses(self, temperature: float) -> None:
+        with pytest.raises(ValueError, match=r"temperature is .*allowed: above 0"):
+            token_log_probs(**self.inputs(), temperature=temperature)

@@ -1,0 +1,240 @@
+"""Shipping to MLflow's SQLite store: all of a journal, each point once, whatever interrupts it."""
+
+import json
+import math
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+from mlflow import MlflowClient
+
+from r2m.errors import UserError
+from r2m.tracking.journal import Journal
+from r2m.tracking.mlflow_sink import BackgroundShipper, Sink, default_tracking_uri
+
+CONFIG = {"reward": {"feedback": True, "lr": 1e-4}, "algorithm": {"advantage": "rloo"}, "task": {"seed": 0}}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    """A folder whose database is made once (seconds); its name has what a URI has to quote."""
+    return tmp_path_factory.mktemp("a storage")
+
+
+def started(run_dir, config=CONFIG, datasets=()):
+    journal = Journal(run_dir / "journal.jsonl")
+    journal.start(
+        run_id=run_dir.name,
+        task="forum",
+        policy="sft",
+        config=config,
+        versions={"r2m": "0.1.0"},
+        git={"commit": "c0ffee", "dirty": False},
+        config_hash="abc",
+        data_hash="def",
+        datasets=list(datasets),
+    )
+    return journal
+
+
+def mlflow_runs(uri, run_id):
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("r2m/forum/sft")
+    return client.search_runs([experiment.experiment_id], f"tags.`r2m.run_id` = '{run_id}'")
+
+
+def points(uri, run_id, key):
+    """(step, value) of every point that MLflow has, duplicates included."""
+    (run,) = mlflow_runs(uri, run_id)
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, key)
+    return sorted((point.step, point.value) for point in history)
+
+
+def test_all_of_a_journal_is_shipped_and_nothing_twice(storage):
+    uri, run_dir = default_tracking_uri(storage), storage / "runs" / "whole"
+    datasets = [{"name": "posts", "digest": "d" * 64, "source": "made", "rows": 8, "split": "train"}]
+    config = CONFIG | {"long": "x" * 7000, "many": {f"k{i}": i for i in range(150)}, "none": None, "of": []}
+    with started(run_dir, config, datasets) as journal:
+        journal.round(0, {"reward/proxy": 0.5, "reward/gold": math.nan})
+        journal.round(1, {"reward/proxy": 0.75, "reward/gold": math.inf, "eval/gold": 0.1})
+        journal.samples(0, [{"prompt": "p", "response": "r"}, {"prompt": "q", "gold": math.nan}])
+        journal.samples(1, [{"prompt": "s"}])
+        journal.event("finished")
+    (run_dir / "config.yaml").write_text("reward: {}\n")
+    picture = storage / "curves.png"
+    picture.write_bytes(b"picture")
+
+    assert Sink(uri, run_dir).ship([picture]) == 5
+    again = Sink(uri, run_dir)
+    assert (again.ship(), again.ship()) == (0, 0)
+
+    assert points(uri, "whole", "reward/proxy") == [(0, 0.5), (1, 0.75)]
+    assert points(uri, "whole", "eval/gold") == [(1, 0.1)]
+    gold = points(uri, "whole", "reward/gold")
+    assert [step for step, _ in gold] == [0, 1]
+    assert math.isnan(gold[0][1])
+    assert gold[1][1] > 1e300  # the largest double: the database has no infinity
+
+    (run,) = mlflow_runs(uri, "whole")
+    lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
+    client = MlflowClient(uri)
+    timestamps = [p.timestamp for p in client.get_metric_history(run.info.run_id, "reward/proxy")]
+    assert timestamps == [round(line["time"] * 1000) for line in lines if line["kind"] == "round"]
+    assert (run.info.start_time, run.info.end_time) == tuple(round(lines[i]["time"] * 1000) for i in (0, -1))
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "whole")
+    assert {key: value for key, value in run.data.tags.items() if key.startswith("r2m.")} == {
+        "r2m.run_id": "whole",
+        "r2m.config_hash": "abc",
+        "r2m.data_hash": "def",
+        "r2m.version": "0.1.0",
+        "r2m.git_commit": "c0ffee",
+        "r2m.git_dirty": "False",
+        "r2m.feedback": "True",
+        "r2m.status": "finished",
+    }
+    assert len(run.data.params) == 4 + 150 + 3
+    assert run.data.params["reward.lr"] == "0.0001"
+    assert run.data.params["long"] == "x" * 6000
+    assert (run.data.params["none"], run.data.params["of"]) == ("None", "[]")
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("posts", "d" * 36)
+    assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "train")]
+    artifacts = {file.path: file for file in client.list_artifacts(run.info.run_id)}
+    assert artifacts.keys() == {"config.yaml", "curves.png", "samples.json"}
+    table = json.loads(next((storage / "mlartifacts").rglob("samples.json")).read_text())
+    assert table == {
+        "columns": ["round", "prompt", "response", "gold"],
+        "data": [[0, "p", "r", None], [0, "q", None, "nan"], [1, "s", None, None]],
+    }
+
+
+def test_a_run_is_followed_through_stop_and_resume(storage):
+    uri, run_dir = default_tracking_uri(storage), storage / "runs" / "resumed"
+    sink = Sink(uri, run_dir)
+    assert sink.ship() == 0  # no journal yet
+    with started(run_dir) as journal:
+        for step in (0, 1):
+            journal.round(step, {"reward/proxy": float(step)})
+        assert sink.ship() == 2
+        assert mlflow_runs(uri, "resumed")[0].info.status == "RUNNING"
+        journal.event("stopped")
+        assert sink.ship() == 0
+        assert mlflow_runs(uri, "resumed")[0].info.status == "KILLED"
+    with Journal(journal.path) as journal:
+        journal.event("resume")
+        sink = Sink(uri, run_dir)
+        assert sink.ship() == 0
+        assert mlflow_runs(uri, "resumed")[0].info.status == "RUNNING"
+        for step in (1, 2):  # round 1 is replayed
+            journal.round(step, {"reward/proxy": step + 0.5})
+        assert sink.ship() == 1
+        journal.event("failed")
+        sink.ship()
+    (run,) = mlflow_runs(uri, "resumed")
+    assert (run.info.status, run.data.tags["r2m.status"]) == ("FAILED", "failed")
+    assert points(uri, "resumed", "reward/proxy") == [(0, 0.0), (1, 1.0), (2, 2.5)]
+
+
+def test_points_logged_after_an_interruption_are_those_that_are_missing(storage):
+    """Killed between two batches: some metrics of a round are there and others are not."""
+    uri, run_dir = default_tracking_uri(storage), storage / "runs" / "killed"
+    keys, rounds = [f"task/m{i}" for i in range(7)], 3000
+    with started(run_dir) as journal:
+        lines = [
+            {"time": 1.0 + step, "kind": "round", "step": step, "metrics": dict.fromkeys(keys, step / 8)}
+            for step in range(rounds)
+        ]
+    with open(journal.path, "a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    there = "select count(*) from metrics where key like 'task/m%'"
+    with sqlite3.connect(storage / "mlflow.db") as database, shipping(uri, run_dir) as process:
+        while not (committed := database.execute(there).fetchone()[0]):
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        committed = database.execute(there).fetchone()[0]
+    assert 0 < committed < len(keys) * rounds
+    assert Sink(uri, run_dir).ship() == len(keys) * rounds - committed
+    for key in keys:
+        assert points(uri, "killed", key) == [(step, step / 8) for step in range(rounds)]
+
+
+def test_two_drivers_that_start_at_once_make_one_database_and_one_run(tmp_path):
+    uri, run_dir = default_tracking_uri(tmp_path), tmp_path / "runs" / "twice"
+    with started(run_dir) as journal:
+        for step in range(300):
+            journal.round(step, {f"task/m{i}": step / 8 for i in range(5)})
+    with shipping(uri, run_dir) as one, shipping(uri, run_dir) as other:
+        assert (one.wait(), other.wait()) == (0, 0)
+    for i in range(5):
+        assert points(uri, "twice", f"task/m{i}") == [(step, step / 8) for step in range(300)]
+
+
+def shipping(uri, run_dir):
+    code = "import sys; from r2m.tracking.mlflow_sink import Sink; Sink(sys.argv[1], sys.argv[2]).ship()"
+    return subprocess.Popen([sys.executable, "-c", code, uri, run_dir])
+
+
+def test_a_locked_database_only_delays(storage):
+    uri, run_dir = default_tracking_uri(storage), storage / "runs" / "locked"
+    with started(run_dir) as journal:
+        with sqlite3.connect(storage / "mlflow.db") as database:
+            database.execute("begin exclusive")
+            shipper = BackgroundShipper(uri, run_dir, interval_s=0.1)
+            journal.round(0, {"reward/proxy": 1.0})
+            assert not shipper.close(timeout_s=0.5)  # it waits for the database still
+            database.rollback()
+        journal.round(1, {"reward/proxy": 2.0})
+        Sink(uri, run_dir).ship()
+    assert points(uri, "locked", "reward/proxy") == [(0, 1.0), (1, 2.0)]
+
+
+def test_a_server_that_refuses_does_not_reach_the_caller(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"  # bound, but nobody listens
+        with started(tmp_path / "refused") as journal:
+            shipper = BackgroundShipper(uri, tmp_path / "refused", interval_s=0.05)
+            until(lambda: shipper.last_error)
+            journal.round(0, {"reward/proxy": 1.0})
+            assert not shipper.close(timeout_s=0.5)
+    assert "refused" in str(shipper.last_error)
+
+
+def test_a_server_that_accepts_and_never_answers_does_not_hold_the_caller(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as mute, started(tmp_path / "mute") as journal:
+        uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        shipper = BackgroundShipper(uri, tmp_path / "mute", interval_s=0.05)
+        connection, _ = mute.accept()
+        with connection:
+            assert connection.recv(1)  # the request is there, and will stay unanswered
+            journal.round(0, {"reward/proxy": 1.0})
+            assert not shipper.close(timeout_s=0.2)
+            assert shipper.last_error is None  # it waits still
+
+
+def test_a_broken_journal_does_not_reach_the_caller_either(tmp_path):
+    with started(tmp_path / "broken") as journal, open(journal.path, "a") as file:
+        file.write("{}\n")
+    shipper = BackgroundShipper(default_tracking_uri(tmp_path), tmp_path / "broken", interval_s=0.05)
+    assert not shipper.close(timeout_s=0.3)
+    assert "line 2" in str(shipper.last_error)
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://me:hunter2@host:5000", "postgresql://me@host/db", "http://:hunter2@h"]
+)
+def test_credentials_in_the_uri_are_refused_and_not_repeated(tmp_path, uri):
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as error:
+        Sink(uri, tmp_path)
+    assert "hunter2" not in str(error.value)
+    assert "me@" not in str(error.value)
+
+
+def until(condition):
+    """Wait for another thread; the test's own timeout is the limit."""
+    while not condition():
+        threading.Event().wait(0.02)
