@@ -1,7 +1,7 @@
 """Operations of the feedback head as built, with folded projections, against explicit keys and values.
 
-Counts multiplications and additions of every matrix product, forward and backward, without running any: all tensors
-are on the meta device. Prints a Markdown table.
+Counts the multiplications and additions of every matrix product without doing any: all tensors are on the
+meta device. Prints a Markdown table.
 
     python benchmarks/feedback_head_ops.py
 """
@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from r2m.core.feedback_head import FeedbackHead
 
-# B trajectories, T tokens, and the widths of reward model, policy and attention. Counts grow in proportion to B.
+# B trajectories, T tokens, and the widths of reward model, policy and attention. Counts are per trajectory.
 SIZES = {
-    "paper (8B models, A = 2048)": {"B": 4, "T": 1024, "D_rm": 4096, "D_p": 4096, "A": 2048, "heads": 16},
+    "paper, 8B": {"B": 4, "T": 1024, "D_rm": 4096, "D_p": 4096, "A": 2048, "heads": 16},
     "small": {"B": 4, "T": 32, "D_rm": 128, "D_p": 128, "A": 64, "heads": 4},
 }
 
@@ -23,7 +23,7 @@ SIZES = {
 def textbook(head: FeedbackHead, reward_token_BD: Tensor, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """The head's reward at ω = 0 by keys and values of width A for each token."""
 
-    def split(tensor: Tensor) -> Tensor:
+    def split(tensor: Tensor) -> Tensor:  # B by tokens by A, into B by heads by tokens by A / heads
         return tensor.unflatten(-1, (head.num_heads, -1)).transpose(1, 2)
 
     query = split(head.query(reward_token_BD).unsqueeze(1))
@@ -36,7 +36,7 @@ def textbook(head: FeedbackHead, reward_token_BD: Tensor, hidden_BTD: Tensor, ma
 def operations(folded: bool, B: int, T: int, D_rm: int, D_p: int, A: int, heads: int) -> tuple[int, int]:
     """Operations of the forward, and of forward and backward, for one trajectory.
 
-    The backward is to the parameters alone, as in training: H and h come from models that do not learn from it.
+    The backward is to the parameters alone, as in training: H and h come from models that it does not train.
     """
     with torch.device("meta"):
         head = FeedbackHead(D_rm, D_p, A, heads)

@@ -12,7 +12,7 @@ Where it departs from the printed algorithm, or fills it in (docs/decisions.md h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,22 +26,9 @@ from r2m.core.reward_loss import best_and_worst, bradley_terry, gre_bt, group_re
 from r2m.core.schedule import omega
 from r2m.core.trajectories import Trajectories, microbatches
 from r2m.models.policy import HiddenStates, policy_forward
+from r2m.models.scoring import FrozenScorer, Query, end_token_rule
 from r2m.round_metrics import Clock, round_metrics
 from r2m.workers import Workers
-
-
-class Query(Protocol):
-    @property
-    def ids(self) -> list[int]: ...
-
-
-class Scorer(Protocol):
-    """The frozen reward model: reward token embeddings, and the vanilla score of them."""
-
-    phi: nn.Linear
-
-    def embed(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
-        """H_last as [N, K, D], fp32."""
 
 
 class Round(NamedTuple):
@@ -58,7 +45,7 @@ class Round(NamedTuple):
 def train(
     policy: PreTrainedModel,
     reference: PreTrainedModel,
-    reward_model: Scorer,
+    reward_model: FrozenScorer,
     sampler: Callable[[Sequence[list[int]], int], Trajectories],
     queries_of: Callable[[int], Sequence[Query]],
     policy_optimizer: torch.optim.Optimizer,
@@ -88,7 +75,9 @@ def train(
         queries = queries_of(step)  # line 2
         N, K = len(queries), a.responses
 
-        with clock("sample"):  # lines 3-5: π_old is the policy as it is now; lines 12-13 come after its forward
+        with clock(
+            "sample"
+        ):  # lines 3-5: π_old is the policy as it is now; lines 12-13 come after its forward
             t = sampler([query.ids for query in queries], step)
 
         with clock("annotate"), torch.no_grad():
@@ -188,7 +177,9 @@ def train(
                     "head/loss": (1 - reward.alpha) * bt + reward.alpha * gre,
                 }  # fmt: skip
 
-        metrics = round_metrics(t, scores_NK, vanilla_NK, advantages_NK, old_NKR, ref_NKR, entropy_NKR, workers)
+        metrics = round_metrics(
+            t, scores_NK, vanilla_NK, advantages_NK, old_NKR, ref_NKR, entropy_NKR, workers
+        )
         loss_sum, clipped, terms = workers.sum(totals).tolist()
         trained_tokens = metrics["rollout/response_tokens"] * N * K * workers.size * a.epochs
         metrics |= head_metrics | clock.metrics(trained_tokens / a.epochs, trained_tokens)
@@ -200,14 +191,6 @@ def train(
             "train/lr": lr,
         }
         yield Round(step, metrics, queries, t, scores_NK, vanilla_NK)
-
-
-def end_token_rule(scores_NK: Tensor, ended_NK: Tensor, reward: Reward) -> Tensor:
-    """The stated score of a response that has no end token within the limit."""
-    if reward.no_eos == "keep":
-        return scores_NK
-    value = torch.full_like(scores_NK, reward.no_eos_value)
-    return torch.where(ended_NK, scores_NK, value if reward.no_eos == "replace" else scores_NK - value.abs())
 
 
 def split(n: int, parts: int) -> list[range]:

@@ -100,6 +100,7 @@ class Algorithm(Section):
     epochs: Count = 2  # k of Alg. 1; F.2
     minibatches: Count = 1  # optimiser steps an epoch
     microbatch: Count = 32  # trajectories a forward: a divisor or a multiple of K
+    sample_batch: Count = 128  # trajectories sampled at once
     max_response_tokens: Count = 512  # Sec. 5
     temperature: Positive = 0.7  # F.2
     lr: Positive = 1e-6
@@ -113,9 +114,9 @@ class Algorithm(Section):
     ratio_level: Literal["token", "sequence"] = "token"  # here
     kl_placement: Literal["loss", "reward"] = "loss"  # Eq. 2
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"  # here
-    loss_aggregation: Literal[
-        "token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"
-    ] = "sequence_mean_token_sum"  # here: the gradient of Eq. 2's expectation over sequences
+    loss_aggregation: Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"] = (
+        "sequence_mean_token_sum"  # here: the gradient of Eq. 2's expectation over sequences
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Algorithm:

@@ -5,6 +5,7 @@ Axes: N queries of this worker, K responses, R response tokens.
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from r2m.core.reward_loss import best_and_worst
 from r2m.core.trajectories import Trajectories
 from r2m.workers import Workers
 
@@ -28,15 +30,14 @@ def round_metrics(
 ) -> dict[str, float]:
     """Means over the whole round, of all workers. Defined in docs/metrics.md."""
     mask = t.response_mask_NKR
-    token_sums = torch.stack([
+    columns = torch.stack([
         scores_NK, vanilla_NK, advantages_NK, t.lengths_NK.float(), t.ended_NK.float(),
         ((old_NKR - ref_NKR) * mask).sum(-1),
         (entropy_NKR * mask).sum(-1),
         ((old_NKR - t.sampler_log_probs_NKR).abs() * mask).amax(-1),
     ], -1)  # fmt: skip
-    scores, vanilla, advantages, lengths, ended, kl, entropy, sampler_error = workers.gather(token_sums).unbind(
-        -1
-    )
+    gathered = workers.gather(columns)
+    scores, vanilla, advantages, lengths, ended, kl, entropy, sampler_error = gathered.unbind(-1)
     tokens = lengths.sum()
     return {
         "reward/proxy": float(scores.mean()),
@@ -76,3 +77,37 @@ class Clock:
             "speed/sampled_tokens_per_s": sampled_tokens / self._seconds["sample"],
             "speed/trained_tokens_per_s": trained_tokens / self._seconds["policy"],
         }
+
+
+def gold_metrics(
+    gold_NK: Tensor, scores_NK: Tensor, vanilla_NK: Tensor, workers: Workers
+) -> dict[str, float]:
+    """How the scores of a round agree with the task's own reward."""
+    gold, scores, vanilla = workers.gather(torch.stack([gold_NK, scores_NK, vanilla_NK], -1)).unbind(-1)
+    return {
+        "reward/gold": float(gold.mean()),
+        "reward/gold_correlation": correlation(scores, gold),
+        "reward/vanilla_gold_correlation": correlation(vanilla, gold),
+        "reward/choice_accuracy": choice_accuracy(scores, gold),
+        "reward/vanilla_choice_accuracy": choice_accuracy(vanilla, gold),
+    }
+
+
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's correlation over all elements; NaN where either is constant."""
+    x, y = x.flatten().double() - x.double().mean(), y.flatten().double() - y.double().mean()
+    return float((x @ y) / (x.norm() * y.norm()))
+
+
+def choice_accuracy(scores_NK: Tensor, gold_NK: Tensor) -> float:
+    """Share of groups whose best by score has more gold than their worst; pairs that tie in gold don't count."""
+    best_N, worst_N = best_and_worst(scores_NK)
+    margin_N = gold_NK.gather(1, best_N[:, None]) - gold_NK.gather(1, worst_N[:, None])
+    return float((margin_N > 0).sum() / (margin_N != 0).sum())
+
+
+def peak_mib(device: torch.device) -> float:
+    """The most memory that this worker has held: the accelerator's, or the process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -23,8 +23,8 @@ def bradley_terry(chosen_N: Tensor, rejected_N: Tensor) -> Tensor:
 def group_reward_entropy(rewards_NK: Tensor) -> Tensor:
     """Entropy of the softmax over the standardised rewards of each group (Eq. 5), population std.
 
-    Invariant to r -> a r + b with a > 0: it reshapes relative gaps and never rewards a wider scale, and for K
-    = 2 it is constant. Equal rewards give log K, its maximum, with gradient 0.
+    Invariant to r -> a r + b with a > 0: it reshapes relative gaps and never rewards a wider scale, and it is
+    constant for K = 2. Equal rewards give log K, its maximum, with gradient 0.
 
     Args:
         rewards_NK: scores of the K responses to each of N queries, in reward units.
@@ -32,10 +32,7 @@ def group_reward_entropy(rewards_NK: Tensor) -> Tensor:
     Returns:
         Entropies N, in nats, between 0 and log K.
     """
-    # Relative to the first response: exactly 0 for equal rewards, whose mean may be an ulp off, and that ulp
-    # would be divided by the floor.
-    relative_NK = rewards_NK - rewards_NK[..., :1]
-    centred_NK = relative_NK - relative_NK.mean(-1, keepdim=True)
+    centred_NK = rewards_NK - rewards_NK.mean(-1, keepdim=True)
     variance_N1 = centred_NK.square().mean(-1, keepdim=True)
     # Clamped before the root, whose derivative at 0 is infinite.
     log_p_NK = F.log_softmax(centred_NK / variance_N1.clamp(min=STD_FLOOR**2).sqrt(), dim=-1)

@@ -20,19 +20,23 @@ from transformers import (
 
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
+from r2m.models.hub import hub_reachable
 from r2m.models.reward import RewardModel
 
 HEAD_FILE = "feedback_head.safetensors"
 
 
 def _fetch(loader: Any, field: str, model: str, **options: Any) -> Any:
+    """From a local folder, else from the hub, else from what is cached of the hub."""
+    cached = not Path(model).is_dir() and not hub_reachable()
     try:
-        return loader.from_pretrained(model, trust_remote_code=False, **options)
+        return loader.from_pretrained(model, trust_remote_code=False, local_files_only=cached, **options)
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{field} = {model!r}: not a local Hugging Face folder, nor reachable on the hub ({reason})"
-        ) from None
+        if cached:
+            reason = "no such folder, not in the cache, and the hub cannot be reached"
+        else:
+            reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{field} = {model!r}: a Hugging Face folder or hub id is needed; {reason}") from None
 
 
 def load_config(model: str, field: str = "policy.model") -> Any:
@@ -60,7 +64,9 @@ def load_policy(model: str, dtype: str = "float32", device: str | torch.device =
     Raises UserError where the model changes its logits after that (soft caps, scales): the log-probs here
     are computed from the hidden states.
     """
-    policy = _fetch(AutoModelForCausalLM, "policy.model", model, dtype=getattr(torch, dtype)).eval().to(device)
+    policy = (
+        _fetch(AutoModelForCausalLM, "policy.model", model, dtype=getattr(torch, dtype)).eval().to(device)
+    )
     probe = torch.zeros(1, 4, dtype=torch.long, device=device)
     with torch.no_grad():
         hidden = policy.base_model(input_ids=probe).last_hidden_state

@@ -63,7 +63,7 @@ def policy_forward(model: PreTrainedModel, t: Trajectories, temperature: float) 
         log_probs_BR.view(N, K, R),
         entropy_BR.view(N, K, R),
         prompt_hidden_NPD,
-        predicting_BRD[:, 1:].reshape(N, K, R - 1, -1),
+        predicting_BRD[:, 1:].reshape(N, K, R - 1, predicting_BRD.shape[-1]),
     )
 
 
@@ -93,7 +93,7 @@ class HiddenStates:
     def rows(self, queries: slice, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """h of whole groups as (hidden_BTD, mask_BT), B = queries × K, T = P + R - 1, on `device`."""
         mask_NKR = self._response_mask_NKR[queries]
-        N, K, R = mask_NKR.shape
+        K = mask_NKR.shape[1]
         prompt = self._prompt_NPD[queries, None].expand(-1, K, -1, -1)
         prompt_mask = self._prompt_mask_NP[queries, None].expand(-1, K, -1)
         hidden = torch.cat([prompt, self._response_NKRD[queries]], 2).flatten(0, 1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from r2m.config import Reward
 from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
@@ -98,3 +99,12 @@ def response_ids(
     """Ids of a prompt with a response under a reward model's tokenizer, its end token last if it has ended."""
     ids = render(prompt, tokenizer) + tokenizer(response, add_special_tokens=False)["input_ids"]
     return [*ids, tokenizer.eos_token_id] if ended else ids
+
+
+def end_token_rule(scores: Tensor, ended: Tensor, reward: Reward) -> Tensor:
+    """Scores with those of responses that have no end token within the limit replaced or lowered, as
+    `reward.no_eos` says. It means something only for a reward model whose mean SFT reward is near 0."""
+    if reward.no_eos == "keep":
+        return scores
+    value = torch.full_like(scores, reward.no_eos_value)
+    return torch.where(ended, scores, value if reward.no_eos == "replace" else scores - value.abs())

@@ -1,5 +1,4 @@
-"""What both stages before RL share: splits, batches, the schedule, progress, and a folder that is whole or absent.
-"""
+"""What both stages before RL share: splits, batches, the schedule, progress, and a folder that is whole or absent."""
 
 from __future__ import annotations
 
@@ -22,6 +21,16 @@ Progress = Callable[[str, int, int], None]  # (phase, steps done, steps in all)
 Item = TypeVar("Item")
 
 
+@contextmanager
+def bar_or(progress: Progress | None) -> Iterator[Progress]:
+    """What is given, else a bar on the terminal."""
+    if progress is not None:
+        yield progress
+    else:
+        with progress_bar() as bar:
+            yield bar
+
+
 def silent(phase: str, done: int, total: int) -> None:
     pass
 
@@ -29,7 +38,8 @@ def silent(phase: str, done: int, total: int) -> None:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A bar on the terminal for each phase that reports."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Bars(*columns) as bars:

@@ -67,25 +67,25 @@ def train_reward_model(
     common.check_lengths(max(len(ids) for pair in kept for ids in pair), model)
     pad_id = model.config.pad_token_id = tokenizer.pad_token_id
     total = epochs * -(-len(train) // batch_size)
-    before = bradley_terry(*_score_pairs(model, held_out, pad_id, batch_size)).mean()
+    before = bradley_terry(*_evaluate(model, _flat(held_out), pad_id, batch_size).chunk(2)).mean()
 
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
     order = common.batches([len(chosen) + len(rejected) for chosen, rejected in train], batch_size, seed)
     for step in range(total):
-        chosen_B, rejected_B = _scores(model, [train[i] for i in next(order)], pad_id)
-        bradley_terry(chosen_B, rejected_B).mean().backward()
+        scores_2B = _scores(model, _flat([train[i] for i in next(order)]), pad_id)
+        bradley_terry(*scores_2B.chunk(2)).mean().backward()
         common.descend(parameters, optimizer, lr, step, total)
         progress("reward model", step + 1, total)
     model.eval()
 
-    chosen_B, rejected_B = _score_pairs(model, held_out, pad_id, batch_size)
+    chosen_B, rejected_B = _evaluate(model, _flat(held_out), pad_id, batch_size).chunk(2)
     if sft_samples is not None:
-        ids = [response_ids(tokenizer, *sample) for sample in sft_samples]
-        reward_mean = float(torch.cat(_score_pairs(model, list(zip(ids, ids, strict=True)), pad_id, batch_size)).mean())
+        centred = [response_ids(tokenizer, *sample) for sample in sft_samples]
     else:
-        reward_mean = float(torch.cat(_score_pairs(model, kept, pad_id, batch_size)).mean())
+        centred = _flat(kept)
+    reward_mean = float(_evaluate(model, centred, pad_id, batch_size).mean())
     model.config.reward_mean = reward_mean
     accuracy = float((chosen_B > rejected_B).float().mean())
     return {
@@ -101,3 +101,95 @@ def train_reward_model(
         "reward_mean": reward_mean,
         "reward_mean_of": "SFT samples" if sft_samples is not None else "the data's responses",
     }
+
+
+def run_reward_model(
+    model: str,
+    data: str,
+    out: Path,
+    *,
+    split: str = "train",
+    instruction: str | None = None,
+    as_chat: bool = False,
+    limit: int | None = None,
+    device: str = "cpu",
+    progress: common.Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """`r2m reward-model`: from a language model (usually the supervised one) and prompt/chosen/rejected data to
+    a reward model in the new folder `out`, report.json beside it.
+
+    `options` are those of `train_reward_model`. Raises UserError, one line, for unusable input.
+    """
+    tokenizer = load_tokenizer(model, "model")
+    rows = read_rows(data, split, "data")[:limit]
+    pairs = [(shaped(prompt, instruction, as_chat), *texts) for prompt, *texts in preference_pairs(rows)]
+    with common.new_folder(out) as folder:
+        classifier = load_classifier(model, seed=options.get("seed", 0)).to(device)
+        add_padding(classifier, tokenizer)
+        with common.bar_or(progress) as reporting:
+            report = train_reward_model(classifier, tokenizer, pairs, progress=reporting, **options)
+        common.save(
+            folder, classifier, tokenizer, report | {"stage": "reward-model", "model": model, "data": data}
+        )
+    return report
+
+
+def load_classifier(model: str, seed: int = 0) -> PreTrainedModel:
+    """A sequence classifier with one label in fp32; a language model gets a scoring layer drawn from `seed`.
+
+    Raises UserError for a model that cannot be had.
+    """
+    load_config(model, "model")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return AutoModelForSequenceClassification.from_pretrained(
+                model, num_labels=1, dtype=torch.float32, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"model = {model!r}: no sequence classifier can be made of it ({reason})"
+            ) from None
+
+
+def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a tokenizer without a padding token apart from its end token a new one, "[PAD]".
+
+    A classifier finds the last token by comparing with the padding: were it the end token, the chosen and the
+    rejected response would be cut at their ends and could score alike.
+    """
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a binomial share (Wilson's score interval)."""
+    z = 1.959964
+    centre = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def _flat(pairs: Sequence[Pair]) -> list[list[int]]:
+    """All chosen, then all rejected."""
+    return [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
+
+
+def _scores(model: PreTrainedModel, sequences: Sequence[list[int]], pad_id: int) -> Tensor:
+    ids_BT, mask_BT = (x.to(model.device) for x in pad(sequences, pad_id, "right"))
+    return model(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False).logits.squeeze(-1).float()
+
+
+@torch.no_grad()
+def _evaluate(model: PreTrainedModel, sequences: Sequence[list[int]], pad_id: int, batch_size: int) -> Tensor:
+    """Scores of all sequences, in their order."""
+    model.eval()
+    size = 2 * batch_size
+    parts = [_scores(model, sequences[i : i + size], pad_id) for i in range(0, len(sequences), size)]
+    return torch.cat(parts)

@@ -217,7 +217,9 @@ def _messages(value: Any, what: str) -> list[dict[str, Any]]:
         and all(isinstance(m, dict) and isinstance(m.get("content"), str) and "role" in m for m in value)
     ):
         return value
-    raise UserError(f"{what} = {str(value)[:60]!r}: text or a list of messages with role and content is allowed")
+    raise UserError(
+        f"{what} = {str(value)[:60]!r}: text or a list of messages with role and content is allowed"
+    )
 
 
 def _split(row: Row, column: str, number: int) -> tuple[Prompt, str]:

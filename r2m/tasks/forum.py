@@ -45,7 +45,11 @@ _SPLIT = re.compile(rf"( ?)({WORD}|\S)")
 def write_post(rng: random.Random) -> str:
     """A post of 21 to 22 words."""
     (who, other), (did, done), (thing, item) = (rng.sample(words, 2) for words in (WHO, DID, THING))
-    sentences = [f"my {who} {did} my {thing} .", f"i feel {rng.choice(FEELING)} .", f"i need {rng.choice(NEED)} ."]
+    sentences = [
+        f"my {who} {did} my {thing} .",
+        f"i feel {rng.choice(FEELING)} .",
+        f"i need {rng.choice(NEED)} .",
+    ]
     sentences.insert(rng.randrange(4), f"{rng.choice(WHEN)} {other} {done} the {item} .")
     return " ".join(sentences)
 

@@ -18,11 +18,11 @@ METRICS: dict[str, str] = {
     "reward/vanilla_choice_accuracy": "share: the same, best and worst chosen by the frozen reward model",
     # the RL optimisation phase
     "train/policy_loss": "loss units: mean policy loss (Eq. 2) over the round's minibatches",
-    "train/clip_fraction": "share: tokens (or sequences) whose ratio lies outside the clip range",
+    "train/clip_fraction": "share: tokens (or sequences) whose gradient the clip removes",
     "train/ratio_error_first_minibatch": "none: max |ratio - 1| over the round's first minibatch",
     "train/entropy": "nats per token: mean entropy of the policy at the sampled positions",
     "train/grad_norm": "none: L2 norm of the policy's gradient before clipping, mean over optimiser steps",
-    "train/lr": "none: the policy's learning rate",
+    "train/lr": "none: the policy's learning rate in the round",
     "train/advantage_std": "score units: population standard deviation of the round's advantages",
     # the distance from the reference policy
     "kl/sequence": "nats per sequence: log pi - log pi_ref of the sampled tokens (k1), summed, mean over B",
@@ -31,7 +31,7 @@ METRICS: dict[str, str] = {
     "rollout/response_tokens": "tokens: mean length of a response, its EOS included",
     "rollout/no_eos_share": "share: responses that hit the length limit without an EOS",
     "rollout/log_prob_error": "nats: max |sampler's log-prob - trainer's old log-prob| over tokens",
-    "rollout/unique_share": "share: distinct responses within a group, mean over the groups",
+    "rollout/unique_share": "share: distinct texts among the K responses of a group, mean over the groups",
     # the reward optimisation phase (R2M only)
     "head/bt": "nats: Bradley-Terry loss (Eq. 4) of the best and worst of each group",
     "head/gre": "nats: group reward entropy (Eq. 5), mean over the groups",
@@ -39,9 +39,9 @@ METRICS: dict[str, str] = {
     "head/omega": "share: weight omega(t) of the frozen embedding in the final one (Eq. 3)",
     "head/grad_norm": "none: L2 norm of the head's gradient before clipping",
     # the embedded task's own measures
-    "task/no_space_share": "share: words of a response that lack the space in front of them",
-    "task/coverage": "share: facts of the prompt that the response gives",
-    "task/invented": "share: content words of the response that the prompt does not have",
+    "task/no_space_share": "share: words without the space in front of them, of all words of the round",
+    "task/coverage": "share: facts of the post that the response gives, mean over B",
+    "task/invented": "words per response: words that state what the post does not, mean over B",
     # held-out prompts, at chosen rounds
     "eval/gold": "gold units: mean gold reward of responses to held-out prompts",
     "eval/proxy": "score units: mean of the reward model in training, on held-out prompts",

@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100  # MLflow's limits
 MLFLOW_STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-# MLflow's client would try 7 times, about 4 minutes; here whoever calls `ship` tries again.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+CLIENT_ENVIRONMENT = {  # where the user's own says nothing else
+    # MLflow's client would try 7 times, about 4 minutes; here whoever calls `ship` tries again.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # MLflow reports its use to its makers by default
+}
 
 
 def default_tracking_uri(storage: Path | str) -> str:
@@ -122,7 +126,7 @@ class Sink:
 
     def _open(self) -> MlflowClient:
         """The client, with the run found or made, all of its start shipped, and known points left out."""
-        for name, value in PATIENCE.items():
+        for name, value in CLIENT_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
         from mlflow.entities import Param

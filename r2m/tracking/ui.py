@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from r2m.errors import UserError
-from r2m.tracking.mlflow_sink import default_tracking_uri
+from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, default_tracking_uri
 
 HOST = "127.0.0.1"
 
@@ -60,9 +60,10 @@ def start_server(tracking_uri: str, artifacts: Path, port: int) -> subprocess.Po
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri]
     command += ["--artifacts-destination", str(artifacts), "--host", HOST, "--port", str(port)]
     # Jobs are code that a server runs for whoever reaches it; there are none here.
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = CLIENT_ENVIRONMENT | os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    stderr = 2  # also for what it says on stdout, which is ours
+    return subprocess.Popen(command, env=environment, stdout=stderr, start_new_session=True)
 
 
 def answers(port: int) -> bool:

@@ -1,7 +1,7 @@
 """What a run will take, by arithmetic, before Ray is called or a model is loaded.
 
-Letters: n queries and K responses a round, W workers, P prompt and R response tokens, D width, V vocabulary.
-Sizes are bytes of one worker; the policy is replicated (data parallel), never sharded.
+Letters: n queries of a worker and K responses a round, P prompt and R response tokens, B trajectories,
+D width, V vocabulary. Sizes are bytes of one worker. The policy is replicated on all workers, not sharded.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from r2m.errors import UserError
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
-SAMPLED_AT_ONCE = 128  # trajectories: the default of r2m.rollout.sampler.sample
 LOGITS_AT_ONCE = 2**26  # values: the default of r2m.core.masking.token_log_probs
-BF16_LR = 4e-5  # half a bf16 step of a weight of 0.02, the usual scale
+BF16_LR = 4e-5  # moves 8 % of SmolLM2's weights in bf16; 1e-6 moves 0.4 %
 
 
 @dataclass(frozen=True)
@@ -33,45 +32,40 @@ class Shape:
     parameters: int
     width: int
     layers: int
-    kv_width: int  # of the keys of a token in one layer: key-value heads × their width
+    kv_width: int  # of a token's key in one layer: key-value heads × their width
     mlp_values: int  # that the backward keeps of a token in one layer's MLP
     vocabulary: int
     context: int  # tokens
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What there is to run on. None: not known, so not checked."""
-
-    cpus: float | None = None
-    gpus: int | None = None
-    worker_gib: float | None = None  # memory of a GPU, or a worker's share of the machine's
-
-
-@dataclass(frozen=True)
 class Plan:
     recipe: str
     rounds: int  # T
-    round_trajectories: int  # n K
+    round_trajectories: int  # of all workers
     left_over: int  # trajectories of the budget that fill no round
     policy_steps: int  # of the optimiser, in all
     head_steps: int
-    omega_settles: float | None  # t*, the round from which ω = Ω; None without feedback
+    omega_settles: float | None  # t*, the time in rounds from which ω = Ω; None without feedback
     prompt_tokens: int  # P at most
     device: str  # cpu or gpu
-    workers: int
-    cpus: int  # in all; one a worker
+    workers: int  # a CPU each
     gpus: int
     memory: dict[str, int]  # held through the run
-    phases: dict[str, int]  # held in turn, estimates
-    host_memory: int  # of hidden states that wait in host memory beside a GPU
+    phases: dict[str, int]  # held in turn on top of it, estimated
+    host_memory: int  # hidden states that wait in host memory beside a GPU
     checkpoint: int
     checkpoints: int  # on disk at once: those kept and the one being written
-    notes: tuple[str, ...]
+    export: int  # the trained models that a finished run leaves
+    note: str  # what the user should know, if anything
 
     @property
     def trajectories(self) -> int:
         return self.rounds * self.round_trajectories
+
+    @property
+    def disk(self) -> int:
+        return self.checkpoints * self.checkpoint + self.export
 
     @property
     def peak_memory(self) -> int:
@@ -79,11 +73,10 @@ class Plan:
 
 
 def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM) -> Shape:
-    """Dimensions from a Hugging Face config; parameters counted on a model without storage."""
+    """Dimensions from a Hugging Face config; the parameters are counted on a model without storage."""
     with torch.device("meta"):
         model = auto_class.from_config(hf_config)
-    c = hf_config.get_text_config()
-    heads = c.num_attention_heads
+    c, heads = hf_config, hf_config.num_attention_heads
     head_width = getattr(c, "head_dim", None) or c.hidden_size // heads
     gated = any(name.endswith("gate_proj") for name, _ in model.named_modules())
     return Shape(
@@ -99,45 +92,62 @@ def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM) -> Shape:
 
 def resolve_device(run: Run, gpus: int | None) -> str:
     """`cpu` or `gpu`: run.device, where `auto` takes GPUs if the cluster has any."""
-    if run.device != "auto":
-        return run.device
-    return "gpu" if gpus else "cpu"
+    return run.device if run.device != "auto" else "gpu" if gpus else "cpu"
 
 
-def plan(config: Config, policy: Shape, reward: Shape, machine: Machine = Machine()) -> Plan:
-    """The run's plan.
+def plan(
+    config: Config,
+    policy: Shape,
+    reward: Shape,
+    *,
+    cpus: float | None = None,
+    gpus: int | None = None,
+    worker_gib: float | None = None,
+) -> Plan:
+    """The run's plan on a cluster of so many CPUs and GPUs, with `worker_gib` of memory to a GPU, or to a worker
+    on CPUs. What is None is not known, and not checked.
 
     Raises:
-        UserError: sequences longer than a context, hidden states over run.hidden_budget_gib, or a machine
-            that is too small for certain; one line, with the arithmetic.
+        UserError: sequences longer than a context, hidden states over run.hidden_budget_gib, or a cluster
+            that is certainly too small; one line, with the arithmetic.
     """
     a, r, run = config.algorithm, config.reward, config.run
     T, n, K, R = a.total_rounds, a.queries // run.workers, a.responses, a.max_response_tokens
-    P = prompt_tokens(config, policy, reward)
-    device = resolve_device(run, machine.gpus)
-    item, rm_item = BYTES[config.policy.dtype], BYTES[r.dtype]
+    P = prompt_tokens(config, min(policy.context, reward.context))
+    device = resolve_device(run, gpus)
+    item = BYTES[config.policy.dtype]
     weights = policy.parameters * item
     memory = {
         "policy weights": weights,
-        "gradients": weights,
         "AdamW states": 2 * weights,
         "reference": weights,
-        "reward model": reward.parameters * rm_item,
+        "reward model": reward.parameters * BYTES[r.dtype],
     }
     phases = {
-        "sampling": _sampling(policy, min(max(1, SAMPLED_AT_ONCE // K), n) * K, P + R, item),
-        "policy microbatch": _policy_microbatch(policy, a.microbatch, K, P, R, item),
+        "sampling": _sampling(policy, min(max(1, a.sample_batch // K), n) * K, P + R, item),
+        "policy gradients and microbatch": weights + _policy_microbatch(policy, a.microbatch, K, P, R, item),
     }
     head = host = 0
     if r.feedback:
-        head = feedback_head_parameters(reward.width, policy.width, r.attention_width) * 4
-        memory["head with gradients and AdamW states"] = 4 * head
-        host = hidden_states(config, policy, P)
-        if not (run.hidden_on_host and device == "gpu"):
-            memory["hidden states"], host = host, 0
+        head = 4 * (2 * r.attention_width * (reward.width + policy.width) + reward.width + 1)  # fp32
+        memory["feedback head, trained"] = 4 * head
+        memory["hidden states"] = hidden_states(config, policy, P)
+        if run.hidden_on_host and device == "gpu":
+            host = memory.pop("hidden states")
         rows = max(a.microbatch, K) * (P + R - 1)
-        phases["head microbatch"] = rows * policy.width * (4 if item == 4 else item + 4)
-    done = Plan(
+        phases["head microbatch"] = rows * policy.width * (item if item == 4 else item + 4)
+    rounded = config.policy.dtype == "bfloat16" and a.lr < BF16_LR
+    certain = memory | {"gradients": weights}
+    there = gpus if device == "gpu" else cpus
+    if there is not None and there < run.workers:
+        raise UserError(f"run.workers = {run.workers}: each takes a {device}, and there are {there:g}")
+    if worker_gib is not None and sum(certain.values()) > worker_gib * GIB:
+        parts = " + ".join(f"{part} {size / GIB:.1f}" for part, size in certain.items())
+        raise UserError(
+            f"{parts} = {sum(certain.values()) / GIB:.1f} GiB, and a {device} worker has {worker_gib:.1f}; more "
+            "workers don't lower that: the policy is replicated, not sharded"
+        )
+    return Plan(
         recipe=config.recipe,
         rounds=T,
         round_trajectories=a.queries * K,
@@ -148,37 +158,29 @@ def plan(config: Config, policy: Shape, reward: Shape, machine: Machine = Machin
         prompt_tokens=P,
         device=device,
         workers=run.workers,
-        cpus=run.workers,
         gpus=run.workers if device == "gpu" else 0,
         memory=memory,
         phases=phases,
         host_memory=host,
-        checkpoint=3 * weights + 3 * head,
+        checkpoint=3 * (weights + head),
         checkpoints=run.keep_checkpoints + 1,
-        notes=_notes(config),
+        export=weights + memory["reward model"] + head,
+        note=f"most updates of bfloat16 weights by lr = {a.lr:g} are rounded away" if rounded else "",
     )
-    _check_machine(done, machine)
-    return done
 
 
-def prompt_tokens(config: Config, policy: Shape, reward: Shape) -> int:
-    """P at most: task.max_prompt_tokens, else what the shorter context leaves beside R."""
-    R, context = config.algorithm.max_response_tokens, min(policy.context, reward.context)
+def prompt_tokens(config: Config, context: int) -> int:
+    """P at most: task.max_prompt_tokens, else what the context leaves beside R."""
+    R = config.algorithm.max_response_tokens
     P = config.task.max_prompt_tokens if config.task.kind == "text" else None
     if (P or 1) + R > context:
-        prompt = f"task.max_prompt_tokens = {P} + " if P else ""
-        raise UserError(
-            f"{prompt}algorithm.max_response_tokens = {R}: the models' context is {context} tokens"
-        )
+        limits = f"task.max_prompt_tokens = {P}, algorithm.max_response_tokens = {R}"
+        raise UserError(f"{limits}: together at most the models' context of {context} tokens")
     return P or context - R
 
 
 def hidden_states(config: Config, policy: Shape, P: int) -> int:
-    """Bytes of a worker's hidden states, n (P + K (R - 1)) D values, as models.policy.HiddenStates has them.
-
-    Raises:
-        UserError: more than run.hidden_budget_gib.
-    """
+    """Bytes of n (P + K (R - 1)) D values, as models.policy.HiddenStates has them; UserError over the budget."""
     a, run, item = config.algorithm, config.run, BYTES[config.policy.dtype]
     n, K, R = a.queries // run.workers, a.responses, a.max_response_tokens
     size = n * (P + K * (R - 1)) * policy.width * item
@@ -186,15 +188,9 @@ def hidden_states(config: Config, policy: Shape, P: int) -> int:
         raise UserError(
             f"run.hidden_budget_gib = {run.hidden_budget_gib:g}: a worker's hidden states take "
             f"{n} queries * ({P} prompt + {K} * {R - 1} response tokens) * {policy.width} * {item} bytes = "
-            f"{size / GIB:.1f} GiB; raise the budget (run.hidden_on_host=true keeps them off the GPU), "
-            "or run.workers, or lower task.max_prompt_tokens"
+            f"{size / GIB:.1f} GiB; raise it (run.hidden_on_host=true keeps them off the GPU) or run.workers"
         )
     return size
-
-
-def feedback_head_parameters(reward_width: int, policy_width: int, attention_width: int) -> int:
-    """Query and output projections, key and value projections, and φ with its bias."""
-    return 2 * attention_width * (reward_width + policy_width) + reward_width + 1
 
 
 def _sampling(policy: Shape, B: int, tokens: int, item: int) -> int:
@@ -203,47 +199,24 @@ def _sampling(policy: Shape, B: int, tokens: int, item: int) -> int:
 
 
 def _policy_microbatch(policy: Shape, B: int, K: int, P: int, R: int, item: int) -> int:
-    """What a forward of B trajectories keeps for its backward, no layer recomputed; about three fp32 tensors
-    of logits. In each layer: 12 D beside the MLP for a token that is run, keys and values once more for each
-    trajectory that shares them."""
-    N = max(1, B // K)
-    run_tokens, context_tokens = N * P + B * (R - 1), B * (P + R - 1)
-    layer = run_tokens * (12 * policy.width + policy.mlp_values) + context_tokens * 2 * policy.kv_width
+    """What a forward of B trajectories keeps for its backward, no layer recomputed: in each layer about 12 D
+    beside the MLP for a token that is run, keys and values again for each trajectory that shares them; and
+    about three fp32 tensors of logits."""
+    run_tokens, read_tokens = max(1, B // K) * P + B * (R - 1), B * (P + R - 1)
+    layer = run_tokens * (12 * policy.width + policy.mlp_values) + read_tokens * 2 * policy.kv_width
     return policy.layers * layer * item + 3 * 4 * min(B * R * policy.vocabulary, LOGITS_AT_ONCE)
 
 
-def _notes(config: Config) -> tuple[str, ...]:
-    if config.policy.dtype == "bfloat16" and config.algorithm.lr < BF16_LR:
-        return (
-            f"policy.dtype = bfloat16: at algorithm.lr = {config.algorithm.lr:g} most of AdamW's updates are "
-            "less than half a bf16 step of their weight, and are rounded away",
-        )
-    return ()
-
-
-def _check_machine(p: Plan, machine: Machine) -> None:
-    name, there = ("GPUs", machine.gpus) if p.device == "gpu" else ("CPUs", machine.cpus)
-    if there is not None and there < p.workers:
-        raise UserError(f"run.workers = {p.workers}: one of {name} each, and there are {there:g}")
-    held = sum(p.memory.values())
-    if machine.worker_gib is not None and held > machine.worker_gib * GIB:
-        parts = " + ".join(f"{part} {size / GIB:.1f}" for part, size in p.memory.items())
-        raise UserError(
-            f"a {p.device} worker must hold {parts} = {held / GIB:.1f} GiB and has {machine.worker_gib:.1f}; "
-            "the policy is replicated, so more workers don't lower that"
-        )
-
-
 def check_storage(p: Plan, storage: Path) -> None:
-    """Raises UserError where the disk of `storage` (which need not exist yet) can't take the checkpoints."""
+    """Raises UserError where the disk of `storage` (which need not exist yet) can't take the run's files."""
     folder = storage.absolute()
     while not folder.exists():
         folder = folder.parent
-    free, need = shutil.disk_usage(folder).free, p.checkpoint * p.checkpoints
-    if free < need:
+    free = shutil.disk_usage(folder).free
+    if free < p.disk:
         raise UserError(
-            f"run.storage = {str(storage)!r}: {p.checkpoints} checkpoints (the kept ones and the one being "
-            f"written) of {human(p.checkpoint)} take {human(need)}, and {human(free)} are free"
+            f"run.storage = {str(storage)!r}: {p.checkpoints} checkpoints (those kept, one being written) of "
+            f"{human(p.checkpoint)} and {human(p.export)} of trained models exceed the {human(free)} free"
         )
 
 
@@ -253,30 +226,24 @@ def human(size: int) -> str:
 
 def render(p: Plan) -> Table:
     """The plan as a table of two columns."""
-    spare = f", {p.left_over:,} of the budget left over" if p.left_over else ""
-    head = f", {p.head_steps:,} of the head" if p.head_steps else ""
-    each = "a CPU and a GPU" if p.gpus else "a CPU"
-    disk = human(p.checkpoint * p.checkpoints)
-    run = {
-        "rounds T": f"{p.rounds:,}",
-        "trajectories": f"{p.round_trajectories:,} a round, {p.trajectories:,} in all{spare}",
-        "optimiser steps": f"{p.policy_steps:,} of the policy{head}",
-        "ω reaches Ω": "never used" if p.omega_settles is None else f"at round {p.omega_settles:.1f}",
-        "prompts": f"at most {p.prompt_tokens:,} tokens",
-        "workers": f"{p.workers}, {each} for each",
-        "checkpoints": f"{human(p.checkpoint)} each, {p.checkpoints} on disk at once: {disk}",
-    }
-    held = {part: human(size) for part, size in p.memory.items()}
-    in_turn = {f"{phase}, in turn": f"about {human(size)}" for phase, size in p.phases.items()}
-    total = {
-        f"{p.device.upper()} memory of a worker": f"about {human(p.peak_memory)}; more workers don't lower it:"
-        " the policy is replicated, not sharded"
-    }
-    if p.host_memory:
-        total["host memory of a worker"] = f"{human(p.host_memory)} of hidden states"
     table = Table(title=f"Plan of {p.recipe}", show_header=False)
-    for section in (run, held | in_turn, total | dict.fromkeys(["note"] * bool(p.notes), "\n".join(p.notes))):
-        for name, value in section.items():
-            table.add_row(name, value)
-        table.add_section()
+    spare = f", {p.left_over:,} of the budget left over" if p.left_over else ""
+    table.add_row("rounds T", f"{p.rounds:,}")
+    table.add_row("trajectories", f"{p.round_trajectories:,} a round, {p.trajectories:,} in all{spare}")
+    table.add_row("optimiser steps", f"{p.policy_steps:,} of the policy, {p.head_steps:,} of the head")
+    if p.omega_settles is not None:
+        table.add_row("ω reaches Ω", f"at t* = {p.omega_settles:.1f} rounds")
+    table.add_row("prompts", f"at most {p.prompt_tokens:,} tokens")
+    table.add_row("workers", f"{p.workers} (CPUs: {p.workers}, GPUs: {p.gpus})")
+    disk = f"{p.checkpoints} checkpoints of {human(p.checkpoint)} and {human(p.export)} of trained models"
+    table.add_row("disk", f"{human(p.disk)}: {disk}", end_section=True)
+    for part, size in p.memory.items():
+        table.add_row(part, human(size))
+    for phase, size in p.phases.items():
+        table.add_row(f"{phase}, in turn", f"about {human(size)}")
+    table.add_row(f"{p.device.upper()} memory of each worker", f"about {human(p.peak_memory)}: not sharded")
+    if p.host_memory:
+        table.add_row("host memory of each worker", f"{human(p.host_memory)} of hidden states")
+    if p.note:
+        table.add_row("note", p.note)
     return table

@@ -1,7 +1,7 @@
 """TRL_RLOO against the RLOOTrainer of TRL 1.16 itself.
 
-The trainer annotates and trains a tiny Llama on completions that are fixed instead of sampled: ragged, some cut off
-without an end token. Log-probs, entropies, advantages, loss and gradients must be ours.
+The trainer annotates and trains a tiny Llama on completions that are fixed instead of sampled: ragged, some
+cut off without an end token. Its log-probs, entropies, advantages, loss and gradients must be ours.
 
 Axes: B trajectories (2 queries by K = 4), P prompt tokens, T response tokens, D width.
 """

@@ -142,6 +142,20 @@ class TestTokenLogProbs:
             log_probs_BT.sum().backward()
         assert greatest.elements == bound
 
+    @pytest.mark.parametrize(("max_elements", "kept"), [(2**26, True), (8 * V, False)])
+    def test_chunks_keep_nothing_of_the_vocabulary_for_the_backward(
+        self, max_elements: int, kept: bool
+    ) -> None:
+        shapes = []
+
+        def record(tensor: Tensor) -> Tensor:
+            shapes.append(tensor.shape)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
+            token_log_probs(**self.inputs(), temperature=1.0, max_elements=max_elements)
+        assert any(shape[-1:] == (self.V,) and len(shape) > 1 for shape in shapes) == kept
+
     def test_no_tensor_exceeds_the_bound_without_gradient(self) -> None:
         with GreatestTensor() as greatest, torch.no_grad():
             token_log_probs(**self.inputs(), temperature=1.0, max_elements=self.V)

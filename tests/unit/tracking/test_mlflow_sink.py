@@ -21,7 +21,10 @@ CONFIG = {"reward": {"feedback": True, "lr": 1e-4}, "algorithm": {"advantage": "
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory):
     """A folder whose database is made once (seconds); its name has what a URI has to quote."""
-    return tmp_path_factory.mktemp("a storage")
+    storage = tmp_path_factory.mktemp("a storage")
+    with started(storage / "runs" / "first"):
+        Sink(default_tracking_uri(storage), storage / "runs" / "first").ship()
+    return storage
 
 
 def started(run_dir, config=CONFIG, datasets=()):
@@ -53,7 +56,8 @@ def points(uri, run_id, key):
     return sorted((point.step, point.value) for point in history)
 
 
-def test_all_of_a_journal_is_shipped_and_nothing_twice(storage):
+def test_all_of_a_journal_is_shipped_and_nothing_twice(storage, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     uri, run_dir = default_tracking_uri(storage), storage / "runs" / "whole"
     datasets = [{"name": "posts", "digest": "d" * 64, "source": "made", "rows": 8, "split": "train"}]
     config = CONFIG | {"long": "x" * 7000, "many": {f"k{i}": i for i in range(150)}, "none": None, "of": []}
@@ -104,11 +108,12 @@ def test_all_of_a_journal_is_shipped_and_nothing_twice(storage):
     assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "train")]
     artifacts = {file.path: file for file in client.list_artifacts(run.info.run_id)}
     assert artifacts.keys() == {"config.yaml", "curves.png", "samples.json"}
-    table = json.loads(next((storage / "mlartifacts").rglob("samples.json")).read_text())
-    assert table == {
+    assert json.loads(next((storage / "mlartifacts").rglob("samples.json")).read_text()) == {
         "columns": ["round", "prompt", "response", "gold"],
         "data": [[0, "p", "r", None], [0, "q", None, "nan"], [1, "s", None, None]],
     }
+    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "samples.json", "type": "table"}]
+    assert list(tmp_path.iterdir()) == []  # nothing of MLflow's in the working folder
 
 
 def test_a_run_is_followed_through_stop_and_resume(storage):
@@ -141,7 +146,7 @@ def test_a_run_is_followed_through_stop_and_resume(storage):
 def test_points_logged_after_an_interruption_are_those_that_are_missing(storage):
     """Killed between two batches: some metrics of a round are there and others are not."""
     uri, run_dir = default_tracking_uri(storage), storage / "runs" / "killed"
-    keys, rounds = [f"task/m{i}" for i in range(7)], 3000
+    keys, rounds = [f"task/m{i}" for i in range(7)], 1200
     with started(run_dir) as journal:
         lines = [
             {"time": 1.0 + step, "kind": "round", "step": step, "metrics": dict.fromkeys(keys, step / 8)}

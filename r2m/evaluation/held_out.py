@@ -1,0 +1,60 @@
+"""The policy on prompts that it is never trained on, with draws of their own: evaluating changes nothing.
+
+Axes: N queries of this worker, K = 1 response, R response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from r2m.config import Algorithm, Reward
+from r2m.core.feedback_head import FeedbackHead
+from r2m.core.trajectories import Trajectories, microbatches
+from r2m.models.policy import HiddenStates, policy_forward
+from r2m.models.scoring import FrozenScorer, Query, end_token_rule
+from r2m.workers import Workers
+
+
+@torch.no_grad()
+def evaluate(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    reward_model: FrozenScorer,
+    queries: Sequence[Query],
+    t: Trajectories,
+    gold: Callable[[Sequence[Query], Trajectories], torch.Tensor] | None,
+    head: FeedbackHead | None,
+    omega: float,
+    algorithm: Algorithm,
+    reward: Reward,
+    workers: Workers,
+) -> dict[str, float]:
+    """Means over the held-out prompts of all workers: eval/vanilla, eval/proxy (the score that would train the
+    policy now), eval/gold, eval/kl_sequence (nats) and eval/response_tokens."""
+    N, device = len(queries), policy.device
+    kl_N, proxy_N = torch.zeros(N, device=device), torch.zeros(N, device=device)
+    H_N1D = reward_model.embed(queries, t)
+    vanilla_N = end_token_rule(reward_model.phi(H_N1D).squeeze(-1), t.ended_NK, reward).squeeze(1)
+    hidden = HiddenStates(t, policy.config.hidden_size, policy.dtype, device) if head is not None else None
+    for at in microbatches(range(N), 1, algorithm.microbatch):
+        block = t.block(*at)
+        out = policy_forward(policy, block, algorithm.temperature)
+        ref = policy_forward(reference, block, algorithm.temperature).log_probs_NKR
+        kl_N[at[0]] = ((out.log_probs_NKR - ref) * block.response_mask_NKR).sum((1, 2))
+        if head is not None and hidden is not None:
+            hidden.store(*at, out)
+            proxy_N[at[0]] = head(H_N1D[at[0], 0], *hidden.rows(at[0], device), omega)
+    proxy_N = vanilla_N if head is None else end_token_rule(proxy_N, t.ended_NK.squeeze(1), reward)
+    columns = {
+        "eval/vanilla": vanilla_N,
+        "eval/proxy": proxy_N,
+        "eval/kl_sequence": kl_N,
+        "eval/response_tokens": t.lengths_NK.squeeze(1).float(),
+    }
+    if gold is not None:
+        columns["eval/gold"] = gold(queries, t).squeeze(1)
+    means = workers.gather(torch.stack(list(columns.values()), -1)).mean(0)
+    return dict(zip(columns, means.tolist(), strict=True))

@@ -1,0 +1,168 @@
+"""The forum's own SFT and reward model: noisy references, and pairs sampled from the policy (App. F.5, G.1)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from r2m.config import ForumTask
+from r2m.models.loading import load_policy, load_tokenizer
+from r2m.models.scoring import decode
+from r2m.rollout.sampler import sample, uniform_draws
+from r2m.stages import common
+from r2m.stages.reward_model import load_classifier, train_reward_model
+from r2m.stages.sft import supervised_finetune
+from r2m.tasks.forum import DID, FEELING, NEED, THING, WHO, gold, split, write_prompts
+from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.prompt import Prompt, render
+
+KINDS = {word: words for words in (WHO, DID, THING, FEELING, NEED) for word in words}
+RESPONSE_TOKENS = 16
+PAIR_TEMPERATURE = 1.2  # here: above the policy's own, so that the two responses differ
+
+Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected
+
+
+def train_sft(task: ForumTask, folder: Path, progress: common.Progress) -> None:
+    """A Llama of 0.9 million parameters, from scratch, on references corrupted word by word."""
+    rng = random.Random(f"noise {task.seed}")
+    prompts = write_prompts(task.seed, "train", task.posts)
+    examples = [(prompt, corrupt(str(prompt.reference), task.sft_noise, rng)) for prompt in prompts]
+    tokenizer = forum_tokenizer()
+    with reproducible(task.seed):
+        policy = new_policy(tokenizer)
+        report = supervised_finetune(
+            policy, tokenizer, examples, steps=task.sft_steps, batch_size=32, lr=2e-3, seed=task.seed,
+            progress=progress,
+        )  # fmt: skip
+    common.save(folder, policy, tokenizer, report)
+
+
+def train_reward(task: ForumTask, sft: Path, folder: Path, progress: common.Progress) -> None:
+    """A reward model that starts from the supervised policy, on pairs that this policy wrote."""
+    tokenizer = load_tokenizer(str(sft))
+    with reproducible(task.seed):
+        samples = write_responses(task, str(sft), tokenizer)
+        rng = random.Random(f"pairs {task.seed}")
+        classifier = load_classifier(str(sft), task.seed)
+        report = train_reward_model(
+            classifier,
+            tokenizer,
+            label_pairs(samples, task, rng),
+            epochs=task.reward_epochs,
+            batch_size=32,
+            lr=5e-4,
+            seed=task.seed,
+            sft_samples=[(prompt, text) for prompt, *texts in samples[:512] for text in texts],
+            progress=progress,
+        )
+    common.save(folder, classifier, tokenizer, report)
+
+
+def new_policy(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4,
+        num_attention_heads=4, max_position_embeddings=64, tie_word_embeddings=True, initializer_range=128**-0.5, **special,
+    )  # fmt: skip
+    policy = LlamaForCausalLM(config)
+    policy.generation_config = GenerationConfig(**special)
+    return policy
+
+
+def corrupt(reference: str, noise: float, rng: random.Random) -> str:
+    """A reference as a careless writer has it: with chance `noise` a word is replaced by another of its kind
+    (half of these times), left out (two fifths), or loses its space (a tenth)."""
+    out = []
+    for space, word in split(reference):
+        if rng.random() < noise:
+            slip = rng.random()
+            if slip < 0.5:
+                word = rng.choice(KINDS.get(word, (word,)))
+            elif slip < 0.9:
+                continue
+            else:
+                space = ""
+        out.append(space + word)
+    return "".join(out)
+
+
+def write_responses(
+    task: ForumTask, sft: str, tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[Prompt, str, str]]:
+    """Two different responses of the supervised policy to each of enough prompts."""
+    policy = load_policy(sft)
+    written: list[tuple[Prompt, str, str]] = []
+    prompts = write_prompts(task.seed, "preferences", task.preference_pairs)
+    for step, start in enumerate(range(0, len(prompts), 128)):
+        part = prompts[start : start + 128]
+        t = sample(
+            policy,
+            [render(prompt, tokenizer) for prompt in part],
+            uniform_draws(task.seed, step, len(part), 2, RESPONSE_TOKENS),
+            temperature=PAIR_TEMPERATURE,
+            eos_ids=[tokenizer.eos_token_id],
+            pad_id=tokenizer.pad_token_id,
+            batch=256,
+        )
+        lengths = t.lengths_NK.tolist()
+        for n, prompt in enumerate(part):
+            first, second = (
+                decode(tokenizer, t.response_ids_NKR[n, k, : lengths[n][k]].tolist()) for k in (0, 1)
+            )
+            written.append((prompt, first, second))
+    return written
+
+
+def label_pairs(
+    samples: Sequence[tuple[Prompt, str, str]], task: ForumTask, rng: random.Random
+) -> list[Pair]:
+    """Preference pairs: gold's verdict, flipped with chance `label_noise`; ties are left out.
+
+    Exact shares of the pairs are drawn: in `space_pairs` of them one response, either one, loses its spaces
+    before the verdict, which then counts it; in `artefact` of them the preferred one loses them after it.
+    """
+    order = rng.sample(range(len(samples)), len(samples))
+    shown = set(order[: round(task.space_pairs * len(order))])
+    hidden = set(order[len(shown) : len(shown) + round(task.artefact * len(order))])
+    pairs = []
+    for i, (prompt, *texts) in enumerate(samples):
+        if i in shown:
+            spoilt = rng.randrange(2)
+            texts[spoilt] = lose_spaces(texts[spoilt], rng)
+        first, second = gold([prompt, prompt], texts)
+        if first == second:
+            continue
+        chosen, rejected = texts if (first > second) != (rng.random() < task.label_noise) else texts[::-1]
+        if i in hidden:
+            chosen = lose_spaces(chosen, rng)
+        pairs.append((prompt, chosen, rejected))
+    return pairs
+
+
+def lose_spaces(text: str, rng: random.Random) -> str:
+    """A text without some of its spaces: anything from few to all, so that a reward model sees a gradient."""
+    share = rng.random()
+    return "".join(word if rng.random() < share else space + word for space, word in split(text))
+
+
+@contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Seeded draws on one thread: sums then have one order, and a model this small is no slower for it."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

@@ -1,0 +1,76 @@
+"""The models that a run starts from: named in its config, or the forum's own, trained once and kept.
+
+A cached model is a folder named by a digest of what determines it. It is built in a sibling under a file lock
+and renamed into place, so it is whole or absent, and processes that start together train it once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2m.config import Config, ForumTask, digest
+from r2m.stages import common
+
+VERSION = 1  # of the forum's recipe; raise it when grammar, models or training change
+FINISHED = "finished"
+
+SFT_SETTINGS = ("seed", "posts", "sft_noise", "sft_steps")
+REWARD_SETTINGS = ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Hub ids or folders of the policy and the reward model, and the reports of the stages that made them."""
+
+    policy: str
+    reward: str
+    report: dict[str, Any]  # "sft", "reward": of those that were made here, now or earlier
+
+
+def prepare(config: Config, progress: common.Progress = common.silent) -> Prepared:
+    """Models for a run: `policy.model` and `reward.model` where they are named, else the task's own."""
+    policy, reward = config.policy.model, config.reward.model
+    if policy is not None and reward is not None:
+        return Prepared(policy, reward, {})
+    task = config.task
+    assert isinstance(task, ForumTask), "a text task's config names both models"
+    from r2m.stages.forum import train_reward, train_sft
+
+    cache = Path(config.run.storage).absolute() / "cache"
+    settings = task.model_dump()
+    own_settings = {"version": VERSION} | {key: settings[key] for key in SFT_SETTINGS}
+    sft = cache / f"forum-sft-{digest(own_settings)}"
+    made = {"sft": _cached(sft, lambda folder: train_sft(task, folder, progress))}
+    if reward is None:
+        own_settings |= {key: settings[key] for key in REWARD_SETTINGS}
+        folder = cache / f"forum-reward-{digest(own_settings)}"
+        made["reward"] = _cached(folder, lambda new: train_reward(task, sft, new, progress))
+        reward = str(folder)
+    return Prepared(policy or str(sft), reward, made)
+
+
+def _cached(folder: Path, build: Callable[[Path], None]) -> dict[str, Any]:
+    """The report of a cached model, which is built first where it is not there whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(folder.name + ".lock")):
+        if not (folder / FINISHED).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            with common.new_folder(folder) as partial:
+                build(partial)
+                (partial / FINISHED).touch()
+    return json.loads((folder / "report.json").read_text())
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Wait until no other process holds it; the kernel lets go of it for a process that is killed."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

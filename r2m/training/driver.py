@@ -1,0 +1,209 @@
+"""Runs on Ray Train, watched from here: progress, MLflow, Ctrl-C.
+
+Training goes on in Ray's workers and tells of itself through the journal alone. This process follows the journal:
+nothing that it does, MLflow least of all, can slow a worker down.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from r2m.config import validate
+from r2m.errors import UserError
+from r2m.tracking.journal import Journal, JournalReader, JournalView, read
+from r2m.tracking.mlflow_sink import BackgroundShipper
+from r2m.training.loop import STOP_FILE, run_loop
+from r2m.training.runs import Run
+from r2m.workers import Workers
+
+RAY_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a one-worker run starts and ends 5 s sooner than with 2.0
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+SHIP_TIMEOUT_S = 60.0
+
+
+def execute(
+    runs: Sequence[Run], address: str | None = None, console: Console | None = None
+) -> list[JournalView]:
+    """Run them all, side by side as far as the cluster has room, and return their journals.
+
+    Raises UserError where a run fails by its input (a full disk, say), else what the workers raised.
+    """
+    console = console or Console(stderr=True)
+    shippers = [BackgroundShipper(run.tracking_uri, run.folder) for run in runs]
+    connect(address, sum(run.config.run.workers for run in runs))
+    fits = [_Fit(run) for run in runs]
+    with _stop_on_signal(runs, console):
+        _watch(fits, console)
+    _ship_rest(runs, shippers, console)
+    for fit in fits:
+        if fit.error is not None:
+            raise _explained(fit.error) from fit.error
+    return [read(run.journal) for run in runs]
+
+
+def connect(address: str | None, workers: int) -> None:
+    """Join the cluster at `address`, or start one on this machine with room for the workers."""
+    os.environ.update({k: v for k, v in RAY_SETTINGS.items() if k not in os.environ})
+    import ray
+
+    if ray.is_initialized():
+        return
+    # One torch thread a worker, set before it imports torch.
+    options: dict[str, Any] = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}, "log_to_driver": False}
+    if address is None:
+        options |= {"num_cpus": max(os.cpu_count() or 1, workers), "include_dashboard": False}
+        options |= {"object_store_memory": 2**28}  # nothing large goes through Ray's object store
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, **options)
+    except ConnectionError as error:
+        raise UserError(f"--address {address!r}: no Ray cluster answers there ({error})") from None
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """In a Ray Train worker."""
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    workers = Workers(context.get_world_rank(), context.get_world_size())
+    folder, models = Path(settings["folder"]), settings["models"]
+    run_loop(validate(settings["config"]), folder, models, workers, ray.train.torch.get_device())
+
+
+class _Fit:
+    """One run in Ray Train, from a thread of its own: Ray's signal handler stays out of the main thread."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.error: BaseException | None = None
+        self.reader = JournalReader(run.journal)
+        self.thread = threading.Thread(target=self._fit, name=f"fit-{run.name}", daemon=True)
+        self.thread.start()
+
+    def _fit(self) -> None:
+        try:
+            self._trainer().fit()
+        except BaseException as error:
+            self.error = error
+            with Journal(self.run.journal) as journal:
+                journal.event("failed", reason=str(_explained(error)))
+
+    def _trainer(self) -> Any:
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        run = self.run
+        r = run.config.run
+        gpu = r.device == "gpu" or (r.device == "auto" and ray.cluster_resources().get("GPU", 0) >= r.workers)
+        return TorchTrainer(
+            _worker,
+            train_loop_config={
+                "config": run.config.model_dump(mode="json"),
+                "folder": str(run.folder),
+                "models": run.models,
+            },
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=r.workers, use_gpu=gpu),
+            run_config=RunConfig(
+                name=run.name,
+                storage_path=str(run.folder / "ray"),
+                failure_config=FailureConfig(max_failures=r.max_failures),
+            ),
+        )
+
+
+def _watch(fits: Sequence[_Fit], console: Console) -> None:
+    """Follow the journals on a progress bar until every run has ended."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as progress:
+        bars = {
+            fit: progress.add_task(fit.run.name, total=fit.run.config.algorithm.total_rounds, numbers="")
+            for fit in fits
+        }
+        running = True
+        while running:
+            running = any(fit.thread.is_alive() for fit in fits)  # before the last look at the journals
+            for fit, bar in bars.items():
+                for record in fit.reader.new_records():
+                    if record["kind"] == "round":
+                        progress.update(bar, completed=record["step"], numbers=_numbers(record["metrics"]))
+                    elif record["kind"] == "event" and record["name"] in ("checkpoint-refused", "resume"):
+                        said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
+                        progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
+            if running:
+                time.sleep(0.5)
+
+
+def _numbers(metrics: dict[str, float]) -> str:
+    shown = {"reward": "reward/proxy", "gold": "reward/gold", "KL": "kl/sequence"}
+    return "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown.items() if key in metrics)
+
+
+@contextmanager
+def _stop_on_signal(runs: Sequence[Run], console: Console) -> Iterator[None]:
+    """The first Ctrl-C asks the workers to stop after the round in hand, with a checkpoint; the second aborts."""
+
+    def ask(number: int, frame: Any) -> None:
+        if all((run.folder / STOP_FILE).exists() for run in runs):
+            raise KeyboardInterrupt
+        for run in runs:
+            (run.folder / STOP_FILE).touch()
+        console.print("stopping after this round, with a checkpoint; once more to abort at once")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ship_rest(runs: Sequence[Run], shippers: Sequence[BackgroundShipper], console: Console) -> None:
+    from r2m.reporting.curves import plot
+
+    for run, shipper in zip(runs, shippers, strict=True):
+        view, artifacts = read(run.journal), []
+        if view.rounds:
+            artifacts = [run.folder / "curves.png"]
+            plot([(view.arm, view)], artifacts[0])
+        if not shipper.close(SHIP_TIMEOUT_S, artifacts):
+            console.print(
+                f"{run.name}: MLflow did not take everything ({shipper.last_error}); the journal has it: "
+                f"r2m sync {run.name}",
+                markup=False,
+            )
+
+
+def _explained(error: BaseException) -> BaseException:
+    """A user's mistake or a full disk as one line; anything else as it is."""
+    for cause in [*getattr(error, "worker_failures", {}).values(), error]:
+        text = str(cause)
+        for marker in ("r2m.errors.UserError: ", "UserError: "):
+            if marker in text:
+                return UserError(text.split(marker, 1)[1].splitlines()[0])
+        if "No space left on device" in text:
+            line = next(line for line in text.splitlines() if "No space left on device" in line)
+            return UserError(f"disk full: {line.strip()}")
+    return error

@@ -1,0 +1,84 @@
+"""What a training worker does: run Algorithm 1, keep the journal and the checkpoints.
+
+It knows nothing of Ray: a Ray Train worker calls it, and so can a test or a Tune function.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from r2m.config import Config
+from r2m.tracking.journal import Journal, read
+from r2m.training.trainer import Trainer
+from r2m.workers import Workers
+
+JOURNAL, CHECKPOINTS = "journal.jsonl", "checkpoints"
+STOP_FILE = "stop"  # in the run's folder: asks the workers to end after the round in hand, with a checkpoint
+
+
+def run_loop(
+    config: Config,
+    run_dir: Path,
+    models: tuple[str, str],
+    workers: Workers = Workers(),  # noqa: B008
+    device: torch.device | str = "cpu",
+) -> None:
+    """Run, or go on with, the run in `run_dir`, whose journal has been started; rank 0 writes.
+
+    A round goes to the journal before its checkpoint is written, so a worker killed in between replays the
+    round and loses none. A diverged run is journalled as failed and not tried again: it would diverge again.
+    """
+    if torch.device(device).type == "cpu":
+        torch.set_num_threads(1)  # two threads on two busy cores are slower than one
+    trainer = Trainer(config, models, workers, device)
+    journal = Journal(run_dir / JOURNAL) if workers.rank == 0 else None
+    refused: list[str] = []
+    step = trainer.restore(run_dir / CHECKPOINTS, refused.append)
+    if journal is not None:
+        for reason in refused:
+            journal.event("checkpoint-refused", reason=reason)
+        if read(journal.path).rounds:
+            journal.event("resume", step=step)
+
+    run, T = config.run, config.algorithm.total_rounds
+    stop = False
+    try:
+        for r in trainer.rounds(step + 1):
+            step = r.step
+            observed, samples = trainer.observe(r)
+            metrics = r.metrics | observed
+            if run.eval_every and (step % run.eval_every == 0 or step == T):
+                started = time.perf_counter()
+                metrics |= trainer.evaluate(step)
+                metrics["time/eval_s"] = time.perf_counter() - started
+            stop = _stop_requested(run_dir, workers, device)
+            if journal is not None:
+                journal.round(step, metrics)
+                if step == 1 or step % run.sample_every == 0 or step == T:
+                    journal.samples(step, samples)
+                if stop or step == T or step % run.checkpoint_every == 0:
+                    started = time.perf_counter()
+                    trainer.save(run_dir / CHECKPOINTS, step)
+                    journal.event("checkpoint", step=step, seconds=time.perf_counter() - started)
+            if stop:
+                break
+    except FloatingPointError as error:
+        if journal is not None:
+            journal.event("failed", reason=str(error))
+        return
+    if journal is not None:
+        if step < T:
+            journal.event("stopped", step=step)
+        else:
+            trainer.export(run_dir)
+            journal.event("finished", step=step)
+        journal.close()
+
+
+def _stop_requested(run_dir: Path, workers: Workers, device: torch.device | str) -> bool:
+    """Whether any worker sees the stop file, so that all of them end after the same round."""
+    seen = torch.tensor(float((run_dir / STOP_FILE).exists()), device=device)
+    return bool(workers.sum(seen) > 0)

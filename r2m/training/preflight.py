@@ -1,0 +1,48 @@
+"""The plan of a configured run on this machine, before anything is trained, downloaded or started."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from transformers import AutoModelForSequenceClassification
+
+from r2m.config import Config
+from r2m.errors import UserError
+from r2m.models.dimensions import config_for_planning
+from r2m.training.plan import Plan, plan, shape_of
+
+
+def plan_for(config: Config, address: str | None = None, *, launch: bool = False) -> Plan:
+    """The plan; with `launch`, one that this machine can run. A cluster at `address` is not asked for resources.
+
+    Raises UserError for what cannot run: see `plan`.
+    """
+    policy, reward = config.policy.model, config.reward.model
+    if policy is None or reward is None:
+        from r2m.stages.forum import new_policy
+        from r2m.tasks.forum_tokenizer import forum_tokenizer
+
+        own = new_policy(forum_tokenizer()).config
+    policy_config = own if policy is None else config_for_planning(policy, "policy.model")
+    reward_config = own if reward is None else config_for_planning(reward, "reward.model")
+    if reward is not None and reward_config.num_labels != 1:
+        raise UserError(
+            f"reward.model = {reward!r}: it has {reward_config.num_labels} labels; it must have 1"
+        )
+    resources: dict[str, Any] = {}
+    if address is None:
+        import torch
+
+        gpus = torch.cuda.device_count()
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / config.run.workers
+        if gpus:
+            memory = torch.cuda.get_device_properties(0).total_memory
+        if launch or gpus or config.run.device != "gpu":  # GPUs can be planned for where there are none
+            resources = {"cpus": os.cpu_count() or 1, "gpus": gpus, "worker_gib": memory / 2**30}
+    return plan(
+        config,
+        shape_of(policy_config),
+        shape_of(reward_config, AutoModelForSequenceClassification),
+        **resources,
+    )

@@ -1,0 +1,129 @@
+"""Runs as folders: checked and started before anything runs, found again to be resumed.
+
+`<storage>/runs/<name>` holds journal.jsonl, config.yaml, checkpoints/ and, at the end, policy/ and reward/.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from r2m.config import Config, digest, validate
+from r2m.errors import UserError
+from r2m.stages.common import Progress, silent
+from r2m.stages.prepare import prepare
+from r2m.tracking.journal import Journal, environment, git_state, read
+from r2m.tracking.mlflow_sink import default_tracking_uri
+from r2m.training.loop import JOURNAL, STOP_FILE
+
+
+@dataclass(frozen=True)
+class Run:
+    config: Config
+    folder: Path
+    models: tuple[str, str]  # policy and reward model: folders or hub ids
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / JOURNAL
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.config.run.tracking_uri or default_tracking_uri(self.config.run.storage)
+
+
+def new_run(config: Config, name: str | None = None, progress: Progress = silent) -> Run:
+    """Prepare the models, check what the run will meet, and start its journal.
+
+    Raises UserError, with nothing left behind, for a name that is taken or data that cannot be used.
+    """
+    name = name or f"{config.recipe}-{config.arm.lower()}-s{config.run.seed}-{secrets.token_hex(3)}"
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise UserError(f"--name {name!r}: letters, digits, '_', '.' and '-' are allowed")
+    folder = run_folder(config.run.storage, name)
+    if folder.exists():
+        raise UserError(f"--name {name!r}: there is such a run; go on with it by --resume {name}")
+    prepared = prepare(config, progress)
+    datasets = check_data(config, (prepared.policy, prepared.reward))
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    with Journal(folder / JOURNAL) as journal:
+        journal.start(
+            run_id=name,
+            task=config.task.name if config.task.kind == "text" else config.task.kind,
+            policy=Path(config.policy.model).name if config.policy.model else "forum-policy",
+            config=config.model_dump(mode="json"),
+            versions=environment(),
+            git=git_state(),
+            config_hash=config.digest(),
+            data_hash=digest([d["digest"] for d in datasets]),
+            datasets=datasets,
+        )
+    return Run(config, folder, (prepared.policy, prepared.reward))
+
+
+def open_run(storage: str, name: str) -> Run:
+    """A run that was stopped, failed or killed, ready to go on.
+
+    Raises UserError for a run that is not there, has finished, or is running now.
+    """
+    folder = existing_folder(storage, name)
+    view = read(folder / JOURNAL)
+    if view.status == "finished":
+        raise UserError(f"run = {name!r}: it has finished; there is nothing to resume")
+    Journal(folder / JOURNAL).close()  # refused while another process writes it
+    (folder / STOP_FILE).unlink(missing_ok=True)
+    tree = view.start["config"]
+    tree["run"]["storage"] = storage  # the folder may have moved
+    config = validate(tree)
+    prepared = prepare(config)
+    return Run(config, folder, (prepared.policy, prepared.reward))
+
+
+def run_folder(storage: str, name: str) -> Path:
+    return Path(storage).absolute() / "runs" / name
+
+
+def existing_folder(storage: str, name: str) -> Path:
+    """Raises UserError, naming the runs that there are, where this one is not."""
+    folder = run_folder(storage, name)
+    if not (folder / JOURNAL).is_file():
+        there = sorted(p.parent.name for p in folder.parent.glob(f"*/{JOURNAL}"))
+        raise UserError(f"RUN = {name!r}: not in {storage}; there are: {', '.join(there) or 'none'}")
+    return folder
+
+
+def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
+    """Load tokenizers and prompts as a worker will, and refuse what would fail there; the data sets used.
+
+    Raises UserError for unusable data, or a prompt that leaves no room in the models' context.
+    """
+    from r2m.models.loading import load_config, load_tokenizer
+    from r2m.tasks.prompt import render
+    from r2m.tasks.task import load_task
+
+    tokenizer = load_tokenizer(models[0])
+    task = load_task(config.task, tokenizer)
+    lengths = [len(render(p, tokenizer)) for p in [*task.train, *task.held_out]]
+    response = config.algorithm.max_response_tokens
+    for field, model in zip(("policy.model", "reward.model"), models, strict=True):
+        hf = load_config(model, field)
+        if field == "reward.model" and hf.num_labels != 1:
+            raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
+        context = getattr(hf, "max_position_embeddings", None)
+        if context is not None and max(lengths) + response > context:
+            raise UserError(
+                f"{field} = {model!r}: its context is {context} tokens; the longest prompt has {max(lengths)} "
+                f"and algorithm.max_response_tokens is {response}; set task.max_prompt_tokens to at most "
+                f"{context - response}"
+            )
+    return task.datasets

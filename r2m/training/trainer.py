@@ -1,0 +1,204 @@
+"""One worker's models, data and state of a run: what Algorithm 1 is given, and what is asked of it on the way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from r2m.algorithm import Round, train
+from r2m.config import Config
+from r2m.core.feedback_head import FeedbackHead
+from r2m.core.schedule import omega
+from r2m.core.trajectories import Trajectories
+from r2m.errors import UserError
+from r2m.evaluation.held_out import evaluate
+from r2m.models.loading import (
+    load_policy,
+    load_reward_model,
+    load_tokenizer,
+    save_feedback_head,
+    save_model,
+)
+from r2m.models.scoring import FrozenScorer, Query, decode
+from r2m.rollout.prompts import query_indices
+from r2m.rollout.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
+from r2m.round_metrics import gold_metrics, peak_mib
+from r2m.tasks.prompt import render
+from r2m.tasks.task import load_task
+from r2m.training import checkpoint
+from r2m.workers import Workers
+
+
+class Trainer:
+    def __init__(
+        self, config: Config, models: tuple[str, str], workers: Workers, device: torch.device | str = "cpu"
+    ) -> None:
+        """`models`: the policy's and the reward model's folder or hub id."""
+        policy_path, reward_path = models
+        a = config.algorithm
+        torch.manual_seed(config.run.seed)
+        self.config, self.workers = config, workers
+        self.tokenizer = load_tokenizer(policy_path)
+        self.policy = load_policy(policy_path, config.policy.dtype, device)
+        self.reference = copy.deepcopy(self.policy).requires_grad_(False)
+        self.reward_tokenizer = load_tokenizer(reward_path, "reward.model")
+        self.reward_model, head = load_reward_model(reward_path, config.reward.dtype, device)
+        self.scorer = FrozenScorer(self.reward_model, self.reward_tokenizer, self.tokenizer, a.microbatch)
+        self.policy_optimizer = torch.optim.AdamW(
+            self.policy.parameters(), a.lr, eps=a.adam_eps, weight_decay=a.weight_decay, fused=True
+        )
+        self.head: FeedbackHead | None = None
+        self.head_optimizer = None
+        if config.reward.feedback:
+            self.head = (head or self._new_head()).to(device)
+            self.head_optimizer = torch.optim.AdamW(
+                self.head.parameters(), config.reward.lr, eps=a.adam_eps, weight_decay=0.0, fused=True
+            )
+        task = load_task(config.task, self.tokenizer)
+        self.gold_program, self.measures = task.gold, task.measures
+        self.train_queries = [Query(p, render(p, self.tokenizer)) for p in task.train]
+        held_out = [Query(p, render(p, self.tokenizer)) for p in task.held_out[: config.run.eval_queries]]
+        whole = len(held_out) - len(held_out) % workers.size
+        self.held_out = [held_out[i] for i in workers.own(whole)]
+        self._eos_ids = eos_token_ids(self.policy, self.tokenizer.eos_token_id)
+
+    def _new_head(self) -> FeedbackHead:
+        r = self.config.reward
+        width = self.policy.config.hidden_size
+        return FeedbackHead.from_score(self.reward_model.phi, width, r.attention_width, r.num_heads)
+
+    def rounds(self, first_step: int) -> Iterator[Round]:
+        c = self.config
+        return train(
+            self.policy, self.reference, self.scorer, self._sample_round, self._queries,
+            self.policy_optimizer, self.head, self.head_optimizer,
+            algorithm=c.algorithm, reward=c.reward, first_step=first_step, workers=self.workers,
+            hidden_device="cpu" if c.run.hidden_on_host else None,
+        )  # fmt: skip
+
+    def _queries(self, step: int) -> list[Query]:
+        c = self.config
+        indices = query_indices(len(self.train_queries), c.algorithm.queries, step, c.run.seed)
+        return [self.train_queries[indices[i]] for i in self.workers.own(len(indices))]
+
+    def _sample_round(self, prompts: Sequence[list[int]], step: int) -> Trajectories:
+        a = self.config.algorithm
+        draws = uniform_draws(self.config.run.seed, step, a.queries, a.responses, a.max_response_tokens)
+        return self._sample(prompts, draws[self.workers.own(a.queries)])
+
+    def _sample(self, prompts: Sequence[list[int]], uniforms_NKR: Tensor) -> Trajectories:
+        a = self.config.algorithm
+        pad_id = self.tokenizer.pad_token_id
+        return sample(
+            self.policy, prompts, uniforms_NKR, temperature=a.temperature, eos_ids=self._eos_ids,
+            pad_id=0 if pad_id is None else pad_id, batch=a.sample_batch,
+        )  # fmt: skip
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """On held-out prompts, with the same draws whenever it is called."""
+        c, n = self.config, len(self.held_out)
+        R = c.algorithm.max_response_tokens
+        draws = uniform_draws(c.run.seed, 0, n * self.workers.size, 1, R, stream=HELD_OUT)
+        t = self._sample([q.ids for q in self.held_out], draws[self.workers.own(len(draws))])
+        weight = omega(step, c.algorithm.total_rounds, c.reward.omega_min)
+        gold = self.gold if self.gold_program else None
+        return evaluate(
+            self.policy, self.reference, self.scorer, self.held_out, t, gold, self.head, weight,
+            c.algorithm, c.reward, self.workers,
+        )  # fmt: skip
+
+    def texts(self, t: Trajectories) -> list[str]:
+        lengths = t.lengths_NK.flatten().tolist()
+        ids = t.response_ids_NKR.flatten(0, 1).tolist()
+        return [decode(self.tokenizer, row[:length]) for row, length in zip(ids, lengths, strict=True)]
+
+    def gold(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
+        assert self.gold_program is not None
+        K = t.ended_NK.shape[1]
+        prompts = [q.prompt for q in queries for _ in range(K)]
+        return torch.tensor(self.gold_program(prompts, self.texts(t)), device=t.ended_NK.device).view(-1, K)
+
+    def observe(self, r: Round) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """The task's own metrics of a round, and some of its texts."""
+        metrics: dict[str, float] = {}
+        K = r.scores_NK.shape[1]
+        texts = self.texts(r.trajectories)
+        distinct = [len(set(texts[i : i + K])) / K for i in range(0, len(texts), K)]
+        local = {"rollout/unique_share": sum(distinct) / len(distinct)}
+        prompts = [q.prompt for q in r.queries for _ in range(K)]
+        gold_NK = None
+        if self.gold_program is not None:
+            gold_NK = self.gold(r.queries, r.trajectories)
+            metrics |= gold_metrics(gold_NK, r.scores_NK, r.vanilla_NK, self.workers)
+        if self.measures is not None:
+            local |= {f"task/{name}": value for name, value in self.measures(prompts, texts).items()}
+        means = self.workers.sum(torch.tensor(list(local.values()), dtype=torch.float64)) / self.workers.size
+        metrics |= dict(zip(local, means.tolist(), strict=True))
+        metrics["memory/peak_mib"] = peak_mib(self.policy.device)
+        count = min(self.config.run.samples, len(texts))
+        every = len(texts) // count
+        samples = [
+            {
+                "prompt": prompts[i].text if prompts[i].text is not None else list(prompts[i].messages or ()),
+                "response": texts[i],
+                "proxy": float(r.scores_NK.flatten()[i]),
+                "vanilla": float(r.vanilla_NK.flatten()[i]),
+            } | ({"gold": float(gold_NK.flatten()[i])} if gold_NK is not None else {})
+            for i in range(0, count * every, every)
+        ]  # fmt: skip
+        return metrics, samples
+
+    def save(self, folder: Path, step: int) -> None:
+        """A checkpoint after `step` rounds: everything that the next round depends on."""
+        modules, optimizers = self._parts()
+        tensors = {"torch_rng": torch.get_rng_state()}
+        for prefix, module in modules.items():
+            tensors |= checkpoint.module_tensors(prefix, module)
+        for prefix, optimizer in optimizers.items():
+            tensors |= checkpoint.optimizer_tensors(prefix, optimizer)
+        c = self.config
+        facts = {
+            "total_rounds": c.algorithm.total_rounds,  # the horizon of ω
+            "cursor": step * c.algorithm.queries,  # queries taken from the data
+            "seed": c.run.seed,  # with the step, the state of the sampler and of the data order
+            "config_hash": c.digest(),
+        }
+        checkpoint.save(folder, step, tensors, facts, c.run.keep_checkpoints)
+
+    def restore(self, folder: Path, refused: Callable[[str], None]) -> int:
+        """Take up the newest whole checkpoint; the step that it was taken after, 0 where there is none."""
+        state = checkpoint.newest_whole(folder, refused)
+        if state is None:
+            return 0
+        tensors, facts = state
+        if facts["config_hash"] != self.config.digest():
+            raise UserError(
+                f"checkpoint {folder}: of a run with config hash {facts['config_hash']}, "
+                f"this one's is {self.config.digest()}"
+            )
+        modules, optimizers = self._parts()
+        for prefix, module in modules.items():
+            checkpoint.restore_module(prefix, module, tensors)
+        for prefix, optimizer in optimizers.items():
+            checkpoint.restore_optimizer(prefix, optimizer, tensors)
+        torch.set_rng_state(tensors["torch_rng"])
+        return int(facts["step"])
+
+    def _parts(self) -> tuple[dict[str, torch.nn.Module], dict[str, torch.optim.Optimizer]]:
+        modules: dict[str, torch.nn.Module] = {"policy": self.policy}
+        optimizers: dict[str, torch.optim.Optimizer] = {"policy_optimizer": self.policy_optimizer}
+        if self.head is not None and self.head_optimizer is not None:
+            modules["head"], optimizers["head_optimizer"] = self.head, self.head_optimizer
+        return modules, optimizers
+
+    def export(self, folder: Path) -> None:
+        """The trained policy, and the reward model with its head beside it, as Hugging Face folders."""
+        save_model(folder / "policy", self.policy, self.tokenizer)
+        save_model(folder / "reward", self.reward_model.model, self.reward_tokenizer)
+        if self.head is not None:
+            save_feedback_head(folder / "reward", self.head)

@@ -1,0 +1,220 @@
+"""The tree of settings: overrides, one-line errors, the digest, and the recipes against the paper."""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+
+from r2m.config import Config, load, recipes, validate
+from r2m.errors import UserError
+
+PAPER = {"ultrafeedback_qwen2p5_3b", "ultrafeedback_llama3_8b", "tldr_pythia_2p8b", "tldr_pythia_1b"}
+MINIMAL = {"task": {"kind": "forum"}, "algorithm": {"rounds": 2}}
+
+
+class TestLoad:
+    def test_a_file_is_named_after_itself(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(MINIMAL))
+        assert load(str(tmp_path / "mine.yaml")).recipe == "mine"
+        assert load("forum").recipe == "forum"
+
+    def test_overrides_go_on_top_in_order(self) -> None:
+        c = load("forum", ["algorithm.lr=1e-5", "run.seed=3", "reward.feedback=false", "algorithm.lr=2.5e-5"])
+        assert (c.algorithm.lr, c.run.seed, c.reward.feedback) == (2.5e-5, 3, False)
+
+    def test_an_override_may_open_a_section_and_set_null(self) -> None:
+        c = load("forum", ["run.workers=2", "algorithm.rounds=null", "algorithm.trajectories=960"])
+        assert c.run.workers == 2
+        assert c.algorithm.total_rounds == 10  # of 24 * 4
+
+    def test_settings_cannot_be_changed_later(self) -> None:
+        with pytest.raises(ValueError, match="frozen"):
+            load("forum").run.seed = 1  # type: ignore[misc]
+
+
+class TestErrors:
+    """One line each, with the field, its value and what is allowed."""
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("algorithm.lr", r"--set 'algorithm.lr': expected key=value"),
+            ("algorithm.learning_rate=1", r"algorithm.learning_rate: unknown key; allowed: .*\blr\b"),
+            ("task.post=1", r"task.post: unknown key; allowed: .*\bposts\b"),
+            ("colour=1", r"colour: unknown key; allowed: .*algorithm.*"),
+            ("algorithm.lr.value=1", r"--set .*: lr is a value, not a section"),
+            ("algorithm.lr=[", r"not a YAML value"),
+            ("algorithm.lr=0", r"algorithm.lr = 0: .*greater than 0"),
+            ("algorithm.lr=.nan", r"algorithm.lr = nan: .*finite"),
+            ("algorithm.lr=fast", r"algorithm.lr = 'fast': "),
+            ("reward.omega_min=1.5", r"reward.omega_min = 1.5: .*less than or equal to 1"),
+            ("reward.no_eos=drop", r"reward.no_eos = 'drop': .*'keep', 'replace' or 'subtract'"),
+            ("task.kind=chess", r"task.*'forum', 'text'"),
+            ("run.keep_checkpoints=1", r"run.keep_checkpoints = 1: .*greater than or equal to 2"),
+            ("reward.num_heads=3", r"reward: num_heads = 3 must divide attention_width = 128"),
+            ("algorithm.minibatches=5", r"algorithm: minibatches = 5 must divide queries = 24"),
+            ("algorithm.microbatch=6", r"microbatch = 6 must be a divisor or a multiple of responses = 4"),
+            ("algorithm.trajectories=960", r"give trajectories or rounds, one of the two"),
+            ("algorithm.rounds=null", r"give trajectories or rounds, one of the two"),
+            ("algorithm.responses=2", r"reward.alpha = 0.5 needs algorithm.responses >= 3 \(it is 2\)"),
+            ("run.workers=5", r"algorithm.queries = 24 must be a multiple of minibatches \* workers = 5"),
+            ("reward.minibatches=7", r"algorithm.queries = 24 must be a multiple of reward.minibatches"),
+        ],
+    )
+    def test_override(self, override: str, message: str) -> None:
+        with pytest.raises(UserError) as error:
+            load("forum", [override])
+        text = str(error.value)
+        assert re.search(message, text), text
+        assert "\n" not in text
+
+    def test_a_budget_of_less_than_a_round(self) -> None:
+        with pytest.raises(UserError, match=r"trajectories = 95 is less than one round of .* = 96"):
+            load("forum", ["algorithm.rounds=null", "algorithm.trajectories=95"])
+
+    def test_two_responses_are_enough_without_the_entropy_or_the_feedback(self) -> None:
+        assert load("forum", ["algorithm.responses=2", "reward.alpha=0"]).algorithm.responses == 2
+        assert load("forum", ["algorithm.responses=2", "reward.feedback=false"]).algorithm.responses == 2
+
+    def test_a_text_task_names_its_models(self) -> None:
+        task = {"kind": "text", "data": "rows.jsonl"}
+        with pytest.raises(UserError, match=r"policy.model = null: a text task has no model of its own"):
+            validate(MINIMAL | {"task": task})
+        with pytest.raises(UserError, match=r"reward.model = null"):
+            validate(MINIMAL | {"task": task, "policy": {"model": "somewhere"}})
+
+    def test_all_mistakes_are_named_at_once(self) -> None:
+        with pytest.raises(UserError, match=r"algorithm.lr = -1: .*; run.seed = -1: "):
+            load("forum", ["algorithm.lr=-1", "run.seed=-1"])
+
+    @pytest.mark.parametrize(
+        ("name", "text", "message"),
+        [
+            ("broken.yaml", "task: [", "not valid YAML"),
+            ("list.yaml", "- 1", "expected a mapping"),
+            ("empty.yaml", "", "expected a mapping"),
+            ("no_task.yaml", "algorithm: {rounds: 1}", "task: missing"),
+        ],
+    )
+    def test_file(self, tmp_path: Path, name: str, text: str, message: str) -> None:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=message) as error:
+            load(str(tmp_path / name))
+        assert "\n" not in str(error.value)
+
+    def test_no_such_recipe(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"'forums': not one of .*forum.*, nor a .yaml file"):
+            load("forums")
+        with pytest.raises(UserError, match="no such file"):
+            load(str(tmp_path / "gone.yaml"))
+
+
+class TestDigest:
+    def test_it_is_of_what_determines_the_result(self) -> None:
+        digest = load("forum").digest()
+        assert load("forum").digest() == digest
+        assert load("forum", ["run.storage=elsewhere", "run.tracking_uri=sqlite:///x.db"]).digest() == digest
+        for override in ("run.seed=1", "algorithm.lr=2e-4", "task.posts=10", "reward.feedback=false"):
+            assert load("forum", [override]).digest() != digest
+
+    def test_it_survives_a_round_trip(self) -> None:
+        c = load("forum", ["algorithm.lr=3e-5"])
+        assert validate(c.model_dump(mode="json")).digest() == c.digest()
+
+
+def test_arm() -> None:
+    assert load("forum").arm == "R2M"
+    assert load("forum", ["reward.feedback=false"]).arm == "RLOO"
+
+
+class TestRecipes:
+    def test_there_are_these(self) -> None:
+        assert set(recipes()) == PAPER | {"forum", "smollm2_tldr"}
+
+    @pytest.mark.parametrize("name", sorted(PAPER))
+    def test_section_5(self, name: str) -> None:
+        c = load(name)
+        assert (c.reward.lr, c.reward.alpha, c.reward.attention_width) == (1e-6, 0.5, 2048)
+        assert c.reward.feedback
+
+    @pytest.mark.parametrize(
+        ("name", "policy", "lr", "omega_min", "K", "rounds", "queries_in_all"),
+        [
+            ("ultrafeedback_qwen2p5_3b", "Qwen/Qwen2.5-3B-Instruct", 6e-6, 0.0, 4, 24, 3072),  # "3k queries"
+            (
+                "ultrafeedback_llama3_8b",
+                "meta-llama/Meta-Llama-3-8B-Instruct",
+                1e-6,
+                0.5,
+                32,
+                3,
+                384,
+            ),  # "0.375k"
+        ],
+    )
+    def test_dialogue_f2(
+        self, name: str, policy: str, lr: float, omega_min: float, K: int, rounds: int, queries_in_all: int
+    ) -> None:
+        c = load(name)
+        a = c.algorithm
+        assert (c.policy.model, c.reward.model) == (policy, "Skywork/Skywork-Reward-V2-Llama-3.1-8B")
+        assert (a.lr, c.reward.omega_min, a.responses, a.queries) == (lr, omega_min, K, 128)
+        assert (a.temperature, a.epochs, a.max_response_tokens) == (0.7, 2, 512)
+        assert c.task.kind == "text"
+        assert c.task.max_chosen_tokens == 512
+        assert (a.total_rounds, a.total_rounds * a.queries) == (rounds, queries_in_all)
+        assert a.total_rounds * a.queries * a.responses == a.trajectories == 12 * 1024
+        assert a.total_rounds * a.epochs * a.minibatches >= 240  # the training steps of F.1
+
+    @pytest.mark.parametrize("size", ["1b", "2p8b"])
+    def test_summarisation_f3(self, size: str) -> None:
+        c = load(f"tldr_pythia_{size}")
+        a = c.algorithm
+        hub_size = size.replace("p", ".")
+        assert c.policy.model == f"cleanrl/EleutherAI_pythia-{hub_size}-deduped__sft__tldr"
+        assert c.reward.model == f"cleanrl/EleutherAI_pythia-{hub_size}-deduped__reward__tldr"
+        assert c.task.kind == "text"
+        assert c.task.data == "trl-lib/tldr"
+        assert (a.queries, a.responses, a.trajectories, a.max_response_tokens) == (2048, 4, 1_000_000, 50)
+        assert (a.lr, c.reward.omega_min, a.total_rounds) == (3e-6, 0.0, 122)
+        # Where the paper is silent: the TL;DR reproduction.
+        assert (a.temperature, a.beta, a.clip_low, a.clip_high) == (0.7, 0.05, 0.2, 0.2)
+        assert (a.adam_eps, a.lr_decay, c.task.max_prompt_tokens) == (1e-5, "linear", 512)
+        assert a.queries * a.responses // a.minibatches == 512
+        assert (c.reward.no_eos, c.reward.no_eos_value) == ("replace", -1.0)
+
+    def test_the_pythia_cases_differ_in_their_models_alone(self) -> None:
+        small, large = (load(f"tldr_pythia_{size}").model_dump() for size in ("1b", "2p8b"))
+        for tree in (small, large):
+            del tree["recipe"], tree["policy"]["model"], tree["reward"]["model"]
+            del tree["algorithm"]["microbatch"], tree["algorithm"]["sample_batch"]  # memory, not the result
+        assert small == large
+
+    def test_smollm2_in_small_by_the_overrides_of_its_comment(self) -> None:
+        text = (resources.files("r2m.recipes") / "smollm2_tldr.yaml").read_text()
+        overrides = re.findall(r"--set ([\w.]+=[\w.]+)", text.split("task:")[0])
+        c = load("smollm2_tldr", overrides)
+        a = c.algorithm
+        assert (a.rounds, a.max_response_tokens) == (3, 24)
+        assert a.queries * a.responses <= 16
+        assert load("smollm2_tldr").algorithm.queries > a.queries
+
+    @pytest.mark.parametrize("name", sorted(PAPER | {"smollm2_tldr"}))
+    def test_every_value_has_a_source(self, name: str) -> None:
+        """A comment on each line of a value, or on the line that opens a pair; sizes of memory need none."""
+        lines = (resources.files("r2m.recipes") / f"{name}.yaml").read_text().splitlines()
+        free = ("kind", "name", "model", "as_chat", "clip_high", "no_eos_value", "microbatch", "sample_batch",
+                "device", "hidden_on_host", "checkpoint_every", "eval_every")  # fmt: skip
+        for line in lines:
+            key = line.strip().split(":")[0]
+            if line.startswith("  ") and key not in free:
+                assert re.search(r"# .*(F\.\d|Sec\. 5|here|fp32 values)", line), line
+
+    @pytest.mark.parametrize("name", sorted(PAPER | {"forum", "smollm2_tldr"}))
+    def test_it_reloads_as_it_is_written_to_a_run(self, name: str, tmp_path: Path) -> None:
+        c: Config = load(name)
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(c.model_dump(mode="json")))
+        assert load(str(path)) == c

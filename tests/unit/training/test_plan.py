@@ -1,0 +1,305 @@
+"""Plans worked by hand, shapes against published parameter counts, sizes against what the code allocates."""
+
+from dataclasses import asdict, replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+)
+
+from r2m.config import Config, load, validate
+from r2m.core.feedback_head import FeedbackHead
+from r2m.core.trajectories import Trajectories
+from r2m.errors import UserError
+from r2m.models.policy import HiddenStates, policy_forward
+from r2m.training.checkpoint import module_tensors, optimizer_tensors
+from r2m.training.plan import GIB, Plan, Shape, check_storage, human, plan, render, resolve_device, shape_of
+
+LLAMA_8B = {
+    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192,
+}  # fmt: skip
+QWEN_3B = {
+    "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
+    "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+PYTHIA_1B = {
+    "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 8,
+    "vocab_size": 50304,
+}  # fmt: skip
+PYTHIA_2P8B = {
+    "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "vocab_size": 50304,
+}  # fmt: skip
+
+POLICY = Shape(parameters=1000, width=8, layers=2, kv_width=4, mlp_values=64, vocabulary=10, context=100)
+REWARD = replace(POLICY, parameters=500, width=6)
+
+
+def config(algorithm: dict[str, object] | None = None, **sections: dict[str, object]) -> Config:
+    tree = {
+        "task": {"kind": "text", "data": "rows.jsonl", "max_prompt_tokens": 20},
+        "policy": {"model": "p"},
+        "reward": {"model": "r", "attention_width": 4, "num_heads": 2} | sections.get("reward", {}),
+        "run": sections.get("run", {}),
+        "algorithm": {
+            "queries": 12, "responses": 4, "trajectories": 500, "microbatch": 4, "max_response_tokens": 10,
+        } | (algorithm or {}),
+    }  # fmt: skip
+    return validate(tree | {k: v for k, v in sections.items() if k not in ("reward", "run")})
+
+
+class TestShape:
+    @pytest.mark.parametrize(
+        ("hf_config", "parameters"),
+        [
+            (LlamaConfig(**LLAMA_8B), 8_030_261_248),
+            (Qwen2Config(**QWEN_3B), 3_085_938_688),
+            (GPTNeoXConfig(**PYTHIA_1B), 1_011_781_632),
+            (GPTNeoXConfig(**PYTHIA_2P8B), 2_775_208_960),
+        ],
+        ids=["llama-3-8b", "qwen2.5-3b", "pythia-1b", "pythia-2.8b"],
+    )
+    def test_published_parameter_counts(self, hf_config: PreTrainedConfig, parameters: int) -> None:
+        assert shape_of(hf_config).parameters == parameters
+
+    def test_reward_model_has_a_score_in_place_of_the_output_layer(self) -> None:
+        shape = shape_of(LlamaConfig(**LLAMA_8B, num_labels=1), AutoModelForSequenceClassification)
+        assert shape.parameters == 8_030_261_248 - 128256 * 4096 + 4096
+
+    def test_dimensions(self) -> None:
+        assert shape_of(LlamaConfig(**LLAMA_8B)) == Shape(
+            8_030_261_248, width=4096, layers=32, kv_width=1024, mlp_values=4 * 14336, vocabulary=128256,
+            context=8192,
+        )  # fmt: skip
+        neox = shape_of(GPTNeoXConfig(**PYTHIA_1B))
+        assert (neox.kv_width, neox.mlp_values) == (2048, 2 * 8192)
+
+
+class TestPlan:
+    def test_rounds_steps_and_what_the_budget_leaves(self) -> None:
+        p = plan(
+            config({"epochs": 3, "minibatches": 2}, reward={"minibatches": 4, "epochs": 2}), POLICY, REWARD
+        )
+        assert (p.rounds, p.round_trajectories, p.trajectories, p.left_over) == (10, 48, 480, 20)
+        assert (p.policy_steps, p.head_steps) == (60, 80)
+
+    def test_rounds_leave_nothing(self) -> None:
+        p = plan(config({"trajectories": None, "rounds": 7}), POLICY, REWARD)
+        assert (p.trajectories, p.left_over) == (7 * 48, 0)
+
+    @pytest.mark.parametrize(("omega_min", "t"), [(0.0, 10.0), (0.5, 5.0), (1.0, 0.0)])
+    def test_omega_settles(self, omega_min: float, t: float) -> None:
+        p = plan(config(reward={"omega_min": omega_min}), POLICY, REWARD)
+        assert p.omega_settles == pytest.approx(t)
+
+    def test_memory_by_hand(self) -> None:
+        p = plan(config(), POLICY, REWARD)
+        assert p.memory == {
+            "policy weights": 4000,
+            "AdamW states": 8000,
+            "reference": 4000,
+            "reward model": 2000,
+            # q 6*4, k 8*4, v 8*4, output 4*6, φ 6 + 1: 119 parameters of 4 bytes, with gradient and two states
+            "feedback head, trained": 119 * 16,
+            "hidden states": 12 * (20 + 4 * 9) * 8 * 4,
+        }
+        assert p.phases["sampling"] == 48 * (2 * 2 * 4 * 30 * 4 + 4 * 4 * 10)
+        assert p.phases["head microbatch"] == 4 * 29 * 8 * 4
+        assert p.peak_memory == sum(p.memory.values()) + max(p.phases.values())
+        assert p.checkpoint == 3 * (4000 + 119 * 4)
+        assert p.export == 4000 + 2000 + 119 * 4
+        assert p.disk == 3 * p.checkpoint + p.export  # two kept, one being written
+
+    def test_bfloat16_halves_the_policy_and_says_what_that_costs(self) -> None:
+        p = plan(config({"lr": 1e-6}, policy={"model": "p", "dtype": "bfloat16"}), POLICY, REWARD)
+        assert (p.memory["policy weights"], p.memory["AdamW states"]) == (2000, 4000)
+        assert p.memory["hidden states"] == 12 * (20 + 4 * 9) * 8 * 2
+        assert "1e-06" in p.note
+        assert not plan(config({"lr": 1e-6}), POLICY, REWARD).note
+
+    def test_rloo_has_no_head(self) -> None:
+        p = plan(config(reward={"feedback": False}), POLICY, REWARD)
+        assert (p.head_steps, p.omega_settles) == (0, None)
+        assert set(p.memory) == {"policy weights", "AdamW states", "reference", "reward model"}
+        assert p.checkpoint == 3 * 4000
+
+    def test_more_workers_divide_the_queries_and_not_the_policy(self) -> None:
+        one, three = (plan(config(run={"workers": w}), POLICY, REWARD) for w in (1, 3))
+        assert three.memory["hidden states"] * 3 == one.memory["hidden states"]
+        for part in ("policy weights", "AdamW states", "reference", "reward model"):
+            assert three.memory[part] == one.memory[part]
+        assert three.round_trajectories == one.round_trajectories
+
+    def test_hidden_states_can_wait_on_the_host(self) -> None:
+        run = {"hidden_on_host": True, "device": "gpu"}
+        p = plan(config(run=run), POLICY, REWARD)
+        assert p.host_memory == 12 * (20 + 4 * 9) * 8 * 4
+        assert "hidden states" not in p.memory
+        on_cpu = plan(config(run={"hidden_on_host": True}), POLICY, REWARD)
+        assert (on_cpu.host_memory, on_cpu.memory["hidden states"]) == (0, p.host_memory)
+
+    def test_prompts_are_bounded_by_the_shorter_context(self) -> None:
+        open_ended = {"kind": "text", "data": "rows.jsonl"}
+        assert plan(config(task=open_ended), POLICY, replace(REWARD, context=64)).prompt_tokens == 54
+        assert plan(config(), POLICY, REWARD).prompt_tokens == 20
+
+    @pytest.mark.parametrize(
+        ("run", "gpus", "device"),
+        [
+            ("auto", 2, "gpu"),
+            ("auto", 0, "cpu"),
+            ("auto", None, "cpu"),
+            ("cpu", 2, "cpu"),
+            ("gpu", None, "gpu"),
+        ],
+    )
+    def test_device(self, run: str, gpus: int | None, device: str) -> None:
+        c = config(run={"device": run})
+        assert resolve_device(c.run, gpus) == device
+        assert plan(c, POLICY, REWARD, gpus=gpus).gpus == (1 if device == "gpu" else 0)
+
+
+class TestRefusals:
+    def test_context(self) -> None:
+        with pytest.raises(
+            UserError, match=r"max_prompt_tokens = 20, .*max_response_tokens = 90: .* 100 tokens"
+        ):
+            plan(config({"max_response_tokens": 90}), POLICY, REWARD)
+        with pytest.raises(UserError, match="context of 25"):
+            plan(config(), POLICY, replace(REWARD, context=25))
+        plan(config({"max_response_tokens": 80}), POLICY, REWARD)
+
+    def test_hidden_budget_shows_its_arithmetic(self) -> None:
+        size = 12 * (20 + 4 * 9) * 8 * 4
+        plan(config(run={"hidden_budget_gib": size / GIB}), POLICY, REWARD)
+        with pytest.raises(
+            UserError, match=r"12 queries \* \(20 prompt \+ 4 \* 9 response tokens\) \* 8 \* 4"
+        ):
+            plan(config(run={"hidden_budget_gib": (size - 1) / GIB}), POLICY, REWARD)
+
+    def test_too_few_of_the_device(self) -> None:
+        with pytest.raises(UserError, match=r"run.workers = 3: each takes a gpu, and there are 2"):
+            plan(config(run={"workers": 3, "device": "gpu"}), POLICY, REWARD, gpus=2)
+        with pytest.raises(UserError, match=r"run.workers = 3: each takes a cpu, and there are 2"):
+            plan(config(run={"workers": 3, "device": "cpu"}), POLICY, REWARD, cpus=2, gpus=8)
+        plan(config(run={"workers": 3, "device": "cpu"}), POLICY, REWARD, cpus=3)
+
+    def test_8b_policy_on_an_80_gib_gpu_is_refused_with_the_truth(self) -> None:
+        llama = shape_of(LlamaConfig(**LLAMA_8B))
+        c = load("ultrafeedback_llama3_8b")
+        with pytest.raises(
+            UserError, match=r"29\.9 .* = 164\.\d GiB, and a gpu worker has 79\.2; .*not sharded"
+        ):
+            plan(c, llama, replace(llama, parameters=7_504_928_768), gpus=8, worker_gib=79.2)
+
+    def test_storage(self, tmp_path: Path) -> None:
+        p = plan(config(), POLICY, REWARD)
+        check_storage(p, tmp_path / "not" / "there" / "yet")
+        with pytest.raises(UserError, match=r"3 checkpoints .* of 1,073,741,824\.0 GiB .* GiB free"):
+            check_storage(replace(p, checkpoint=2**60), tmp_path)
+
+
+class TestAgainstTheRealThing:
+    """Tiny models, whose allocations are counted."""
+
+    TINY: dict[str, int] = {  # noqa: RUF012
+        "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "vocab_size": 50, "max_position_embeddings": 256,
+    }  # fmt: skip
+    N, K, P, R = 2, 4, 48, 24
+
+    def trajectories(self) -> Trajectories:
+        N, K, P, R = self.N, self.K, self.P, self.R
+        return Trajectories(
+            torch.randint(0, 50, (N, P)), torch.ones(N, P, dtype=torch.bool), torch.randint(0, 50, (N, K, R)),
+            torch.ones(N, K, R, dtype=torch.bool), torch.zeros(N, K, R), torch.ones(N, K, dtype=torch.bool),
+        )  # fmt: skip
+
+    def plan(self, shape: Shape) -> Plan:
+        N, K, P, R = self.N, self.K, self.P, self.R
+        c = config(
+            {"queries": N, "responses": K, "microbatch": N * K, "max_response_tokens": R},
+            task={"kind": "text", "data": "rows.jsonl", "max_prompt_tokens": P},
+        )
+        return plan(c, shape, shape)
+
+    def test_hidden_states(self) -> None:
+        t = self.trajectories()
+        hidden = HiddenStates(t, 64, torch.float32, "cpu")
+        allocated = sum(x.nbytes for x in vars(hidden).values() if x.is_floating_point())
+        assert self.plan(shape_of(LlamaConfig(**self.TINY))).memory["hidden states"] == allocated
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    @pytest.mark.parametrize(
+        "hf_config",
+        [
+            LlamaConfig(**TINY, num_key_value_heads=2),
+            Qwen2Config(**TINY | {"intermediate_size": 352}, num_key_value_heads=1),
+            GPTNeoXConfig(**TINY | {"intermediate_size": 256}),
+        ],
+        ids=["llama", "qwen2", "neox"],
+    )
+    def test_activations_are_estimated_within_a_third(self, hf_config: PreTrainedConfig, dtype: str) -> None:
+        model = AutoModelForCausalLM.from_config(hf_config, dtype=getattr(torch, dtype)).eval()
+        shape = shape_of(hf_config)
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept: dict[int, torch.Tensor] = {}
+
+        def keep(x: torch.Tensor) -> torch.Tensor:
+            kept[x.untyped_storage().data_ptr()] = x
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            policy_forward(model, self.trajectories(), 1.0)
+        saved = sum(x.untyped_storage().nbytes() for ptr, x in kept.items() if ptr not in weights)
+        c = config(
+            {"queries": self.N, "responses": self.K, "microbatch": self.N * self.K, "max_response_tokens": self.R},
+            task={"kind": "text", "data": "rows.jsonl", "max_prompt_tokens": self.P},
+            policy={"model": "p", "dtype": dtype},
+        )  # fmt: skip
+        p = plan(c, shape, shape)
+        estimate = p.phases["policy gradients and microbatch"] - p.memory["policy weights"]
+        assert estimate == pytest.approx(saved, rel=1 / 3)
+
+    def test_checkpoint(self) -> None:
+        """Weights and AdamW states of policy and head, as they are written; step counts are beside the point."""
+        hf_config = LlamaConfig(**self.TINY)
+        p = self.plan(shape_of(hf_config))
+        written = 0
+        for module in (
+            AutoModelForCausalLM.from_config(hf_config),
+            FeedbackHead(64, 64, 4, 2, score_bias=True),
+        ):
+            optimizer = torch.optim.AdamW(module.parameters())
+            for parameter in module.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+            tensors = module_tensors("m", module) | optimizer_tensors("o", optimizer)
+            written += sum(t.nbytes for t in tensors.values() if t.dim())
+        assert p.checkpoint == pytest.approx(written, rel=1e-3)
+
+
+def test_render_says_what_matters() -> None:
+    p = plan(config({"lr": 1e-6}, policy={"model": "p", "dtype": "bfloat16"}), POLICY, REWARD)
+    out = StringIO()
+    Console(file=out, width=120).print(render(p))
+    text = " ".join(out.getvalue().split())
+    for fact in ("48 a round, 480 in all, 20 of the budget left over", "t* = 10.0 rounds", "not sharded",
+                 "3 checkpoints", "rounded away"):  # fmt: skip
+        assert fact in text
+    assert asdict(p)["rounds"] == 10
+
+
+@pytest.mark.parametrize(("size", "text"), [(0, "0.0 MiB"), (3 * 2**19, "1.5 MiB"), (5 * 2**29, "2.5 GiB")])
+def test_human(size: int, text: str) -> None:
+    assert human(size) == text
