@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+BUCKET = 2**25  # values: large enough for full bandwidth, small beside a model
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,25 @@ class Workers:
         dist.all_gather(parts, x_N.contiguous())
         return torch.stack(parts, 1).flatten(0, 1)
 
+    def gather_all(self, items: list[Any]) -> list[Any]:
+        """All workers' objects, worker by worker."""
+        if self.size == 1:
+            return items
+        parts: list[list[Any]] = [[]] * self.size
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add the gradients up over the workers, in one message."""
+        """Add the gradients up over the workers, in messages of about BUCKET values."""
         if self.size == 1:
             return
+        bucket: list[Tensor] = []
         grads = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in grads])
-        dist.all_reduce(flat)
-        for grad, summed in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-            grad.copy_(summed.view_as(grad))
+        for i, grad in enumerate(grads):
+            bucket.append(grad)
+            if i == len(grads) - 1 or sum(g.numel() for g in bucket) >= BUCKET:
+                flat = torch.cat([g.flatten() for g in bucket])
+                dist.all_reduce(flat)
+                for g, summed in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+                    g.copy_(summed.view_as(g))
+                bucket = []

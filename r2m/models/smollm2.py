@@ -132,12 +132,13 @@ def _present(out: Path) -> dict[str, str] | None:
     """The manifest of a complete, unchanged model in `out`; None where there is nothing."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    manifest, weights = out / MANIFEST, out / "model.safetensors"
-    if manifest.is_file() and weights.is_file():
-        recorded: dict[str, str] = json.loads(manifest.read_text())
-        if recorded.get("model_sha256") == sha256(weights):
-            return recorded
-    raise UserError(f"{out}: it holds something else, or a changed model; name a new or empty folder")
+    try:
+        manifest: dict[str, str] = json.loads((out / MANIFEST).read_text())
+        if manifest["model_sha256"] == sha256(out / "model.safetensors"):
+            return manifest
+    except (OSError, ValueError, KeyError):
+        pass
+    raise UserError(f"{out}: holds something else, or a changed model; name a new or empty folder")
 
 
 def _save(folder: Path, source: Source) -> None:

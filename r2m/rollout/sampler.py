@@ -16,14 +16,14 @@ from transformers import DynamicCache, PreTrainedModel
 
 from r2m.core.masking import pad, positions
 from r2m.core.trajectories import Trajectories
+from r2m.rollout.seeds import generator
 
-HELD_OUT = 1  # the stream of evaluation draws: evaluating does not change what training samples
+HELD_OUT = "held-out"  # the stream of evaluation draws: evaluating does not change what training samples
 
 
-def uniform_draws(seed: int, step: int, N: int, K: int, R: int, stream: int = 0) -> Tensor:
+def uniform_draws(seed: int, step: int, N: int, K: int, R: int, stream: str = "rounds") -> Tensor:
     """The round's draws from [0, 1) for all queries of all workers: [N, K, R], fp32."""
-    generator = torch.Generator().manual_seed(((seed * 2 + stream) << 32) + step)
-    return torch.rand(N, K, R, generator=generator)
+    return torch.rand(N, K, R, generator=generator(stream, seed, step))
 
 
 def eos_token_ids(model: PreTrainedModel, tokenizer_eos: int) -> tuple[int, ...]:

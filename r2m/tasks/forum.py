@@ -20,16 +20,12 @@ from r2m.tasks.prompt import Prompt
 from r2m.tasks.task import Task
 
 # No word begins another one: text without a space still has one reading.
-WHO = ("mom", "dad", "boss", "brother", "sister", "neighbor", "friend", "cousin", "uncle", "wife", "husband",
-       "roommate", "grandpa", "coach", "landlord", "dentist")  # fmt: skip
-DID = ("sold", "broke", "lost", "stole", "burned", "hid", "painted", "borrowed", "dropped", "wrecked", "soaked",
-       "buried", "pawned", "scratched", "shrank", "chewed")  # fmt: skip
-THING = ("tv", "car", "bike", "guitar", "phone", "laptop", "lamp", "couch", "boat", "tent", "piano", "camera",
-         "violin", "kayak", "quilt", "tuba")  # fmt: skip
-FEELING = ("sad", "angry", "tired", "lonely", "scared", "guilty", "ashamed", "confused", "jealous", "worried",
-           "numb", "furious")  # fmt: skip
-NEED = ("help", "advice", "money", "sleep", "time", "courage", "tips", "closure", "patience", "revenge",
-        "quiet", "proof")  # fmt: skip
+WHO = ("mom", "dad", "boss", "brother", "sister", "neighbor", "cousin", "uncle", "roommate", "grandpa", "coach",
+       "dentist")  # fmt: skip
+DID = ("sold", "broke", "lost", "stole", "hid", "painted", "wrecked", "buried", "shrank", "chewed")
+THING = ("tv", "car", "bike", "guitar", "phone", "lamp", "couch", "boat", "piano", "violin", "kayak", "quilt")
+FEELING = ("sad", "angry", "tired", "lonely", "guilty", "ashamed", "jealous", "numb")
+NEED = ("help", "advice", "money", "sleep", "time", "courage", "patience", "revenge")
 WHEN = ("last year", "last week", "last summer", "yesterday")
 GLUE = ("my", "the", "i", "feel", "need", "and", ".", ",", "tl;dr:")
 

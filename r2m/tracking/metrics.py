@@ -54,7 +54,6 @@ METRICS: dict[str, str] = {
     "time/policy_s": "seconds: RL optimisation phase",
     "time/head_s": "seconds: reward optimisation phase",
     "time/eval_s": "seconds: evaluation on held-out prompts",
-    "time/checkpoint_s": "seconds: writing the checkpoint",
     "time/round_s": "seconds: the whole round",
     "speed/sampled_tokens_per_s": "tokens per second: response tokens / time/sample_s",
     "speed/trained_tokens_per_s": "tokens per second: response tokens * epochs / time/policy_s",

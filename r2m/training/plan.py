@@ -125,7 +125,7 @@ def plan(
     }
     phases = {
         "sampling": _sampling(policy, min(max(1, a.sample_batch // K), n) * K, P + R, item),
-        "policy gradients and microbatch": weights + _policy_microbatch(policy, a.microbatch, K, P, R, item),
+        "policy update": weights + _policy_microbatch(policy, a.microbatch, K, P, R, item),
     }
     head = host = 0
     if r.feedback:

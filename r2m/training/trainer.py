@@ -136,7 +136,10 @@ class Trainer:
             gold_NK = self.gold(r.queries, r.trajectories)
             metrics |= gold_metrics(gold_NK, r.scores_NK, r.vanilla_NK, self.workers)
         if self.measures is not None:
-            local |= {f"task/{name}": value for name, value in self.measures(prompts, texts).items()}
+            # Of all workers' texts: a ratio's mean over workers is not the ratio.
+            everything = self.workers.gather_all(list(zip(prompts, texts, strict=True)))
+            measured = self.measures(*zip(*everything, strict=True))
+            metrics |= {f"task/{name}": value for name, value in measured.items()}
         means = self.workers.sum(torch.tensor(list(local.values()), dtype=torch.float64)) / self.workers.size
         metrics |= dict(zip(local, means.tolist(), strict=True))
         metrics["memory/peak_mib"] = peak_mib(self.policy.device)

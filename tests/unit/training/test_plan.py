@@ -268,7 +268,7 @@ class TestAgainstTheRealThing:
             policy={"model": "p", "dtype": dtype},
         )  # fmt: skip
         p = plan(c, shape, shape)
-        estimate = p.phases["policy gradients and microbatch"] - p.memory["policy weights"]
+        estimate = p.phases["policy update"] - p.memory["policy weights"]
         assert estimate == pytest.approx(saved, rel=1 / 3)
 
     def test_checkpoint(self) -> None:

@@ -1,0 +1,85 @@
+"""A forum of tiny random models, so that whole rounds run in milliseconds.
+
+Their weights are random but for one direction of the policy's, which makes the end token likely: about half of
+the responses of eight tokens end, at all lengths.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+from r2m.config import Config, load
+from r2m.models.loading import save_model
+from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.training.trainer import Trainer
+from r2m.workers import Workers
+
+MakeConfig = Callable[..., Config]
+MakeTrainer = Callable[..., Trainer]
+
+# lr and adam_eps: a round moves the weights by 1e-3 or so, and Adam's division does not blow gradients that are
+# rounding errors up to full steps.
+TINY = (
+    "task.posts=40", "task.held_out=8", "algorithm.queries=4", "algorithm.rounds=4", "algorithm.microbatch=8",
+    "algorithm.sample_batch=8", "algorithm.max_response_tokens=8", "algorithm.temperature=0.8",
+    "algorithm.lr=1e-3", "algorithm.adam_eps=1e-4", "reward.lr=1e-3", "reward.attention_width=16",
+    "reward.num_heads=2", "run.device=cpu", "run.eval_every=2", "run.eval_queries=8",
+    "run.checkpoint_every=2", "run.sample_every=2",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Sums then have one order, and small models are no slower for it."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def forum_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Folders of a policy and a reward model, Llamas of width 32 and 16 under the forum's tokenizer."""
+    tokenizer = forum_tokenizer()
+    special = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    shared = {
+        "vocab_size": len(tokenizer), "num_hidden_layers": 2, "num_attention_heads": 2,
+        "max_position_embeddings": 64, "bos_token_id": None, "initializer_range": 0.3, **special,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    policy = LlamaForCausalLM(
+        LlamaConfig(hidden_size=32, intermediate_size=64, attention_dropout=0.3, **shared)
+    )
+    policy.generation_config = GenerationConfig(**special)
+    with torch.no_grad():
+        direction = torch.randn(32)
+        policy.model.embed_tokens.weight += 0.5 * direction
+        policy.lm_head.weight[tokenizer.eos_token_id] = 0.45 * direction
+    reward = LlamaForSequenceClassification(
+        LlamaConfig(hidden_size=16, intermediate_size=32, num_labels=1, **shared)
+    )
+    reward.config.reward_mean = 0.1
+    folders = tmp_path_factory.mktemp("policy"), tmp_path_factory.mktemp("reward")
+    for folder, model in zip(folders, (policy, reward), strict=True):
+        save_model(folder, model, tokenizer)
+    return str(folders[0]), str(folders[1])
+
+
+@pytest.fixture
+def make_config(forum_models: tuple[str, str], tmp_path: Path) -> MakeConfig:
+    """Makes a configuration of the forum with the tiny models, its storage in tmp_path."""
+
+    def make(*overrides: str) -> Config:
+        policy, reward = forum_models
+        own = (f"policy.model={policy}", f"reward.model={reward}", f"run.storage={tmp_path / 'storage'}")
+        return load("forum", [*own, *TINY, *overrides])
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(make_config: MakeConfig, forum_models: tuple[str, str]) -> MakeTrainer:
+    def make(*overrides: str, workers: Workers = Workers()) -> Trainer:  # noqa: B008
+        return Trainer(make_config(*overrides), forum_models, workers)
+
+    return make

@@ -1,0 +1,66 @@
+"""Evaluation on held-out prompts: the same whenever asked, and without a trace in training."""
+
+import pytest
+import torch
+from conftest import MakeTrainer
+
+from r2m.core.schedule import omega
+from r2m.rollout.sampler import HELD_OUT, uniform_draws
+
+FIGURES = {"eval/gold", "eval/proxy", "eval/vanilla", "eval/kl_sequence", "eval/response_tokens"}
+
+
+def test_it_repeats_itself(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    first = trainer.evaluate(1)
+    assert set(first) == FIGURES
+    assert first == trainer.evaluate(1)
+
+
+def test_it_changes_nothing_in_training(make_trainer: MakeTrainer) -> None:
+    asked, left_alone = make_trainer(), make_trainer()
+    for a, b in zip(asked.rounds(1), left_alone.rounds(1), strict=True):
+        asked.evaluate(a.step)
+        assert torch.equal(a.trajectories.response_ids_NKR, b.trajectories.response_ids_NKR)
+    for p, q in zip(asked.policy.parameters(), left_alone.policy.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_untrained_the_policy_is_the_reference(make_trainer: MakeTrainer) -> None:
+    assert make_trainer().evaluate(1)["eval/kl_sequence"] == pytest.approx(0, abs=1e-6)
+
+
+def test_trained_it_is_not(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    for _ in trainer.rounds(1):
+        pass
+    assert abs(trainer.evaluate(4)["eval/kl_sequence"]) > 1e-3
+
+
+def test_the_proxy_is_the_score_that_would_train_the_policy_now(make_trainer: MakeTrainer) -> None:
+    """One held-out query at a time, by the head itself: the feedback of the policy as it is now, ω of the step."""
+    trainer = make_trainer("reward.no_eos=keep")
+    assert trainer.head is not None
+    with torch.no_grad():
+        trainer.head.output.weight *= 30
+    figures = trainer.evaluate(3)
+    R, proxies, vanillas = 8, [], []
+    draws = uniform_draws(0, 0, len(trainer.held_out), 1, R, stream=HELD_OUT)
+    for query, u in zip(trainer.held_out, draws, strict=True):
+        t = trainer._sample([query.ids], u[None])
+        response = t.response_ids_NKR[0, 0, : int(t.lengths_NK)].tolist()
+        ids = torch.tensor([query.ids + response])
+        with torch.no_grad():
+            h_1SD = trainer.policy(ids, output_hidden_states=True).hidden_states[-1][:, :-1]
+            H_1D = trainer.reward_model.embed(ids, torch.ones_like(ids, dtype=torch.bool))
+            mask = torch.ones(h_1SD.shape[:2], dtype=torch.bool)
+            proxies.append(float(trainer.head(H_1D, h_1SD, mask, omega(3, 4, 0.0))))
+            vanillas.append(float(trainer.reward_model.phi(H_1D)))
+    assert figures["eval/proxy"] == pytest.approx(sum(proxies) / len(proxies), abs=1e-5)
+    assert figures["eval/vanilla"] == pytest.approx(sum(vanillas) / len(vanillas), abs=1e-5)
+    assert abs(figures["eval/proxy"] - figures["eval/vanilla"]) > 1e-3
+
+
+def test_without_feedback_the_proxy_is_the_frozen_model(make_trainer: MakeTrainer) -> None:
+    figures = make_trainer("reward.feedback=off").evaluate(1)
+    assert figures["eval/proxy"] == figures["eval/vanilla"]

@@ -1,0 +1,369 @@
+"""Algorithm 1 against a slow reference, and what a round must and must not depend on.
+
+Axes: N queries, K responses, B = N K trajectories, R response tokens, S inputs that predict, D width, H heads of
+width W.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from conftest import MakeTrainer
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from r2m.algorithm import Round, descend
+from r2m.config import Config
+from r2m.core.feedback_head import FeedbackHead
+from r2m.training.trainer import Trainer
+from r2m.workers import Workers
+
+STEPS = ("algorithm.minibatches=2", "reward.epochs=2", "reward.minibatches=2")
+
+
+def strengthen(trainer: Trainer) -> Trainer:
+    """A feedback that is as large as what it is added to: untrained it is 2 % of that."""
+    if trainer.head is not None:
+        with torch.no_grad():
+            trainer.head.output.weight *= 30
+    return trainer
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    modules = {"policy": trainer.policy} | ({"head": trainer.head} if trainer.head is not None else {})
+    return {
+        f"{m}.{name}": p.detach().clone()
+        for m, module in modules.items()
+        for name, p in module.named_parameters()
+    }
+
+
+def assert_same_weights(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(
+            a[name], b[name], atol=tolerance, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+def steady(metrics: dict[str, float]) -> dict[str, float]:
+    return {k: v for k, v in metrics.items() if k.split("/")[0] not in ("time", "speed", "memory")}
+
+
+class SlowRound:
+    """A round as the paper writes it: one trajectory at a time, each prompt anew, explicit keys and values."""
+
+    def __init__(self, config: Config, models: tuple[str, str], head: FeedbackHead | None) -> None:
+        a, r = config.algorithm, config.reward
+        self.a, self.r = a, r
+        self.policy = AutoModelForCausalLM.from_pretrained(models[0]).eval()
+        self.reference = AutoModelForCausalLM.from_pretrained(models[0]).eval()
+        self.classifier = AutoModelForSequenceClassification.from_pretrained(models[1]).eval()
+        self.head = copy.deepcopy(head)
+        self.optimizer = torch.optim.AdamW(
+            self.policy.parameters(), a.lr, eps=a.adam_eps, weight_decay=a.weight_decay
+        )
+        if self.head is not None:
+            self.head_optimizer = torch.optim.AdamW(
+                self.head.parameters(), r.lr, eps=a.adam_eps, weight_decay=0.0
+            )
+
+    def log_probs(self, model: nn.Module, prompt: list[int], response: list[int]) -> tuple[Tensor, Tensor]:
+        """log π of a response's tokens, and h_SD."""
+        out = model(torch.tensor([prompt + response]), output_hidden_states=True)
+        rows = (out.logits[0, len(prompt) - 1 : -1] / self.a.temperature).log_softmax(-1)
+        return rows[range(len(response)), response], out.hidden_states[-1][0, :-1]
+
+    def H(self, prompt: list[int], response: list[int]) -> Tensor:
+        with torch.no_grad():
+            return self.classifier.model(torch.tensor([prompt + response])).last_hidden_state[0, -1]
+
+    def feedback_score(self, H_D: Tensor, h_SD: Tensor, omega: float) -> Tensor:
+        head = self.head
+        assert head is not None
+        query_HW = head.query(H_D).view(head.num_heads, -1)
+        key_SHW = head.key(h_SD).view(len(h_SD), head.num_heads, -1)
+        value_SHW = head.value(h_SD).view(len(h_SD), head.num_heads, -1)
+        attention_SH = ((key_SHW * query_HW).sum(-1) / math.sqrt(query_HW.shape[-1])).softmax(0)
+        attended_D = head.output((attention_SH[..., None] * value_SHW).sum(0).flatten())
+        return head.score(omega * H_D + (1 - omega) * (H_D + attended_D)).squeeze()
+
+    def run(
+        self, step: int, prompts: Sequence[list[int]], responses: Sequence[list[list[int]]]
+    ) -> list[list[float]]:
+        """Train on these trajectories; the scores that the policy was trained on."""
+        a, r = self.a, self.r
+        N, K = len(prompts), a.responses
+        omega = max(0.5 * math.cos(math.pi * step / a.total_rounds) + 0.5, r.omega_min)
+        flat = [(n, k) for n in range(N) for k in range(K)]
+        eos = self.policy.config.eos_token_id
+        H, h, old, ref = {}, {}, {}, {}
+        scores: list[list[float]] = [[0.0] * K for _ in range(N)]
+        with torch.no_grad():
+            for n, k in flat:
+                x, y = prompts[n], responses[n][k]
+                H[n, k] = self.H(x, y)
+                old[n, k], h[n, k] = self.log_probs(self.policy, x, y)
+                ref[n, k], _ = self.log_probs(self.reference, x, y)
+                if self.head is not None:
+                    score = self.feedback_score(H[n, k], h[n, k], omega)
+                else:
+                    score = self.classifier.score(H[n, k]).squeeze() - self.classifier.config.reward_mean
+                scores[n][k] = float(score) if y[-1] == eos else r.no_eos_value
+        rewarded = [row.copy() for row in scores]
+        if a.kl_placement == "reward":
+            for n, k in flat:
+                rewarded[n][k] -= a.beta * float((old[n, k] - ref[n, k]).sum())  # k1
+        advantage = [[row[k] - (sum(row) - row[k]) / (K - 1) for k in range(K)] for row in rewarded]
+
+        for _ in range(a.epochs):
+            for part in range(a.minibatches):
+                size = N // a.minibatches
+                batch = [(n, k) for n, k in flat if n // size == part]
+                loss = torch.zeros(())
+                for n, k in batch:
+                    log_probs, hidden = self.log_probs(self.policy, prompts[n], responses[n][k])
+                    h[n, k] = hidden.detach()  # the last of these writes are those of the final epoch
+                    ratio = torch.exp(log_probs - old[n, k])
+                    if a.ratio_level == "sequence":
+                        ratio = ratio.prod()
+                    clipped = ratio.clip(1 - a.clip_low, 1 + a.clip_high)
+                    gain = torch.minimum(ratio * advantage[n][k], clipped * advantage[n][k]).sum()
+                    kl = torch.zeros(())
+                    if a.kl_placement == "loss":
+                        d = ref[n, k] - log_probs
+                        kl = (d.exp() - d - 1).sum()  # k3
+                    loss = loss - (gain - a.beta * kl) / len(batch)
+                loss.backward()
+                self.step(self.policy, self.optimizer)
+
+        if self.head is not None:
+            for _ in range(r.epochs):
+                for part in range(r.minibatches):
+                    size = N // r.minibatches
+                    loss = torch.zeros(())
+                    for n in range(part * size, (part + 1) * size):
+                        now = torch.stack([self.feedback_score(H[n, k], h[n, k], omega) for k in range(K)])
+                        best, worst = scores[n].index(max(scores[n])), scores[n].index(min(scores[n]))
+                        bt = -torch.log(torch.sigmoid(now[best] - now[worst]))
+                        p = torch.softmax((now - now.mean()) / now.std(correction=0), 0)
+                        entropy = -(p * p.log()).sum()
+                        loss = loss + ((1 - r.alpha) * bt + r.alpha * entropy) / size
+                    loss.backward()
+                    self.step(self.head, self.head_optimizer)
+        return scores
+
+    def step(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        nn.utils.clip_grad_norm_(module.parameters(), self.a.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
+    """The prompts' and the responses' ids, as lists without padding."""
+    t = r.trajectories
+    lengths = t.lengths_NK.tolist()
+    responses = [
+        [ids[:length] for ids, length in zip(group, row, strict=True)]
+        for group, row in zip(t.response_ids_NKR.tolist(), lengths, strict=True)
+    ]
+    return [query.ids for query in r.queries], responses
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("reward.feedback=on",),
+        ("reward.feedback=off",),
+        ("reward.feedback=on", "algorithm.ratio_level=sequence", "reward.omega_min=0.9", "reward.alpha=0.2"),
+        ("reward.feedback=off", "algorithm.kl_placement=reward", "algorithm.kl_estimator=k1", "algorithm.beta=0.5"),
+    ],
+    ids=["r2m", "rloo", "r2m, sequence ratios", "rloo, KL in the reward"],
+)  # fmt: skip
+def test_a_round_is_the_papers(
+    make_trainer: MakeTrainer, forum_models: tuple[str, str], overrides: tuple[str, ...]
+) -> None:
+    trainer = strengthen(make_trainer(*STEPS, *overrides))
+    before = weights(trainer)
+    slow = SlowRound(trainer.config, forum_models, trainer.head)
+    rounds = trainer.rounds(1)
+    for step in (1, 2):  # in the second the policy is no longer the reference
+        r = next(rounds)
+        scores = slow.run(step, *tokens(r))
+        torch.testing.assert_close(r.scores_NK, torch.tensor(scores), atol=1e-5, rtol=1e-5)
+    moved = max(float((w - before[name]).abs().max()) for name, w in weights(trainer).items())
+    assert moved > 1e-3  # a hundred times the tolerance
+    for module, expected in [(trainer.policy, slow.policy), (trainer.head, slow.head)]:
+        if module is not None and expected is not None:
+            for (name, p), q in zip(module.named_parameters(), expected.parameters(), strict=True):
+                torch.testing.assert_close(p, q, atol=1e-5, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_rloo_is_r2m_without_the_feedback_lines(make_trainer: MakeTrainer) -> None:
+    """With Ω = 1 the scores are the frozen model's in the first round, so the policy moves as under RLOO."""
+    r2m, rloo = (make_trainer(f"reward.feedback={on}", "reward.omega_min=1") for on in ("on", "off"))
+    with_feedback, without = next(r2m.rounds(1)), next(rloo.rounds(1))
+    assert with_feedback.metrics["head/omega"] == 1
+    assert not any(key.startswith("head/") for key in without.metrics)
+    torch.testing.assert_close(with_feedback.scores_NK, with_feedback.vanilla_NK, atol=1e-6, rtol=0)
+    torch.testing.assert_close(without.scores_NK, without.vanilla_NK, atol=0, rtol=0)
+    policy = {k: v for k, v in weights(r2m).items() if k.startswith("policy")}
+    assert_same_weights(policy, weights(rloo), 1e-6)
+
+
+def test_at_omega_1_only_the_score_layer_learns(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("reward.omega_min=1")
+    before = weights(trainer)
+    for r in trainer.rounds(1):
+        assert r.metrics["head/omega"] == 1
+    after = weights(trainer)
+    # Its bias has a gradient of rounding errors alone: both losses are of differences of scores.
+    changed = {name for name in after if (after[name] - before[name]).abs().max() > 1e-6}
+    assert {name for name in changed if name.startswith("head")} == {"head.score.weight"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("algorithm.microbatch=1", "algorithm.sample_batch=1"),
+        ("algorithm.microbatch=2", "algorithm.sample_batch=4"),
+        ("algorithm.microbatch=4", "algorithm.sample_batch=100", "run.hidden_on_host=true"),
+    ],
+)
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"])
+def test_how_a_round_is_cut_up_does_not_matter(
+    make_trainer: MakeTrainer, aggregation: str, overrides: tuple[str, ...]
+) -> None:
+    shared = (f"algorithm.loss_aggregation={aggregation}", "algorithm.rounds=2")
+    whole = strengthen(make_trainer(*shared, "algorithm.microbatch=16", "algorithm.sample_batch=16"))
+    cut = strengthen(make_trainer(*shared, *overrides))
+    for a, b in zip(whole.rounds(1), cut.rounds(1), strict=True):
+        assert torch.equal(a.trajectories.response_ids_NKR, b.trajectories.response_ids_NKR)
+        assert steady(a.metrics) == pytest.approx(steady(b.metrics), abs=2e-5)
+    assert_same_weights(weights(whole), weights(cut))
+
+
+class TestAlarms:
+    """What a round reports of its own health."""
+
+    def test_the_first_minibatch_has_ratio_1_clips_nothing_and_loss_0(
+        self, make_trainer: MakeTrainer
+    ) -> None:
+        """The loss is minus the sum of advantages there: 0 for a group where the lengths are equal or, as here,
+        by sequence. In the first round the KL is 0 too."""
+        first = ("algorithm.epochs=1", "algorithm.ratio_level=sequence", "algorithm.temperature=1.3")
+        r = next(make_trainer(*first).rounds(1))
+        assert r.metrics["train/ratio_error_first_minibatch"] < 1e-5
+        assert r.metrics["train/clip_fraction"] == 0
+        assert abs(r.metrics["train/policy_loss"]) < 1e-5
+        assert r.metrics["kl/sequence"] == 0
+        assert r.metrics["rollout/log_prob_error"] < 1e-4
+        assert r.metrics["train/advantage_std"] > 0.1
+
+    def test_in_every_round(self, make_trainer: MakeTrainer) -> None:
+        for r in make_trainer("algorithm.minibatches=2").rounds(1):
+            assert r.metrics["train/ratio_error_first_minibatch"] < 1e-5
+            assert r.metrics["rollout/log_prob_error"] < 1e-4
+        assert r.metrics["train/clip_fraction"] > 0  # of the steps after the first
+        assert r.metrics["kl/sequence"] != 0
+
+    def test_a_stale_sampler_shows(self, make_trainer: MakeTrainer) -> None:
+        trainer = make_trainer()
+        sample = trainer._sample
+
+        def stale(*arguments: object) -> object:
+            fresh = copy.deepcopy(trainer.policy.state_dict())
+            with torch.no_grad():
+                for p in trainer.policy.parameters():
+                    p.mul_(1.01)
+            t = sample(*arguments)  # type: ignore[arg-type]
+            trainer.policy.load_state_dict(fresh)
+            return t
+
+        trainer._sample = stale  # type: ignore[method-assign, assignment]
+        assert next(trainer.rounds(1)).metrics["rollout/log_prob_error"] > 0.01
+
+    @pytest.mark.parametrize("part", ["policy", "head"])
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_a_bad_gradient_does_not_reach_the_weights(
+        self, make_trainer: MakeTrainer, part: str, bad: float
+    ) -> None:
+        trainer = make_trainer()
+        module = trainer.policy if part == "policy" else trainer.head
+        assert module is not None
+        next(iter(module.parameters())).register_hook(lambda grad: grad * bad)
+        before = {k: v for k, v in weights(trainer).items() if k.startswith(part)}
+        with pytest.raises(
+            FloatingPointError, match=r"round 1: the gradient's norm is (nan|inf); the run has"
+        ):
+            next(trainer.rounds(1))
+        assert_same_weights(before, {k: v for k, v in weights(trainer).items() if k.startswith(part)}, 0)
+
+
+class TestSettings:
+    def test_dropout_is_off(self, make_trainer: MakeTrainer) -> None:
+        trainer = make_trainer()
+        assert trainer.policy.config.attention_dropout == 0.3  # as saved: it would move every ratio
+        assert not trainer.policy.training
+        assert next(trainer.rounds(1)).metrics["train/ratio_error_first_minibatch"] < 1e-5
+
+    def test_a_response_without_an_end_token_has_the_stated_score(self, make_trainer: MakeTrainer) -> None:
+        r = next(make_trainer("reward.no_eos_value=-3").rounds(1))
+        ended = r.trajectories.ended_NK
+        assert 0 < ended.float().mean() < 1
+        assert (r.scores_NK[~ended] == -3).all()
+        assert (r.vanilla_NK[~ended] == -3).all()
+        kept = next(make_trainer("reward.no_eos=keep").rounds(1))
+        torch.testing.assert_close(kept.scores_NK[ended], r.scores_NK[ended])
+        assert (kept.scores_NK[~ended] != -3).all()
+
+    @pytest.mark.parametrize(
+        ("decay", "expected"), [("constant", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25])]
+    )
+    def test_lr(self, make_trainer: MakeTrainer, decay: str, expected: list[float]) -> None:
+        """Linear: to 0 at the end of the last round, which is itself above 0."""
+        trainer = make_trainer(f"algorithm.lr_decay={decay}", "algorithm.lr=1e-4", "reward.feedback=off")
+        seen = [r.metrics["train/lr"] for r in trainer.rounds(1)]
+        assert seen == pytest.approx([1e-4 * share for share in expected])
+        assert trainer.policy_optimizer.param_groups[0]["lr"] == seen[-1]
+
+    def test_lr_of_a_resumed_run_goes_on(self, make_trainer: MakeTrainer) -> None:
+        trainer = make_trainer("algorithm.lr_decay=linear", "reward.feedback=off")
+        assert next(trainer.rounds(4)).metrics["train/lr"] == pytest.approx(0.25e-3)
+
+    def test_omega_is_that_of_eq_3(self, make_trainer: MakeTrainer) -> None:
+        """T = 4: cos(π t / 4) / 2 + 1/2, and Ω from where it is less."""
+        seen = [r.metrics["head/omega"] for r in make_trainer("reward.omega_min=0.3").rounds(1)]
+        assert seen == pytest.approx([0.853553, 0.5, 0.3, 0.3], abs=1e-6)
+
+    def test_the_temperature_divides_policy_old_and_reference_alike(self, make_trainer: MakeTrainer) -> None:
+        """Output weights twice as large at twice the temperature are the same policy."""
+        plain, doubled = make_trainer("algorithm.temperature=0.8"), make_trainer("algorithm.temperature=1.6")
+        for model in (doubled.policy, doubled.reference):
+            with torch.no_grad():
+                model.get_output_embeddings().weight.mul_(2)
+        a, b = next(plain.rounds(1)).metrics, next(doubled.rounds(1)).metrics
+        for key in ("train/entropy", "kl/sequence", "train/ratio_error_first_minibatch", "reward/proxy"):
+            assert a[key] == pytest.approx(b[key], abs=1e-5), key
+
+    def test_the_reference_and_the_reward_model_never_move(self, make_trainer: MakeTrainer) -> None:
+        trainer = make_trainer()
+        frozen = [*trainer.reference.parameters(), *trainer.reward_model.parameters()]
+        before = [p.clone() for p in frozen]
+        for _ in trainer.rounds(1):
+            pass
+        assert all(torch.equal(p, b) and p.grad is None for p, b in zip(frozen, before, strict=True))
+
+
+class TestDescend:
+    def test_a_worked_step(self) -> None:
+        """Gradient (3, 4) has norm 5; cut to 1 it is (0.6, 0.8); one step of SGD at lr 0.5 moves by half."""
+        layer = nn.Linear(2, 1, bias=False)
+        nn.init.zeros_(layer.weight)
+        layer.weight.grad = torch.tensor([[3.0, 4.0]])
+        optimizer = torch.optim.SGD(layer.parameters(), 0.5)
+        assert descend(layer, optimizer, 1.0, Workers(), 1) == pytest.approx(5.0)
+        torch.testing.assert_close(layer.weight.detach(), torch.tensor([[-0.3, -0.4]]), atol=1e-5, rtol=0)
+        assert layer.weight.grad is None

@@ -1,0 +1,102 @@
+"""Data-parallel workers: real processes over gloo against one. Axes: N queries of a worker, K responses."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from conftest import MakeConfig
+from torch import Tensor, nn
+
+from r2m.config import Config, validate
+from r2m.training.trainer import Trainer
+from r2m.workers import Workers
+
+# The second case has the normalisers that depend on all workers' tokens, and the end token rule off.
+CASES = (
+    ("algorithm.minibatches=1",),
+    ("algorithm.minibatches=2", "algorithm.loss_aggregation=token_mean", "reward.no_eos=keep"),
+)
+
+
+def run_rounds(
+    config: Config, models: tuple[str, str], workers: Workers
+) -> tuple[dict[str, Tensor], list[dict]]:
+    """All rounds as a worker runs them: the weights at the end, and every round's metrics."""
+    trainer = Trainer(config, models, workers)
+    metrics = []
+    for r in trainer.rounds(1):
+        observed, _ = trainer.observe(r)
+        metrics.append(r.metrics | observed | trainer.evaluate(r.step))
+    assert trainer.head is not None
+    return trainer.policy.state_dict() | trainer.head.state_dict(), metrics
+
+
+def worker(rank: int, cases: list[dict], models: tuple[str, str], folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    workers = Workers(rank, 2)
+    rows = torch.arange(3.0)[:, None] * 2 + rank  # those of the queries 0 2 4 and 1 3 5
+    assert workers.gather(rows).flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert workers.sum(torch.tensor([1.0, rank])).tolist() == [2, 1]
+    assert workers.gather_all([rank, "x"]) == [0, "x", 1, "x"]
+    layer = nn.Linear(2, 2)
+    layer.weight.grad = torch.full((2, 2), rank + 1.0)  # and none of the bias
+    workers.sum_gradients(layer.parameters())
+    assert layer.weight.grad.tolist() == [[3, 3], [3, 3]]
+    assert layer.bias.grad is None
+    for i, tree in enumerate(cases):
+        weights, metrics = run_rounds(validate(tree), models, workers)
+        torch.save(weights, folder / f"weights-{i}-{rank}.pt")
+        (folder / f"metrics-{i}-{rank}.json").write_text(json.dumps(metrics))
+    dist.destroy_process_group()
+
+
+def test_two_workers_give_the_updates_of_one(
+    make_config: MakeConfig, forum_models: tuple[str, str], tmp_path: Path
+) -> None:
+    configs = [make_config("algorithm.rounds=2", *case) for case in CASES]
+    mp.spawn(worker, ([c.model_dump(mode="json") for c in configs], forum_models, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
+    for i, config in enumerate(configs):
+        expected, expected_metrics = run_rounds(config, forum_models, Workers())
+        start = Trainer(config, forum_models, Workers()).policy.state_dict()
+        moved = max(float((expected[name] - start[name]).abs().max()) for name in start)
+        assert moved > 1e-3  # a hundred times the tolerance
+        for rank in (0, 1):
+            weights = torch.load(tmp_path / f"weights-{i}-{rank}.pt")
+            for name in expected:
+                torch.testing.assert_close(
+                    weights[name], expected[name], atol=1e-5, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
+                )
+            metrics = json.loads((tmp_path / f"metrics-{i}-{rank}.json").read_text())
+            for one, two in zip(expected_metrics, metrics, strict=True):
+                assert one.keys() == two.keys()
+                same = {k for k in one if k.split("/")[0] not in ("time", "speed", "memory")}
+                expected_round = pytest.approx({k: one[k] for k in same}, abs=2e-5, nan_ok=True)
+                assert {k: two[k] for k in same} == expected_round
+
+
+@pytest.mark.parametrize("minibatches", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_minibatches_are_the_same_queries_on_any_number_of_workers(minibatches: int, size: int) -> None:
+    n = 24
+    part = n // minibatches
+    own = [list(Workers(rank, size).own(n)) for rank in range(size)]
+    assert sorted(i for queries in own for i in queries) == list(range(n))
+    for j in range(minibatches):
+        local = part // size
+        minibatch = {i for queries in own for i in queries[j * local : (j + 1) * local]}
+        assert minibatch == set(range(j * part, (j + 1) * part))
+
+
+def test_one_worker_needs_no_process_group() -> None:
+    rows = torch.arange(4.0)
+    assert torch.equal(Workers().gather(rows), rows)
+    assert torch.equal(Workers().sum(rows), rows)
+    assert Workers().gather_all(["a"]) == ["a"]
+    assert list(Workers().own(3)) == [0, 1, 2]
+    Workers().sum_gradients(nn.Linear(2, 2).parameters())

@@ -1,0 +1,195 @@
+"""Checkpoints: whole or refused, with all that they were given."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from r2m.training import checkpoint
+from r2m.training.checkpoint import CorruptCheckpointError, found, load, newest_whole, save
+
+
+def tensors(value: float) -> dict[str, Tensor]:
+    return {
+        "a/weight": torch.full((3, 2), value),
+        "b": torch.arange(5),
+        "c": torch.ones(2, dtype=torch.bfloat16),
+    }
+
+
+def save_steps(folder: Path, *steps: int, keep: int = 9) -> None:
+    for step in steps:
+        save(folder, step, tensors(step), {"seed": 7}, keep)
+
+
+def newest(folder: Path) -> tuple[int | None, list[str]]:
+    """The step that would be resumed, and what was refused before it."""
+    refused: list[str] = []
+    state = newest_whole(folder, refused.append)
+    return (None if state is None else state[1]["step"]), refused
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    path = save(tmp_path / "new" / "folder", 3, tensors(1.5), {"seed": 7, "config_hash": "abc"}, 2)
+    loaded, facts = load(path)
+    assert (facts["step"], facts["seed"], facts["config_hash"]) == (3, 7, "abc")
+    assert loaded.keys() == tensors(0).keys()
+    for name, value in tensors(1.5).items():
+        assert torch.equal(loaded[name], value)
+        assert loaded[name].dtype == value.dtype
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    save_steps(tmp_path, 1, 2, 10, 100, keep=2)
+    assert [path.name for path in found(tmp_path)] == ["step-000100", "step-000010"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000010", "step-000100"]
+
+
+def test_a_step_saved_again_is_replaced(tmp_path: Path) -> None:
+    save(tmp_path, 4, tensors(1), {}, 2)
+    save(tmp_path, 4, tensors(2), {}, 2)
+    assert load(tmp_path / "step-000004")[0]["a/weight"][0, 0] == 2
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    assert newest(tmp_path / "none") == (None, [])
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path / checkpoint.STATE, (path / checkpoint.STATE).stat().st_size - 1)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray((path / checkpoint.STATE).read_bytes())
+    data[-3] ^= 1
+    (path / checkpoint.STATE).write_bytes(data)
+
+
+def lose_state(path: Path) -> None:
+    (path / checkpoint.STATE).unlink()
+
+
+def lose_manifest(path: Path) -> None:
+    (path / checkpoint.MANIFEST).unlink()
+
+
+def cut_manifest(path: Path) -> None:
+    os.truncate(path / checkpoint.MANIFEST, 20)
+
+
+def empty_manifest(path: Path) -> None:
+    (path / checkpoint.MANIFEST).write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "spoil", [truncate, flip_a_bit, lose_state, lose_manifest, cut_manifest, empty_manifest]
+)
+def test_a_spoilt_one_is_refused_and_the_one_before_it_taken(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    save_steps(tmp_path, 2, 4, 6)
+    spoil(tmp_path / "step-000006")
+    with pytest.raises(CorruptCheckpointError, match="step-000006: "):
+        load(tmp_path / "step-000006")
+    step, refused = newest(tmp_path)
+    assert step == 4
+    assert len(refused) == 1
+    assert refused[0].startswith("step-000006: ")
+    assert "\n" not in refused[0]
+
+
+def test_all_spoilt(tmp_path: Path) -> None:
+    save_steps(tmp_path, 1, 2)
+    for path in found(tmp_path):
+        flip_a_bit(path)
+    step, refused = newest(tmp_path)
+    assert (step, len(refused)) == (None, 2)
+
+
+class TestInterrupted:
+    """A writer that dies leaves the checkpoints before it, and nothing that looks like one."""
+
+    def test_before_the_rename(self, tmp_path: Path) -> None:
+        save_steps(tmp_path, 2)
+        aside = save(tmp_path, 4, tensors(4), {}, 9).rename(tmp_path / ".step-000004.writing")
+        lose_manifest(aside)
+        assert newest(tmp_path) == (2, [])
+        save_steps(tmp_path, 4)  # what is left of it is in nobody's way
+        assert newest(tmp_path) == (4, [])
+        assert not aside.exists()
+
+    def test_by_an_error(self, tmp_path: Path) -> None:
+        """A tensor without storage cannot be written."""
+        save_steps(tmp_path, 2)
+        bad = tensors(4) | {"d": torch.empty(3, device="meta")}
+        with pytest.raises(Exception, match=r"."):
+            save(tmp_path, 4, bad, {}, 9)
+        assert newest(tmp_path) == (2, [])
+
+
+class TestModules:
+    def test_tied_weights_are_stored_once_and_stay_tied(self) -> None:
+        def make(seed: int) -> LlamaForCausalLM:
+            torch.manual_seed(seed)
+            return LlamaForCausalLM(LlamaConfig(
+                vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+                tie_word_embeddings=True,
+            ))  # fmt: skip
+
+        source, target = make(0), make(1)
+        stored = checkpoint.module_tensors("policy", source)
+        assert sum("embed_tokens" in name or "lm_head" in name for name in stored) == 1
+        checkpoint.restore_module("policy", target, stored)
+        assert target.lm_head.weight is target.model.embed_tokens.weight
+        ids = torch.tensor([[1, 2, 3]])
+        assert torch.equal(source(ids).logits, target(ids).logits)
+
+    def test_buffers_are_part_of_it(self) -> None:
+        source, target = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+        source(torch.randn(8, 3))
+        checkpoint.restore_module("m", target, checkpoint.module_tensors("m", source))
+        assert torch.equal(source.running_mean, target.running_mean)
+        assert target.num_batches_tracked == 1
+
+    def test_a_missing_tensor_is_an_error(self) -> None:
+        stored = checkpoint.module_tensors("m", nn.Linear(2, 2))
+        del stored["m/bias"]
+        with pytest.raises(KeyError, match="bias"):
+            checkpoint.restore_module("m", nn.Linear(2, 2), stored)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_an_optimiser_goes_on_as_if_never_interrupted(tmp_path: Path, steps: int) -> None:
+    """Through the file; also one that has not taken a step."""
+
+    def make() -> tuple[nn.Linear, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 2)
+        return layer, torch.optim.AdamW(layer.parameters(), 0.1, fused=True)
+
+    def descend(layer: nn.Linear, optimizer: torch.optim.Optimizer, times: int) -> None:
+        for i in range(times):
+            layer(torch.full((1, 3), float(i + 1))).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    (layer, optimizer), (other, other_optimizer) = make(), make()
+    descend(layer, optimizer, steps)
+    state = checkpoint.module_tensors("m", layer) | checkpoint.optimizer_tensors("o", optimizer)
+    stored, _ = load(save(tmp_path, steps, state, {}, 2))
+    checkpoint.restore_module("m", other, stored)
+    checkpoint.restore_optimizer("o", other_optimizer, stored)
+    descend(layer, optimizer, 3)
+    descend(other, other_optimizer, 3)
+    assert torch.equal(layer.weight, other.weight)
+
+
+def test_the_manifest_is_plain_json_and_nothing_is_a_pickle(tmp_path: Path) -> None:
+    path = save(tmp_path, 1, tensors(1), {"seed": 7}, 2)
+    assert json.loads((path / "manifest.json").read_text())["seed"] == 7
+    assert {file.name for file in path.iterdir()} == {"manifest.json", "state.safetensors"}

@@ -1,0 +1,173 @@
+"""The worker loop: journal, checkpoints, stopping and going on."""
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import MakeConfig
+
+from r2m.tracking.journal import JournalReader, JournalView, read
+from r2m.tracking.metrics import METRICS
+from r2m.training import checkpoint
+from r2m.training.loop import CHECKPOINTS, STOP_FILE, run_loop
+from r2m.training.runs import Run, new_run
+
+SIX = ("algorithm.rounds=6",)
+
+
+def steady(view: JournalView) -> dict[int, dict[str, float]]:
+    """What a run's rounds say but for what the machine's speed decides."""
+    return {
+        step: {k: v for k, v in metrics.items() if k.split("/")[0] not in ("time", "speed", "memory")}
+        for step, metrics in view.rounds.items()
+    }
+
+
+def loop(run: Run) -> JournalView:
+    run_loop(run.config, run.folder, run.models)
+    return read(run.journal)
+
+
+def events(view: JournalView) -> list[str]:
+    return [event["name"] for event in view.events]
+
+
+@pytest.fixture
+def start(make_config: MakeConfig) -> Callable[..., Run]:
+    def make(name: str, *overrides: str) -> Run:
+        return new_run(make_config(*SIX, *overrides), name)
+
+    return make
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def undisturbed(start: Start) -> JournalView:
+    return loop(start("undisturbed"))
+
+
+class TestWhole:
+    def test_every_round_is_there(self, undisturbed: JournalView) -> None:
+        assert list(undisturbed.rounds) == [1, 2, 3, 4, 5, 6]
+        assert undisturbed.status == "finished"
+        assert events(undisturbed) == ["checkpoint"] * 3 + ["finished"]
+        assert list(undisturbed.samples) == [1, 2, 4, 6]
+
+    def test_all_metrics_are_defined_and_all_defined_ones_reported(self, undisturbed: JournalView) -> None:
+        reported = {key for metrics in undisturbed.rounds.values() for key in metrics}
+        assert {key for key in reported if not key.startswith("task/")} <= METRICS.keys()
+        assert METRICS.keys() <= reported
+
+    def test_evaluation_at_its_rounds_and_the_last(self, start: Start) -> None:
+        view = loop(start("evaluated", "run.eval_every=4"))
+        assert view.series("eval/gold")[0] == [4, 6]
+        assert view.series("time/eval_s")[0] == [4, 6]
+        never = loop(start("never", "run.eval_every=0"))
+        assert never.series("eval/gold")[0] == []
+
+    def test_evaluating_does_not_change_the_run(self, start: Start, undisturbed: JournalView) -> None:
+        never = steady(loop(start("never", "run.eval_every=0")))
+        for step, metrics in steady(undisturbed).items():
+            assert {k: v for k, v in metrics.items() if not k.startswith("eval/")} == pytest.approx(
+                never[step], abs=0, rel=0, nan_ok=True
+            )
+
+    def test_its_folder(self, start: Start) -> None:
+        run = start("folder")
+        loop(run)
+        assert {"policy", "reward", "checkpoints", "journal.jsonl", "config.yaml"} <= {
+            path.name for path in run.folder.iterdir()
+        }
+        assert [p.name for p in checkpoint.found(run.folder / CHECKPOINTS)] == ["step-000006", "step-000004"]
+
+
+def assert_same_rounds(a: JournalView, b: JournalView) -> None:
+    """Bit for bit."""
+    assert list(a.rounds) == list(b.rounds)
+    for one, two in zip(steady(a).values(), steady(b).values(), strict=True):
+        assert one.keys() == two.keys()
+        assert [k for k in one if one[k] != two[k] and not (math.isnan(one[k]) and math.isnan(two[k]))] == []
+
+
+class TestResumed:
+    def test_stopped_after_every_round(self, start: Start, undisturbed: JournalView) -> None:
+        run = start("stopped")
+        (run.folder / STOP_FILE).touch()
+        for step in (1, 2, 3):
+            view = loop(run)
+            assert list(view.rounds)[-1] == step
+            assert view.status == "stopped"
+        (run.folder / STOP_FILE).unlink()
+        view = loop(run)
+        assert view.status == "finished"
+        assert events(view)[:6] == ["checkpoint", "stopped", "resume", "checkpoint", "stopped", "resume"]
+        assert_same_rounds(view, undisturbed)
+        assert view.samples == undisturbed.samples
+        final = [Path(view_folder) for view_folder in (run.folder, run.folder.with_name("undisturbed"))]
+        a, b = (checkpoint.newest_whole(folder / CHECKPOINTS, pytest.fail) for folder in final)
+        assert a is not None
+        assert b is not None
+        assert [name for name in b[0] if not torch.equal(a[0][name], b[0][name])] == []
+
+    @pytest.mark.parametrize("overrides", [("reward.feedback=off",), ("algorithm.lr_decay=linear",)])
+    def test_another_arm(self, start: Start, overrides: tuple[str, ...]) -> None:
+        run = start("stopped", *overrides)
+        (run.folder / STOP_FILE).touch()
+        loop(run)
+        (run.folder / STOP_FILE).unlink()
+        assert_same_rounds(loop(run), loop(start("whole", *overrides)))
+
+    def test_killed_between_journal_and_checkpoint(self, start: Start, undisturbed: JournalView) -> None:
+        """Rounds since the last checkpoint are replayed, to the bit, and counted once."""
+        run = start("killed")
+        (run.folder / STOP_FILE).touch()
+        loop(run)
+        loop(run)
+        loop(run)
+        shutil.rmtree(run.folder / CHECKPOINTS / "step-000003")  # as if killed after round 3
+        (run.folder / STOP_FILE).unlink()
+        view = loop(run)
+        assert [e["step"] for e in view.events if e["name"] == "resume"] == [1, 2, 2]
+        steps = [r["step"] for r in JournalReader(run.journal).new_records() if r["kind"] == "round"]
+        assert steps == [1, 2, 3, 3, 4, 5, 6]
+        assert_same_rounds(view, undisturbed)
+
+    def test_a_spoilt_checkpoint_is_reported_and_the_one_before_it_taken(
+        self, start: Start, undisturbed: JournalView
+    ) -> None:
+        run = start("spoilt")
+        (run.folder / STOP_FILE).touch()
+        loop(run)
+        loop(run)
+        with open(run.folder / CHECKPOINTS / "step-000002" / checkpoint.STATE, "r+b") as file:
+            file.truncate(100)
+        (run.folder / STOP_FILE).unlink()
+        view = loop(run)
+        (refused,) = [e for e in view.events if e["name"] == "checkpoint-refused"]
+        assert refused["reason"].startswith("step-000002: state.safetensors is not the file that was written")
+        assert [e["step"] for e in view.events if e["name"] == "resume"] == [1, 1]
+        assert_same_rounds(view, undisturbed)
+
+    def test_after_its_last_round(self, start: Start, undisturbed: JournalView) -> None:
+        """Killed between the last checkpoint and the exported models."""
+        run = start("late")
+        loop(run)
+        shutil.rmtree(run.folder / "policy")
+        view = loop(run)
+        assert view.status == "finished"
+        assert (run.folder / "policy" / "config.json").is_file()
+        assert_same_rounds(view, undisturbed)
+
+
+def test_a_diverged_run_is_journalled_as_failed(start: Start) -> None:
+    """With weights that overflow: the reason is in the journal, and no exception reaches Ray to try it again."""
+    run = start("diverged", "algorithm.lr=1e30", "algorithm.max_grad_norm=1e30", "reward.feedback=off")
+    view = loop(run)
+    assert view.status == "failed"
+    assert view.events[-1]["reason"].startswith("round ")
+    assert "nan" in view.events[-1]["reason"] or "inf" in view.events[-1]["reason"]
