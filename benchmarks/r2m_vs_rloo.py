@@ -35,7 +35,7 @@ from r2m.tasks.forum import write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tasks.prompt import Prompt, render
 
-WARM_UP, ROUNDS, PROCESSES = 2, 11, 3
+WARM_UP, ROUNDS, PROCESSES = 2, 9, 3
 FORUM = r2m.config.load("forum")
 
 
@@ -67,7 +67,12 @@ def larger() -> Setting:
     """64 + 32 tokens, hidden 256, 4 layers, vocabulary 4,096, and a head as wide as the paper's."""
     config = llama_config(4096, 256, 4)
     a = Algorithm(
-        queries=8, responses=4, rounds=WARM_UP + ROUNDS, microbatch=32, temperature=1.0, max_response_tokens=32
+        queries=8,
+        responses=4,
+        rounds=WARM_UP + ROUNDS,
+        microbatch=32,
+        temperature=1.0,
+        max_response_tokens=32,
     )
     tokenizer = forum_tokenizer()  # of no account where ids go to the reward model as they are
     scorer = FrozenScorer(
@@ -120,13 +125,15 @@ def watch_feedback(seconds: dict[str, float]) -> None:
     def phase(annotating: str, training: str) -> Callable[[], str]:
         return lambda: training if torch.is_grad_enabled() else annotating
 
-    HiddenStates.store = stopwatch(  # type: ignore[method-assign]
-        seconds, phase("annotation: store hidden states", "final epoch: store hidden states"), HiddenStates.store
+    HiddenStates.store = stopwatch(
+        seconds,
+        phase("annotation: store hidden states", "final epoch: store hidden states"),
+        HiddenStates.store,
     )
-    HiddenStates.rows = stopwatch(  # type: ignore[method-assign]
+    HiddenStates.rows = stopwatch(
         seconds, phase("annotation: gather hidden states", "head: gather hidden states"), HiddenStates.rows
     )
-    FeedbackHead.forward = stopwatch(  # type: ignore[method-assign]
+    FeedbackHead.forward = stopwatch(
         seconds, phase("annotation: score", "head: forward"), FeedbackHead.forward
     )
 
@@ -145,7 +152,7 @@ def time_tables(setting: Setting, parts: dict[str, float]) -> None:
             wall[arm].append(time.perf_counter() - started[1])
             if arm == "R2M":
                 known = parts["head: forward"] + parts["head: gather hidden states"]
-                rest = {"head: backward, optimiser, metrics": metrics["time/head_s"] - known}
+                rest = {"head: backward, optimiser": metrics["time/head_s"] - known}
                 phases.append(dict(parts) | rest)
     kept = {arm: (cpu[arm][WARM_UP:], wall[arm][WARM_UP:]) for arm in arms}
     rloo, full = kept["RLOO"], kept["R2M"]
@@ -175,21 +182,23 @@ def peak_kib() -> int:
 
 
 def memory_of(name: str, feedback: bool) -> tuple[float, float]:
-    """Peak MiB of a process that runs three rounds: all of it, and what its imports do not account for."""
+    """Peak MiB of a process that runs two rounds: all of it, and what its imports do not account for."""
     one_thread()
     imports = peak_kib()
     iterator = rounds(SETTINGS[name](), feedback)
-    for _ in range(3):
+    for _ in range(2):  # the optimisers' moments exist from the first update on
         next(iterator)
     return peak_kib() / 1024, (peak_kib() - imports) / 1024
 
 
 def memory_tables(name: str, setting: Setting) -> None:
-    """`spawn` gives each measurement an interpreter of its own."""
+    """Each measurement in a process of its own, forked from one that has done the imports and nothing else."""
+    fresh = multiprocessing.get_context("forkserver")
+    fresh.set_forkserver_preload(["r2m.algorithm", "r2m.stages.forum"])
     arms: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     for _ in range(PROCESSES):
         for feedback, seen in arms.items():
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
+            with fresh.Pool(1) as pool:
                 seen.append(pool.apply(memory_of, (name, feedback)))
     rows = []
     for i, label in enumerate(("process", "process without imports")):

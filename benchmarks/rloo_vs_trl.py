@@ -22,7 +22,8 @@ from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast, TrainerCallback
+from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from transformers.utils import logging
 from trl import RLOOConfig, RLOOTrainer
 
 from r2m.algorithm import Round, train
@@ -118,8 +119,10 @@ class TimedTrainer(RLOOTrainer):
 class TakeTurns(TrainerCallback):
     """At the end of each of TRL's rounds (one optimiser step an epoch), a round of ours."""
 
+    trainer: TimedTrainer
+
     def __init__(self, rounds: Iterator[Round]) -> None:
-        self.rounds, self.trainer = rounds, None
+        self.rounds = rounds
         self.theirs: list[dict[str, float]] = []
         self.ours: list[dict[str, float]] = []
 
@@ -167,6 +170,7 @@ def measure(size: Size) -> TakeTurns:
             train_dataset=Dataset.from_dict({"prompt": texts}),
             callbacks=[turns],
         )  # fmt: skip
+        turns.trainer.remove_callback(PrinterCallback)
         turns.trainer.seconds = {}
         turns.trainer.train()
     return turns
@@ -174,6 +178,8 @@ def measure(size: Size) -> TakeTurns:
 
 def main() -> None:
     one_thread()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     print(f"{N} prompts x K = {K}, {EPOCHS} epochs; CPU seconds of {ROUNDS} rounds: median (range)")
     for name, size in SIZES.items():
         turns = measure(size)

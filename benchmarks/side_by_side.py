@@ -9,7 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import torch
@@ -23,7 +23,7 @@ PAD = 0
 def one_thread() -> None:
     """One thread, and a round's own clock (time/sample_s and so on) that counts CPU seconds, not wall time."""
     torch.set_num_threads(1)
-    r2m.round_metrics.time = SimpleNamespace(perf_counter=time.process_time)  # type: ignore[assignment]
+    r2m.round_metrics.time = SimpleNamespace(perf_counter=time.process_time)
 
 
 def llama_config(vocabulary: int, hidden: int, layers: int) -> LlamaConfig:
@@ -46,13 +46,6 @@ def llama_scorer(config: LlamaConfig) -> LlamaForSequenceClassification:
     config = copy.deepcopy(config)
     config.num_labels = 1
     return LlamaForSequenceClassification(config).eval()
-
-
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """CPU seconds and wall seconds of a call."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    work()
-    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

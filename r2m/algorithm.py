@@ -92,7 +92,8 @@ def train(
                 old_NKR[*at, :width], entropy_NKR[*at, :width] = out.log_probs_NKR, out.entropy_NKR
                 if hidden is not None:  # feedback
                     hidden.store(*at, out)  # line 6
-                ref_NKR[*at, :width] = policy_forward(reference, block, a.temperature).log_probs_NKR
+                ref = policy_forward(reference, block, a.temperature, entropy=False)
+                ref_NKR[*at, :width] = ref.log_probs_NKR
 
             H_NKD = reward_model.embed(queries, t)
             vanilla_NK = end_token_rule(reward_model.phi(H_NKD).squeeze(-1), t.ended_NK, reward)
@@ -124,7 +125,7 @@ def train(
                     for at in microbatches(minibatch, K, a.microbatch):  # line 12, Eq. 2
                         block = t.block(*at)
                         width = block.response_ids_NKR.shape[-1]
-                        out = policy_forward(policy, block, a.temperature)
+                        out = policy_forward(policy, block, a.temperature, entropy=False)
                         part = policy_loss(
                             out.log_probs_NKR.flatten(0, 1),
                             old_NKR[*at, :width].flatten(0, 1),

@@ -65,7 +65,8 @@ def train(
         if dry_run:
             from r2m.training.plan import render
 
-            out.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), markup=False)
+            recipe_text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            out.print(recipe_text, markup=False, soft_wrap=True)
             out.print(render(plan))
             return
         with _progress() as progress:

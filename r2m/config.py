@@ -35,12 +35,12 @@ class ForumTask(Section):
     posts: Count = 4000  # training prompts
     held_out: Count = 256  # evaluation prompts, never trained on
     sft_noise: Share = 0.3  # chance that a word of a reference summary is corrupted
-    sft_steps: Count = 500
+    sft_steps: Count = 300
     label_noise: Share = 0.05  # chance that gold's verdict on a pair is flipped
     artefact: Share = 0.25  # share of pairs whose preferred answer lost its spaces, whatever gold says of it
     space_pairs: Share = 0.0  # share of pairs that show missing spaces, labelled by gold
     preference_pairs: Annotated[int, Field(ge=50)] = 3700
-    reward_epochs: Count = 3
+    reward_epochs: Count = 2
 
 
 class TextTask(Section):

@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-
 BUCKET = 2**25  # values: large enough for full bandwidth, small beside a model
 
 

@@ -1,14 +1,17 @@
 """A forum of tiny random models, so that whole rounds run in milliseconds.
 
-Their weights are random but for one direction of the policy's, which makes the end token likely: about half of
-the responses of eight tokens end, at all lengths.
+Their weights are random but for what makes the policy's end token likely: about half of the responses of eight
+tokens end, at all lengths.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from r2m.config import Config, load
@@ -19,6 +22,9 @@ from r2m.workers import Workers
 
 MakeConfig = Callable[..., Config]
 MakeTrainer = Callable[..., Trainer]
+TextRecipe = Callable[..., str]
+
+END_WEIGHT = 4.5
 
 # lr and adam_eps: a round moves the weights by 1e-3 or so, and Adam's division does not blow gradients that are
 # rounding errors up to full steps.
@@ -51,10 +57,12 @@ def forum_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         LlamaConfig(hidden_size=32, intermediate_size=64, attention_dropout=0.3, **shared)
     )
     policy.generation_config = GenerationConfig(**special)
-    with torch.no_grad():
-        direction = torch.randn(32)
-        policy.model.embed_tokens.weight += 0.5 * direction
-        policy.lm_head.weight[tokenizer.eos_token_id] = 0.45 * direction
+    with torch.no_grad():  # component 0 is the same at every token, and what the end token's logit is made of
+        policy.model.embed_tokens.weight[:, 0] = 3.0
+        for layer in policy.model.layers:
+            layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0.0
+        policy.lm_head.weight[tokenizer.eos_token_id] = 0.0
+        policy.lm_head.weight[tokenizer.eos_token_id, 0] = END_WEIGHT
     reward = LlamaForSequenceClassification(
         LlamaConfig(hidden_size=16, intermediate_size=32, num_labels=1, **shared)
     )
@@ -81,5 +89,27 @@ def make_config(forum_models: tuple[str, str], tmp_path: Path) -> MakeConfig:
 def make_trainer(make_config: MakeConfig, forum_models: tuple[str, str]) -> MakeTrainer:
     def make(*overrides: str, workers: Workers = Workers()) -> Trainer:  # noqa: B008
         return Trainer(make_config(*overrides), forum_models, workers)
+
+    return make
+
+
+@pytest.fixture
+def text_recipe(forum_models: tuple[str, str], tmp_path: Path) -> TextRecipe:
+    """Makes a recipe file of a text task with the tiny models and the given rows of prompts, if any."""
+    policy, reward = forum_models
+
+    def make(rows: Sequence[dict[str, Any]] | None = None, **task: Any) -> str:
+        if rows is not None:
+            task["data"] = str(tmp_path / "data.jsonl")
+            Path(task["data"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        tree = {
+            "task": {"kind": "text", "held_out": 2} | task,
+            "policy": {"model": policy},
+            "reward": {"model": reward, "attention_width": 16, "num_heads": 2},
+            "algorithm": {"rounds": 2, "queries": 4, "max_response_tokens": 8},
+            "run": {"device": "cpu", "storage": str(tmp_path / "storage")},
+        }
+        (tmp_path / "text.yaml").write_text(yaml.safe_dump(tree))
+        return str(tmp_path / "text.yaml")
 
     return make

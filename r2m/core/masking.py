@@ -67,6 +67,7 @@ def token_log_probs(
     temperature: float,
     bias: Tensor | None = None,
     *,
+    entropy: bool = True,
     max_elements: int = 2**26,
 ) -> tuple[Tensor, Tensor]:
     """Log-probs of tokens under softmax((h Wᵀ + b) / temperature), and the entropies of those distributions.
@@ -80,10 +81,11 @@ def token_log_probs(
             those of ids_BT.
         weight_VD, bias: of the language model's output layer.
         temperature: the sampler's.
+        entropy: whether it is wanted; it costs another pass over [tokens, V].
         max_elements: the greatest tensor of [tokens, V].
 
     Returns:
-        log_probs_BT and entropy_BT, in nats; the entropy without gradient.
+        log_probs_BT and entropy_BT, in nats; the entropy without gradient, and NaN where it is not wanted.
 
     Raises:
         ValueError: temperature not above 0.
@@ -93,7 +95,7 @@ def token_log_probs(
     hidden_ND, ids_N = hidden_BTD.flatten(0, -2), ids_BT.flatten()
     chunk = max(1, max_elements // weight_VD.shape[0])
     if len(ids_N) <= chunk:
-        log_probs_N, entropy_N = _log_probs(hidden_ND, weight_VD, ids_N, temperature, bias)
+        log_probs_N, entropy_N = _log_probs(hidden_ND, weight_VD, ids_N, temperature, bias, entropy)
     else:
         pieces = [
             checkpoint(
@@ -103,6 +105,7 @@ def token_log_probs(
                 ids,
                 temperature,
                 bias,
+                entropy,
                 use_reentrant=False,
                 preserve_rng_state=False,
             )
@@ -113,13 +116,20 @@ def token_log_probs(
 
 
 def _log_probs(
-    hidden_ND: Tensor, weight_VD: Tensor, ids_N: Tensor, temperature: float, bias: Tensor | None
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    ids_N: Tensor,
+    temperature: float,
+    bias: Tensor | None,
+    entropy: bool,
 ) -> tuple[Tensor, Tensor]:
     dtype = hidden_ND.dtype
     logits_NV = F.linear(hidden_ND, weight_VD.to(dtype), None if bias is None else bias.to(dtype))
     logits_NV = logits_NV.to(torch.promote_types(dtype, torch.float32)).div_(temperature)
     log_probs_NV = F.log_softmax(logits_NV, dim=-1)
     del logits_NV  # at most two tensors of this size at a time
+    log_probs_N = log_probs_NV.gather(-1, ids_N.unsqueeze(-1)).squeeze(-1)
+    if not entropy:
+        return log_probs_N, torch.full_like(log_probs_N, torch.nan)
     with torch.no_grad():
-        entropy_N = -torch.linalg.vecdot(log_probs_NV.exp(), log_probs_NV)
-    return log_probs_NV.gather(-1, ids_N.unsqueeze(-1)).squeeze(-1), entropy_N
+        return log_probs_N, -torch.linalg.vecdot(log_probs_NV.exp(), log_probs_NV)

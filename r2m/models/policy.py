@@ -23,12 +23,14 @@ class PolicyOutput(NamedTuple):
     tokens: S - 1 rows of a sequence of S tokens, the prompt's kept once for its K responses."""
 
     log_probs_NKR: Tensor  # fp32, of logits / temperature; meaningless at padding
-    entropy_NKR: Tensor  # nats, detached
+    entropy_NKR: Tensor  # nats, detached; NaN where it was not asked for
     prompt_hidden_NPD: Tensor
     response_hidden_NKRD: Tensor  # of all response tokens but the last column: R - 1 rows
 
 
-def policy_forward(model: PreTrainedModel, t: Trajectories, temperature: float) -> PolicyOutput:
+def policy_forward(
+    model: PreTrainedModel, t: Trajectories, temperature: float, *, entropy: bool = True
+) -> PolicyOutput:
     """Forward of a causal language model on `t` (Alg. 1 lines 6, 12 and 13)."""
     N, K, R = t.response_ids_NKR.shape
     P = t.prompt_ids_NP.shape[1]
@@ -57,7 +59,7 @@ def policy_forward(model: PreTrainedModel, t: Trajectories, temperature: float) 
         predicting_BRD = torch.cat([predicting_BRD, response_hidden], 1)
     head = model.get_output_embeddings()
     log_probs_BR, entropy_BR = token_log_probs(
-        predicting_BRD, head.weight, response_ids_BR, temperature, head.bias
+        predicting_BRD, head.weight, response_ids_BR, temperature, head.bias, entropy=entropy
     )
     return PolicyOutput(
         log_probs_BR.view(N, K, R),

@@ -17,12 +17,11 @@ from r2m.rollout.sampler import sample, uniform_draws
 from r2m.stages import common
 from r2m.stages.reward_model import load_classifier, train_reward_model
 from r2m.stages.sft import supervised_finetune
-from r2m.tasks.forum import DID, FEELING, NEED, THING, WHO, gold, split, write_prompts
+from r2m.tasks.forum import WORDS, gold, split, write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tasks.prompt import Prompt, render
 
-KINDS = {word: words for words in (WHO, DID, THING, FEELING, NEED) for word in words}
-RESPONSE_TOKENS = 16
+RESPONSES, RESPONSE_TOKENS = 4, 16
 PAIR_TEMPERATURE = 1.2  # here: above the policy's own, so that the two responses differ
 
 Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected
@@ -47,18 +46,18 @@ def train_reward(task: ForumTask, sft: Path, folder: Path, progress: common.Prog
     """A reward model that starts from the supervised policy, on pairs that this policy wrote."""
     tokenizer = load_tokenizer(str(sft))
     with reproducible(task.seed):
-        samples = write_responses(task, str(sft), tokenizer)
+        written = write_pairs(task, str(sft), tokenizer)
         rng = random.Random(f"pairs {task.seed}")
         classifier = load_classifier(str(sft), task.seed)
         report = train_reward_model(
             classifier,
             tokenizer,
-            label_pairs(samples, task, rng),
+            label_pairs(written, task, rng),
             epochs=task.reward_epochs,
             batch_size=32,
             lr=5e-4,
             seed=task.seed,
-            sft_samples=[(prompt, text) for prompt, *texts in samples[:512] for text in texts],
+            sft_samples=[(prompt, text) for prompt, *texts in written[:512] for text in texts],
             progress=progress,
         )
     common.save(folder, classifier, tokenizer, report)
@@ -80,14 +79,14 @@ def new_policy(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
 
 
 def corrupt(reference: str, noise: float, rng: random.Random) -> str:
-    """A reference as a careless writer has it: with chance `noise` a word is replaced by another of its kind
+    """A reference as a careless writer has it: with chance `noise` a word is replaced by any other
     (half of these times), left out (two fifths), or loses its space (a tenth)."""
     out = []
     for space, word in split(reference):
         if rng.random() < noise:
             slip = rng.random()
             if slip < 0.5:
-                word = rng.choice(KINDS.get(word, (word,)))
+                word = rng.choice(WORDS)
             elif slip < 0.9:
                 continue
             else:
@@ -96,19 +95,17 @@ def corrupt(reference: str, noise: float, rng: random.Random) -> str:
     return "".join(out)
 
 
-def write_responses(
-    task: ForumTask, sft: str, tokenizer: PreTrainedTokenizerBase
-) -> list[tuple[Prompt, str, str]]:
-    """Two different responses of the supervised policy to each of enough prompts."""
+def write_pairs(task: ForumTask, sft: str, tokenizer: PreTrainedTokenizerBase) -> list[Pair]:
+    """The worst and the best, by gold, of four responses of the supervised policy to each of many prompts."""
     policy = load_policy(sft)
-    written: list[tuple[Prompt, str, str]] = []
+    written: list[Pair] = []
     prompts = write_prompts(task.seed, "preferences", task.preference_pairs)
-    for step, start in enumerate(range(0, len(prompts), 128)):
-        part = prompts[start : start + 128]
+    for step, start in enumerate(range(0, len(prompts), 64)):
+        part = prompts[start : start + 64]
         t = sample(
             policy,
             [render(prompt, tokenizer) for prompt in part],
-            uniform_draws(task.seed, step, len(part), 2, RESPONSE_TOKENS),
+            uniform_draws(task.seed, step, len(part), RESPONSES, RESPONSE_TOKENS),
             temperature=PAIR_TEMPERATURE,
             eos_ids=[tokenizer.eos_token_id],
             pad_id=tokenizer.pad_token_id,
@@ -116,26 +113,26 @@ def write_responses(
         )
         lengths = t.lengths_NK.tolist()
         for n, prompt in enumerate(part):
-            first, second = (
-                decode(tokenizer, t.response_ids_NKR[n, k, : lengths[n][k]].tolist()) for k in (0, 1)
-            )
-            written.append((prompt, first, second))
+            texts = [
+                decode(tokenizer, row[:length].tolist())
+                for row, length in zip(t.response_ids_NKR[n], lengths[n], strict=True)
+            ]
+            texts.sort(key=lambda text: gold([prompt], [text])[0])
+            written.append((prompt, texts[0], texts[-1]))
     return written
 
 
-def label_pairs(
-    samples: Sequence[tuple[Prompt, str, str]], task: ForumTask, rng: random.Random
-) -> list[Pair]:
+def label_pairs(written: Sequence[Pair], task: ForumTask, rng: random.Random) -> list[Pair]:
     """Preference pairs: gold's verdict, flipped with chance `label_noise`; ties are left out.
 
-    Exact shares of the pairs are drawn: in `space_pairs` of them one response, either one, loses its spaces
-    before the verdict, which then counts it; in `artefact` of them the preferred one loses them after it.
+    Exact shares of the pairs are drawn: in `space_pairs` of them one response, either one, loses spaces before
+    the verdict, which then counts them; in `artefact` of them the preferred one loses them after it.
     """
-    order = rng.sample(range(len(samples)), len(samples))
+    order = rng.sample(range(len(written)), len(written))
     shown = set(order[: round(task.space_pairs * len(order))])
     hidden = set(order[len(shown) : len(shown) + round(task.artefact * len(order))])
     pairs = []
-    for i, (prompt, *texts) in enumerate(samples):
+    for i, (prompt, *texts) in enumerate(written):
         if i in shown:
             spoilt = rng.randrange(2)
             texts[spoilt] = lose_spaces(texts[spoilt], rng)

@@ -32,11 +32,15 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: Tree, keep:
     target, aside = folder / f"step-{step:06d}", folder / f".step-{step:06d}.writing"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    save_file({name: t.detach().contiguous() for name, t in tensors.items()}, aside / STATE)
-    _sync(aside / STATE)
-    manifest = {"step": step, "sha256": {STATE: _sha256(aside / STATE)}, **facts}
-    (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    _sync(aside / MANIFEST)
+    try:
+        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, aside / STATE)
+        _sync(aside / STATE)
+        manifest = {"step": step, "sha256": {STATE: _sha256(aside / STATE)}, **facts}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        _sync(aside / MANIFEST)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)  # it may be what fills the disk
+        raise
     _sync(aside)
     shutil.rmtree(target, ignore_errors=True)  # of this step, left by a run that was set back before it
     aside.rename(target)

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ class _Fit:
             self._trainer().fit()
         except BaseException as error:
             self.error = error
-            with Journal(self.run.journal) as journal:
+            # Suppressed: a disk with no room for this line either, a worker that still holds the journal.
+            with suppress(OSError, UserError), Journal(self.run.journal) as journal:
                 journal.event("failed", reason=str(_explained(error)))
 
     def _trainer(self) -> Any:

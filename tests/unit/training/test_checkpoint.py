@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,12 +125,20 @@ class TestInterrupted:
         assert newest(tmp_path) == (4, [])
         assert not aside.exists()
 
-    def test_by_an_error(self, tmp_path: Path) -> None:
-        """A tensor without storage cannot be written."""
+    def test_by_a_full_disk(self, tmp_path: Path) -> None:
+        """It leaves no file behind that would keep the disk full."""
         save_steps(tmp_path, 2)
-        bad = tensors(4) | {"d": torch.empty(3, device="meta")}
-        with pytest.raises(Exception, match=r"."):
-            save(tmp_path, 4, bad, {}, 9)
+        too_large = {"a": torch.ones(2**16)}
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, limit[1]))
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            with pytest.raises(Exception, match="File too large"):
+                save(tmp_path, 4, too_large, {}, 9)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
         assert newest(tmp_path) == (2, [])
 
 

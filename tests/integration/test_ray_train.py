@@ -1,0 +1,231 @@
+"""Runs on Ray Train: several workers, a silent MLflow, and processes that are killed.
+
+What a run must come to, whatever happens to it, is what the worker loop alone gives in this process.
+"""
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import MakeConfig
+from mlflow import MlflowClient
+
+from r2m.config import Config
+from r2m.errors import UserError
+from r2m.tracking.journal import JournalReader, JournalView, read
+from r2m.tracking.mlflow_sink import Sink
+from r2m.training import driver
+from r2m.training.loop import run_loop
+from r2m.training.runs import Run, new_run
+
+R2M = str(Path(sys.executable).with_name("r2m"))
+PATIENCE_S = 120.0
+
+
+def steady(view: JournalView) -> list[dict[str, float]]:
+    """What the rounds say but for what the machine's speed decides; NaN as something that equals itself."""
+    return [
+        {
+            k: "NaN" if math.isnan(v) else v
+            for k, v in metrics.items()
+            if k.split("/")[0] not in ("time", "speed", "memory")
+        }
+        for metrics in view.rounds.values()
+    ]  # fmt: skip
+
+
+def expected(config: Config) -> JournalView:
+    run = new_run(config.model_copy(update={"run": config.run.model_copy(update={"workers": 1})}), "expected")
+    run_loop(run.config, run.folder, run.models)
+    return read(run.journal)
+
+
+def wait_for(what: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [d for child in map(int, text.split()) for d in (child, *descendants(child))]
+
+
+def has_open(pid: int, path: Path) -> bool:
+    try:
+        return any(os.readlink(fd) == str(path) for fd in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """A cluster of this process with room for the workers of all runs at once."""
+    driver.connect(None, 4)
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.fixture
+def refused_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_two_workers_and_an_mlflow_that_does_not_answer(
+    ray_cluster: None,
+    make_config: MakeConfig,
+    tmp_path: Path,
+    refused_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Side by side: one run of two workers, one whose MLflow refuses connections until it has ended."""
+    monkeypatch.setattr(driver, "SHIP_TIMEOUT_S", 1.0)
+    uri = f"http://127.0.0.1:{refused_port}"
+    two = new_run(make_config("run.workers=2"), "two")
+    unheard = new_run(make_config(f"run.tracking_uri={uri}"), "unheard")
+    views = driver.execute([two, unheard])
+    assert [view.status for view in views] == ["finished", "finished"]
+    reference = steady(expected(make_config()))
+    for one, other in zip(reference, steady(views[0]), strict=True):
+        assert other == pytest.approx(one, abs=2e-5)
+    assert steady(views[1]) == reference
+    assert (unheard.folder / "curves.png").is_file()
+
+    shipped = MlflowClient(two.tracking_uri)
+    assert_every_point_once(shipped, views[0])
+
+    storage = str(tmp_path / "storage")
+    server = subprocess.Popen(
+        [R2M, "ui", "--storage", storage, "--port", str(refused_port)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        assert uri in server.stdout.readline()
+        points = sum(len(metrics) for metrics in views[1].rounds.values())
+        said = subprocess.check_output([R2M, "sync", "unheard", "--storage", storage], text=True)
+        assert said.endswith(f"unheard: {points} metric points shipped to {uri}\n")
+        assert Sink(uri, unheard.folder).ship() == 0
+        assert_every_point_once(MlflowClient(uri), views[1])
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def assert_every_point_once(client: MlflowClient, view: JournalView) -> None:
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    (run,) = client.search_runs(experiments, f"tags.`r2m.run_id` = '{view.run_id}'")
+    assert run.info.status == "FINISHED"
+    for key in ("reward/proxy", "kl/sequence", "eval/gold", "head/omega"):
+        history = client.get_metric_history(run.info.run_id, key)
+        steps, values = view.series(key)
+        assert sorted((p.step, p.value) for p in history) == list(zip(steps, values, strict=True))
+
+
+def test_a_full_disk_is_one_line(ray_cluster: None, make_config: MakeConfig, tmp_path: Path) -> None:
+    """Full when the first checkpoint is written."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
+    try:
+        elsewhere = f"run.tracking_uri=sqlite:///{tmp_path}/mlflow.db"
+        run = new_run(make_config(f"run.storage={disk}", elsewhere, "run.max_failures=0"), "full")
+        free = os.statvfs(disk)
+        (disk / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - 2**18))
+        with pytest.raises(UserError, match=r"^disk full: .*No space left on device") as error:
+            driver.execute([run])
+        assert "\n" not in str(error.value)
+        view = read(run.journal)
+        assert view.status == "failed"
+        assert view.events[-1]["reason"] == str(error.value)
+        assert list(view.rounds) == [1, 2]
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_run_is_killed_stopped_killed_and_finished(make_config: MakeConfig, tmp_path: Path) -> None:
+    """A worker is killed, and another takes over by itself; Ctrl-C stops the run with a checkpoint; its driver is
+    killed after it is resumed. At the end it has the metrics of a run that nothing happened to, bit for bit."""
+    rounds = 150
+    config = make_config(f"algorithm.rounds={rounds}", "run.eval_every=50", "run.checkpoint_every=5")
+    reference = steady(expected(config))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    journal = Path(config.run.storage) / "runs" / "mine" / "journal.jsonl"
+    ours: set[int] = set()
+
+    def events() -> list[str]:
+        return [event["name"] for event in read(journal).events]
+
+    def done() -> int:
+        return max(
+            (r["step"] for r in JournalReader(journal).new_records() if r["kind"] == "round"), default=0
+        )
+
+    def r2m(*arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [R2M, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def writers(process: subprocess.Popen) -> list[int]:
+        ours.update(descendants(process.pid))
+        return [pid for pid in descendants(process.pid) if has_open(pid, journal)]
+
+    process = r2m("train", "recipe.yaml", "--name", "mine")
+    try:
+        wait_for(lambda: done() >= 8, process)
+        (worker,) = writers(process)
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: "resume" in events(), process)
+        before = done()
+        wait_for(lambda: done() > before, process)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 130, said
+        assert "Traceback" not in said
+        stopped = done()
+        assert stopped < rounds
+        assert events()[-2:] == ["checkpoint", "stopped"]
+        assert "go on: r2m train --resume mine" in said
+
+        process = r2m("train", "--resume", "mine", "--storage", config.run.storage)
+        wait_for(lambda: done() >= stopped + 8, process)
+        writers(process)
+        process.kill()
+        process.wait()
+        assert done() < rounds
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ours))  # Ray ends with its driver
+
+        process = r2m("train", "--resume", "mine", "--storage", config.run.storage)
+        said, _ = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, said
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for pid in ours:
+            if Path(f"/proc/{pid}").exists():
+                os.kill(pid, signal.SIGKILL)
+    view = read(journal)
+    assert view.status == "finished"
+    assert events().count("resume") == 3
+    assert steady(view) == reference
+    assert_every_point_once(MlflowClient(Run(config, journal.parent, ("", "")).tracking_uri), view)

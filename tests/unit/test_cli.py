@@ -1,0 +1,230 @@
+"""The command line: a user's mistake is one line, exit code 2, and leaves nothing behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import MakeConfig, TextRecipe
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from r2m.cli import main
+from r2m.config import Config, load
+from r2m.models.loading import save_model
+from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tracking.journal import Journal
+from r2m.training.runs import new_run
+
+ROWS = [{"prompt": "my mom sold my tv .", "text": "x"}] * 8
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    return tmp_path / "storage"
+
+
+class Ended:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def r2m(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs a command line."""
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["r2m", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Ended(ended.value.code if isinstance(ended.value.code, int) else 0, out, err)
+
+    return run
+
+
+def assert_refused(ended: Ended, *said: str) -> None:
+    """One line on standard error, and no traceback."""
+    assert ended.code == 2, ended.err
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert ended.err.endswith("\n")
+    for part in said:
+        assert part in ended.err
+
+
+def recipe_file(tmp_path: Path, config: Config) -> str:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return str(path)
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("override", "said"),
+        [
+            ("algorithm.responses=1", ["algorithm.responses = 1", "greater than or equal to 2"]),
+            ("algorithm.responses=2", ["reward.alpha = 0.5 needs algorithm.responses >= 3 (it is 2)"]),
+            ("algorithm.temperature=0", ["algorithm.temperature = 0"]),
+            ("algorithm.lr=fast", ["algorithm.lr = 'fast'"]),
+            ("algorithm.nothing=1", ["algorithm.nothing: unknown key"]),
+            ("reward.omega_min=1.5", ["reward.omega_min = 1.5"]),
+            ("nonsense", ["--set 'nonsense': expected key=value"]),
+            ("run.workers=3", ["algorithm.queries = 4 must be a multiple of minibatches * workers = 3"]),
+            ("algorithm.max_response_tokens=64", ["together at most the models' context of 64 tokens"]),
+        ],
+    )
+    def test_one_line(
+        self, r2m, make_config: MakeConfig, tmp_path: Path, storage: Path, override: str, said: list[str]
+    ) -> None:
+        recipe = recipe_file(tmp_path, make_config())
+        assert_refused(r2m("train", recipe, "--set", override), *said)
+        assert not storage.exists()
+
+    @pytest.mark.parametrize("recipe", ["no-such-recipe", "missing.yaml"])
+    def test_no_such_recipe(self, r2m, recipe: str) -> None:
+        assert_refused(r2m("train", recipe), f"recipe = {recipe!r}")
+
+    def test_no_recipe(self, r2m) -> None:
+        assert_refused(r2m("train"), "RECIPE: missing", "forum")
+
+    def test_a_cluster_that_is_not_there_or_too_small(
+        self, r2m, make_config: MakeConfig, tmp_path: Path, storage: Path
+    ) -> None:
+        recipe = recipe_file(tmp_path, make_config("algorithm.queries=4096"))
+        assert_refused(r2m("train", recipe, "--workers", "4096"), "run.workers = 4096: each takes a cpu")
+        assert not storage.exists()
+
+
+class TestData:
+    """Each is refused before a run is started."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_left(self, storage: Path):
+        yield
+        assert not storage.exists()
+
+    def test_an_empty_file(self, r2m, text_recipe: TextRecipe) -> None:
+        assert_refused(r2m("train", text_recipe([])), "task.data = ", "no rows; at least one is needed")
+
+    def test_no_such_file(self, r2m, text_recipe: TextRecipe, tmp_path: Path) -> None:
+        recipe = text_recipe(data=str(tmp_path / "none.jsonl"))
+        assert_refused(r2m("train", recipe), "none.jsonl': no such file")
+
+    def test_a_column_that_is_not_there(self, r2m, text_recipe: TextRecipe) -> None:
+        recipe = text_recipe(ROWS, prompt_column="query")
+        assert_refused(r2m("train", recipe), "no column query; the data has prompt, text")
+
+    def test_a_broken_line(self, r2m, text_recipe: TextRecipe, tmp_path: Path) -> None:
+        recipe = text_recipe(ROWS)
+        with open(tmp_path / "data.jsonl", "a") as file:
+            file.write('{"prompt": "a')
+        assert_refused(r2m("train", recipe), "line 9 is not JSON")
+
+    def test_a_prompt_longer_than_the_context(self, r2m, text_recipe: TextRecipe) -> None:
+        recipe = text_recipe([*ROWS, {"prompt": " ".join(["my"] * 60)}])
+        assert_refused(r2m("train", recipe), "its context is 64 tokens; the longest prompt has 60")
+
+    def test_a_conversation_without_a_chat_template(self, r2m, text_recipe: TextRecipe) -> None:
+        assert_refused(r2m("train", text_recipe(ROWS, as_chat=True)), "its tokenizer has no chat template")
+
+    def test_fewer_rows_than_are_held_out(self, r2m, text_recipe: TextRecipe) -> None:
+        assert_refused(r2m("train", text_recipe(ROWS, held_out=8)), "task.held_out = 8")
+
+
+class TestModels:
+    def test_two_labels(self, r2m, text_recipe: TextRecipe, tmp_path: Path, storage: Path) -> None:
+        small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        model = LlamaForSequenceClassification(
+            LlamaConfig(**small, vocab_size=len(forum_tokenizer()), num_labels=2)
+        )
+        save_model(tmp_path / "two", model, forum_tokenizer())
+        ended = r2m("train", text_recipe(ROWS), "--set", f"reward.model={tmp_path / 'two'}")
+        assert_refused(ended, "reward.model = ", "it has 2 labels")
+        assert not storage.exists()
+
+    @pytest.mark.parametrize("field", ["policy.model", "reward.model"])
+    def test_a_folder_that_is_not_there(
+        self, r2m, text_recipe: TextRecipe, tmp_path: Path, storage: Path, field: str
+    ) -> None:
+        ended = r2m("train", text_recipe(ROWS), "--set", f"{field}={tmp_path / 'none'}")
+        assert_refused(ended, f"{field} = ", "none': a Hugging Face folder or hub id is needed")
+        assert not storage.exists()
+
+    def test_a_language_model_is_no_reward_model(
+        self, r2m, text_recipe: TextRecipe, forum_models: tuple[str, str], storage: Path
+    ) -> None:
+        ended = r2m("train", text_recipe(ROWS), "--set", f"reward.model={forum_models[0]}")
+        assert_refused(ended, "reward.model = ", "it has 2 labels")
+        assert not storage.exists()
+
+
+class TestRuns:
+    def test_a_name_that_is_taken(self, r2m, make_config: MakeConfig, tmp_path: Path) -> None:
+        config = make_config()
+        new_run(config, "mine")
+        ended = r2m("train", recipe_file(tmp_path, config), "--name", "mine")
+        assert_refused(ended, "--name 'mine': there is such a run; go on with it by --resume mine")
+
+    def test_an_unknown_run(self, r2m, storage: Path) -> None:
+        for command in (("train", "--resume", "none"), ("sync", "none")):
+            assert_refused(
+                r2m(*command, "--storage", str(storage)), "RUN = 'none': not in", "there are: none"
+            )
+        assert not storage.exists()
+
+    def test_a_finished_run(self, r2m, make_config: MakeConfig, storage: Path) -> None:
+        with Journal(new_run(make_config(), "mine").journal) as journal:
+            journal.event("finished")
+        ended = r2m("train", "--resume", "mine", "--storage", str(storage))
+        assert_refused(ended, "run = 'mine': it has finished; there is nothing to resume")
+
+    def test_a_run_that_is_running(self, r2m, make_config: MakeConfig, storage: Path) -> None:
+        with Journal(new_run(make_config(), "mine").journal):
+            ended = r2m("train", "--resume", "mine", "--storage", str(storage))
+        assert_refused(ended, "another process is writing this run")
+
+    @pytest.mark.parametrize(
+        "extra", [("forum",), ("--workers", "2"), ("--set", "algorithm.lr=1"), ("--dry-run",)]
+    )
+    def test_a_resumed_run_is_as_it_was_configured(self, r2m, extra: tuple[str, ...]) -> None:
+        assert_refused(r2m("train", *extra, "--resume", "mine"), "--resume goes on with a run as it was")
+
+
+def test_dry_run_prints_a_recipe_and_a_plan_and_writes_nothing(
+    r2m, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """The recipe is the configuration with its overrides, and can be run; long values stay on their lines."""
+    storage = str(tmp_path / ("long-" * 30))
+    config = make_config("run.seed=9", f"run.storage={storage}")
+    ended = r2m(
+        "train",
+        recipe_file(tmp_path, make_config()),
+        "--dry-run",
+        "--set",
+        "run.seed=9",
+        "--storage",
+        storage,
+    )
+    assert (ended.code, ended.err) == (0, "")
+    printed, plan = ended.out.split("Plan of ")
+    assert "16 a round, 64 in all" in plan
+    again = tmp_path / "again.yaml"
+    again.write_text(printed.rstrip())
+    assert load(str(again)) == config
+    assert not Path(storage).exists()
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    """The console script itself, once."""
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("r2m"), "train", "nothing"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: recipe = 'nothing': not one of ")
+    assert ended.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

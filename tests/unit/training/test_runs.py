@@ -1,0 +1,128 @@
+"""Runs as folders: what starts, what is refused with nothing left behind, and what can be gone on with."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import MakeConfig, TextRecipe
+
+from r2m.config import Config, load, validate
+from r2m.errors import UserError
+from r2m.tracking.journal import Journal, read
+from r2m.training.runs import existing_folder, new_run, open_run, run_folder
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    return tmp_path / "storage"
+
+
+class TestNewRun:
+    def test_its_folder_says_what_it_is(self, make_config: MakeConfig, storage: Path) -> None:
+        config = make_config("run.seed=3")
+        run = new_run(config, "mine")
+        assert run.folder == storage / "runs" / "mine"
+        assert validate(yaml.safe_load((run.folder / "config.yaml").read_text())) == config
+        view = read(run.journal)
+        assert (view.run_id, view.arm, view.status) == ("mine", "R2M", "running")
+        assert view.start["config_hash"] == config.digest()
+        assert view.start["task"] == "forum"
+        assert view.start["versions"]["torch"]
+        assert [d["split"] for d in view.start["datasets"]] == ["train", "held-out"]
+
+    def test_the_data_hash_is_of_the_data_alone(self, make_config: MakeConfig) -> None:
+        def data_hash(name: str, *overrides: str) -> str:
+            return read(new_run(make_config(*overrides), name).journal).start["data_hash"]
+
+        assert data_hash("a") == data_hash("b", "run.seed=1", "algorithm.lr=1")
+        assert data_hash("c", "task.seed=1") != data_hash("a2")
+
+    def test_a_name_of_its_own(self, make_config: MakeConfig) -> None:
+        a, b = (new_run(make_config("reward.feedback=off", "run.seed=4")) for _ in range(2))
+        assert a.name.startswith("forum-rloo-s4-")
+        assert a.name != b.name
+
+    def test_mlflow_is_in_the_storage_unless_said_otherwise(
+        self, make_config: MakeConfig, storage: Path
+    ) -> None:
+        assert new_run(make_config()).tracking_uri == f"sqlite:///{storage}/mlflow.db"
+        uri = "http://127.0.0.1:1"
+        assert new_run(make_config(f"run.tracking_uri={uri}")).tracking_uri == uri
+
+    @pytest.mark.parametrize("name", ["a b", "a/b", "../a", "ä", "a\n", "..", ".", "-a", ".hidden"])
+    def test_names_that_are_no_folders_of_a_run(
+        self, make_config: MakeConfig, storage: Path, name: str
+    ) -> None:
+        with pytest.raises(UserError, match="letters, digits"):
+            new_run(make_config(), name)
+        assert not storage.exists()
+
+    def test_a_name_that_is_taken(self, make_config: MakeConfig) -> None:
+        run = new_run(make_config(), "mine")
+        before = run.journal.read_bytes()
+        with pytest.raises(UserError, match=r"--name 'mine': there is such a run; go on with it by --resume"):
+            new_run(make_config(), "mine")
+        assert run.journal.read_bytes() == before
+
+
+class TestOpenRun:
+    def test_a_stopped_run(self, make_config: MakeConfig, storage: Path) -> None:
+        run = new_run(make_config(), "mine")
+        (run.folder / "stop").touch()
+        again = open_run(str(storage), "mine")
+        assert again == run
+        assert not (run.folder / "stop").exists()
+
+    def test_a_folder_that_moved(self, make_config: MakeConfig, storage: Path, tmp_path: Path) -> None:
+        config = new_run(make_config(), "mine").config
+        storage.rename(tmp_path / "elsewhere")
+        again = open_run(str(tmp_path / "elsewhere"), "mine")
+        assert again.config.run.storage == str(tmp_path / "elsewhere")
+        assert again.config.digest() == config.digest()
+
+    def test_a_run_that_is_not_there(self, make_config: MakeConfig, storage: Path) -> None:
+        with pytest.raises(UserError, match=r"^RUN = 'b': not in .*; there are: none$"):
+            open_run(str(storage), "b")
+        new_run(make_config(), "a")
+        with pytest.raises(UserError, match=r"^RUN = 'b': not in .*; there are: a$"):
+            open_run(str(storage), "b")
+        assert existing_folder(str(storage), "a") == run_folder(str(storage), "a")
+
+    def test_a_finished_run(self, make_config: MakeConfig, storage: Path) -> None:
+        with Journal(new_run(make_config(), "mine").journal) as journal:
+            journal.event("finished")
+        with pytest.raises(UserError, match=r"^run = 'mine': it has finished; there is nothing to resume$"):
+            open_run(str(storage), "mine")
+
+    def test_a_run_that_is_running(self, make_config: MakeConfig, storage: Path) -> None:
+        run = new_run(make_config(), "mine")
+        with (
+            Journal(run.journal),
+            pytest.raises(UserError, match=r"^journal = '.*': another process is writing this run$"),
+        ):
+            open_run(str(storage), "mine")
+
+
+class TestPrompts:
+    ROWS = [{"prompt": "my mom sold my tv ."}] * 3 + [{"prompt": " ".join(["my"] * 60)}]
+
+    def config(self, text_recipe: TextRecipe, *overrides: str, **task: object) -> Config:
+        return load(text_recipe(self.ROWS, **task), overrides)
+
+    def test_one_that_leaves_no_room(self, text_recipe: TextRecipe, storage: Path) -> None:
+        said = (
+            r"^policy.model = '.*': its context is 64 tokens; the longest prompt has 60 and "
+            r"algorithm.max_response_tokens is 8; set task.max_prompt_tokens to at most 56$"
+        )
+        with pytest.raises(UserError, match=said):
+            new_run(self.config(text_recipe))
+        assert not storage.exists()
+
+    def test_one_that_just_fits(self, text_recipe: TextRecipe) -> None:
+        new_run(self.config(text_recipe, "algorithm.max_response_tokens=4"))
+        with pytest.raises(UserError, match="the longest prompt has 60"):
+            new_run(self.config(text_recipe, "algorithm.max_response_tokens=5"))
+
+    def test_left_out_by_its_length_it_does_no_harm(self, text_recipe: TextRecipe) -> None:
+        run = new_run(self.config(text_recipe, max_prompt_tokens=56))
+        assert [d["rows"] for d in read(run.journal).start["datasets"]] == [1, 2]
