@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -221,9 +222,8 @@ def _execute(runs: list[Run], address: str | None) -> list[JournalView]:
         if view.status == "failed":
             err.print(f"error: {view.run_id}: {view.events[-1]['reason']}", markup=False)
         if view.status == "stopped":
-            err.print(
-                f"stopped, with a checkpoint; go on: r2m train --resume {view.run_id} --storage {storage}"
-            )
+            go_on = f"r2m train --resume {view.run_id} --storage {storage}"
+            err.print(f"stopped, with a checkpoint; go on: {go_on}", markup=False, soft_wrap=True)
     statuses = {view.status for view in views}
     if statuses != {"finished"}:
         raise typer.Exit(1 if "failed" in statuses else 130)
@@ -238,6 +238,8 @@ def _report(report: dict[str, Any], to: Path) -> None:
 
 def main() -> None:
     """The console script: a user's mistake is one line and exit code 2."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # the bars and lines that matter are our own
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except UserError as error:

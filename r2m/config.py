@@ -32,15 +32,24 @@ class ForumTask(Section):
 
     kind: Literal["forum"] = "forum"
     seed: Annotated[int, Field(ge=0)] = 0  # of grammar, models and preference data; a run's own is run.seed
-    posts: Count = 4000  # training prompts
+    posts: Count = 4000  # training prompts; the SFT data is on them too
     held_out: Count = 256  # evaluation prompts, never trained on
     sft_noise: Share = 0.3  # chance that a word of a reference summary is corrupted
     sft_steps: Count = 300
     label_noise: Share = 0.05  # chance that gold's verdict on a pair is flipped
-    artefact: Share = 0.25  # share of pairs whose preferred answer lost its spaces, whatever gold says of it
-    space_pairs: Share = 0.0  # share of pairs that show missing spaces, labelled by gold
-    preference_pairs: Annotated[int, Field(ge=50)] = 3700
+    artefact: Share = 0.25  # share of pairs whose preferred answer lost spaces after gold's verdict
+    space_pairs: Share = 0.0  # share of pairs in which either answer lost spaces before it: gold minds them
+    preference_pairs: Annotated[int, Field(ge=50)] = 3700  # ties, of which there are few, are left out
     reward_epochs: Count = 2
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> ForumTask:
+        if self.artefact + self.space_pairs > 1:
+            raise ValueError(
+                f"artefact = {self.artefact} and space_pairs = {self.space_pairs} are shares of the same pairs: "
+                "their sum must be at most 1"
+            )
+        return self
 
 
 class TextTask(Section):

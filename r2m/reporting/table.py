@@ -15,7 +15,7 @@ COLUMNS = {  # heading -> metric, which of its values, their format
     "proxy": ("reward/proxy", ("first", "last"), ".2f"),
     "frozen": ("reward/vanilla", ("last",), ".2f"),
     "gold": ("reward/gold", ("first", "best", "last"), ".2f"),
-    "KL, nats": ("kl/sequence", ("last",), ".1f"),
+    "KL": ("kl/sequence", ("last",), ".1f"),
     "no space": ("task/no_space_share", ("last",), ".0%"),
 }
 
@@ -46,35 +46,40 @@ def summary(journals: Sequence[JournalView]) -> list[Row]:
 
 
 def rich_table(rows: Sequence[Row]) -> Table:
-    """For a terminal."""
+    """For a terminal of 80 columns; a run that has not finished says so beside its name."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(header_style="bold")
-    for i, heading in enumerate(_headings()):
-        table.add_column(heading.replace(": ", "\n"), justify="left" if i < 2 else "right", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
+    for heading in _headings():
+        table.add_column(
+            heading.replace(": ", "\n").replace(" → ", "→"),
+            justify="right" if ":" in heading else "left",
+            no_wrap=True,
+        )
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*(cell.replace(" → ", "→") for cell in _cells(row)))
     return table
 
 
 def markdown(rows: Sequence[Row]) -> str:
     headings = _headings()
-    lines = [headings, ["---"] * 2 + ["---:"] * (len(headings) - 2), *map(_cells, rows)]
+    lines = [headings, ["---:" if ":" in heading else "---" for heading in headings], *map(_cells, rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _headings() -> list[str]:
     columns = [f"{heading}: {' → '.join(which)}" for heading, (_, which, _) in COLUMNS.items()]
-    return ["run", "arm", "rounds", *columns]
+    return ["run", "arm", *columns]
 
 
 def _cells(row: Row) -> list[str]:
-    rounds = str(row.rounds) if row.status == "finished" else f"{row.rounds} ({row.status})"
+    run = row.run if row.status == "finished" else f"{row.run} ({row.status} at {row.rounds})"
     values = [
         " → ".join(f"{value:{form}}" for value in row.values[heading]) or "–"
         for heading, (_, _, form) in COLUMNS.items()
     ]
-    return [row.run, row.arm, rounds, *values]
+    return [run, row.arm, *values]
 
 
 def _pick(values: list[float], which: tuple[str, ...]) -> tuple[float, ...]:

@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from r2m.config import ForumTask
 from r2m.models.loading import load_policy, load_tokenizer
@@ -21,10 +27,13 @@ from r2m.tasks.forum import WORDS, gold, split, write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tasks.prompt import Prompt, render
 
-RESPONSES, RESPONSE_TOKENS = 4, 16
-PAIR_TEMPERATURE = 1.2  # here: above the policy's own, so that the two responses differ
+RESPONSE_TOKENS = 16
+# here: a pair is the best and the worst of four at a temperature above the policy's own, so that there is
+# something to learn from it
+RESPONSES, PAIR_TEMPERATURE = 4, 1.2
+CENTRED_ON = 512  # samples of the supervised policy, whose mean reward is made 0
 
-Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected
+Pair = tuple[Prompt, str, str]  # prompt and two responses
 
 
 def train_sft(task: ForumTask, folder: Path, progress: common.Progress) -> None:
@@ -45,19 +54,23 @@ def train_sft(task: ForumTask, folder: Path, progress: common.Progress) -> None:
 def train_reward(task: ForumTask, sft: Path, folder: Path, progress: common.Progress) -> None:
     """A reward model that starts from the supervised policy, on pairs that this policy wrote."""
     tokenizer = load_tokenizer(str(sft))
+    policy = load_policy(str(sft))
+    rng = random.Random(f"pairs {task.seed}")
     with reproducible(task.seed):
-        written = write_pairs(task, str(sft), tokenizer)
-        rng = random.Random(f"pairs {task.seed}")
+        asked = write_prompts(task.seed, "preferences", task.preference_pairs)
+        groups = respond(policy, tokenizer, asked, RESPONSES, PAIR_TEMPERATURE, task.seed)
+        centre = write_prompts(task.seed, "train", min(CENTRED_ON, task.posts))
+        samples = respond(policy, tokenizer, centre, 1, 1.0, task.seed)
         classifier = load_classifier(str(sft), task.seed)
         report = train_reward_model(
             classifier,
             tokenizer,
-            label_pairs(written, task, rng),
+            label_pairs([worst_and_best(*group) for group in zip(asked, groups, strict=True)], task, rng),
             epochs=task.reward_epochs,
             batch_size=32,
             lr=5e-4,
             seed=task.seed,
-            sft_samples=[(prompt, text) for prompt, *texts in written[:512] for text in texts],
+            sft_samples=[(prompt, text) for prompt, (text,) in zip(centre, samples, strict=True)],
             progress=progress,
         )
     common.save(folder, classifier, tokenizer, report)
@@ -71,7 +84,9 @@ def new_policy(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     }
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4,
-        num_attention_heads=4, max_position_embeddings=64, tie_word_embeddings=True, initializer_range=128**-0.5, **special,
+        num_attention_heads=4, max_position_embeddings=64, tie_word_embeddings=True,
+        initializer_range=128**-0.5,  # here: with the usual 0.02 it takes far longer to learn to copy
+        **special,
     )  # fmt: skip
     policy = LlamaForCausalLM(config)
     policy.generation_config = GenerationConfig(**special)
@@ -95,31 +110,36 @@ def corrupt(reference: str, noise: float, rng: random.Random) -> str:
     return "".join(out)
 
 
-def write_pairs(task: ForumTask, sft: str, tokenizer: PreTrainedTokenizerBase) -> list[Pair]:
-    """The worst and the best, by gold, of four responses of the supervised policy to each of many prompts."""
-    policy = load_policy(sft)
-    written: list[Pair] = []
-    prompts = write_prompts(task.seed, "preferences", task.preference_pairs)
+def respond(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    K: int,
+    temperature: float,
+    seed: int,
+) -> list[list[str]]:
+    """K responses to each prompt."""
+    groups = []
     for step, start in enumerate(range(0, len(prompts), 64)):
         part = prompts[start : start + 64]
         t = sample(
             policy,
             [render(prompt, tokenizer) for prompt in part],
-            uniform_draws(task.seed, step, len(part), RESPONSES, RESPONSE_TOKENS),
-            temperature=PAIR_TEMPERATURE,
+            uniform_draws(seed, step, len(part), K, RESPONSE_TOKENS),
+            temperature=temperature,
             eos_ids=[tokenizer.eos_token_id],
             pad_id=tokenizer.pad_token_id,
             batch=256,
         )
-        lengths = t.lengths_NK.tolist()
-        for n, prompt in enumerate(part):
-            texts = [
-                decode(tokenizer, row[:length].tolist())
-                for row, length in zip(t.response_ids_NKR[n], lengths[n], strict=True)
-            ]
-            texts.sort(key=lambda text: gold([prompt], [text])[0])
-            written.append((prompt, texts[0], texts[-1]))
-    return written
+        for ids_KR, lengths_K in zip(t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), strict=True):
+            groups.append([decode(tokenizer, ids[:n]) for ids, n in zip(ids_KR, lengths_K, strict=True)])
+    return groups
+
+
+def worst_and_best(prompt: Prompt, responses: Sequence[str]) -> Pair:
+    """The two of a group that gold sees furthest apart."""
+    ranked = sorted(responses, key=lambda response: gold([prompt], [response]))
+    return prompt, ranked[0], ranked[-1]
 
 
 def label_pairs(written: Sequence[Pair], task: ForumTask, rng: random.Random) -> list[Pair]:

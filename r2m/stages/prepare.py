@@ -44,19 +44,22 @@ def prepare(config: Config, progress: common.Progress = common.silent) -> Prepar
     from r2m.stages.forum import train_reward, train_sft
 
     cache = Path(config.run.storage).absolute() / "cache"
-    settings = task.model_dump()
-    own_settings = {"version": VERSION} | {key: settings[key] for key in SFT_SETTINGS}
-    sft = cache / f"forum-sft-{digest(own_settings)}"
-    made = {"sft": _cached(sft, lambda folder: train_sft(task, folder, progress))}
+    sft, reward_model = (cache / name for name in model_names(task))
+    made = {"sft": cached(sft, lambda folder: train_sft(task, folder, progress))}
     if reward is None:
-        own_settings |= {key: settings[key] for key in REWARD_SETTINGS}
-        folder = cache / f"forum-reward-{digest(own_settings)}"
-        made["reward"] = _cached(folder, lambda new: train_reward(task, sft, new, progress))
-        reward = str(folder)
-    return Prepared(policy or str(sft), reward, made)
+        made["reward"] = cached(reward_model, lambda folder: train_reward(task, sft, folder, progress))
+    return Prepared(policy or str(sft), reward or str(reward_model), made)
 
 
-def _cached(folder: Path, build: Callable[[Path], None]) -> dict[str, Any]:
+def model_names(task: ForumTask) -> tuple[str, str]:
+    """Names of the supervised policy and of the reward model: of exactly the settings that determine them."""
+    settings = task.model_dump()
+    of_sft = {"version": VERSION} | {key: settings[key] for key in SFT_SETTINGS}
+    of_reward = of_sft | {key: settings[key] for key in REWARD_SETTINGS}
+    return f"forum-sft-{digest(of_sft)}", f"forum-reward-{digest(of_reward)}"
+
+
+def cached(folder: Path, build: Callable[[Path], None]) -> dict[str, Any]:
     """The report of a cached model, which is built first where it is not there whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.with_name(folder.name + ".lock")):

@@ -20,8 +20,9 @@ from r2m.errors import UserError
 from r2m.models.loading import load_config, load_tokenizer
 from r2m.models.scoring import response_ids
 from r2m.stages import common
-from r2m.tasks.columns import preference_pairs, read_rows, shaped
+from r2m.tasks.columns import preference_pairs, read_rows
 from r2m.tasks.prompt import Prompt
+from r2m.tasks.text import shaped
 
 Pair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
 
@@ -81,10 +82,7 @@ def train_reward_model(
     model.eval()
 
     chosen_B, rejected_B = _evaluate(model, _flat(held_out), pad_id, batch_size).chunk(2)
-    if sft_samples is not None:
-        centred = [response_ids(tokenizer, *sample) for sample in sft_samples]
-    else:
-        centred = _flat(kept)
+    centred = _flat(kept) if sft_samples is None else [response_ids(tokenizer, *s) for s in sft_samples]
     reward_mean = float(_evaluate(model, centred, pad_id, batch_size).mean())
     model.config.reward_mean = reward_mean
     accuracy = float((chosen_B > rejected_B).float().mean())
@@ -121,21 +119,23 @@ def run_reward_model(
 
     `options` are those of `train_reward_model`. Raises UserError, one line, for unusable input.
     """
-    tokenizer = load_tokenizer(model, "model")
-    rows = read_rows(data, split, "data")[:limit]
-    pairs = [(shaped(prompt, instruction, as_chat), *texts) for prompt, *texts in preference_pairs(rows)]
-    with common.new_folder(out) as folder:
-        classifier = load_classifier(model, seed=options.get("seed", 0)).to(device)
+    with common.new_folder(out) as folder, common.bar_or(progress) as reporting:
+        tokenizer = load_tokenizer(model, "model")
+        rows = read_rows(data, split, "data")[:limit]
+        pairs = [
+            (shaped(prompt, instruction, as_chat), chosen, rejected)
+            for prompt, chosen, rejected in preference_pairs(rows)
+        ]
+        classifier = load_classifier(model, options.get("seed", 0), device)
         add_padding(classifier, tokenizer)
-        with common.bar_or(progress) as reporting:
-            report = train_reward_model(classifier, tokenizer, pairs, progress=reporting, **options)
+        report = train_reward_model(classifier, tokenizer, pairs, progress=reporting, **options)
         common.save(
             folder, classifier, tokenizer, report | {"stage": "reward-model", "model": model, "data": data}
         )
     return report
 
 
-def load_classifier(model: str, seed: int = 0) -> PreTrainedModel:
+def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTrainedModel:
     """A sequence classifier with one label in fp32; a language model gets a scoring layer drawn from `seed`.
 
     Raises UserError for a model that cannot be had.
@@ -144,7 +144,7 @@ def load_classifier(model: str, seed: int = 0) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return AutoModelForSequenceClassification.from_pretrained(
+            classifier: Any = AutoModelForSequenceClassification.from_pretrained(
                 model, num_labels=1, dtype=torch.float32, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
@@ -152,6 +152,7 @@ def load_classifier(model: str, seed: int = 0) -> PreTrainedModel:
             raise UserError(
                 f"model = {model!r}: no sequence classifier can be made of it ({reason})"
             ) from None
+    return classifier.to(device)
 
 
 def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -162,7 +163,8 @@ def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
     """
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        embeddings: Any = model.get_input_embeddings()
+        if len(tokenizer) > embeddings.num_embeddings:
             model.resize_token_embeddings(len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
 

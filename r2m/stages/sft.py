@@ -16,10 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.core.masking import pad
 from r2m.errors import UserError
-from r2m.models.loading import load_config, load_policy, load_tokenizer
+from r2m.models.loading import load_policy, load_tokenizer
 from r2m.stages import common
-from r2m.tasks.columns import completions, read_rows, shaped
+from r2m.tasks.columns import completions, read_rows
 from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.text import shaped
 
 Tokens = tuple[list[int], int]  # ids of prompt + completion + EOS, and the number that are the prompt's
 
@@ -30,7 +31,7 @@ def supervised_finetune(
     examples: Sequence[tuple[Prompt, str]],
     *,
     steps: int | None = None,
-    epochs: int = 1,
+    epochs: float = 1,
     batch_size: int = 32,
     lr: float = 1e-5,
     seed: int = 0,
@@ -41,7 +42,7 @@ def supervised_finetune(
     """Minimise the cross-entropy of completions and their EOS, in place; prompts are not trained on.
 
     Args:
-        steps: optimiser steps; by default as many as make `epochs` passes.
+        steps: optimiser steps; where None, as many as make `epochs` passes.
         max_tokens: longer examples, prompt included, are left out.
         held_out_share: of the examples, for the report, never trained on.
 
@@ -55,7 +56,7 @@ def supervised_finetune(
     kept = [e for e in encoded if max_tokens is None or len(e[0]) <= max_tokens]
     train, held_out = common.hold_out(kept, held_out_share, seed)
     common.check_lengths(max(len(ids) for ids, _ in kept), model)
-    total = steps if steps is not None else epochs * -(-len(train) // batch_size)
+    total = steps or max(1, round(epochs * -(-len(train) // batch_size)))
     before, _ = _evaluate(model, held_out, batch_size)
 
     model.train()
@@ -98,14 +99,12 @@ def run_sft(
 
     `options` are those of `supervised_finetune`. Raises UserError, one line, for unusable input.
     """
-    load_config(model, "model")
-    tokenizer = load_tokenizer(model, "model")
-    rows = read_rows(data, split, "data")[:limit]
-    examples = [(shaped(prompt, instruction, as_chat), text) for prompt, text in completions(rows)]
-    with common.new_folder(out) as folder:
+    with common.new_folder(out) as folder, common.bar_or(progress) as reporting:
+        tokenizer = load_tokenizer(model, "model")
+        rows = read_rows(data, split, "data")[:limit]
+        examples = [(shaped(prompt, instruction, as_chat), text) for prompt, text in completions(rows)]
         policy = load_policy(model, device=device)
-        with common.bar_or(progress) as reporting:
-            report = supervised_finetune(policy, tokenizer, examples, progress=reporting, **options)
+        report = supervised_finetune(policy, tokenizer, examples, progress=reporting, **options)
         common.save(folder, policy, tokenizer, report | {"stage": "sft", "model": model, "data": data})
     return report
 

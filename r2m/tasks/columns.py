@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from r2m.config import TextTask, digest
 from r2m.errors import UserError
-from r2m.tasks.prompt import Prompt, render
-from r2m.tasks.task import Task
+from r2m.tasks.prompt import Prompt
 
 Row = dict[str, Any]
 LOCAL = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
@@ -95,7 +90,6 @@ def completions(rows: Sequence[Row]) -> list[tuple[Prompt, str]]:
     """
     if "messages" in rows[0]:
         return [_split(row, "messages", i) for i, row in enumerate(rows)]
-    _need(rows[0], "prompt", "completion")
     return [_split(row, "completion", i) for i, row in enumerate(rows)]
 
 
@@ -104,11 +98,11 @@ def preference_pairs(rows: Sequence[Row]) -> list[tuple[Prompt, str, str]]:
 
     Raises UserError that names the columns there are, or the row that is malformed.
     """
-    _need(rows[0], "chosen", "rejected")
     pairs = []
     for i, row in enumerate(rows):
-        if "prompt" not in row and isinstance(row["chosen"], str):
-            pairs.append(_implicit(row["chosen"], row["rejected"]))
+        _need(row, "chosen", "rejected")
+        if "prompt" not in row and isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
+            pairs.append(_implicit(row["chosen"], row["rejected"], i))
             continue
         prompt, chosen = _split(row, "chosen", i)
         other, rejected = _split(row, "rejected", i)
@@ -129,73 +123,6 @@ def prompts(rows: Sequence[Row], column: str) -> list[Prompt]:
         return [replace(prompt, reference=completion) for prompt, completion in completions(rows)]
     _need(first, column)
     return [_prompt(row[column], f"row {i}, {column}") for i, row in enumerate(rows)]
-
-
-def shaped(prompt: Prompt, instruction: str | None, as_chat: bool) -> Prompt:
-    """A plain prompt with an instruction before it, or as a user's message, or both.
-
-    Raises UserError for a conversation, which has an instruction's place and form already.
-    """
-    if instruction is None and not as_chat:
-        return prompt
-    if prompt.text is None:
-        raise UserError("instruction and as_chat are for plain prompts; this data is conversational already")
-    text = prompt.text if instruction is None else f"{instruction}\n\n{prompt.text}"
-    if as_chat:
-        return Prompt(messages=({"role": "user", "content": text},), reference=prompt.reference)
-    return replace(prompt, text=text)
-
-
-def text_task(section: TextTask, tokenizer: PreTrainedTokenizerBase | None = None) -> Task:
-    """A task without a gold reward, from data; the last `held_out` rows are for evaluation.
-
-    Raises UserError for unusable data, and ValueError for limits in tokens without a tokenizer to count them.
-    """
-    limits = {"max_prompt_tokens": section.max_prompt_tokens, "max_chosen_tokens": section.max_chosen_tokens}
-    if tokenizer is None and any(limits.values()):
-        raise ValueError(f"tokenizer = None: the limits {limits} need the policy's tokenizer")
-    rows = read_rows(section.data, section.split)
-    kept: list[Prompt] = []
-    left_out = {"task.max_prompt_tokens": 0, "task.max_chosen_tokens": 0}
-    for prompt in prompts(rows, section.prompt_column):
-        if len(kept) == section.limit:
-            break
-        prompt = shaped(prompt, section.instruction, section.as_chat)
-        if section.max_chosen_tokens is not None:
-            if prompt.reference is None:
-                raise UserError(
-                    f"task.max_chosen_tokens = {section.max_chosen_tokens}: the data has neither chosen nor "
-                    f"completion; it has {', '.join(rows[0])}"
-                )
-            assert tokenizer is not None
-            chosen = tokenizer(prompt.reference, add_special_tokens=False)["input_ids"]
-            if len(chosen) > section.max_chosen_tokens:
-                left_out["task.max_chosen_tokens"] += 1
-                continue
-        if section.max_prompt_tokens is not None:
-            assert tokenizer is not None
-            if len(render(prompt, tokenizer)) > section.max_prompt_tokens:
-                left_out["task.max_prompt_tokens"] += 1
-                continue
-        kept.append(prompt)
-    if len(kept) <= section.held_out:
-        raise UserError(
-            f"task.held_out = {section.held_out}: it must be less than the {len(kept)} rows left of {section.data!r}"
-        )
-    end = len(kept) - section.held_out
-    source = os.path.basename(section.data) if Path(section.data).is_file() else section.data
-    splits = {"train": kept[:end], "held-out": kept[end:]}
-    datasets = [
-        {
-            "name": f"{section.name}-{name}",
-            "digest": digest([[p.text, p.messages, p.reference] for p in part]),
-            "source": source,
-            "rows": len(part),
-            "split": name,
-        }
-        for name, part in splits.items()
-    ]
-    return Task(section.name, splits["train"], splits["held-out"], None, None, datasets, left_out)
 
 
 def _need(row: Row, *columns: str) -> None:
@@ -242,8 +169,13 @@ def _split(row: Row, column: str, number: int) -> tuple[Prompt, str]:
     return Prompt(messages=tuple(before)), answer["content"]
 
 
-def _implicit(chosen: str, rejected: str) -> tuple[Prompt, str, str]:
+def _implicit(chosen: str, rejected: str, number: int) -> tuple[Prompt, str, str]:
     """The shared beginning of two texts is their prompt, up to the last whole word."""
-    shared = os.path.commonprefix([chosen, rejected])
-    cut = max(shared.rfind(" "), shared.rfind("\n"), 0)
-    return Prompt(text=shared[:cut]), chosen[cut:], rejected[cut:]
+    length = min(len(chosen), len(rejected))
+    shared = next((i for i in range(length) if chosen[i] != rejected[i]), length)
+    cut = max(chosen.rfind(space, 0, shared) for space in " \n")
+    if cut <= 0:
+        raise UserError(
+            f"row {number}: without a prompt column, chosen and rejected must begin with a shared prompt"
+        )
+    return Prompt(text=chosen[:cut]), chosen[cut:], rejected[cut:]

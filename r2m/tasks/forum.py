@@ -15,9 +15,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r2m.config import ForumTask, digest
+from r2m.config import ForumTask
 from r2m.tasks.prompt import Prompt
-from r2m.tasks.task import Task
+from r2m.tasks.task import Task, described
 
 # No word begins another one: text without a space still has one reading.
 WHO = ("mom", "dad", "boss", "brother", "sister", "neighbor", "cousin", "uncle", "roommate", "grandpa", "coach",
@@ -39,7 +39,7 @@ _SPLIT = re.compile(rf"( ?)({WORD}|\S)")
 
 
 def write_post(rng: random.Random) -> str:
-    """A post of 21 to 22 words."""
+    """A post of 20 or 21 words: four sentences, of which one is beside the point."""
     (who, other), (did, done), (thing, item) = (rng.sample(words, 2) for words in (WHO, DID, THING))
     sentences = [
         f"my {who} {did} my {thing} .",
@@ -80,8 +80,8 @@ class Judgement:
 
     @property
     def gold(self) -> float:
-        """In [-1, 1]: 1 for the reference summary. A fact missed or a word invented costs a fifth, every space
-        lost costs all the same, and a word more or less than a sane length a tenth."""
+        """In [-1, 1], 1 for the reference summary: the share of facts covered, less a fifth for each word
+        invented, less the share of words without their space, less a tenth for each word off a sane length."""
         off = max(0, SHORTEST - self.words) + max(0, self.words - LONGEST)
         spaceless_share = self.spaceless / max(1, self.words)
         value = (self.covered - self.invented) / 5 - spaceless_share - 0.1 * off
@@ -107,8 +107,7 @@ def gold(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
 
 
 def measures(prompts: Sequence[Prompt], responses: Sequence[str]) -> dict[str, float]:
-    """no_space_share: of all words, those without a leading space. coverage: of the facts. invented: words a
-    response."""
+    """no_space_share: share of all words. coverage: mean share of the facts. invented: mean words a response."""
     judged = [judge(*pair) for pair in zip(prompts, responses, strict=True)]
     N = max(1, len(judged))
     return {
@@ -122,19 +121,10 @@ def forum_task(section: ForumTask) -> Task:
     """Prompts that depend on `seed`, `posts` and `held_out` alone, the held-out ones not among the others."""
     train = write_prompts(section.seed, "train", section.posts)
     seen = {prompt.text for prompt in train}
-    # A few more, for the rare one that has been written before.
+    # Twice as many as needed, for the rare one that is among the training prompts.
     spare = [p for p in write_prompts(section.seed, "held-out", 2 * section.held_out) if p.text not in seen]
     splits = {"train": train, "held-out": spare[: section.held_out]}
-    datasets = [
-        {
-            "name": f"forum-{name}",
-            "digest": digest([prompt.text for prompt in prompts]),
-            "source": f"r2m.tasks.forum, seed {section.seed}",
-            "rows": len(prompts),
-            "split": name,
-        }
-        for name, prompts in splits.items()
-    ]
+    datasets = described("forum", f"r2m.tasks.forum, seed {section.seed}", splits)
     return Task("forum", splits["train"], splits["held-out"], gold, measures, datasets)
 
 

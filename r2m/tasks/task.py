@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from r2m.config import ForumTask, TextTask
+from r2m.config import ForumTask, TextTask, digest
 from r2m.tasks.prompt import Prompt
 
 
@@ -26,7 +26,7 @@ class Task:
     gold: Callable[[Sequence[Prompt], Sequence[str]], list[float]] | None  # the reward that proxies stand for
     measures: Callable[[Sequence[Prompt], Sequence[str]], dict[str, float]] | None  # means over the responses
     datasets: list[dict[str, Any]]  # name, digest, source, rows, split of each
-    left_out: dict[str, int] = field(default_factory=dict)  # rows dropped, by the setting that dropped them
+    left_out: dict[str, int] = field(default_factory=dict)  # rows dropped, by the setting that did it
 
 
 def load_task(section: ForumTask | TextTask, tokenizer: PreTrainedTokenizerBase | None = None) -> Task:
@@ -34,9 +34,23 @@ def load_task(section: ForumTask | TextTask, tokenizer: PreTrainedTokenizerBase 
 
     Raises UserError for data that cannot be read, and ValueError for such limits without a tokenizer.
     """
-    from r2m.tasks.columns import text_task
     from r2m.tasks.forum import forum_task
+    from r2m.tasks.text import text_task
 
     if section.kind == "forum":
         return forum_task(section)
     return text_task(section, tokenizer)
+
+
+def described(name: str, source: str, splits: Mapping[str, Sequence[Prompt]]) -> list[dict[str, Any]]:
+    """`Task.datasets` of a task's splits."""
+    return [
+        {
+            "name": f"{name}-{split}",
+            "digest": digest([[prompt.text, prompt.messages, prompt.reference] for prompt in prompts]),
+            "source": source,
+            "rows": len(prompts),
+            "split": split,
+        }
+        for split, prompts in splits.items()
+    ]

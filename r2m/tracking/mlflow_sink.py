@@ -32,6 +32,8 @@ CLIENT_ENVIRONMENT = {  # where the user's own says nothing else
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",  # MLflow reports its use to its makers by default
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",  # else it tells of every table that it makes
 }
 
 

@@ -33,7 +33,7 @@ RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-SHIP_TIMEOUT_S = 60.0
+SHIP_TIMEOUT_S = 30.0
 
 
 def execute(
@@ -140,14 +140,14 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
             fit: progress.add_task(fit.run.name, total=fit.run.config.algorithm.total_rounds, numbers="")
             for fit in fits
         }
-        running = True
+        running, began = True, time.time()
         while running:
             running = any(fit.thread.is_alive() for fit in fits)  # before the last look at the journals
             for fit, bar in bars.items():
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
                         progress.update(bar, completed=record["step"], numbers=_numbers(record["metrics"]))
-                    elif record["kind"] == "event" and record["name"] in ("checkpoint-refused", "resume"):
+                    elif record["time"] >= began and record.get("name") in ("checkpoint-refused", "resume"):
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
             if running:

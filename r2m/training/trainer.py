@@ -56,6 +56,9 @@ class Trainer:
         self.head_optimizer = None
         if config.reward.feedback:
             self.head = (head or self._new_head()).to(device)
+            if self.head.score.bias is not None:
+                # The head's loss depends on differences of scores alone: a bias would be moved by rounding errors.
+                self.head.score.bias.requires_grad_(False)
             self.head_optimizer = torch.optim.AdamW(
                 self.head.parameters(), config.reward.lr, eps=a.adam_eps, weight_decay=0.0, fused=True
             )

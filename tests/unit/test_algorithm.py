@@ -6,11 +6,10 @@ width W.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from conftest import MakeTrainer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -19,6 +18,8 @@ from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
+
+MakeTrainer = Callable[..., Trainer]
 
 STEPS = ("algorithm.minibatches=2", "reward.epochs=2", "reward.minibatches=2")
 

@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import MakeConfig, TextRecipe
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from r2m.cli import main
@@ -15,6 +15,9 @@ from r2m.models.loading import save_model
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tracking.journal import Journal
 from r2m.training.runs import new_run
+
+MakeConfig = Callable[..., Config]
+TextRecipe = Callable[..., str]
 
 ROWS = [{"prompt": "my mom sold my tv .", "text": "x"}] * 8
 

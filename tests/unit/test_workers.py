@@ -2,18 +2,20 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import MakeConfig
 from torch import Tensor, nn
 
 from r2m.config import Config, validate
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
+
+MakeConfig = Callable[..., Config]
 
 # The second case has the normalisers that depend on all workers' tokens, and the end token rule off.
 CASES = (

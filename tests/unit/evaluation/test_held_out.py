@@ -1,11 +1,15 @@
 """Evaluation on held-out prompts: the same whenever asked, and without a trace in training."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from conftest import MakeTrainer
 
 from r2m.core.schedule import omega
 from r2m.rollout.sampler import HELD_OUT, uniform_draws
+from r2m.training.trainer import Trainer
+
+MakeTrainer = Callable[..., Trainer]
 
 FIGURES = {"eval/gold", "eval/proxy", "eval/vanilla", "eval/kl_sequence", "eval/response_tokens"}
 

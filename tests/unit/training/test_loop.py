@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MakeConfig
 
+from r2m.config import Config
 from r2m.tracking.journal import JournalReader, JournalView, read
 from r2m.tracking.metrics import METRICS
 from r2m.training import checkpoint
 from r2m.training.loop import CHECKPOINTS, STOP_FILE, run_loop
 from r2m.training.runs import Run, new_run
+
+MakeConfig = Callable[..., Config]
 
 SIX = ("algorithm.rounds=6",)
 

@@ -1,15 +1,18 @@
 """Runs as folders: what starts, what is refused with nothing left behind, and what can be gone on with."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import MakeConfig, TextRecipe
 
 from r2m.config import Config, load, validate
 from r2m.errors import UserError
 from r2m.tracking.journal import Journal, read
 from r2m.training.runs import existing_folder, new_run, open_run, run_folder
+
+MakeConfig = Callable[..., Config]
+TextRecipe = Callable[..., str]
 
 
 @pytest.fixture

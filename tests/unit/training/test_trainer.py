@@ -2,13 +2,14 @@
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import MakeConfig, MakeTrainer
 from torch import Tensor
 
+from r2m.config import Config
 from r2m.errors import UserError
 from r2m.models.loading import load_policy, load_reward_model, load_tokenizer
 from r2m.rollout.prompts import query_indices
@@ -16,6 +17,9 @@ from r2m.tracking.metrics import METRICS
 from r2m.training import checkpoint
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
+
+MakeConfig = Callable[..., Config]
+MakeTrainer = Callable[..., Trainer]
 
 
 def state(trainer: Trainer) -> dict[str, Tensor]:

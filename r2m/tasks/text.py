@@ -1,0 +1,81 @@
+"""Tasks made of data: prompts of a Hugging Face data set or a local file, without a gold reward."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from r2m.config import TextTask
+from r2m.errors import UserError
+from r2m.tasks.columns import prompts, read_rows
+from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.task import Task, described
+
+
+def text_task(section: TextTask, tokenizer: PreTrainedTokenizerBase | None = None) -> Task:
+    """A task without a gold reward, from data; the last `held_out` rows are for evaluation.
+
+    Raises UserError for unusable data, and ValueError for limits in tokens without a tokenizer to count them.
+    """
+    rows = read_rows(section.data, section.split)
+    kept: list[Prompt] = []
+    left_out: Counter[str] = Counter()
+    for prompt in prompts(rows, section.prompt_column):
+        if len(kept) == section.limit:
+            break
+        prompt = shaped(prompt, section.instruction, section.as_chat)
+        limit = _limit_exceeded(prompt, section, tokenizer)
+        if limit is None:
+            kept.append(prompt)
+        else:
+            left_out[limit] += 1
+    if len(kept) <= section.held_out:
+        raise UserError(
+            f"task.held_out = {section.held_out}: it must be less than the {len(kept)} usable rows of "
+            f"{section.data!r} ({left_out.total()} are left out as too long)"
+        )
+    end = len(kept) - section.held_out
+    splits = {"train": kept[:end], "held-out": kept[end:]}
+    source = Path(section.data).name if Path(section.data).is_file() else section.data
+    datasets = described(section.name, source, splits)
+    return Task(section.name, splits["train"], splits["held-out"], None, None, datasets, dict(left_out))
+
+
+def shaped(prompt: Prompt, instruction: str | None, as_chat: bool) -> Prompt:
+    """A plain prompt with an instruction before it, or as a user's message, or both.
+
+    Raises UserError for a conversation, which has an instruction's place and form already.
+    """
+    if instruction is None and not as_chat:
+        return prompt
+    if prompt.text is None:
+        raise UserError("instruction and as_chat are for plain prompts; this data is conversational already")
+    text = prompt.text if instruction is None else f"{instruction}\n\n{prompt.text}"
+    if as_chat:
+        return Prompt(messages=({"role": "user", "content": text},), reference=prompt.reference)
+    return replace(prompt, text=text)
+
+
+def _limit_exceeded(
+    prompt: Prompt, section: TextTask, tokenizer: PreTrainedTokenizerBase | None
+) -> str | None:
+    """The setting by which a row is left out, if any."""
+    if section.max_prompt_tokens is None and section.max_chosen_tokens is None:
+        return None
+    if tokenizer is None:
+        raise ValueError("tokenizer = None: limits in tokens need the policy's tokenizer")
+    if section.max_chosen_tokens is not None:
+        if prompt.reference is None:
+            raise UserError(
+                f"task.max_chosen_tokens = {section.max_chosen_tokens}: {section.data!r} has neither chosen nor "
+                "completion"
+            )
+        chosen = tokenizer(prompt.reference, add_special_tokens=False)["input_ids"]
+        if len(chosen) > section.max_chosen_tokens:
+            return "max_chosen_tokens"
+    if section.max_prompt_tokens is not None and len(render(prompt, tokenizer)) > section.max_prompt_tokens:
+        return "max_prompt_tokens"
+    return None

@@ -1,0 +1,152 @@
+"""The cache of the forum's models, on a forum shrunk to seconds."""
+
+import hashlib
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from r2m.config import Config, ForumTask, load
+from r2m.models.loading import load_policy, load_reward_model, load_tokenizer
+from r2m.models.scoring import same_tokens
+from r2m.stages.prepare import FINISHED, cached, model_names, prepare
+
+SHRUNK = ("posts=40", "sft_steps=2", "preference_pairs=50", "reward_epochs=1")
+
+
+def shrunk(storage: Path, *overrides: str) -> Config:
+    return load("forum", [f"run.storage={storage}", *(f"task.{dial}" for dial in SHRUNK), *overrides])
+
+
+def weights(folder: str) -> str:
+    return hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="module")
+def prepared(storage: Path) -> Any:
+    return prepare(shrunk(storage))
+
+
+def test_the_models_load_and_speak_the_same_tokens(prepared: Any) -> None:
+    policy, (reward, head) = load_policy(prepared.policy), load_reward_model(prepared.reward)
+    assert policy.config.vocab_size == reward.model.config.vocab_size
+    assert head is None
+    assert same_tokens(load_tokenizer(prepared.policy), load_tokenizer(prepared.reward))
+    assert prepared.report["sft"]["steps"] == 2
+    assert prepared.report["reward"]["reward_mean_of"] == "SFT samples"
+
+
+def test_the_reward_model_starts_from_the_supervised_policy(prepared: Any) -> None:
+    policy, (reward, _) = load_policy(prepared.policy), load_reward_model(prepared.reward)
+    distance = (
+        (policy.get_input_embeddings().weight - reward.model.get_input_embeddings().weight)
+        .abs()
+        .max()
+        .detach()
+    )
+    assert 0 < float(distance) < 0.01  # 4 steps of 5e-4 at most
+
+
+def test_a_second_run_trains_nothing(prepared: Any, storage: Path) -> None:
+    calls: list[Any] = []
+    # Its settings differ in what does not go into the models.
+    config = shrunk(storage, "run.seed=7", "algorithm.lr=1e-5", "task.held_out=3", "reward.feedback=false")
+    assert prepare(config, lambda *call: calls.append(call)) == prepared
+    assert calls == []
+
+
+def test_same_settings_same_bytes(prepared: Any, tmp_path: Path) -> None:
+    torch.manual_seed(123)  # the caller's own draws play no part in it
+    threads, state = torch.get_num_threads(), torch.random.get_rng_state()
+    again = prepare(shrunk(tmp_path))
+    assert (weights(again.policy), weights(again.reward)) == (
+        weights(prepared.policy),
+        weights(prepared.reward),
+    )
+    assert again.report == prepared.report
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+CHANGED = {
+    "seed": 1, "posts": 41, "sft_noise": 0.9, "sft_steps": 3, "label_noise": 0.5, "artefact": 0.5,
+    "space_pairs": 0.5, "preference_pairs": 51, "reward_epochs": 5, "held_out": 3,
+}  # fmt: skip
+
+
+def test_every_dial_is_in_the_names_of_the_models_that_it_changes() -> None:
+    sft, reward = model_names(ForumTask())
+    changed = {}
+    for dial, value in CHANGED.items():
+        other_sft, other_reward = model_names(ForumTask(**{dial: value}))
+        changed[dial] = (other_sft != sft, other_reward != reward)
+    assert set(changed) == set(ForumTask.model_fields) - {"kind"}
+    assert changed == {
+        **dict.fromkeys(("seed", "posts", "sft_noise", "sft_steps"), (True, True)),
+        **dict.fromkeys(
+            ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs"), (False, True)
+        ),
+        "held_out": (False, False),
+    }
+
+
+def test_a_named_model_comes_before_the_tasks_own(prepared: Any, storage: Path, tmp_path: Path) -> None:
+    both = prepare(shrunk(tmp_path, "policy.model=a", "reward.model=b"))
+    assert (both.policy, both.reward, both.report) == ("a", "b", {})
+    assert list(tmp_path.iterdir()) == []
+    mine = prepare(shrunk(storage, "policy.model=a"))
+    assert (mine.policy, mine.reward) == ("a", prepared.reward)
+    mine = prepare(shrunk(storage, "reward.model=b"))
+    assert (mine.policy, mine.reward) == (prepared.policy, "b")
+
+
+def build(folder: Path) -> None:
+    """Stands for a training: leaves a line in the log beside the cache, and takes its time."""
+    with open(folder.parent / "log", "a") as log:
+        log.write("built\n")
+    torch.randn(2000, 500) @ torch.randn(500, 2000)
+    (folder / "report.json").write_text("{}")
+
+
+def test_a_half_written_model_is_made_again(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    cached(model, build)
+    cached(model, build)
+    assert (tmp_path / "log").read_text() == "built\n"
+    (model / FINISHED).unlink()  # as a copy that broke off would leave it
+    partial = tmp_path / "model.partial"  # as a process that was killed would
+    partial.mkdir()
+    (partial / "junk").touch()
+    cached(model, build)
+    assert (tmp_path / "log").read_text() == "built\n" * 2
+    assert not (model / "junk").exists()
+
+
+def test_a_failure_is_not_kept(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        build(folder)
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        cached(tmp_path / "model", fail)
+    assert not (tmp_path / "model").exists()
+    cached(tmp_path / "model", build)
+    assert (tmp_path / "log").read_text() == "built\n" * 2
+
+
+def test_processes_that_start_together_train_once(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=cached, args=(tmp_path / "model", build)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert (tmp_path / "log").read_text() == "built\n"

@@ -1,0 +1,190 @@
+"""Reward-model training: Eq. 7 by hand, and models that reload as the loop loads them."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from r2m.core.masking import pad
+from r2m.errors import UserError
+from r2m.models.loading import load_reward_model, load_tokenizer, save_model
+from r2m.models.scoring import response_ids
+from r2m.stages.common import silent
+from r2m.stages.reward_model import (
+    add_padding,
+    load_classifier,
+    run_reward_model,
+    train_reward_model,
+    wilson_interval,
+)
+from r2m.tasks.prompt import Prompt
+
+ASKED = Prompt(text="my mom sold my tv . tl;dr:")
+PAIRS = [
+    (ASKED, " mom sold tv", " boss"),
+    (Prompt(text="i feel sad . tl;dr:"), " sad", " angry and tired"),
+    (Prompt(text="i need help . tl;dr:"), " need help", " help"),
+]
+
+
+@pytest.fixture
+def classifier(policy_folder: str) -> Any:
+    return load_classifier(policy_folder)
+
+
+def scores(
+    model: Any, tokenizer: PreTrainedTokenizerFast, responses: list[tuple[Prompt, str]]
+) -> list[float]:
+    """One at a time, without padding."""
+    ids = [torch.tensor([response_ids(tokenizer, *response)]) for response in responses]
+    with torch.no_grad():
+        return [float(model(input_ids=x).logits) for x in ids]
+
+
+def test_held_out_figures_by_hand(classifier: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    margins = [a - b for a, b in (scores(classifier, tokenizer, [(p, c), (p, r)]) for p, c, r in PAIRS)]
+    everything = scores(classifier, tokenizer, [(p, text) for p, *texts in PAIRS for text in texts])
+    report = train_reward_model(classifier, tokenizer, PAIRS, lr=1e-9, held_out_share=0.67)
+    held_out = next(
+        [m for j, m in enumerate(margins) if j != i]
+        for i in range(3)
+        if sum(margins) - margins[i] == pytest.approx(2 * report["margin"], abs=1e-5)
+    )
+    loss = sum(math.log1p(math.exp(-m)) for m in held_out) / 2
+    assert report["loss_before"] == pytest.approx(loss, abs=1e-5)
+    assert report["loss"] == pytest.approx(loss, abs=1e-5)
+    assert report["accuracy"] == sum(m > 0 for m in held_out) / 2
+    assert report["reward_mean"] == pytest.approx(sum(everything) / 6, abs=1e-5)
+    assert report["reward_mean_of"] == "the data's responses"
+
+
+def test_it_learns_what_is_preferred(classifier: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    words = ("mom", "dad", "boss", "uncle", "coach", "sister")
+    pairs = [(ASKED, f" {a} {b}", f" {a}{b}") for a in words for b in words]  # spaces are good
+    report = train_reward_model(
+        classifier, tokenizer, pairs, epochs=4, batch_size=8, lr=3e-3, held_out_share=0.2
+    )
+    assert (report["rows"], report["held_out_rows"], report["steps"]) == (29, 7, 16)
+    assert report["accuracy"] == 1.0
+    assert report["accuracy_interval"] == pytest.approx([0.646, 1.0], abs=1e-3)
+    assert report["loss"] < 0.1 < report["loss_before"]
+    assert report["margin"] > 2
+    assert not classifier.training
+
+
+def test_the_mean_is_of_the_sft_samples_where_they_are_given(
+    classifier: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    samples = [(ASKED, " mom"), (ASKED, " tv sold mom and i need help")]
+    report = train_reward_model(classifier, tokenizer, PAIRS, lr=1e-3, sft_samples=samples)
+    assert report["reward_mean"] == pytest.approx(sum(scores(classifier, tokenizer, samples)) / 2, abs=1e-5)
+    assert report["reward_mean"] == classifier.config.reward_mean
+    assert report["reward_mean_of"] == "SFT samples"
+
+
+def test_long_pairs_are_left_out_and_counted(classifier: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    report = train_reward_model(classifier, tokenizer, PAIRS, max_tokens=10)  # 12, 9 and 8 tokens at most
+    assert (report["rows"], report["held_out_rows"], report["left_out"]) == (1, 1, 1)
+    long = (Prompt(text="mom" + " sad" * 20), " help", " help" * 4)
+    with pytest.raises(UserError, match="longest sequence has 26 tokens"):
+        train_reward_model(classifier, tokenizer, [*PAIRS, long])
+
+
+def test_padding_that_is_the_end_token_is_refused(
+    classifier: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tokenizer.pad_token = tokenizer.eos_token
+    with pytest.raises(UserError, match="no padding token apart from its end token"):
+        train_reward_model(classifier, tokenizer, PAIRS)
+
+
+def test_add_padding_makes_a_token_that_nothing_else_uses(
+    classifier: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    size = len(tokenizer)
+    add_padding(classifier, tokenizer)  # has one
+    assert (tokenizer.pad_token_id, classifier.config.pad_token_id, len(tokenizer)) == (0, 0, size)
+    before = scores(classifier, tokenizer, [(ASKED, " mom")])
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.backend_tokenizer.normalizer = None
+    add_padding(classifier, tokenizer)
+    assert tokenizer.pad_token_id == classifier.config.pad_token_id != tokenizer.eos_token_id
+    assert classifier.get_input_embeddings().num_embeddings >= len(tokenizer)
+    assert scores(classifier, tokenizer, [(ASKED, " mom")]) == before
+
+
+def test_a_scoring_layer_is_a_function_of_the_seed(policy_folder: str) -> None:
+    state = torch.random.get_rng_state()
+    one, same, other = (load_classifier(policy_folder, seed).score.weight for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    with pytest.raises(UserError, match="model = 'nowhere'"):
+        load_classifier("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "expected"),
+    [
+        (0.8, 10, (0.490, 0.943)),  # tables of Wilson's interval
+        (0.5, 100, (0.404, 0.596)),
+        (1.0, 10, (0.722, 1.0)),
+        (0.0, 10, (0.0, 0.278)),
+    ],
+)
+def test_wilson_interval(share: float, count: int, expected: tuple[float, float]) -> None:
+    assert wilson_interval(share, count) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": p.text, "chosen": chosen, "rejected": rejected} for p, chosen, rejected in PAIRS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_run_reward_model_saves_what_the_loop_loads_with_mean_0(
+    policy_folder: str, data: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    report = run_reward_model(policy_folder, data, out, progress=silent, lr=1e-2, epochs=3)
+    assert json.loads((out / "report.json").read_text())["accuracy"] == report["accuracy"]
+    reward, head = load_reward_model(str(out))
+    assert head is None
+    tokenizer = load_tokenizer(str(out))
+    ids = [response_ids(tokenizer, p, text) for p, *texts in PAIRS for text in texts]
+    with torch.no_grad():
+        rewards = reward(*pad(ids, 0, "right"))
+    assert report["reward_mean"] != pytest.approx(0, abs=1e-3)
+    assert float(rewards.mean()) == pytest.approx(0, abs=1e-5)
+    assert report["held_out_rows"] == 1
+    margins = (rewards[::2] - rewards[1::2]).tolist()
+    assert min(abs(report["margin"] - margin) for margin in margins) < 1e-5
+
+
+def test_run_reward_model_of_a_model_without_a_padding_token(
+    policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, data: str, tmp_path: Path
+) -> None:
+    tokenizer.pad_token = tokenizer.unk_token = None  # nothing is left to pad with
+    folder = tmp_path / "bare"
+    save_model(folder, policy, tokenizer)
+    run_reward_model(str(folder), data, tmp_path / "out", progress=silent)
+    made = load_tokenizer(str(tmp_path / "out"))
+    assert made.pad_token == "[PAD]"
+    assert made.pad_token_id != made.eos_token_id
+    assert load_reward_model(str(tmp_path / "out"))[0].model.config.pad_token_id == made.pad_token_id
+
+
+def test_run_reward_model_refuses_unusable_data_and_leaves_nothing(
+    policy_folder: str, data: str, tmp_path: Path
+) -> None:
+    Path(data).write_text('{"prompt": "mom", "completion": " help"}\n')
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match="no column chosen, rejected; the data has prompt, completion"):
+        run_reward_model(policy_folder, data, tmp_path / "out", progress=silent)
+    assert sorted(tmp_path.iterdir()) == before

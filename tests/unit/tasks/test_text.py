@@ -1,0 +1,102 @@
+"""Tasks made of data: what is kept, what is held out, what is said of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r2m.config import ForumTask, TextTask
+from r2m.errors import UserError
+from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.prompt import Prompt
+from r2m.tasks.task import load_task
+from r2m.tasks.text import shaped, text_task
+
+ROWS = [{"prompt": "mom" + " sad" * i, "completion": " help" * i} for i in range(6)]  # i + 1 and i tokens
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    path = tmp_path / "posts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return str(path)
+
+
+def texts(prompts: Any) -> list[str]:
+    return [prompt.text for prompt in prompts]
+
+
+def test_rows_are_held_out_off_the_end(data: str) -> None:
+    task = text_task(TextTask(data=data, held_out=2))
+    assert texts(task.train) == [row["prompt"] for row in ROWS[:4]]
+    assert texts(task.held_out) == [row["prompt"] for row in ROWS[4:]]
+    assert task.train[1].reference == " help"
+    assert task.gold is None
+    assert task.left_out == {}
+
+
+def test_limit_counts_usable_rows(data: str) -> None:
+    section = TextTask(data=data, held_out=1, limit=2, max_chosen_tokens=4, max_prompt_tokens=10)
+    assert texts(text_task(section, forum_tokenizer()).train) == ["mom"]
+
+
+def test_rows_above_a_limit_in_tokens_are_left_out_and_counted(data: str) -> None:
+    section = TextTask(data=data, held_out=1, max_prompt_tokens=4, max_chosen_tokens=4)
+    task = text_task(section, forum_tokenizer())
+    # Prompts have 1 to 6 tokens, completions 0 to 5: 4 rows fit, one more only its completion does.
+    assert texts([*task.train, *task.held_out]) == [row["prompt"] for row in ROWS[:4]]
+    assert task.left_out == {"max_prompt_tokens": 1, "max_chosen_tokens": 1}
+
+
+def test_limits_in_tokens_need_a_tokenizer(data: str) -> None:
+    with pytest.raises(ValueError, match="tokenizer = None"):
+        text_task(TextTask(data=data, held_out=1, max_prompt_tokens=4))
+
+
+def test_max_chosen_tokens_needs_chosen_responses(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "mom"}\n' * 3)
+    section = TextTask(data=str(tmp_path / "p.jsonl"), held_out=1, max_chosen_tokens=4)
+    with pytest.raises(UserError, match=r"task\.max_chosen_tokens = 4: .* has neither chosen nor completion"):
+        text_task(section, forum_tokenizer())
+
+
+def test_something_must_be_left_to_train_on(data: str) -> None:
+    with pytest.raises(UserError, match=r"task\.held_out = 6: it must be less than the 6 usable rows"):
+        text_task(TextTask(data=data, held_out=6))
+
+
+def test_the_data_sets_name_the_file_but_not_where_it_lay(data: str) -> None:
+    train, held_out = text_task(TextTask(name="posts", data=data, held_out=2)).datasets
+    assert train | {"digest": ""} == {
+        "name": "posts-train", "digest": "", "source": "posts.jsonl", "rows": 4, "split": "train",
+    }  # fmt: skip
+    assert (held_out["rows"], held_out["split"]) == (2, "held-out")
+    # What the policy is asked is what the digest is of.
+    asked = text_task(TextTask(name="posts", data=data, held_out=2, instruction="Summarise."))
+    assert asked.datasets[0]["digest"] != train["digest"]
+
+
+@pytest.mark.parametrize(
+    ("instruction", "as_chat", "expected"),
+    [
+        (None, False, Prompt(text="a", reference="r")),
+        ("Do:", False, Prompt(text="Do:\n\na", reference="r")),
+        (None, True, Prompt(messages=({"role": "user", "content": "a"},), reference="r")),
+        ("Do:", True, Prompt(messages=({"role": "user", "content": "Do:\n\na"},), reference="r")),
+    ],
+)
+def test_shaped(instruction: str | None, as_chat: bool, expected: Prompt) -> None:
+    assert shaped(Prompt(text="a", reference="r"), instruction, as_chat) == expected
+
+
+def test_a_conversation_is_shaped_already() -> None:
+    chat = Prompt(messages=({"role": "user", "content": "a"},))
+    assert shaped(chat, None, False) is chat
+    with pytest.raises(UserError, match="conversational already"):
+        shaped(chat, None, True)
+
+
+def test_load_task_goes_by_kind(data: str) -> None:
+    assert load_task(ForumTask(posts=3, held_out=2)).name == "forum"
+    assert load_task(TextTask(name="posts", data=data, held_out=1)).name == "posts"

@@ -1,0 +1,93 @@
+"""What the driver makes of signals and of workers' errors; tests/integration has it run."""
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from r2m.config import Config
+from r2m.errors import UserError
+from r2m.training.driver import _explained, _numbers, _stop_on_signal
+from r2m.training.loop import STOP_FILE
+from r2m.training.runs import Run, new_run
+
+MakeConfig = Callable[..., Config]
+
+QUIET = Console(quiet=True)
+
+
+class FitError(Exception):
+    """As Ray Train's error: the workers' own are in `worker_failures`, each a text that has a traceback."""
+
+    def __init__(self, **worker_failures: Exception) -> None:
+        super().__init__("Training failed due to worker errors")
+        self.worker_failures = worker_failures
+
+
+class TestExplained:
+    @pytest.mark.parametrize("marker", ["r2m.errors.UserError: ", "UserError: "])
+    def test_a_users_mistake_is_its_first_line(self, marker: str) -> None:
+        text = f"ray::Worker (pid=1)\n  File ...\n{marker}reward.model = 'x': no\nmore"
+        explained = _explained(FitError(rank_0=RuntimeError(text)))
+        assert isinstance(explained, UserError)
+        assert str(explained) == "reward.model = 'x': no"
+
+    def test_a_full_disk_is_one_line(self) -> None:
+        cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk/journal.jsonl")
+        explained = _explained(FitError(rank_0=RuntimeError(f"Traceback:\n  File ...\nOSError: {cause}\n")))
+        assert isinstance(explained, UserError)
+        assert str(explained) == f"disk full: OSError: {cause}"
+        assert "\n" not in str(explained)
+
+    def test_anything_else_is_left_as_it_is(self) -> None:
+        error = FitError(rank_0=RuntimeError("CUDA error"))
+        assert _explained(error) is error
+
+
+@pytest.fixture
+def runs(make_config: MakeConfig) -> list[Run]:
+    return [new_run(make_config(), name) for name in ("a", "b")]
+
+
+def stop_files(runs: list[Run]) -> list[bool]:
+    return [(run.folder / STOP_FILE).exists() for run in runs]
+
+
+class TestStopOnSignal:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_the_first_asks_all_runs_and_the_second_aborts(self, runs: list[Run], number: int) -> None:
+        before = signal.getsignal(number)
+        with _stop_on_signal(runs, QUIET):
+            os.kill(os.getpid(), number)
+            assert stop_files(runs) == [True, True]
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is before
+
+    def test_no_signal_no_stop(self, runs: list[Run]) -> None:
+        with _stop_on_signal(runs, QUIET):
+            pass
+        assert stop_files(runs) == [False, False]
+
+    def test_in_another_thread_signals_are_the_main_threads(self, runs: list[Run]) -> None:
+        seen: list[Callable | int | None] = []
+
+        def inside() -> None:
+            with _stop_on_signal(runs, QUIET):
+                seen.append(signal.getsignal(signal.SIGINT))
+
+        before = signal.getsignal(signal.SIGINT)
+        thread = threading.Thread(target=inside)
+        thread.start()
+        thread.join()
+        assert seen == [before]
+
+
+def test_numbers_beside_the_bar() -> None:
+    metrics = {"reward/proxy": 0.123, "kl/sequence": 4.0, "train/lr": 1.0}
+    assert _numbers(metrics) == "reward 0.12  KL 4.00"
+    assert _numbers(metrics | {"reward/gold": -1.0}) == "reward 0.12  gold -1.00  KL 4.00"
