@@ -46,7 +46,7 @@ def new_run(config: Config, name: str | None = None, progress: Progress = silent
 
     Raises UserError, with nothing left behind, for a name that is taken or data that cannot be used.
     """
-    name = name or f"{config.recipe}-{config.arm.lower()}-s{config.run.seed}-{secrets.token_hex(3)}"
+    name = name or f"{config.recipe}-{config.arm.lower()}-s{config.run.seed}-{secrets.token_hex(2)}"
     if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
         raise UserError(f"--name {name!r}: letters, digits, '_' and, inside, '.' and '-' are allowed")
     folder = run_folder(config.run.storage, name)
