@@ -113,9 +113,12 @@ def test_a_prompt_beside_whole_conversations_is_not_said_twice() -> None:
     ("chosen", "rejected"),
     [
         ([user("a"), assistant("b")], [user("a"), assistant("c")]),
-        ([user("a"), assistant("b"), user("d"), assistant("e")], [user("a"), assistant("b"), user("d"), assistant("f")]),
+        (
+            [user("a"), assistant("b"), user("d"), assistant("e")],
+            [user("a"), assistant("b"), user("d"), assistant("f")],
+        ),
     ],
-)  # fmt: skip
+)
 def test_implicit_conversational_prompts_as_trl_reads_them(chosen: Any, rejected: Any) -> None:
     oracle = extract_prompt({"chosen": chosen, "rejected": rejected})
     ((prompt, *texts),) = preference_pairs([{"chosen": chosen, "rejected": rejected}])
