@@ -6,6 +6,7 @@ It knows nothing of Ray: a Ray Train worker calls it, and so can a test or a Tun
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -34,48 +35,50 @@ def run_loop(
     if torch.device(device).type == "cpu":
         torch.set_num_threads(1)  # two threads on two busy cores are slower than one
     trainer = Trainer(config, models, workers, device)
-    journal = Journal(run_dir / JOURNAL) if workers.rank == 0 else None
-    refused: list[str] = []
-    step = trainer.restore(run_dir / CHECKPOINTS, refused.append)
-    if journal is not None:
-        for reason in refused:
-            journal.event("checkpoint-refused", reason=reason)
-        if read(journal.path).rounds:
-            journal.event("resume", step=step)
-
-    run, T = config.run, config.algorithm.total_rounds
-    stop = False
-    try:
-        for r in trainer.rounds(step + 1):
-            step = r.step
-            observed, samples = trainer.observe(r)
-            metrics = r.metrics | observed
-            if run.eval_every and (step % run.eval_every == 0 or step == T):
-                started = time.perf_counter()
-                metrics |= trainer.evaluate(step)
-                metrics["time/eval_s"] = time.perf_counter() - started
-            stop = _stop_requested(run_dir, workers, device)
-            if journal is not None:
-                journal.round(step, metrics)
-                if step == 1 or step % run.sample_every == 0 or step == T:
-                    journal.samples(step, samples)
-                if stop or step == T or step % run.checkpoint_every == 0:
-                    started = time.perf_counter()
-                    trainer.save(run_dir / CHECKPOINTS, step)
-                    journal.event("checkpoint", step=step, seconds=time.perf_counter() - started)
-            if stop:
-                break
-    except FloatingPointError as error:
+    with Journal(run_dir / JOURNAL) if workers.rank == 0 else nullcontext() as journal:
+        refused: list[str] = []
+        step = trainer.restore(run_dir / CHECKPOINTS, refused.append)
         if journal is not None:
-            journal.event("failed", reason=str(error))
-        return
-    if journal is not None:
-        if step < T:
+            for reason in refused:
+                journal.event("checkpoint-refused", reason=reason)
+            if read(journal.path).rounds:
+                journal.event("resume", step=step)
+        try:
+            step = _go_on(trainer, step, run_dir, journal)
+        except FloatingPointError as error:
+            if journal is not None:
+                journal.event("failed", reason=str(error))
+            return
+        if journal is not None and step < config.algorithm.total_rounds:
             journal.event("stopped", step=step)
-        else:
+        elif journal is not None:
             trainer.export(run_dir)
             journal.event("finished", step=step)
-        journal.close()
+
+
+def _go_on(trainer: Trainer, step: int, run_dir: Path, journal: Journal | None) -> int:
+    """The rounds after `step`, until the last or until asked to stop; the step of the last one done."""
+    run, T = trainer.config.run, trainer.config.algorithm.total_rounds
+    for r in trainer.rounds(step + 1):
+        step = r.step
+        observed, samples = trainer.observe(r)
+        metrics = r.metrics | observed
+        if run.eval_every and (step % run.eval_every == 0 or step == T):
+            started = time.perf_counter()
+            metrics |= trainer.evaluate(step)
+            metrics["time/eval_s"] = time.perf_counter() - started
+        stop = _stop_requested(run_dir, trainer.workers, trainer.policy.device)
+        if journal is not None:
+            journal.round(step, metrics)
+            if step == 1 or step % run.sample_every == 0 or step == T:
+                journal.samples(step, samples)
+            if stop or step == T or step % run.checkpoint_every == 0:
+                started = time.perf_counter()
+                trainer.save(run_dir / CHECKPOINTS, step)
+                journal.event("checkpoint", step=step, seconds=time.perf_counter() - started)
+        if stop:
+            break
+    return step
 
 
 def _stop_requested(run_dir: Path, workers: Workers, device: torch.device | str) -> bool:
