@@ -75,9 +75,7 @@ def train(
         queries = queries_of(step)  # line 2
         N, K = len(queries), a.responses
 
-        with clock(
-            "sample"
-        ):  # lines 3-5: π_old is the policy as it is now; lines 12-13 come after its forward
+        with clock("sample"):  # lines 3-5: π_old is the policy as it is now
             t = sampler([query.ids for query in queries], step)
 
         with clock("annotate"), torch.no_grad():

@@ -87,11 +87,11 @@ class FeedbackHead(nn.Module):
                 head.score.bias.copy_(score.bias)
         return head
 
-    def forward(self, reward_token_BD: Tensor, hidden_BTD: Tensor, mask_BT: Tensor, omega: float) -> Tensor:
+    def forward(self, reward_token_B: Tensor, hidden_BTD: Tensor, mask_BT: Tensor, omega: float) -> Tensor:
         """Rewards of B trajectories.
 
         Args:
-            reward_token_BD: H, width D_rm. Any float type: the head computes in its own.
+            reward_token_B: H, B embeddings of width D_rm. Any float type: the head computes in its own.
             hidden_BTD: h, width D_p, finite at padding too. Any float type.
             mask_BT: true where h is of the trajectory, false at padding. The attention of an empty row is 0.
             omega: ω of Eq. 3, the weight of H. At 1 the reward is φ(H) exactly, and only φ is computed.
@@ -104,18 +104,18 @@ class FeedbackHead(nn.Module):
         """
         if not 0 <= omega <= 1:
             raise ValueError(f"omega is {omega}, allowed: 0 to 1")
-        reward_token_BD = reward_token_BD.to(self.score.weight.dtype)
+        reward_token_B = reward_token_B.to(self.score.weight.dtype)
         if omega < 1:
-            attended_BD = self.cross_attention(reward_token_BD, hidden_BTD, mask_BT)
-            reward_token_BD = reward_token_BD + (1 - omega) * attended_BD
-        return self.score(reward_token_BD).squeeze(-1)
+            attended_BD = self.cross_attention(reward_token_B, hidden_BTD, mask_BT)
+            reward_token_B = reward_token_B + (1 - omega) * attended_BD
+        return self.score(reward_token_B).squeeze(-1)
 
-    def cross_attention(self, reward_token_BD: Tensor, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def cross_attention(self, reward_token_B: Tensor, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """CrossAttention(H, h), B by D_rm. Arguments as for `forward`."""
         dtype = self.key.weight.dtype
         hidden_BTD = hidden_BTD.to(dtype)
         padding_B1T = ~mask_BT.bool().unsqueeze(1)
-        query_BHW = self.query(reward_token_BD.to(dtype)).unflatten(-1, (self.num_heads, -1))
+        query_BHW = self.query(reward_token_B.to(dtype)).unflatten(-1, (self.num_heads, -1))
         key_HWD = self.key.weight.unflatten(0, (self.num_heads, -1))
         value_HWD = self.value.weight.unflatten(0, (self.num_heads, -1))
 
