@@ -39,8 +39,8 @@ class ForumTask(Section):
     label_noise: Share = 0.05  # chance that gold's verdict on a pair is flipped
     artefact: Share = 0.25  # share of pairs whose preferred answer lost spaces after gold's verdict
     space_pairs: Share = 0.0  # share of pairs in which either answer lost spaces before it: gold minds them
-    preference_pairs: Annotated[int, Field(ge=50)] = 3700  # ties, of which there are few, are left out
-    reward_epochs: Count = 2
+    preference_pairs: Annotated[int, Field(ge=50)] = 7400  # before ties are left out
+    reward_epochs: Count = 1
 
     @model_validator(mode="after")
     def _shares_fit(self) -> ForumTask:

@@ -21,16 +21,6 @@ Progress = Callable[[str, int, int], None]  # (phase, steps done, steps in all)
 Item = TypeVar("Item")
 
 
-@contextmanager
-def bar_or(progress: Progress | None) -> Iterator[Progress]:
-    """What is given, else a bar on the terminal."""
-    if progress is not None:
-        yield progress
-    else:
-        with progress_bar() as bar:
-            yield bar
-
-
 def silent(phase: str, done: int, total: int) -> None:
     pass
 

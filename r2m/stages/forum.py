@@ -28,9 +28,7 @@ from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tasks.prompt import Prompt, render
 
 RESPONSE_TOKENS = 16
-# here: a pair is the best and the worst of four at a temperature above the policy's own, so that there is
-# something to learn from it
-RESPONSES, PAIR_TEMPERATURE = 4, 1.2
+RESPONSES, PAIR_TEMPERATURE = 4, 1.2  # to a prompt of the preference data, which makes two pairs of them
 CENTRED_ON = 512  # samples of the supervised policy, whose mean reward is made 0
 
 Pair = tuple[Prompt, str, str]  # prompt and two responses
@@ -57,15 +55,16 @@ def train_reward(task: ForumTask, sft: Path, folder: Path, progress: common.Prog
     policy = load_policy(str(sft))
     rng = random.Random(f"pairs {task.seed}")
     with reproducible(task.seed):
-        asked = write_prompts(task.seed, "preferences", task.preference_pairs)
-        groups = respond(policy, tokenizer, asked, RESPONSES, PAIR_TEMPERATURE, task.seed)
+        asked = write_prompts(task.seed, "preferences", -(-task.preference_pairs // 2))
+        groups = respond(policy, tokenizer, asked, RESPONSES, PAIR_TEMPERATURE, task.seed, progress)
+        pairs = [pair for group in zip(asked, groups, strict=True) for pair in two_pairs(*group)]
         centre = write_prompts(task.seed, "train", min(CENTRED_ON, task.posts))
-        samples = respond(policy, tokenizer, centre, 1, 1.0, task.seed)
+        samples = respond(policy, tokenizer, centre, 1, 1.0, task.seed, progress)
         classifier = load_classifier(str(sft), task.seed)
         report = train_reward_model(
             classifier,
             tokenizer,
-            label_pairs([worst_and_best(*group) for group in zip(asked, groups, strict=True)], task, rng),
+            label_pairs(pairs[: task.preference_pairs], task, rng),
             epochs=task.reward_epochs,
             batch_size=32,
             lr=5e-4,
@@ -117,6 +116,7 @@ def respond(
     K: int,
     temperature: float,
     seed: int,
+    progress: common.Progress = common.silent,
 ) -> list[list[str]]:
     """K responses to each prompt."""
     groups = []
@@ -133,13 +133,14 @@ def respond(
         )
         for ids_KR, lengths_K in zip(t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), strict=True):
             groups.append([decode(tokenizer, ids[:n]) for ids, n in zip(ids_KR, lengths_K, strict=True)])
+        progress(f"{K} responses to each prompt", len(groups), len(prompts))
     return groups
 
 
-def worst_and_best(prompt: Prompt, responses: Sequence[str]) -> Pair:
-    """The two of a group that gold sees furthest apart."""
-    ranked = sorted(responses, key=lambda response: gold([prompt], [response]))
-    return prompt, ranked[0], ranked[-1]
+def two_pairs(prompt: Prompt, responses: Sequence[str]) -> list[Pair]:
+    """Of four responses the worst and the best by gold, and the two between them."""
+    a, b, c, d = sorted(responses, key=lambda response: gold([prompt], [response]))
+    return [(prompt, a, d), (prompt, b, c)]
 
 
 def label_pairs(written: Sequence[Pair], task: ForumTask, rng: random.Random) -> list[Pair]:

@@ -111,7 +111,7 @@ def run_reward_model(
     as_chat: bool = False,
     limit: int | None = None,
     device: str = "cpu",
-    progress: common.Progress | None = None,
+    progress: common.Progress = common.silent,
     **options: Any,
 ) -> dict[str, Any]:
     """`r2m reward-model`: from a language model (usually the supervised one) and prompt/chosen/rejected data to
@@ -119,7 +119,7 @@ def run_reward_model(
 
     `options` are those of `train_reward_model`. Raises UserError, one line, for unusable input.
     """
-    with common.new_folder(out) as folder, common.bar_or(progress) as reporting:
+    with common.new_folder(out) as folder:
         tokenizer = load_tokenizer(model, "model")
         rows = read_rows(data, split, "data")[:limit]
         pairs = [
@@ -128,7 +128,7 @@ def run_reward_model(
         ]
         classifier = load_classifier(model, options.get("seed", 0), device)
         add_padding(classifier, tokenizer)
-        report = train_reward_model(classifier, tokenizer, pairs, progress=reporting, **options)
+        report = train_reward_model(classifier, tokenizer, pairs, progress=progress, **options)
         common.save(
             folder, classifier, tokenizer, report | {"stage": "reward-model", "model": model, "data": data}
         )

@@ -92,19 +92,19 @@ def run_sft(
     as_chat: bool = False,
     limit: int | None = None,
     device: str = "cpu",
-    progress: common.Progress | None = None,
+    progress: common.Progress = common.silent,
     **options: Any,
 ) -> dict[str, Any]:
     """`r2m sft`: fine-tune a model on prompt/completion data into the new folder `out`, report.json beside it.
 
     `options` are those of `supervised_finetune`. Raises UserError, one line, for unusable input.
     """
-    with common.new_folder(out) as folder, common.bar_or(progress) as reporting:
+    with common.new_folder(out) as folder:
         tokenizer = load_tokenizer(model, "model")
         rows = read_rows(data, split, "data")[:limit]
         examples = [(shaped(prompt, instruction, as_chat), text) for prompt, text in completions(rows)]
         policy = load_policy(model, device=device)
-        report = supervised_finetune(policy, tokenizer, examples, progress=reporting, **options)
+        report = supervised_finetune(policy, tokenizer, examples, progress=progress, **options)
         common.save(folder, policy, tokenizer, report | {"stage": "sft", "model": model, "data": data})
     return report
 

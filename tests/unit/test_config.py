@@ -116,7 +116,7 @@ class TestDigest:
         digest = load("forum").digest()
         assert load("forum").digest() == digest
         assert load("forum", ["run.storage=elsewhere", "run.tracking_uri=sqlite:///x.db"]).digest() == digest
-        for override in ("run.seed=1", "algorithm.lr=2e-4", "task.posts=10", "reward.feedback=false"):
+        for override in ("run.seed=1", "algorithm.lr=7e-5", "task.posts=10", "reward.feedback=false"):
             assert load("forum", [override]).digest() != digest
 
     def test_it_survives_a_round_trip(self) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from r2m.errors import UserError
-from r2m.stages.common import bar_or, batches, check_lengths, descend, hold_out, new_folder, silent
+from r2m.stages.common import batches, check_lengths, descend, hold_out, new_folder, progress_bar
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,11 @@ def test_what_is_there_stays(tmp_path: Path, taken: str) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_bar_stands_in_where_no_progress_is_given(capsys: pytest.CaptureFixture[str]) -> None:
-    with bar_or(silent) as progress:
-        assert progress is silent
-    with bar_or(None) as progress:
-        progress("supervised fine-tuning", 1, 2)
+def test_the_bar_shows_each_phase(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar() as progress:
         progress("supervised fine-tuning", 2, 2)
-    assert "2/2" in capsys.readouterr().out
+        progress("reward model", 1, 3)
+    shown = capsys.readouterr().out
+    assert "supervised fine-tuning" in shown
+    assert "2/2" in shown
+    assert "1/3" in shown

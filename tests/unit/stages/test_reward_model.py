@@ -13,7 +13,6 @@ from r2m.core.masking import pad
 from r2m.errors import UserError
 from r2m.models.loading import load_reward_model, load_tokenizer, save_model
 from r2m.models.scoring import response_ids
-from r2m.stages.common import silent
 from r2m.stages.reward_model import (
     add_padding,
     load_classifier,
@@ -152,7 +151,7 @@ def test_run_reward_model_saves_what_the_loop_loads_with_mean_0(
     policy_folder: str, data: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    report = run_reward_model(policy_folder, data, out, progress=silent, lr=1e-2, epochs=3)
+    report = run_reward_model(policy_folder, data, out, lr=1e-2, epochs=3)
     assert json.loads((out / "report.json").read_text())["accuracy"] == report["accuracy"]
     reward, head = load_reward_model(str(out))
     assert head is None
@@ -173,7 +172,7 @@ def test_run_reward_model_of_a_model_without_a_padding_token(
     tokenizer.pad_token = tokenizer.unk_token = None  # nothing is left to pad with
     folder = tmp_path / "bare"
     save_model(folder, policy, tokenizer)
-    run_reward_model(str(folder), data, tmp_path / "out", progress=silent)
+    run_reward_model(str(folder), data, tmp_path / "out")
     made = load_tokenizer(str(tmp_path / "out"))
     assert made.pad_token == "[PAD]"
     assert made.pad_token_id != made.eos_token_id
@@ -186,5 +185,5 @@ def test_run_reward_model_refuses_unusable_data_and_leaves_nothing(
     Path(data).write_text('{"prompt": "mom", "completion": " help"}\n')
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match="no column chosen, rejected; the data has prompt, completion"):
-        run_reward_model(policy_folder, data, tmp_path / "out", progress=silent)
+        run_reward_model(policy_folder, data, tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before

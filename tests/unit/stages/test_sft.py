@@ -9,7 +9,6 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from r2m.errors import UserError
 from r2m.models.loading import load_policy, load_tokenizer
-from r2m.stages.common import silent
 from r2m.stages.sft import run_sft, supervised_finetune
 from r2m.tasks.prompt import Prompt
 
@@ -120,9 +119,7 @@ def data(tmp_path: Path) -> str:
 
 def test_run_sft_saves_what_reloads(policy_folder: str, data: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    report = run_sft(
-        policy_folder, data, out, progress=silent, epochs=2, lr=1e-3, instruction="i need help ."
-    )
+    report = run_sft(policy_folder, data, out, epochs=2, lr=1e-3, instruction="i need help .")
     saved = json.loads((out / "report.json").read_text())
     assert saved == report | {"stage": "sft", "model": policy_folder, "data": data}
     assert load_tokenizer(str(out)).eos_token == "[EOS]"
@@ -147,11 +144,11 @@ def test_run_sft_refuses_unusable_input_and_leaves_nothing(
         Path(data).write_text(rows)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match=message):
-        run_sft(model or policy_folder, data, tmp_path / "out", progress=silent)
+        run_sft(model or policy_folder, data, tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_run_sft_keeps_a_folder_that_is_there(policy_folder: str, data: str) -> None:
     with pytest.raises(UserError, match="it exists"):
-        run_sft(policy_folder, data, Path(policy_folder), progress=silent)
+        run_sft(policy_folder, data, Path(policy_folder))
     load_policy(policy_folder)

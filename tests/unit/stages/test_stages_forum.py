@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from r2m.config import ForumTask
-from r2m.stages.forum import corrupt, label_pairs, lose_spaces, new_policy, respond, worst_and_best
+from r2m.stages.forum import corrupt, label_pairs, lose_spaces, new_policy, respond, two_pairs
 from r2m.tasks.forum import WORDS, gold, split, summarise, write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tasks.prompt import Prompt
@@ -101,14 +101,13 @@ def test_both_dials_draw_different_pairs() -> None:
     assert in_both == 0
 
 
-def test_worst_and_best_of_a_group() -> None:
+def test_two_pairs_of_a_group() -> None:
     prompt = Prompt(
         text="my mom sold my tv . i feel sad . i need help . yesterday dad lost the boat . tl;dr:"
     )
     best = summarise(str(prompt.text))
-    assert worst_and_best(prompt, [" mom sold", best, " dad lost the boat", " sad"]) == (
-        prompt, " dad lost the boat", best,
-    )  # fmt: skip
+    bad, fair, good = " dad lost the boat", " sad", " mom sold my tv"  # -0.7, -0.2, 0.5
+    assert two_pairs(prompt, [good, best, bad, fair]) == [(prompt, bad, best), (prompt, fair, good)]
 
 
 def test_responses_are_the_policys_own_and_a_function_of_the_seed() -> None:
