@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -217,17 +218,22 @@ def _execute(runs: list[Run], address: str | None) -> list[JournalView]:
 
     views, storage = execute(runs, address), runs[0].config.run.storage
     out.print(rich_table(summary([view for view in views if view.rounds])))
-    out.print(f"look: r2m ui --storage {storage}", soft_wrap=True, markup=False)
+    out.print(f"look: {_program()} ui --storage {storage}", soft_wrap=True, markup=False)
     for view in views:
         if view.status == "failed":
             err.print(f"error: {view.run_id}: {view.events[-1]['reason']}", markup=False)
         if view.status == "stopped":
-            go_on = f"r2m train --resume {view.run_id} --storage {storage}"
+            go_on = f"{_program()} train --resume {view.run_id} --storage {storage}"
             err.print(f"stopped, with a checkpoint; go on: {go_on}", markup=False, soft_wrap=True)
     statuses = {view.status for view in views}
     if statuses != {"finished"}:
         raise typer.Exit(1 if "failed" in statuses else 130)
     return views
+
+
+def _program() -> str:
+    """What to type for this program: its name where the shell finds it, else its path."""
+    return "r2m" if shutil.which("r2m") else os.path.relpath(sys.argv[0])
 
 
 def _report(report: dict[str, Any], to: Path) -> None:

@@ -55,6 +55,11 @@ class Sink:
                 f"tracking_uri = {address.scheme}://***@{address.hostname}: a user or password here would be "
                 "logged; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
             )
+        for (
+            name,
+            value,
+        ) in CLIENT_ENVIRONMENT.items():  # before anything imports mlflow, which reads them then
+            os.environ.setdefault(name, value)
         self._uri, self._run_dir = tracking_uri, Path(run_dir)
         self._reader = JournalReader(self._run_dir / "journal.jsonl")
         self._start: Record = {}
@@ -128,8 +133,6 @@ class Sink:
 
     def _open(self) -> MlflowClient:
         """The client, with the run found or made, all of its start shipped, and known points left out."""
-        for name, value in CLIENT_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
