@@ -38,6 +38,15 @@ out, err = Console(), Console(stderr=True)
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting")]
 Storage = Annotated[str | None, typer.Option(help=f"runs, caches, MLflow's store [default: {STORAGE}]")]
 
+# What `r2m sft` and `r2m reward-model` share.
+Out = Annotated[Path, typer.Option("--out", help="new folder for the model")]
+BatchSize = Annotated[int, typer.Option(min=1)]
+LearningRate = Annotated[float, typer.Option(min=0.0)]
+MaxTokens = Annotated[int | None, typer.Option(min=2, help="leave longer rows out")]
+Limit = Annotated[int | None, typer.Option(min=1, help="use the first rows only")]
+Instruction = Annotated[str | None, typer.Option(help="put before a plain prompt")]
+AsChat = Annotated[bool, typer.Option("--as-chat", help="wrap plain prompts as a user's message")]
+
 
 @app.command()
 def train(
@@ -99,17 +108,15 @@ def demo(set_: Set = None, storage: Storage = None) -> None:
 def sft(
     model: Annotated[str, typer.Argument(help="hub id or local folder of a causal language model")],
     data: Annotated[str, typer.Argument(help="prompt/completion rows: a hub id or a local file")],
-    to: Annotated[Path, typer.Option("--out", help="new folder for the model")],
+    to: Out,
     epochs: Annotated[float, typer.Option(min=0.01)] = 1.0,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    lr: Annotated[float, typer.Option(min=0.0)] = 2e-5,
-    max_tokens: Annotated[int | None, typer.Option(min=2, help="leave longer examples out")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="use the first rows only")] = None,
+    batch_size: BatchSize = 16,
+    lr: LearningRate = 2e-5,
+    max_tokens: MaxTokens = None,
+    limit: Limit = None,
     split: str = "train",
-    instruction: Annotated[str | None, typer.Option(help="put before a plain prompt")] = None,
-    as_chat: Annotated[
-        bool, typer.Option("--as-chat", help="wrap plain prompts as a user's message")
-    ] = False,
+    instruction: Instruction = None,
+    as_chat: AsChat = False,
     seed: int = 0,
     device: str = "cpu",
 ) -> None:
@@ -128,17 +135,15 @@ def sft(
 def reward_model(
     model: Annotated[str, typer.Argument(help="what it starts from, usually the supervised model")],
     data: Annotated[str, typer.Argument(help="prompt/chosen/rejected rows: a hub id or a local file")],
-    to: Annotated[Path, typer.Option("--out", help="new folder for the model")],
+    to: Out,
     epochs: Annotated[int, typer.Option(min=1)] = 1,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    lr: Annotated[float, typer.Option(min=0.0)] = 1e-5,
-    max_tokens: Annotated[int | None, typer.Option(min=2, help="leave longer pairs out")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="use the first rows only")] = None,
+    batch_size: BatchSize = 16,
+    lr: LearningRate = 1e-5,
+    max_tokens: MaxTokens = None,
+    limit: Limit = None,
     split: str = "train",
-    instruction: Annotated[str | None, typer.Option(help="put before a plain prompt")] = None,
-    as_chat: Annotated[
-        bool, typer.Option("--as-chat", help="wrap plain prompts as a user's message")
-    ] = False,
+    instruction: Instruction = None,
+    as_chat: AsChat = False,
     seed: int = 0,
     device: str = "cpu",
 ) -> None:
