@@ -62,8 +62,10 @@ def train(
     ] = False,
 ) -> None:
     """Run Algorithm 1 (reward.feedback=on), or plain RLOO (off), in Ray Train workers."""
+    from r2m.training.driver import check_address
     from r2m.training.runs import new_run, open_run
 
+    check_address(address)
     if resume is not None:
         if recipe or set_ or workers or name or dry_run:
             raise UserError("--resume goes on with a run as it was configured: give it with --storage alone")

@@ -43,13 +43,18 @@ def progress_bar() -> Iterator[Progress]:
         yield report
 
 
-def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
+def hold_out(
+    items: Sequence[Item], share: float, seed: int, left_out: int = 0
+) -> tuple[list[Item], list[Item]]:
     """A random (training, held-out) split, at least one item in either.
 
-    Raises UserError for fewer than two items.
+    Raises UserError for fewer than two items; it says how many rows were `left_out` as too long.
     """
     if len(items) < 2:
-        raise UserError(f"data: {len(items)} usable rows; at least 2 are needed, one of them held out")
+        raise UserError(
+            f"data: {len(items)} usable rows, {left_out} longer than max_tokens; at least 2 are needed, one of "
+            "them held out"
+        )
     order = random.Random(seed).sample(range(len(items)), len(items))
     count = min(max(1, round(share * len(items))), len(items) - 1)
     return [items[i] for i in order[count:]], [items[i] for i in order[:count]]

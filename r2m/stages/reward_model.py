@@ -64,7 +64,7 @@ def train_reward_model(
         for prompt, chosen, rejected in pairs
     ]
     kept = [pair for pair in encoded if max_tokens is None or max(map(len, pair)) <= max_tokens]
-    train, held_out = common.hold_out(kept, held_out_share, seed)
+    train, held_out = common.hold_out(kept, held_out_share, seed, len(encoded) - len(kept))
     common.check_lengths(max(len(ids) for pair in kept for ids in pair), model)
     pad_id = model.config.pad_token_id = tokenizer.pad_token_id
     total = epochs * -(-len(train) // batch_size)

@@ -54,7 +54,7 @@ def supervised_finetune(
     """
     encoded = [_encode(tokenizer, *example) for example in examples]
     kept = [e for e in encoded if max_tokens is None or len(e[0]) <= max_tokens]
-    train, held_out = common.hold_out(kept, held_out_share, seed)
+    train, held_out = common.hold_out(kept, held_out_share, seed, len(encoded) - len(kept))
     common.check_lengths(max(len(ids) for ids, _ in kept), model)
     total = steps or max(1, round(epochs * -(-len(train) // batch_size)))
     before, _ = _evaluate(model, held_out, batch_size)

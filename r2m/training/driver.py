@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -72,6 +73,17 @@ def connect(address: str | None, workers: int) -> None:
         ray.init(address=address, logging_level=logging.ERROR, **options)
     except ConnectionError as error:
         raise UserError(f"--address {address!r}: no Ray cluster answers there ({error})") from None
+
+
+def check_address(address: str | None) -> None:
+    """Raises UserError where nothing listens at [ray://]host:port: Ray itself would try for minutes."""
+    if address is None or address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"--address {address!r}: no Ray cluster answers at host:port ({error})") from None
 
 
 def _worker(settings: dict[str, Any]) -> None:

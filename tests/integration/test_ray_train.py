@@ -212,7 +212,7 @@ def test_a_run_is_killed_twice_stopped_and_finished(make_config: MakeConfig, tmp
         said, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130, said
         assert "Traceback" not in said
-        assert f"go on: r2m train --resume mine --storage {storage}\n" in said
+        assert f"train --resume mine --storage {storage}\n" in said
         assert [event["name"] for event in records("event")][-2:] == ["checkpoint", "stopped"]
         assert done() < 150
     finally:

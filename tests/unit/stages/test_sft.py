@@ -92,7 +92,7 @@ def test_long_examples_are_left_out_and_counted(
     # With the end token the examples have 12, 6, 19 and 6 tokens.
     report = supervised_finetune(policy, tokenizer, EXAMPLES, steps=1, max_tokens=12)
     assert (report["rows"] + report["held_out_rows"], report["left_out"]) == (3, 1)
-    with pytest.raises(UserError, match="0 usable rows"):
+    with pytest.raises(UserError, match="0 usable rows, 4 longer than max_tokens"):
         supervised_finetune(policy, tokenizer, EXAMPLES, steps=1, max_tokens=5)
 
 
