@@ -41,8 +41,8 @@ def evaluate(
     hidden = HiddenStates(t, policy.config.hidden_size, policy.dtype, device) if head is not None else None
     for at in microbatches(range(N), 1, algorithm.microbatch):
         block = t.block(*at)
-        out = policy_forward(policy, block, algorithm.temperature)
-        ref = policy_forward(reference, block, algorithm.temperature).log_probs_NKR
+        out = policy_forward(policy, block, algorithm.temperature, entropy=False)
+        ref = policy_forward(reference, block, algorithm.temperature, entropy=False).log_probs_NKR
         kl_N[at[0]] = ((out.log_probs_NKR - ref) * block.response_mask_NKR).sum((1, 2))
         if head is not None and hidden is not None:
             hidden.store(*at, out)
