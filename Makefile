@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
-	$(BIN)/r2m demo
+	$(BIN)/r2m sweep search_spaces/forum_demo.yaml
 
 test: $(VENV)/.development
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest

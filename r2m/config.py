@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -257,7 +258,7 @@ def validate(tree: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError("; ".join(_line(e) for e in error.errors())) from None
+        raise UserError(explain(error, Config)) from None
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -276,13 +277,29 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override!r}: {value!r} is not a YAML value") from None
 
 
-def _line(error: Any) -> str:
-    """One line that names the field, its value and what is allowed."""
+def override(key: str, value: Any) -> str:
+    """key=value as `load` takes it, from which it reads exactly this value: a number, text, a truth or None."""
+    text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float):  # YAML takes 1e-05 for text, for want of a point
+        digits, e, exponent = repr(value).partition("e")
+        text = f"{digits}.0e{exponent}" if e and "." not in digits else repr(value)
+    elif isinstance(value, str):
+        with suppress(yaml.YAMLError):
+            text = value if yaml.safe_load(value) == value else text
+    return f"{key}={text}"
+
+
+def explain(error: ValidationError, root: type[BaseModel]) -> str:
+    """One line for all mistakes in a tree of `root`: each names the field, its value and what is allowed."""
+    return "; ".join(_line(e, root) for e in error.errors())
+
+
+def _line(error: Any, root: type[BaseModel]) -> str:
     # A discriminated union puts its tag into the path: task.forum.seed is task.seed to a user.
-    path = [str(p) for i, p in enumerate(error["loc"]) if not (i == 1 and p in ("forum", "text"))]
+    path = [str(p) for i, p in enumerate(error["loc"]) if not (i == 1 and error["loc"][0] == "task")]
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
-        return f"{name}: unknown key; allowed: {', '.join(_siblings(error['loc']))}"
+        return f"{name}: unknown key; allowed: {', '.join(_siblings(error['loc'], root))}"
     if error["type"] == "missing":
         return f"{name}: missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -291,12 +308,15 @@ def _line(error: Any) -> str:
     return f"{name} = {error['input']!r}: {message[0].lower() + message[1:]}"
 
 
-def _siblings(path: tuple[Any, ...]) -> list[str]:
-    node: Any = Config
-    kinds = {"forum": ForumTask, "text": TextTask}
+def _siblings(path: tuple[Any, ...], root: type[BaseModel]) -> list[str]:
+    """The keys allowed where `path` ends."""
+    node: Any = root
     for part in path[:-1]:
-        if part in kinds and node is Config:
-            node = kinds[part]
-        elif part != "task":
-            node = node.model_fields[part].annotation
-    return list(node.model_fields)
+        if hasattr(node, "model_fields"):
+            fields = {field.alias or name: field for name, field in node.model_fields.items()}
+            node = fields[part].annotation
+        else:  # a list's or a mapping's item, or a union's member by its tag
+            members = get_args(node)
+            tagged = [m for m in members if hasattr(m, "model_fields") and "kind" in m.model_fields]
+            node = next((m for m in tagged if m.model_fields["kind"].default == part), members[-1])
+    return [field.alias or name for name, field in node.model_fields.items()]

@@ -1,7 +1,14 @@
-"""Models and tokenizers from Hugging Face ids or local folders, and back: safetensors, no remote code."""
+"""Models and tokenizers from Hugging Face ids or local folders, and back: safetensors, no remote code.
+
+On a CPU, weights loaded in the dtype that they were saved in are not read into memory: they are a private mapping
+of the safetensors file, and all processes of a node share its pages until one writes to them, which copies those.
+A mapped file may be deleted or replaced by renaming. Cut short in place it would end the process (SIGBUS): what is
+loaded here while others may be writing it is renamed into place whole (r2m.stages).
+"""
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -74,6 +81,18 @@ def load_policy(model: str, dtype: str = "float32", device: str | torch.device =
         if not torch.allclose(head(hidden), policy(input_ids=probe).logits, atol=1e-2, rtol=1e-2):
             raise UserError(f"policy.model = {model!r}: its logits are not a linear map of its hidden states")
     return policy
+
+
+def frozen_twin(policy: PreTrainedModel) -> PreTrainedModel:
+    """The policy as it is now, frozen: the reference.
+
+    The twin takes the policy's weights, mapped from a file if they were, and the policy, which is to be trained,
+    takes the copies.
+    """
+    twin = copy.deepcopy(policy).requires_grad_(False)
+    for trained, frozen in zip(policy.parameters(), twin.parameters(), strict=True):
+        trained.data, frozen.data = frozen.data, trained.data
+    return twin
 
 
 def load_reward_model(

@@ -2,14 +2,17 @@
 
 Every line has "time" (seconds since the epoch) and "kind":
 
-    start    first and once: run_id, task, policy, config, versions, git, config_hash, data_hash, datasets
+    start    first and once: run_id, task, policy, config, versions, git, config_hash, data_hash, datasets,
+             and where they are given: experiment, parent, tags
     round    step, metrics: {"phase/name": float}
     samples  step, samples: [{prompt, response, reward, ...}]
-    event    name ("resume", "checkpoint", "stopped", "finished", "failed", ...) and its fields
+    event    name ("resume", "checkpoint", "stopped", "pruned", "finished", "failed", ...) and its fields
 
 Lines are strict JSON: a float that is not finite is written as MongoDB's extended JSON writes it,
 {"$numberDouble": "NaN" | "Infinity" | "-Infinity"}, and read back as that float. A resumed run replays the
 rounds since its last checkpoint, so a step may occur twice: the first one counts.
+
+A sweep has a journal of its own: run_id is its name, config its file's tree, round k its k-th settled trial.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ from r2m.tracking.provenance import git_state as git_state
 
 Record = dict[str, Any]
 
-STATUS_OF_EVENT = {"resume": "running", "finished": "finished", "stopped": "stopped", "failed": "failed"}
+# Stopped: by a user, to go on with later. Pruned: by a sweep, for good.
+STATUS_OF_EVENT = {name: name for name in ("finished", "stopped", "pruned", "failed")} | {"resume": "running"}
 
 
 class Journal:
@@ -70,8 +74,14 @@ class Journal:
         config_hash: str,
         data_hash: str,
         datasets: list[Record],
+        experiment: str | None = None,
+        parent: str | None = None,
+        tags: dict[str, str] | None = None,
     ) -> None:
         """Say what the run is. `datasets`: a dict each of name, digest, source, rows, split.
+
+        For MLflow: `experiment` (None: r2m/<task>/<policy>), `parent`, the run_id of the run in it that this
+        one is a part of, and further tags.
 
         Raises UserError for a run_id that cannot name a folder, or a second start.
         """
@@ -79,6 +89,7 @@ class Journal:
             raise UserError(f"run_id = {run_id!r}: allowed are letters, digits, '_' and, inside, '.' and '-'")
         if self.started:
             raise UserError(f"journal = {str(self.path)!r}: the run has started already; resume it")
+        optional = {"experiment": experiment, "parent": parent, "tags": tags}
         self._append(
             "start",
             run_id=run_id,
@@ -90,6 +101,7 @@ class Journal:
             config_hash=config_hash,
             data_hash=data_hash,
             datasets=datasets,
+            **{key: value for key, value in optional.items() if value is not None},
         )
 
     def round(self, step: int, metrics: dict[str, float]) -> None:
@@ -168,12 +180,12 @@ class JournalView:
 
     @property
     def arm(self) -> str:
-        """R2M, or the name of the estimator that it is compared with (RLOO)."""
+        """R2M, the name of the estimator that it is compared with (RLOO), or "sweep"."""
         return arm(self.start["config"])
 
     @property
     def status(self) -> str:
-        """running, finished, stopped or failed."""
+        """running, finished, stopped, pruned or failed."""
         return status(self.events)
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
@@ -202,11 +214,13 @@ def read(path: Path | str) -> JournalView:
 
 
 def arm(config: Record) -> str:
+    if "reward" not in config:  # a sweep's file, not a run's settings
+        return "sweep"
     return "R2M" if config["reward"]["feedback"] else config["algorithm"]["advantage"].upper()
 
 
 def status(events: list[Record]) -> str:
-    """What the last event that changes it says: running, finished, stopped or failed."""
+    """What the last event that changes it says: running, finished, stopped, pruned or failed."""
     changes = [STATUS_OF_EVENT[e["name"]] for e in events if e["name"] in STATUS_OF_EVENT]
     return changes[-1] if changes else "running"
 

@@ -59,3 +59,11 @@ METRICS: dict[str, str] = {
     "speed/trained_tokens_per_s": "tokens per second: response tokens * epochs / time/policy_s",
     "memory/peak_mib": "MiB: peak resident memory of the process, or peak allocated memory of its GPU",
 }
+
+SWEEP_METRICS: dict[str, str] = {  # of a sweep's own journal: step k is the k-th trial that was settled
+    "sweep/value": "the objective's unit: first objective of the trial, NaN where it failed",
+    "sweep/best": "the objective's unit: best first objective so far, of trials that keep the constraints",
+    "sweep/kl": "nats per sequence: eval/kl_sequence at the trial's last evaluation",
+    "sweep/trial": "none: the trial's number in the study",
+    "sweep/worker_hours": "hours: workers * time, summed over all of the sweep's runs so far",
+}

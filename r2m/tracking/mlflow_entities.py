@@ -4,58 +4,91 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r2m.tracking.journal import Record
+from r2m.tracking.journal import Record, arm
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Run
 
 PARAM_LENGTH, DIGEST_LENGTH = 6000, 36  # MLflow's limits
-SAMPLES = "samples.json"
-TABLES = json.dumps([{"path": SAMPLES, "type": "table"}])  # the artifacts that MLflow shows as tables
+SAMPLES, RANKING = "samples.json", "ranking.json"  # artifacts that MLflow shows as tables: `table` makes them
+VIEW = "arms"  # #/experiments/ID/runs?compareRunsMode=CHART&viewStateShareKey=arms
+TABLES_TAG = "mlflow.loggedArtifacts"  # names a run's tables
 
 
-def find_or_create(client: MlflowClient, database: Path | None, start: Record) -> Run:
+def find_or_create_experiment(client: MlflowClient, database: Path | None, start: Record) -> str:
+    """The id of the run's experiment."""
     from mlflow.exceptions import MlflowException
 
-    name = f"r2m/{start['task']}/{start['policy']}"
+    name = start.get("experiment") or f"r2m/{start['task']}/{start['policy']}"
     artifacts = (database.parent / "mlartifacts").as_uri() if database else None  # None: the server's choice
+    tags = {f"mlflow.sharedViewState.{VIEW}": _view("r2m.trial" if start.get("experiment") else "r2m.arm")}
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            experiment = client.get_experiment(client.create_experiment(name, artifact_location=artifacts))
+            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
         except MlflowException:  # another driver was faster
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
-    ours = f"tags.`r2m.run_id` = '{start['run_id']}'"
-    runs = client.search_runs([experiment.experiment_id], ours, max_results=1)
-    return runs[0] if runs else client.create_run(experiment.experiment_id, milliseconds(start), tags(start))
+    return experiment.experiment_id
+
+
+def _view(tag: str) -> str:
+    """What MLflow's pages keep of a saved view: here the curves' means over the runs that share a tag's value.
+
+    Without it the runs of a sweep are folded into one row, and the charts show that row alone.
+    """
+    keys = [{"mode": "tag", "groupByData": tag}]
+    state = {
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "runsHiddenMode": "FIRST_20_RUNS",
+    }
+    return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
+
+
+def find_or_create(client: MlflowClient, experiment_id: str, run_id: str, time_ms: int) -> Run:
+    """The MLflow run of that r2m.run_id. A new one has a name and that tag, and nothing else yet.
+
+    To be called under a lock: MLflow itself would make two of two calls at once.
+    """
+    runs = client.search_runs([experiment_id], f"tags.`r2m.run_id` = '{run_id}'", max_results=1)
+    named = {"mlflow.runName": run_id, "r2m.run_id": run_id}
+    return runs[0] if runs else client.create_run(experiment_id, time_ms, named)
 
 
 def tags(start: Record) -> dict[str, str]:
-    named = {
-        "mlflow.runName": start["run_id"],
-        "r2m.run_id": start["run_id"],
-        "r2m.feedback": str(start["config"]["reward"]["feedback"]),
+    config = start["config"]
+    own = {
+        "r2m.arm": arm(config),
         "r2m.config_hash": start["config_hash"],
         "r2m.data_hash": start["data_hash"],
         "r2m.version": start["versions"].get("r2m", "unknown"),
     }
-    return named | {f"r2m.git_{key}": str(value) for key, value in start["git"].items()}
+    if "reward" in config:
+        own["r2m.feedback"] = str(config["reward"]["feedback"])
+    own |= {f"r2m.git_{key}": str(value) for key, value in start["git"].items()}
+    return own | (start.get("tags") or {})
 
 
 def params(tree: Record, prefix: str = "") -> list[tuple[str, str]]:
-    """Dotted keys and values as text. What is too long for MLflow is cut: config.yaml has it whole."""
+    """Dotted keys and values as text. What is too long for MLflow is cut: config.yaml has it whole.
+
+    A character that MLflow does not take in a key (in a baseline's name, say) becomes "_".
+    """
     flat: list[tuple[str, str]] = []
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             flat += params(value, f"{prefix}{key}.")
         else:
-            flat.append((f"{prefix}{key}", str(value)[:PARAM_LENGTH]))
+            flat.append((re.sub(r"[^\w./ :-]", "_", f"{prefix}{key}"), str(value)[:PARAM_LENGTH]))
     return flat
 
 
@@ -77,12 +110,20 @@ def datasets(datasets: list[Record]) -> list[DatasetInput]:
     ]
 
 
-def table(samples: dict[int, list[Record]]) -> str:
-    """All samples as the JSON that MLflow shows as a table, a row each with its round first."""
-    rows = [{"round": step} | row for step in sorted(samples) for row in samples[step]]
+def table(rows: Sequence[Record]) -> str:
+    """The JSON that MLflow shows as a table; a row lacks what others have: null."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     data = [[_finite(row.get(column)) for column in columns] for row in rows]
     return json.dumps({"columns": columns, "data": data})
+
+
+def tables_tag(names: Sequence[str]) -> str:
+    return json.dumps([{"path": name, "type": "table"} for name in names])
+
+
+def tables_of(run: Run) -> list[str]:
+    """The tables that the run's tag names."""
+    return [entry["path"] for entry in json.loads(run.data.tags.get(TABLES_TAG, "[]"))]
 
 
 def _finite(value: Any) -> Any:

@@ -2,17 +2,14 @@
 
 One journal is one MLflow run, found again by our own tag `r2m.run_id`. Whatever happened before (a crash
 between two batches, a resume, another process that shipped), `ship` asks MLflow what it has and logs what is
-missing.
+missing. A run whose process was killed outright is RUNNING in MLflow, as in its journal, until it is resumed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +23,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100  # MLflow's limits
-MLFLOW_STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+MLFLOW_STATUS = {
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "stopped": "KILLED",
+    "pruned": "KILLED",
+    "failed": "FAILED",
+}
+CONFIGS = ("config.yaml", "sweep.yaml", "sweep.py")  # of a run, of a sweep: shipped at the start
 CLIENT_ENVIRONMENT = {  # where the user's own says nothing else
     # MLflow's client would try 7 times, about 4 minutes; here whoever calls `ship` tries again.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -42,23 +46,25 @@ def default_tracking_uri(storage: Path | str) -> str:
     return f"sqlite:///{Path(storage).resolve() / 'mlflow.db'}"
 
 
+def check_uri(tracking_uri: str) -> None:
+    """Raises UserError where it holds credentials."""
+    address = urlsplit(tracking_uri)
+    if address.username is not None or address.password is not None:
+        raise UserError(
+            f"tracking_uri = {address.scheme}://***@{address.hostname}: a user or password here would be "
+            "logged; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        )
+
+
 class Sink:
-    """Ships the journal of `run_dir` to an MLflow server or database.
+    """Ships the journal of `run_dir`, <storage>/<runs or sweeps>/<name>, to an MLflow server or database.
 
     Raises UserError for a tracking URI that holds credentials.
     """
 
     def __init__(self, tracking_uri: str, run_dir: Path | str) -> None:
-        address = urlsplit(tracking_uri)
-        if address.username is not None or address.password is not None:
-            raise UserError(
-                f"tracking_uri = {address.scheme}://***@{address.hostname}: a user or password here would be "
-                "logged; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
-            )
-        for (
-            name,
-            value,
-        ) in CLIENT_ENVIRONMENT.items():  # before anything imports mlflow, which reads them then
+        check_uri(tracking_uri)
+        for name, value in CLIENT_ENVIRONMENT.items():  # before mlflow is imported, which reads them then
             os.environ.setdefault(name, value)
         self._uri, self._run_dir = tracking_uri, Path(run_dir)
         self._reader = JournalReader(self._run_dir / "journal.jsonl")
@@ -68,6 +74,7 @@ class Sink:
         self._points: list[tuple[str, float, int, int]] = []  # key, value, time in ms, step: not yet shipped
         self._samples: dict[int, list[Record]] = {}
         self._samples_shipped = 0
+        self._tables: list[str] = []  # that the run's tag names
         self._config: list[Path] = []
         self._client: MlflowClient | None = None  # None: what MLflow has is unknown
         self._mlflow_run = self._mlflow_status = ""
@@ -123,24 +130,43 @@ class Sink:
             client.set_tag(run_id, "r2m.status", now)  # last: what is asked for when shipping is taken up
             self._mlflow_status = now
         if len(self._samples) > self._samples_shipped:
-            client.log_text(run_id, entities.table(self._samples), entities.SAMPLES)
-            client.set_tag(run_id, "mlflow.loggedArtifacts", entities.TABLES)
+            rows = [{"round": step} | row for step in sorted(self._samples) for row in self._samples[step]]
+            client.log_text(run_id, entities.table(rows), entities.SAMPLES)
+            self._show_as_table(entities.SAMPLES)
             self._samples_shipped = len(self._samples)
         for path in [*self._config, *artifacts]:  # after the metrics: artifacts may have a store of their own
             client.log_artifact(run_id, str(path))
+            if Path(path).name == entities.RANKING:
+                self._show_as_table(entities.RANKING)
         self._config = []
         return shipped
+
+    def _show_as_table(self, name: str) -> None:
+        if name not in self._tables and self._client:
+            tables = [*self._tables, name]
+            self._client.set_tag(self._mlflow_run, entities.TABLES_TAG, entities.tables_tag(tables))
+            self._tables = tables
 
     def _open(self) -> MlflowClient:
         """The client, with the run found or made, all of its start shipped, and known points left out."""
         from mlflow import MlflowClient
-        from mlflow.entities import Param
+        from mlflow.entities import Param, RunTag
 
-        database = _sqlite(self._uri)
-        with _locked(database.with_suffix(".lock")) if database else contextlib.nullcontext():
+        start, database = self._start, _sqlite(self._uri)
+        time_ms, tags = entities.milliseconds(start), entities.tags(start)
+        # One lock for all of a storage: a part of a sweep may make the sweep's run as well as its own.
+        storage = database.with_suffix("") if database else self._run_dir.absolute().parents[1] / "mlflow"
+        with _locked(storage.with_suffix(".lock")):
             client = MlflowClient(tracking_uri=self._uri)  # makes the database's tables
-            run = entities.find_or_create(client, database, self._start)
+            experiment = entities.find_or_create_experiment(client, database, start)
+            if parent := start.get("parent"):
+                whole = entities.find_or_create(client, experiment, parent, time_ms)
+                tags["mlflow.parentRunId"] = whole.info.run_id
+            run = entities.find_or_create(client, experiment, start["run_id"], time_ms)
         run_id = run.info.run_id
+        missing = [RunTag(*tag) for tag in tags.items() if tag[0] not in run.data.tags]
+        if missing:
+            client.log_batch(run_id, tags=missing, synchronous=True)
         params = [Param(*p) for p in entities.params(self._start["config"]) if p[0] not in run.data.params]
         for i in range(0, len(params), PARAMS_PER_BATCH):
             client.log_batch(run_id, params=params[i : i + PARAMS_PER_BATCH], synchronous=True)
@@ -151,56 +177,10 @@ class Sink:
             for key in {key for key, *_ in self._points} & run.data.metrics.keys()
         }
         self._points = [point for point in self._points if point[3] not in there.get(point[0], ())]
-        self._config = list(self._run_dir.glob("config.yaml"))
+        self._tables = entities.tables_of(run)
+        self._config = [path for name in CONFIGS if (path := self._run_dir / name).is_file()]
         self._mlflow_run, self._mlflow_status = run_id, run.data.tags.get("r2m.status", "")
         return client
-
-
-class BackgroundShipper:
-    """A thread that ships the journal of `run_dir` every `interval_s` seconds and never raises.
-
-    `last_error` is what the last attempt raised, None where it went well. Whatever was not shipped when the
-    process ends stays in the journal, for a later Sink.
-    """
-
-    def __init__(self, tracking_uri: str, run_dir: Path | str, interval_s: float = 5.0) -> None:
-        self.last_error: Exception | None = None
-        self._sink = Sink(tracking_uri, run_dir)
-        self._interval_s = interval_s
-        self._closing, self._deadline = threading.Event(), math.inf
-        self._complete = False
-        self._artifacts: Sequence[Path | str] = ()
-        self._thread = threading.Thread(target=self._run, name="mlflow-shipper", daemon=True)
-        self._thread.start()
-
-    def close(self, timeout_s: float = 60.0, artifacts: Sequence[Path | str] = ()) -> bool:
-        """Ship the rest, then the files in `artifacts`, trying for at most `timeout_s` seconds.
-
-        Returns whether everything that the journal held at the call was shipped.
-        """
-        self._artifacts, self._deadline = artifacts, time.monotonic() + timeout_s
-        self._closing.set()
-        self._thread.join(timeout_s)
-        return self._complete
-
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            self._ship(())
-            self._closing.wait(self._interval_s)
-        while time.monotonic() < self._deadline:
-            if self._ship(self._artifacts):
-                self._complete = True
-                return
-            time.sleep(min(self._interval_s, 1.0))
-
-    def _ship(self, artifacts: Sequence[Path | str]) -> bool:
-        try:
-            self._sink.ship(artifacts)
-        except Exception as error:  # MLflow's, the network's, the database's: training must not see it
-            self.last_error = error
-        else:
-            self.last_error = None
-        return self.last_error is None
 
 
 def _sqlite(uri: str) -> Path | None:

@@ -12,21 +12,25 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from r2m.config import validate
+from r2m.config import Config, validate
 from r2m.errors import UserError
 from r2m.tracking.journal import Journal, JournalReader, JournalView, read
-from r2m.tracking.mlflow_sink import BackgroundShipper
+from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.loop import STOP_FILE, run_loop
+from r2m.training.plan import resolve_device
 from r2m.training.runs import Run
 from r2m.workers import Workers
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a one-worker run starts and ends 5 s sooner than with 2.0
@@ -45,7 +49,9 @@ def execute(
     Raises UserError where a run fails by its input (a full disk, say), else what the workers raised.
     """
     console = console or Console(stderr=True)
-    shippers = [BackgroundShipper(run.tracking_uri, run.folder) for run in runs]
+    shippers = {uri: BackgroundShipper(uri) for uri in {run.tracking_uri for run in runs}}
+    for run in runs:
+        shippers[run.tracking_uri].add(run.folder)
     connect(address, sum(run.config.run.workers for run in runs))
     fits = [_Fit(run) for run in runs]
     with _stop_on_signal(runs, console):
@@ -53,7 +59,7 @@ def execute(
     _ship_rest(runs, shippers, console)
     for fit in fits:
         if fit.error is not None:
-            raise _explained(fit.error) from fit.error
+            raise explained(fit.error) from fit.error
     return [read(run.journal) for run in runs]
 
 
@@ -69,6 +75,8 @@ def connect(address: str | None, workers: int) -> None:
     if address is None:
         options |= {"num_cpus": max(os.cpu_count() or 1, workers), "include_dashboard": False}
         options |= {"object_store_memory": 2**28}  # nothing large goes through Ray's object store
+        # Nobody brings back the head of a cluster of our own: without it, end soon (60 s else) and be resumed.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     try:
         ray.init(address=address, logging_level=logging.ERROR, **options)
     except ConnectionError as error:
@@ -109,36 +117,40 @@ class _Fit:
 
     def _fit(self) -> None:
         try:
-            self._trainer().fit()
+            torch_trainer(self.run.config, self.run.folder, self.run.models).fit()
         except BaseException as error:
             self.error = error
             # Suppressed: a disk with no room for this line either, a worker that still holds the journal.
             with suppress(OSError, UserError), Journal(self.run.journal) as journal:
-                journal.event("failed", reason=str(_explained(error)))
+                journal.event("failed", reason=str(explained(error)))
 
-    def _trainer(self) -> Any:
-        import ray
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
 
-        run = self.run
-        r = run.config.run
-        gpu = r.device == "gpu" or (r.device == "auto" and ray.cluster_resources().get("GPU", 0) >= r.workers)
-        return TorchTrainer(
-            _worker,
-            train_loop_config={
-                "config": run.config.model_dump(mode="json"),
-                "folder": str(run.folder),
-                "models": run.models,
-            },
-            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=r.workers, use_gpu=gpu),
-            run_config=RunConfig(
-                name=run.name,
-                storage_path=str(run.folder / "ray"),
-                failure_config=FailureConfig(max_failures=r.max_failures),
-            ),
-        )
+def torch_trainer(
+    config: Config, folder: Path, models: tuple[str, str], gpu_share: float = 1.0
+) -> TorchTrainer:
+    """The run in `folder` as a Ray Train trainer; `gpu_share`: of a GPU, for each worker."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    r = config.run
+    gpu = resolve_device(r, ray.cluster_resources().get("GPU", 0) / gpu_share) == "gpu"
+    settings = {"config": config.model_dump(mode="json"), "folder": str(folder), "models": models}
+    return TorchTrainer(
+        _worker,
+        train_loop_config=settings,
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=r.workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": 1.0, **({"GPU": gpu_share} if gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=str(folder / "ray"),
+            failure_config=FailureConfig(max_failures=r.max_failures),
+        ),
+    )
 
 
 def _watch(fits: Sequence[_Fit], console: Console) -> None:
@@ -158,7 +170,7 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
             for fit, bar in bars.items():
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
-                        progress.update(bar, completed=record["step"], numbers=_numbers(record["metrics"]))
+                        progress.update(bar, completed=record["step"], numbers=numbers(record["metrics"]))
                     elif record["time"] >= began and record.get("name") in ("checkpoint-refused", "resume"):
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
@@ -166,7 +178,7 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
                 time.sleep(0.5)
 
 
-def _numbers(metrics: dict[str, float]) -> str:
+def numbers(metrics: dict[str, float]) -> str:
     shown = {"reward": "reward/proxy", "gold": "reward/gold", "KL": "kl/sequence"}
     return "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown.items() if key in metrics)
 
@@ -193,23 +205,26 @@ def _stop_on_signal(runs: Sequence[Run], console: Console) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ship_rest(runs: Sequence[Run], shippers: Sequence[BackgroundShipper], console: Console) -> None:
+def _ship_rest(runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], console: Console) -> None:
     from r2m.reporting.curves import plot
 
-    for run, shipper in zip(runs, shippers, strict=True):
+    for run in runs:
         view, artifacts = read(run.journal), []
         if view.rounds:
             artifacts = [run.folder / "curves.png"]
             plot([(view.arm, view)], artifacts[0])
-        if not shipper.close(SHIP_TIMEOUT_S, artifacts):
+        shippers[run.tracking_uri].finish(run.folder, artifacts)
+    for shipper in shippers.values():
+        shipper.close(SHIP_TIMEOUT_S)
+        for name in shipper.behind:
             console.print(
-                f"{run.name}: MLflow did not take everything ({shipper.last_error}); the journal has it: "
-                f"r2m sync {run.name}",
+                f"{name}: MLflow did not take everything ({shipper.last_error}); the journal has it: "
+                f"r2m sync {name}",
                 markup=False,
             )
 
 
-def _explained(error: BaseException) -> BaseException:
+def explained(error: BaseException) -> BaseException:
     """A user's mistake or a full disk as one line; anything else as it is."""
     for cause in [*getattr(error, "worker_failures", {}).values(), error]:
         text = str(cause)

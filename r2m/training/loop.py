@@ -18,6 +18,7 @@ from r2m.workers import Workers
 
 JOURNAL, CHECKPOINTS = "journal.jsonl", "checkpoints"
 STOP_FILE = "stop"  # in the run's folder: asks the workers to end after the round in hand, with a checkpoint
+PRUNED = "pruned"  # its text where the run is to end for good
 
 
 def run_loop(
@@ -50,7 +51,8 @@ def run_loop(
                 journal.event("failed", reason=str(error))
             return
         if journal is not None and step < config.algorithm.total_rounds:
-            journal.event("stopped", step=step)
+            pruned = (run_dir / STOP_FILE).read_text() == PRUNED
+            journal.event(PRUNED if pruned else "stopped", step=step)
         elif journal is not None:
             trainer.export(run_dir)
             journal.event("finished", step=step)

@@ -9,33 +9,18 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from rich.table import Table
-from transformers import AutoModelForCausalLM
 
 from r2m.config import Config, Run
 from r2m.core.schedule import omega_reaches_minimum
 from r2m.errors import UserError
+from r2m.training.shape import Shape
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 LOGITS_AT_ONCE = 2**26  # values: the default of r2m.core.masking.token_log_probs
 BF16_LR = 4e-5  # moves 8 % of SmolLM2's weights in bf16; 1e-6 moves 0.4 %
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Dimensions of a model, without its weights."""
-
-    parameters: int
-    width: int
-    layers: int
-    kv_width: int  # of a token's key in one layer: key-value heads × their width
-    mlp_values: int  # that the backward keeps of a token in one layer's MLP
-    vocabulary: int
-    context: int  # tokens
 
 
 @dataclass(frozen=True)
@@ -52,6 +37,7 @@ class Plan:
     workers: int  # a CPU each
     gpus: int
     memory: dict[str, int]  # held through the run
+    mapped: frozenset[str]  # parts of it that a node holds once for all its processes: r2m.models.loading
     phases: dict[str, int]  # held in turn on top of it, estimated
     host_memory: int  # hidden states that wait in host memory beside a GPU
     checkpoint: int
@@ -68,31 +54,20 @@ class Plan:
         return self.checkpoints * self.checkpoint + self.export
 
     @property
+    def disk_left(self) -> int:
+        """Bytes that a finished run leaves."""
+        return self.disk - self.checkpoint
+
+    @property
     def peak_memory(self) -> int:
         return sum(self.memory.values()) + max(self.phases.values())
 
 
-def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM) -> Shape:
-    """Dimensions from a Hugging Face config; the parameters are counted on a model without storage."""
-    with torch.device("meta"):
-        model = auto_class.from_config(hf_config)
-    c, heads = hf_config, hf_config.num_attention_heads
-    head_width = getattr(c, "head_dim", None) or c.hidden_size // heads
-    gated = any(name.endswith("gate_proj") for name, _ in model.named_modules())
-    return Shape(
-        parameters=sum(p.numel() for p in model.parameters()),
-        width=c.hidden_size,
-        layers=c.num_hidden_layers,
-        kv_width=(getattr(c, "num_key_value_heads", None) or heads) * head_width,
-        mlp_values=(4 if gated else 2) * (getattr(c, "intermediate_size", None) or 4 * c.hidden_size),
-        vocabulary=c.vocab_size,
-        context=c.max_position_embeddings,
-    )
-
-
-def resolve_device(run: Run, gpus: int | None) -> str:
-    """`cpu` or `gpu`: run.device, where `auto` takes GPUs if the cluster has any."""
-    return run.device if run.device != "auto" else "gpu" if gpus else "cpu"
+def resolve_device(run: Run, gpus: float | None) -> str:
+    """`cpu` or `gpu`: run.device, where `auto` takes GPUs if there is one (of `gpus`) for each worker."""
+    if run.device != "auto":
+        return run.device
+    return "gpu" if gpus is not None and gpus >= run.workers else "cpu"
 
 
 def plan(
@@ -136,6 +111,11 @@ def plan(
             host = memory.pop("hidden states")
         rows = max(a.microbatch, K) * (P + R - 1)
         phases["head microbatch"] = rows * policy.width * (item if item == 4 else item + 4)
+    as_stored = {
+        "reference": policy.stored == config.policy.dtype,
+        "reward model": reward.stored == r.dtype,
+    }
+    mapped = frozenset(part for part, same in as_stored.items() if same and device == "cpu")
     rounded = config.policy.dtype == "bfloat16" and a.lr < BF16_LR
     certain = memory | {"gradients": weights}
     there = gpus if device == "gpu" else cpus
@@ -160,6 +140,7 @@ def plan(
         workers=run.workers,
         gpus=run.workers if device == "gpu" else 0,
         memory=memory,
+        mapped=mapped,
         phases=phases,
         host_memory=host,
         checkpoint=3 * (weights + head),
@@ -207,12 +188,17 @@ def _policy_microbatch(policy: Shape, B: int, K: int, P: int, R: int, item: int)
     return policy.layers * layer * item + 3 * 4 * min(B * R * policy.vocabulary, LOGITS_AT_ONCE)
 
 
-def check_storage(p: Plan, storage: Path) -> None:
-    """Raises UserError where the disk of `storage` (which need not exist yet) can't take the run's files."""
+def free_disk(storage: Path) -> int:
+    """Bytes free on the disk of `storage`, which need not exist yet."""
     folder = storage.absolute()
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    return shutil.disk_usage(folder).free
+
+
+def check_storage(p: Plan, storage: Path) -> None:
+    """Raises UserError where the disk of `storage` can't take the run's files."""
+    free = free_disk(storage)
     if free < p.disk:
         raise UserError(
             f"run.storage = {str(storage)!r}: {p.checkpoints} checkpoints (those kept, one being written) of "

@@ -10,11 +10,15 @@ from transformers import AutoModelForSequenceClassification
 from r2m.config import Config
 from r2m.errors import UserError
 from r2m.models.dimensions import config_for_planning
-from r2m.training.plan import Plan, plan, shape_of
+from r2m.training.plan import Plan, plan
+from r2m.training.shape import shape_of
 
 
-def plan_for(config: Config, address: str | None = None, *, launch: bool = False) -> Plan:
-    """The plan; with `launch`, one that this machine can run. A cluster at `address` is not asked for resources.
+def plan_for(
+    config: Config, address: str | None = None, *, launch: bool = False, gpus: float | None = None
+) -> Plan:
+    """The plan; with `launch`, one that this machine can run. A cluster at `address` is not asked for resources;
+    `gpus`: how many it has, where that is known.
 
     Raises UserError for what cannot run: see `plan`.
     """
@@ -30,7 +34,7 @@ def plan_for(config: Config, address: str | None = None, *, launch: bool = False
         raise UserError(
             f"reward.model = {reward!r}: it has {reward_config.num_labels} labels; it must have 1"
         )
-    resources: dict[str, Any] = {}
+    resources: dict[str, Any] = {"gpus": gpus}
     if address is None:
         import torch
 

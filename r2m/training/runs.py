@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from r2m.config import Config, digest, validate
+from r2m.config import Config, ForumTask, TextTask, digest, validate
 from r2m.errors import UserError
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
@@ -41,8 +42,10 @@ class Run:
         return self.config.run.tracking_uri or default_tracking_uri(self.config.run.storage)
 
 
-def new_run(config: Config, name: str | None = None, progress: Progress = silent) -> Run:
+def new_run(config: Config, name: str | None = None, progress: Progress = silent, **group: Any) -> Run:
     """Prepare the models, check what the run will meet, and start its journal.
+
+    `group`: what Journal.start takes of a run that belongs to others: experiment, parent, tags.
 
     Raises UserError, with nothing left behind, for a name that is taken or data that cannot be used.
     """
@@ -67,6 +70,7 @@ def new_run(config: Config, name: str | None = None, progress: Progress = silent
             config_hash=config.digest(),
             data_hash=digest([d["digest"] for d in datasets]),
             datasets=datasets,
+            **group,
         )
     return Run(config, folder, (prepared.policy, prepared.reward))
 
@@ -107,23 +111,32 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
 
     Raises UserError for unusable data, or a prompt that leaves no room in the models' context.
     """
-    from r2m.models.loading import load_config, load_tokenizer
-    from r2m.tasks.prompt import render
-    from r2m.tasks.task import load_task
+    from r2m.models.loading import load_config
 
-    tokenizer = load_tokenizer(models[0])
-    task = load_task(config.task, tokenizer)
-    lengths = [len(render(p, tokenizer)) for p in [*task.train, *task.held_out]]
+    longest, datasets = _prompts(config.task, models[0])
     response = config.algorithm.max_response_tokens
     for field, model in zip(("policy.model", "reward.model"), models, strict=True):
         hf = load_config(model, field)
         if field == "reward.model" and hf.num_labels != 1:
             raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
         context = getattr(hf, "max_position_embeddings", None)
-        if context is not None and max(lengths) + response > context:
+        if context is not None and longest + response > context:
             raise UserError(
-                f"{field} = {model!r}: its context is {context} tokens; the longest prompt has {max(lengths)} "
+                f"{field} = {model!r}: its context is {context} tokens; the longest prompt has {longest} "
                 f"and algorithm.max_response_tokens is {response}; set task.max_prompt_tokens to at most "
                 f"{context - response}"
             )
-    return task.datasets
+    return datasets
+
+
+@lru_cache(maxsize=4)
+def _prompts(task: ForumTask | TextTask, policy: str) -> tuple[int, list[dict[str, Any]]]:
+    """Tokens of the longest prompt, and the data sets: once for all runs of a sweep."""
+    from r2m.models.loading import load_tokenizer
+    from r2m.tasks.prompt import render
+    from r2m.tasks.task import load_task
+
+    tokenizer = load_tokenizer(policy)
+    loaded = load_task(task, tokenizer)
+    prompts = [*loaded.train, *loaded.held_out]
+    return max(len(render(prompt, tokenizer)) for prompt in prompts), loaded.datasets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.evaluation.held_out import evaluate
 from r2m.models.loading import (
+    frozen_twin,
     load_policy,
     load_reward_model,
     load_tokenizer,
@@ -45,7 +45,7 @@ class Trainer:
         self.config, self.workers = config, workers
         self.tokenizer = load_tokenizer(policy_path)
         self.policy = load_policy(policy_path, config.policy.dtype, device)
-        self.reference = copy.deepcopy(self.policy).requires_grad_(False)
+        self.reference = frozen_twin(self.policy)
         self.reward_tokenizer = load_tokenizer(reward_path, "reward.model")
         self.reward_model, head = load_reward_model(reward_path, config.reward.dtype, device)
         self.scorer = FrozenScorer(self.reward_model, self.reward_tokenizer, self.tokenizer, a.microbatch)

@@ -1,8 +1,9 @@
-"""Shipping over HTTP to a real MLflow server: answers that are lost, a server that is killed, `serve`."""
+"""Shipping over HTTP to a real MLflow server: answers that are lost, a server that is killed, pages, `serve`."""
 
 import math
 import os
 import select
+import shutil
 import signal
 import socket
 import socketserver
@@ -11,12 +12,16 @@ import subprocess
 import sys
 import threading
 
+import plotly.graph_objects as go
 import pytest
+from matplotlib.image import imread
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from r2m.tracking.journal import Journal
-from r2m.tracking.mlflow_sink import BackgroundShipper, Sink
+from r2m.tracking.mlflow_entities import VIEW, table
+from r2m.tracking.mlflow_sink import Sink
+from r2m.tracking.shipper import BackgroundShipper
 from r2m.tracking.ui import answers
 
 ROUNDS, KEYS = 400, [f"task/m{i}" for i in range(6)]  # three batches
@@ -98,11 +103,13 @@ def children(pid):
         return [int(child) for child in file.read().split()]
 
 
-def started(run_dir, rounds):
+CONFIG = {"reward": {"feedback": False}, "algorithm": {"advantage": "rloo", "empty": ""}}
+
+
+def started(run_dir, rounds, config=CONFIG, **sweep):
     journal = Journal(run_dir / "journal.jsonl")
-    config = {"reward": {"feedback": False}, "algorithm": {"advantage": "rloo", "empty": ""}}
     hashes = {"config_hash": "abc", "data_hash": "def"}
-    journal.start(run_dir.name, "forum", "sft", config, versions={}, git={}, datasets=[], **hashes)
+    journal.start(run_dir.name, "forum", "sft", config, versions={}, git={}, datasets=[], **hashes, **sweep)
     for step in rounds:
         journal.round(step, dict.fromkeys(KEYS, step / 8))
     return journal
@@ -123,12 +130,13 @@ def assert_every_point_once(uri, run_id):
 
 
 def test_a_run_is_shipped_over_http(server, tmp_path):
-    with started(tmp_path / "plain", range(ROUNDS)) as journal:
+    with started(tmp_path / "runs" / "plain", range(ROUNDS)) as journal:
         journal.round(ROUNDS, {"reward/gold": math.nan})
         journal.round(ROUNDS + 1, {"reward/gold": math.inf})
         journal.samples(0, [{"prompt": "p", "response": "r"}])
         journal.event("finished")
-    shipper = BackgroundShipper(server.uri, tmp_path / "plain", interval_s=0.1)
+    shipper = BackgroundShipper(server.uri, interval_s=0.1)
+    shipper.finish(tmp_path / "runs" / "plain")
     assert shipper.close(timeout_s=60)
     assert_every_point_once(server.uri, "plain")
     run = mlflow_run(server.uri, "plain")
@@ -142,10 +150,10 @@ def test_a_run_is_shipped_over_http(server, tmp_path):
 
 
 def test_points_whose_acknowledgement_is_lost_are_not_logged_twice(server, tmp_path):
-    with started(tmp_path / "lost", range(ROUNDS)), LosesAnAnswer(server.port, nth=2) as proxy:
-        sink = Sink(proxy.uri, tmp_path / "lost")
+    with started(tmp_path / "runs" / "lost", range(ROUNDS)), LosesAnAnswer(server.port, nth=3) as proxy:
+        sink = Sink(proxy.uri, tmp_path / "runs" / "lost")
         with pytest.raises(MlflowException, match="Connection aborted"):
-            sink.ship()  # the first request brings params, the second a batch of metrics
+            sink.ship()  # the first request brings tags, the second params, the third metrics
         run = mlflow_run(server.uri, "lost")
         history = MlflowClient(server.uri).get_metric_history(run.info.run_id, KEYS[0])
         assert 0 < len(history) < ROUNDS  # the server has the batch
@@ -155,8 +163,9 @@ def test_points_whose_acknowledgement_is_lost_are_not_logged_twice(server, tmp_p
 
 
 def test_a_server_killed_under_way_and_started_again_has_every_point_once(server, tmp_path):
-    with started(tmp_path / "killed", range(ROUNDS // 2)) as journal:
-        shipper = BackgroundShipper(server.uri, tmp_path / "killed", interval_s=0.01)
+    with started(tmp_path / "runs" / "killed", range(ROUNDS // 2)) as journal:
+        shipper = BackgroundShipper(server.uri, interval_s=0.01)
+        shipper.add(tmp_path / "runs" / "killed")
         with sqlite3.connect(server.storage / "mlflow.db") as database:
             before = count = database.execute("select count(*) from metrics").fetchone()
             while count == before:  # a batch is there, and the next under way
@@ -167,8 +176,72 @@ def test_a_server_killed_under_way_and_started_again_has_every_point_once(server
         assert not shipper.close(timeout_s=0.5)
         assert not answers(server.port)
         server.start()
-        assert Sink(server.uri, tmp_path / "killed").ship() > 0
+        assert Sink(server.uri, tmp_path / "runs" / "killed").ship() > 0
     assert_every_point_once(server.uri, "killed")
+
+
+class Browser:
+    """Chromium without a window, which waits for a page's own timers before it shows what has become of it."""
+
+    def __init__(self, folder):
+        # Without site isolation of sandboxed frames, so that it waits for the frame of an HTML artifact too.
+        options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
+        options += " --disable-background-networking --disable-component-update"
+        options += " --disable-features=IsolateSandboxedIframes --window-size=1600,1000"
+        options += f" --virtual-time-budget=40000 --user-data-dir={folder / 'profile'}"
+        self.command, self.folder = [shutil.which("chromium"), *options.split()], folder
+
+    def page(self, url):
+        command = [*self.command, "--dump-dom", url]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def picture(self, url):
+        """Its pixels, [height, width, channels], each 0 to 1, red, green and blue first."""
+        path = self.folder / "page.png"
+        subprocess.run([*self.command, f"--screenshot={path}", url], check=True, capture_output=True)
+        return imread(path)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on the path")
+def test_a_browser_shows_the_arms_of_a_sweep_its_ranking_and_its_report(server, tmp_path):
+    storage, name = tmp_path / "shown", "lr-sweep"
+    folder, shipper = storage / "sweeps" / name, BackgroundShipper(server.uri, interval_s=0.1)
+    with started(folder, [], {"sweep": {"recipe": "forum"}}, experiment=name) as journal:
+        for arm in ("trial 0", "baseline"):
+            run = storage / "runs" / f"{name}-{arm.split()[0]}-s0"
+            with started(run, range(3), experiment=name, parent=name, tags={"r2m.trial": arm}):
+                shipper.finish(run)
+        journal.round(1, {"sweep/value": 0.25})
+        journal.event("finished")
+    line = go.Scatter(x=[0, 1], y=[0, 1], line={"color": "#ff00ff", "width": 8}, mode="lines")
+    go.Figure(line).write_html(folder / "report.html", include_plotlyjs=True)
+    assert (folder / "report.html").stat().st_size > 3e6  # plotly.js and all
+    (folder / "ranking.json").write_text(table([{"arm": "trial 0", "eval/gold": 0.4375}]))
+    shipper.finish(folder, [folder / "report.html", folder / "ranking.json"])
+    assert shipper.close(timeout_s=60)
+
+    client, browser = MlflowClient(server.uri), Browser(tmp_path)
+    experiment = client.get_experiment_by_name(name).experiment_id
+    runs = client.search_runs([experiment], order_by=["attributes.run_name"])
+    assert [run.info.run_name for run in runs] == [name, f"{name}-baseline-s0", f"{name}-trial-s0"]
+    base = f"{server.uri}/#/experiments/{experiment}/runs"
+
+    arms = browser.page(f"{base}?compareRunsMode=CHART&viewStateShareKey={VIEW}")
+    assert "Group: trial 0" in arms
+    assert "Group: baseline" in arms
+    assert f"{name}-trial-s0" in arms
+    assert "task/m0" in arms
+    assert "main-svg" in arms  # a chart is drawn
+
+    sweep = f"{base}/{runs[0].info.run_id}"
+    overview = browser.page(sweep)
+    assert "Child runs" in overview
+    assert all(f"runs/{run.info.run_id}" in overview for run in runs[1:])
+
+    assert "0.4375" in browser.page(f"{sweep}/artifacts/ranking.json")
+
+    red, green, blue = browser.picture(f"{sweep}/artifacts/report.html").transpose(2, 0, 1)[:3]
+    assert ((red > 0.99) & (green < 0.01) & (blue > 0.99)).sum() > 500  # the report's line
 
 
 def test_serve_stops_with_all_of_its_children(server):

@@ -3,19 +3,17 @@
 What a run must come to, whatever happens to it, is what the worker loop alone gives in this process.
 """
 
-import math
 import os
 import signal
 import socket
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from mlflow import MlflowClient
+from processes import PATIENCE_S, R2M, alive, descendants, has_open, kill_all, r2m, steady, wait_for
 
 from r2m.config import Config
 from r2m.errors import UserError
@@ -27,49 +25,11 @@ from r2m.training.runs import new_run, open_run
 
 MakeConfig = Callable[..., Config]
 
-R2M = str(Path(sys.executable).with_name("r2m"))
-PATIENCE_S = 120.0
-
-
-def steady(view: JournalView) -> list[dict[str, float]]:
-    """What the rounds say but for what the machine's speed decides; NaN as something that equals itself."""
-    return [
-        {
-            k: "NaN" if math.isnan(v) else v
-            for k, v in metrics.items()
-            if k.split("/")[0] not in ("time", "speed", "memory")
-        }
-        for metrics in view.rounds.values()
-    ]  # fmt: skip
-
 
 def expected(config: Config) -> JournalView:
     run = new_run(config.model_copy(update={"run": config.run.model_copy(update={"workers": 1})}), "expected")
     run_loop(run.config, run.folder, run.models)
     return read(run.journal)
-
-
-def wait_for(what: Callable[[], object], process: subprocess.Popen | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
-def descendants(pid: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [d for child in map(int, text.split()) for d in (child, *descendants(child))]
-
-
-def has_open(pid: int, path: Path) -> bool:
-    try:
-        return any(os.readlink(fd) == str(path) for fd in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +81,7 @@ def test_two_workers_and_an_mlflow_that_does_not_answer(
         assert uri in server.stdout.readline()
         points = sum(len(metrics) for metrics in views[1].rounds.values())
         said = subprocess.check_output([R2M, "sync", "unheard", "--storage", storage], text=True)
-        assert said.endswith(f"unheard: {points} metric points shipped to {uri}\n")
+        assert said.endswith(f"unheard: {points} metric points shipped\n")
         assert Sink(uri, unheard.folder).ship() == 0
         assert_every_point_once(MlflowClient(uri), views[1])
     finally:
@@ -181,18 +141,12 @@ def test_a_run_is_killed_twice_stopped_and_finished(make_config: MakeConfig, tmp
     def resumed() -> int:
         return sum(event["name"] == "resume" for event in records("event"))
 
-    def r2m(*arguments: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [R2M, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
     def worker_of(process: subprocess.Popen) -> int:
         ours.update(descendants(process.pid))
         (worker,) = [pid for pid in descendants(process.pid) if has_open(pid, journal)]
         return worker
 
-    process = r2m("train", "recipe.yaml", "--name", "mine")
+    process = r2m("train", "recipe.yaml", "--name", "mine", cwd=tmp_path)
     try:
         wait_for(lambda: done() >= 8, process)
         os.kill(worker_of(process), signal.SIGKILL)
@@ -202,9 +156,9 @@ def test_a_run_is_killed_twice_stopped_and_finished(make_config: MakeConfig, tmp
         worker = worker_of(process)
         process.kill()
         process.communicate()
-        wait_for(lambda: not Path(f"/proc/{worker}").exists())  # Ray ends its workers with their driver
+        wait_for(lambda: not alive(worker))  # Ray ends its workers with their driver
 
-        process = r2m("train", "--resume", "mine", "--storage", storage)
+        process = r2m("train", "--resume", "mine", "--storage", storage, cwd=tmp_path)
         before = done()
         wait_for(lambda: done() > before, process)
         worker_of(process)
@@ -219,9 +173,7 @@ def test_a_run_is_killed_twice_stopped_and_finished(make_config: MakeConfig, tmp
         if process.poll() is None:
             process.kill()
             process.communicate()
-        for pid in ours:  # of a killed driver: Ray's agents stay for a minute
-            if Path(f"/proc/{pid}").exists():
-                os.kill(pid, signal.SIGKILL)
+        kill_all(ours)
     run = open_run(storage, "mine")
     run_loop(run.config, run.folder, run.models)
     assert resumed() == 3

@@ -171,10 +171,9 @@ class TestRuns:
         assert_refused(ended, "--name 'mine': there is such a run; go on with it by --resume mine")
 
     def test_an_unknown_run(self, r2m, storage: Path) -> None:
-        for command in (("train", "--resume", "none"), ("sync", "none")):
-            assert_refused(
-                r2m(*command, "--storage", str(storage)), "RUN = 'none': not in", "there are: none"
-            )
+        for command, field in ((("train", "--resume"), "RUN"), (("sync",), "NAME")):
+            ended = r2m(*command, "none", "--storage", str(storage))
+            assert_refused(ended, f"{field} = 'none': not in", "there are: none")
         assert not storage.exists()
 
     def test_a_finished_run(self, r2m, make_config: MakeConfig, storage: Path) -> None:

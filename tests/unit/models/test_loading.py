@@ -1,11 +1,14 @@
 """Models, tokenizers and feedback heads to folders and back."""
 
+import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     Gemma2Config,
     LlamaConfig,
@@ -16,6 +19,7 @@ from transformers import (
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.models.loading import (
+    frozen_twin,
     load_config,
     load_feedback_head,
     load_policy,
@@ -70,6 +74,89 @@ class TestNothingThere:
         save_model(tmp_path, policy, tokenizer)
         with pytest.raises(UserError, match=r"no weights for score.weight; train one"):
             load_reward_model(str(tmp_path))
+
+
+def mapped_from(file: Path, model: torch.nn.Module) -> list[bool]:
+    """Of each parameter: does it lie in a mapping of `file`?"""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    ranges = [line[0].split("-") for line in lines if line[-1] == str(file)]
+    ends = [(int(low, 16), int(high, 16)) for low, high in ranges]
+    return [any(low <= p.data_ptr() < high for low, high in ends) for p in model.parameters()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="it looks at Linux's mappings")
+class TestMapped:
+    """Frozen weights are the file's pages, which all processes of a node share."""
+
+    @pytest.fixture
+    def folder(self, tokenizer: PreTrainedTokenizerFast, small: dict[str, int], tmp_path: Path) -> Path:
+        torch.manual_seed(0)
+        hf_config = LlamaConfig(**small, num_labels=1, pad_token_id=1, tie_word_embeddings=True)
+        save_model(tmp_path / "policy", AutoModelForCausalLM.from_config(hf_config), tokenizer)
+        classifier = AutoModelForSequenceClassification.from_config(hf_config)
+        save_model(tmp_path / "reward", classifier, tokenizer)
+        return tmp_path
+
+    def test_reference(self, folder: Path) -> None:
+        policy, file = load_policy(str(folder / "policy")), folder / "policy" / "model.safetensors"
+        as_loaded = copy.deepcopy(policy)
+        twin = frozen_twin(policy)
+        assert all(mapped_from(file, twin))
+        assert not any(mapped_from(file, policy))
+        assert not any(p.requires_grad for p in twin.parameters())
+        assert all(p.requires_grad for p in policy.parameters())
+        assert policy.get_output_embeddings().weight is policy.get_input_embeddings().weight
+        ids = torch.arange(12).view(2, 6)
+        for model in (twin, policy):
+            assert torch.equal(model(input_ids=ids).logits, as_loaded(input_ids=ids).logits)
+
+    def test_training_the_policy_writes_neither_twin_nor_file(self, folder: Path) -> None:
+        file = folder / "policy" / "model.safetensors"
+        policy, before = load_policy(str(folder / "policy")), file.read_bytes()
+        twin, as_loaded = frozen_twin(policy), load_policy(str(folder / "policy"))
+        optimizer = torch.optim.AdamW(policy.parameters(), 0.1, fused=True)
+        policy(input_ids=torch.arange(8).view(2, 4)).logits.square().mean().backward()
+        optimizer.step()
+        assert file.read_bytes() == before
+        for trained, frozen, old in zip(
+            policy.parameters(), twin.parameters(), as_loaded.parameters(), strict=True
+        ):
+            assert torch.equal(frozen, old)
+            assert not torch.equal(trained, old)
+
+    def test_reward_model(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+        reward, _ = load_reward_model(str(folder / "reward"))
+        assert all(mapped_from(folder / "reward" / "model.safetensors", reward.model))
+        copied = copy.deepcopy(reward)
+        batch = torch.arange(12).view(2, 6), torch.ones(2, 6, dtype=torch.bool)
+        assert torch.equal(reward(*batch), copied(*batch))
+        save_model(folder / "again", reward.model, tokenizer)
+        assert torch.equal(load_reward_model(str(folder / "again"))[0](*batch), reward(*batch))
+
+    def test_another_dtype_than_the_files_is_a_copy_of_the_same_values(self, folder: Path) -> None:
+        policy = load_policy(str(folder / "policy"), "bfloat16")
+        twin = frozen_twin(policy)
+        assert not any(mapped_from(folder / "policy" / "model.safetensors", twin))
+        for a, b in zip(policy.parameters(), twin.parameters(), strict=True):
+            assert torch.equal(a, b)
+            assert a.data_ptr() != b.data_ptr()
+
+    def test_bfloat16_files_are_mapped_too(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+        save_model(folder / "half", load_policy(str(folder / "policy"), "bfloat16"), tokenizer)
+        twin = frozen_twin(load_policy(str(folder / "half"), "bfloat16"))
+        assert all(mapped_from(folder / "half" / "model.safetensors", twin))
+
+    def test_the_folder_may_be_replaced_or_go_away(self, folder: Path) -> None:
+        twin = frozen_twin(load_policy(str(folder / "policy")))
+        reward, _ = load_reward_model(str(folder / "reward"))
+        batch = torch.arange(12).view(2, 6), torch.ones(2, 6, dtype=torch.bool)
+        before = twin(batch[0]).logits, reward(*batch)
+        (folder / "policy").rename(folder / "old")
+        (folder / "reward").rename(folder / "policy")
+        shutil.rmtree(folder / "policy")
+        shutil.rmtree(folder / "old")
+        assert torch.equal(twin(batch[0]).logits, before[0])
+        assert torch.equal(reward(*batch), before[1])
 
 
 class TestPadding:

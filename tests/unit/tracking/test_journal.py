@@ -118,6 +118,7 @@ def test_the_first_occurrence_of_a_step_counts_and_steps_are_in_order(tmp_path):
         (["finished"], "finished"),
         (["stopped", "checkpoint-refused"], "stopped"),
         (["failed", "resume"], "running"),
+        (["checkpoint", "pruned"], "pruned"),
         (["stopped", "resume", "checkpoint", "finished"], "finished"),
     ],
 )
@@ -132,6 +133,16 @@ def test_the_arm_without_feedback_is_the_estimator(tmp_path):
     with Journal(tmp_path / "journal.jsonl") as journal:
         journal.start(**START | {"config": START["config"] | {"reward": {"feedback": False}}})
     assert read(journal.path).arm == "RLOO"
+
+
+def test_a_part_of_a_sweep_says_so_and_a_sweep_is_an_arm_of_none(tmp_path):
+    part = {"experiment": "r2m/sweeps", "parent": "lr", "tags": {"trial": "3"}}
+    with Journal(tmp_path / "part.jsonl") as journal:
+        journal.start(**START | part)
+    assert without_time_and_kind(read(journal.path).start) == START | part
+    with Journal(tmp_path / "sweep.jsonl") as journal:
+        journal.start(**START | {"run_id": "lr", "config": {"recipe": "forum", "seeds": [0]}})
+    assert read(journal.path).arm == "sweep"
 
 
 def test_a_run_starts_once(tmp_path):

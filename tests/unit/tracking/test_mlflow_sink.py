@@ -2,58 +2,17 @@
 
 import json
 import math
-import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 
 import pytest
 from mlflow import MlflowClient
+from mlflow_store import CONFIG, mlflow_runs, points, started
 
 from r2m.errors import UserError
 from r2m.tracking.journal import Journal
-from r2m.tracking.mlflow_sink import BackgroundShipper, Sink, default_tracking_uri
-
-CONFIG = {"reward": {"feedback": True, "lr": 1e-4}, "algorithm": {"advantage": "rloo"}, "task": {"seed": 0}}
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory):
-    """A folder whose database is made once (seconds); its name has what a URI has to quote."""
-    storage = tmp_path_factory.mktemp("a storage")
-    with started(storage / "runs" / "first"):
-        Sink(default_tracking_uri(storage), storage / "runs" / "first").ship()
-    return storage
-
-
-def started(run_dir, config=CONFIG, datasets=()):
-    journal = Journal(run_dir / "journal.jsonl")
-    journal.start(
-        run_id=run_dir.name,
-        task="forum",
-        policy="sft",
-        config=config,
-        versions={"r2m": "0.1.0"},
-        git={"commit": "c0ffee", "dirty": False},
-        config_hash="abc",
-        data_hash="def",
-        datasets=list(datasets),
-    )
-    return journal
-
-
-def mlflow_runs(uri, run_id):
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("r2m/forum/sft")
-    return client.search_runs([experiment.experiment_id], f"tags.`r2m.run_id` = '{run_id}'")
-
-
-def points(uri, run_id, key):
-    """(step, value) of every point that MLflow has, duplicates included."""
-    (run,) = mlflow_runs(uri, run_id)
-    history = MlflowClient(uri).get_metric_history(run.info.run_id, key)
-    return sorted((point.step, point.value) for point in history)
+from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
 
 
 def test_all_of_a_journal_is_shipped_and_nothing_twice(storage, tmp_path, monkeypatch):
@@ -91,6 +50,7 @@ def test_all_of_a_journal_is_shipped_and_nothing_twice(storage, tmp_path, monkey
     assert (run.info.status, run.info.run_name) == ("FINISHED", "whole")
     assert {key: value for key, value in run.data.tags.items() if key.startswith("r2m.")} == {
         "r2m.run_id": "whole",
+        "r2m.arm": "R2M",
         "r2m.config_hash": "abc",
         "r2m.data_hash": "def",
         "r2m.version": "0.1.0",
@@ -183,52 +143,6 @@ def shipping(uri, run_dir):
     return subprocess.Popen([sys.executable, "-c", code, uri, run_dir])
 
 
-def test_a_locked_database_only_delays(storage):
-    uri, run_dir = default_tracking_uri(storage), storage / "runs" / "locked"
-    with started(run_dir) as journal:
-        with sqlite3.connect(storage / "mlflow.db") as database:
-            database.execute("begin exclusive")
-            shipper = BackgroundShipper(uri, run_dir, interval_s=0.1)
-            journal.round(0, {"reward/proxy": 1.0})
-            assert not shipper.close(timeout_s=0.5)  # it waits for the database still
-            database.rollback()
-        journal.round(1, {"reward/proxy": 2.0})
-        Sink(uri, run_dir).ship()
-    assert points(uri, "locked", "reward/proxy") == [(0, 1.0), (1, 2.0)]
-
-
-def test_a_server_that_refuses_does_not_reach_the_caller(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{free.getsockname()[1]}"  # bound, but nobody listens
-        with started(tmp_path / "refused") as journal:
-            shipper = BackgroundShipper(uri, tmp_path / "refused", interval_s=0.05)
-            until(lambda: shipper.last_error)
-            journal.round(0, {"reward/proxy": 1.0})
-            assert not shipper.close(timeout_s=0.5)
-    assert "refused" in str(shipper.last_error)
-
-
-def test_a_server_that_accepts_and_never_answers_does_not_hold_the_caller(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as mute, started(tmp_path / "mute") as journal:
-        uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        shipper = BackgroundShipper(uri, tmp_path / "mute", interval_s=0.05)
-        connection, _ = mute.accept()
-        with connection:
-            assert connection.recv(1)  # the request is there, and will stay unanswered
-            journal.round(0, {"reward/proxy": 1.0})
-            assert not shipper.close(timeout_s=0.2)
-            assert shipper.last_error is None  # it waits still
-
-
-def test_a_broken_journal_does_not_reach_the_caller_either(tmp_path):
-    with started(tmp_path / "broken") as journal, open(journal.path, "a") as file:
-        file.write("{}\n")
-    shipper = BackgroundShipper(default_tracking_uri(tmp_path), tmp_path / "broken", interval_s=0.05)
-    assert not shipper.close(timeout_s=0.3)
-    assert "line 2" in str(shipper.last_error)
-
-
 @pytest.mark.parametrize(
     "uri", ["http://me:hunter2@host:5000", "postgresql://me@host/db", "http://:hunter2@h"]
 )
@@ -237,9 +151,3 @@ def test_credentials_in_the_uri_are_refused_and_not_repeated(tmp_path, uri):
         Sink(uri, tmp_path)
     assert "hunter2" not in str(error.value)
     assert "me@" not in str(error.value)
-
-
-def until(condition):
-    """Wait for another thread; the test's own timeout is the limit."""
-    while not condition():
-        threading.Event().wait(0.02)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from r2m.config import Config
 from r2m.errors import UserError
-from r2m.training.driver import _explained, _numbers, _stop_on_signal
+from r2m.training.driver import _stop_on_signal, explained, numbers
 from r2m.training.loop import STOP_FILE
 from r2m.training.runs import Run, new_run
 
@@ -32,20 +32,20 @@ class TestExplained:
     @pytest.mark.parametrize("marker", ["r2m.errors.UserError: ", "UserError: "])
     def test_a_users_mistake_is_its_first_line(self, marker: str) -> None:
         text = f"ray::Worker (pid=1)\n  File ...\n{marker}reward.model = 'x': no\nmore"
-        explained = _explained(FitError(rank_0=RuntimeError(text)))
-        assert isinstance(explained, UserError)
-        assert str(explained) == "reward.model = 'x': no"
+        line = explained(FitError(rank_0=RuntimeError(text)))
+        assert isinstance(line, UserError)
+        assert str(line) == "reward.model = 'x': no"
 
     def test_a_full_disk_is_one_line(self) -> None:
         cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk/journal.jsonl")
-        explained = _explained(FitError(rank_0=RuntimeError(f"Traceback:\n  File ...\nOSError: {cause}\n")))
-        assert isinstance(explained, UserError)
-        assert str(explained) == f"disk full: OSError: {cause}"
-        assert "\n" not in str(explained)
+        line = explained(FitError(rank_0=RuntimeError(f"Traceback:\n  File ...\nOSError: {cause}\n")))
+        assert isinstance(line, UserError)
+        assert str(line) == f"disk full: OSError: {cause}"
+        assert "\n" not in str(line)
 
     def test_anything_else_is_left_as_it_is(self) -> None:
         error = FitError(rank_0=RuntimeError("CUDA error"))
-        assert _explained(error) is error
+        assert explained(error) is error
 
 
 @pytest.fixture
@@ -89,5 +89,5 @@ class TestStopOnSignal:
 
 def test_numbers_beside_the_bar() -> None:
     metrics = {"reward/proxy": 0.123, "kl/sequence": 4.0, "train/lr": 1.0}
-    assert _numbers(metrics) == "reward 0.12  KL 4.00"
-    assert _numbers(metrics | {"reward/gold": -1.0}) == "reward 0.12  gold -1.00  KL 4.00"
+    assert numbers(metrics) == "reward 0.12  KL 4.00"
+    assert numbers(metrics | {"reward/gold": -1.0}) == "reward 0.12  gold -1.00  KL 4.00"

@@ -22,7 +22,8 @@ from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.policy import HiddenStates, policy_forward
 from r2m.training.checkpoint import module_tensors, optimizer_tensors
-from r2m.training.plan import GIB, Plan, Shape, check_storage, human, plan, render, resolve_device, shape_of
+from r2m.training.plan import GIB, Plan, check_storage, human, plan, render, resolve_device
+from r2m.training.shape import Shape, shape_of
 
 LLAMA_8B = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -76,6 +77,10 @@ class TestShape:
         shape = shape_of(LlamaConfig(**LLAMA_8B, num_labels=1), AutoModelForSequenceClassification)
         assert shape.parameters == 8_030_261_248 - 128256 * 4096 + 4096
 
+    def test_dtype_of_the_saved_weights(self) -> None:
+        assert shape_of(LlamaConfig(**LLAMA_8B, dtype="bfloat16")).stored == "bfloat16"
+        assert shape_of(LlamaConfig(**LLAMA_8B)).stored == "float32"
+
     def test_dimensions(self) -> None:
         assert shape_of(LlamaConfig(**LLAMA_8B)) == Shape(
             8_030_261_248, width=4096, layers=32, kv_width=1024, mlp_values=4 * 14336, vocabulary=128256,
@@ -118,6 +123,7 @@ class TestPlan:
         assert p.peak_memory == sum(p.memory.values()) + max(p.phases.values())
         assert p.checkpoint == 3 * (4000 + 119 * 4)
         assert p.export == 4000 + 2000 + 119 * 4
+        assert p.disk_left == 2 * p.checkpoint + p.export  # run.keep_checkpoints = 2; while it runs, one more
         assert p.disk == 3 * p.checkpoint + p.export  # two kept, one being written
 
     def test_bfloat16_halves_the_policy_and_says_what_that_costs(self) -> None:
@@ -148,6 +154,18 @@ class TestPlan:
         on_cpu = plan(config(run={"hidden_on_host": True}), POLICY, REWARD)
         assert (on_cpu.host_memory, on_cpu.memory["hidden states"]) == (0, p.host_memory)
 
+    @pytest.mark.parametrize(
+        ("stored", "device", "mapped"),
+        [
+            ("float32", "cpu", {"reference", "reward model"}),
+            ("bfloat16", "cpu", {"reward model"}),  # the policy's file is of another dtype: read, not mapped
+            ("float32", "gpu", set()),
+        ],
+    )
+    def test_what_processes_share(self, stored: str, device: str, mapped: set[str]) -> None:
+        c = config(run={"device": device})
+        assert plan(c, replace(POLICY, stored=stored), REWARD).mapped == mapped
+
     def test_prompts_are_bounded_by_the_shorter_context(self) -> None:
         open_ended = {"kind": "text", "data": "rows.jsonl"}
         assert plan(config(task=open_ended), POLICY, replace(REWARD, context=64)).prompt_tokens == 54
@@ -167,6 +185,12 @@ class TestPlan:
         c = config(run={"device": run})
         assert resolve_device(c.run, gpus) == device
         assert plan(c, POLICY, REWARD, gpus=gpus).gpus == (1 if device == "gpu" else 0)
+
+    @pytest.mark.parametrize(("gpus", "device"), [(2, "cpu"), (2.5, "cpu"), (3, "gpu"), (8, "gpu")])
+    def test_auto_takes_gpus_if_each_worker_has_one(self, gpus: float, device: str) -> None:
+        c = config(run={"device": "auto", "workers": 3})
+        assert resolve_device(c.run, gpus) == device
+        assert resolve_device(config(run={"device": "cpu", "workers": 3}).run, gpus) == "cpu"
 
 
 class TestRefusals:

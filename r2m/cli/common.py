@@ -1,0 +1,42 @@
+"""What the commands share: options, consoles, and what is said at their ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from r2m.stages.common import Progress
+
+STORAGE = "r2m-runs"
+
+out, err = Console(), Console(stderr=True)
+
+Storage = Annotated[str | None, typer.Option(help=f"runs, caches, MLflow's store [default: {STORAGE}]")]
+Workers = Annotated[int | None, typer.Option(help="Ray Train workers of a run")]
+Address = Annotated[str | None, typer.Option(help="an existing Ray cluster's address")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print configuration and plan; run nothing")]
+
+
+def progress() -> AbstractContextManager[Progress]:
+    from r2m.stages.common import progress_bar
+
+    return progress_bar()
+
+
+def program() -> str:
+    """What to type for this program: its name where the shell finds it, else its path."""
+    return "r2m" if shutil.which("r2m") else os.path.relpath(sys.argv[0])
+
+
+def report(facts: dict[str, Any], to: Path) -> None:
+    for key, value in facts.items():
+        out.print(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}", markup=False)
+    out.print(f"written: {to}", soft_wrap=True)

@@ -1,0 +1,111 @@
+"""Single runs: train them, ship them to MLflow, look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+
+from r2m.cli.common import STORAGE, Address, DryRun, Storage, Workers, err, out, program, progress
+from r2m.config import Config, load, recipes
+from r2m.errors import UserError
+
+if TYPE_CHECKING:
+    from r2m.training.plan import Plan
+    from r2m.training.runs import Run
+
+app = typer.Typer()
+
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help=f"a .yaml file, or one of: {', '.join(recipes())}")] = "",
+    set_: Set = None,
+    workers: Workers = None,
+    name: Annotated[str | None, typer.Option(help="the run's name")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="go on with a run")] = None,
+    storage: Storage = None,
+    address: Address = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Run Algorithm 1 (reward.feedback=on), or plain RLOO (off), in Ray Train workers."""
+    from r2m.training.driver import check_address
+    from r2m.training.runs import new_run, open_run
+
+    check_address(address)
+    if resume is not None:
+        if recipe or set_ or workers or name or dry_run:
+            raise UserError("--resume goes on with a run as it was configured: give it with --storage alone")
+        runs = [open_run(storage or STORAGE, resume)]
+    else:
+        if not recipe:
+            raise UserError(f"RECIPE: missing; a .yaml file, or one of: {', '.join(recipes())}")
+        config = load(recipe, _overrides(set_, workers, storage))
+        plan = _plan(config, address, dry_run)
+        if dry_run:
+            from r2m.training.plan import render
+
+            recipe_text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            out.print(recipe_text, markup=False, soft_wrap=True)
+            out.print(render(plan))
+            return
+        with progress() as bar:
+            runs = [new_run(config, name, bar)]
+    _execute(runs, address)
+
+
+@app.command()
+def sync(
+    name: Annotated[str, typer.Argument(help="a run's or a sweep's name")], storage: Storage = None
+) -> None:
+    """Ship to MLflow what a run's journal, or those of a sweep, have and MLflow has not."""
+    from r2m.tracking.sync import sync as ship
+
+    for run, count in ship(storage or STORAGE, name):
+        out.print(f"{run}: {count} metric points shipped", soft_wrap=True)
+
+
+@app.command()
+def ui(storage: Storage = None, port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+    """MLflow's pages on this machine's loopback address; Ctrl-C ends them."""
+    from r2m.tracking.ui import serve
+
+    raise typer.Exit(serve(storage or STORAGE, port))
+
+
+def _overrides(set_: list[str] | None, workers: int | None, storage: str | None) -> list[str]:
+    options = {"run.workers": workers, "run.storage": storage}
+    return [*(set_ or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]
+
+
+def _plan(config: Config, address: str | None, dry_run: bool) -> Plan:
+    from r2m.training.plan import check_storage
+    from r2m.training.preflight import plan_for
+
+    plan = plan_for(config, address, launch=not dry_run)
+    if not dry_run:
+        check_storage(plan, Path(config.run.storage))
+    return plan
+
+
+def _execute(runs: list[Run], address: str | None) -> None:
+    """Run them, then say how they ended and where to look; exit code 1 for a failed run, 130 for a stopped one."""
+    from r2m.reporting.table import rich_table, summary
+    from r2m.training.driver import execute
+
+    views, storage = execute(runs, address), runs[0].config.run.storage
+    out.print(rich_table(summary([view for view in views if view.rounds])))
+    out.print(f"look: {program()} ui --storage {storage}", soft_wrap=True, markup=False)
+    for view in views:
+        if view.status == "failed":
+            err.print(f"error: {view.run_id}: {view.events[-1]['reason']}", markup=False)
+        if view.status == "stopped":
+            go_on = f"{program()} train --resume {view.run_id} --storage {storage}"
+            err.print(f"stopped, with a checkpoint; go on: {go_on}", markup=False, soft_wrap=True)
+    statuses = {view.status for view in views}
+    if statuses != {"finished"}:
+        raise typer.Exit(1 if "failed" in statuses else 130)

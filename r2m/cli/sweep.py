@@ -1,0 +1,118 @@
+"""Sweeps: run one, go on with one, see where one stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from r2m.cli.common import STORAGE, Address, DryRun, Storage, Workers, err, out, program, progress
+from r2m.errors import UserError
+
+if TYPE_CHECKING:
+    from r2m.sweeps.sweep import Opened
+
+app = typer.Typer()
+
+
+@app.command()
+def sweep(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE | status NAME", help="a sweep file (.yaml or .py)")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="the sweep's name")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="NAME", help="go on with a sweep")] = None,
+    workers: Workers = None,
+    storage: Storage = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow's [default: SQLite in the storage]")
+    ] = None,
+    address: Address = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Search settings, compare the best with the baselines on fresh seeds, and say whether it is better."""
+    from r2m.training.driver import check_address
+
+    place = str(Path(storage or STORAGE))
+    match words or []:
+        case ["status", sweep_name] if resume is None:
+            _status(place, sweep_name)
+            return
+        case [] if resume is not None:
+            if name or workers or tracking_uri or dry_run:
+                raise UserError(
+                    "--resume goes on with a sweep as it was configured: give it with --storage alone"
+                )
+        case [_] if resume is None:
+            pass
+        case _:
+            raise UserError("give a sweep file, or status NAME, or --resume NAME")
+    check_address(address)
+    if address is not None and address.startswith("ray://"):
+        raise UserError(
+            f"--address {address!r}: a sweep's driver reads and writes the storage itself; start it on a node of the "
+            "cluster, with --address auto or HOST:6379"
+        )
+    from r2m.sweeps.sweep import new_sweep, open_sweep
+
+    if resume is not None:
+        _run(open_sweep(place, resume), address)
+        return
+    (file,) = words or []
+    settings = {"run.workers": workers, "run.tracking_uri": tracking_uri}
+    given = tuple(f"{key}={value}" for key, value in settings.items() if value is not None)
+    _check_room(file, place, given, address, dry_run)
+    if not dry_run:
+        with progress() as bar:
+            opened = new_sweep(file, name, place, given, bar)
+        _run(opened, address)
+
+
+def _check_room(file: str, storage: str, settings: tuple[str, ...], address: str | None, show: bool) -> None:
+    """Refuse a sweep that can't fit before anything is prepared."""
+    from r2m.sweeps.driver import plan_of
+    from r2m.sweeps.plan import check_storage, render
+    from r2m.sweeps.spec import load_sweep
+
+    plan = plan_of(load_sweep(file), (*settings, f"run.storage={storage}"), address)
+    check_storage(plan, Path(storage))
+    if show:
+        out.print(render(plan))
+
+
+def _run(opened: Opened, address: str | None) -> None:
+    """Run it, then show the answer and where to look; exit code 130 for a sweep that was stopped."""
+    from r2m.sweeps.driver import run_sweep
+    from r2m.sweeps.report import terminal
+
+    answer, finished = run_sweep(opened, address, err)
+    out.print(terminal(answer))
+    _look(opened)
+    if not finished:
+        go_on = f"{program()} sweep --resume {opened.name} --storage {opened.storage}"
+        err.print(f"stopped, with checkpoints; go on: {go_on}", markup=False, soft_wrap=True)
+        raise typer.Exit(130)
+
+
+def _status(storage: str, name: str) -> None:
+    from r2m.sweeps.report import terminal
+    from r2m.sweeps.sweep import open_sweep, write_answer
+    from r2m.tracking.journal import read
+
+    opened = open_sweep(storage, name)
+    answer, _ = write_answer(opened)
+    out.print(f"{name}: {read(opened.folder / 'journal.jsonl').status}", markup=False)
+    out.print(terminal(answer))
+    _look(opened)
+
+
+def _look(opened: Opened) -> None:
+    folder = opened.folder
+    for line in (
+        f"report:    {folder / 'report.html'}",
+        f"picture:   {folder / 'answer.png'}",
+        f"MLflow:    {program()} ui --storage {opened.storage}     experiment {opened.experiment}",
+        f"Optuna:    {Path(program()).with_name('optuna-dashboard')} {opened.database}",
+    ):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,254 @@
+"""Running a sweep: room for it, Tune in a thread, and in this one progress, MLflow, the sweep's journal, Ctrl-C."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from r2m.config import Config
+from r2m.errors import UserError
+from r2m.stages.prepare import prepare
+from r2m.sweeps.answer import Answer
+from r2m.sweeps.ledger import ENDED, Ledger, Task, pruner
+from r2m.sweeps.plan import SweepPlan, check_storage, plan_sweep
+from r2m.sweeps.ranking import command, cost, last, mean, winner
+from r2m.sweeps.spec import Sweep, config_of, value_of
+from r2m.sweeps.sweep import Opened, elapsed_s, runs_of, write_answer
+from r2m.tracking.journal import Journal, read
+from r2m.tracking.shipper import BackgroundShipper
+from r2m.training.driver import SHIP_TIMEOUT_S, connect, numbers
+from r2m.training.loop import JOURNAL
+from r2m.training.preflight import plan_for
+
+POLL_S = 0.5
+KL = "eval/kl_sequence"
+
+
+def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepPlan:
+    """How the sweep goes on this machine, or on the cluster that this process has joined.
+
+    Raises UserError, with the arithmetic, where it can't.
+    """
+    baselines = len(sweep.baselines)
+    runs = (sweep.budget.trials + baselines) * len(sweep.seeds) + (1 + baselines) * len(sweep.confirm)
+    cluster = None if address is None else _cluster()
+    points = [*sweep.points(), *sweep.baselines.values()]
+    configs = [config_of(sweep, params, sweep.seeds[0], *extra) for params in points]
+    gpus = None if cluster is None else cluster["gpus"]
+    plans = [plan_for(config, address, gpus=gpus) for config in _dearest(configs)]
+    room = cluster or _machine()
+    if address is None and (plans[0].workers > 1 or plans[0].gpus):
+        room["cpus"] += 1  # drivers of nested trials only wait: see `connect`
+    b = sweep.budget
+    return plan_sweep(plans, runs=runs, concurrent=b.concurrent, gpu_share=b.gpu_share, **room)
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    room = {
+        "cpus": os.cpu_count() or 1,
+        "gpus": torch.cuda.device_count(),
+        "node_gib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30,
+    }
+    return room | (
+        {"gpu_gib": torch.cuda.get_device_properties(0).total_memory / 2**30} if room["gpus"] else {}
+    )
+
+
+def _cluster() -> dict[str, Any]:
+    """Of the nodes that can run trials. How much memory their GPUs have, Ray does not say."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    return {
+        "cpus": sum(node["CPU"] for node in nodes),
+        "gpus": sum(node.get("GPU", 0) for node in nodes),
+        "node_gib": min(node["memory"] + node.get("object_store_memory", 0) for node in nodes) / 2**30,
+        "nodes": len(nodes),
+    }
+
+
+def _dearest(configs: Iterable[Config]) -> list[Config]:
+    """Of configurations that take the same room, one: what else varies in a sweep takes none."""
+    rooms = {}
+    for config in configs:
+        a, r = config.algorithm, config.reward
+        sizes = (a.queries, a.responses, a.microbatch, a.max_response_tokens)
+        rooms[sizes, r.feedback, r.attention_width] = config
+    return list(rooms.values())
+
+
+def run_sweep(
+    opened: Opened, address: str | None = None, console: Console | None = None
+) -> tuple[Answer, bool]:
+    """Run a sweep, or go on with it: the answer as it then stands, and whether that is its end (no Ctrl-C came).
+
+    Raises UserError for one that has finished, is running elsewhere or cannot fit, or whose runs fail by their
+    input; else what Ray raises. Whatever ends it, it can be resumed.
+    """
+    console = console or Console(stderr=True)
+    path = opened.folder / JOURNAL
+    with Journal(path) as journal:
+        view = read(path)
+        if view.status == "finished":
+            raise UserError(f"SWEEP = {opened.name!r}: it has finished; there is nothing to resume")
+        if view.events or view.rounds:
+            journal.event("resume")
+        return _Session(opened, journal, address, console).run()
+
+
+class _Session:
+    def __init__(self, opened: Opened, journal: Journal, address: str | None, console: Console) -> None:
+        sweep = opened.sweep
+        self.opened, self.journal, self.console = opened, journal, console
+        if address is not None:
+            connect(address, 0)
+        plan = plan_of(sweep, opened.extra, address)
+        check_storage(plan, Path(opened.storage))
+        connect(address, math.ceil(plan.concurrent * plan.cpus))
+        prepared = prepare(opened.base)
+        self.study = opened.study(pruner=pruner(sweep))
+        began, before = time.monotonic(), elapsed_s(journal.path)
+        hours = sweep.budget.hours or math.inf
+        self.ledger = Ledger(
+            sweep,
+            opened.name,
+            opened.storage,
+            self.study,
+            (prepared.policy, prepared.reward),
+            opened.experiment,
+            opened.extra,
+            lambda: hours * 3600 - before - (time.monotonic() - began),
+        )
+        self.plan = plan
+        views = runs_of(opened)
+        self.worker_s = sum(cost(view)[1] for view in views.values())
+        self.ended = sum(view.status in ENDED for view in views.values())
+        self.tasks = (
+            len(self.ledger.outside) + sweep.budget.trials + (1 + len(sweep.baselines)) * len(sweep.confirm)
+        )
+        self.shipper = BackgroundShipper(opened.tracking_uri)
+        self.shipper.add(opened.folder)
+        self.recorded = {int(m["sweep/trial"]) for m in read(journal.path).rounds.values()}
+
+    def run(self) -> tuple[Answer, bool]:
+        from r2m.sweeps.tuner import Tuning
+
+        p = self.plan
+        self._record()  # what a killed driver had settled and not written down
+        with self._stop_on_signal():
+            tuning = Tuning(
+                self.ledger, self.opened.folder / "ray", concurrent=p.concurrent, nested=p.nested,
+                gpu_share=p.gpu_share or 1.0, max_failures=self.opened.base.run.max_failures,
+            )  # fmt: skip
+            self._watch(tuning.thread)
+        if tuning.error is not None:
+            self.journal.event("failed", reason=str(tuning.error))
+        else:
+            self.journal.event("stopped" if self.ledger.stopping else "finished")
+        known, artifacts = write_answer(self.opened)
+        self.shipper.finish(self.opened.folder, artifacts)
+        if not self.shipper.close(SHIP_TIMEOUT_S):
+            self.console.print(
+                f"MLflow did not take everything ({self.shipper.last_error}); the journals have it: "
+                f"r2m sync {self.opened.name}",
+                markup=False,
+            )
+        if tuning.error is not None:
+            raise tuning.error
+        return known, not self.ledger.stopping
+
+    def _watch(self, thread: threading.Thread) -> None:
+        """Follow the tasks until Tune has ended."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        following: dict[TaskID, Task] = {}
+        begun = 0
+        with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=self.console) as progress:
+            total = progress.add_task(self.opened.name, total=self.tasks, completed=self.ended, numbers="")
+            running = True
+            while running:
+                running = thread.is_alive()  # before the last look
+                for task in self.ledger.tasks[begun:]:
+                    begun += 1
+                    bar = progress.add_task(f"  {task.label}", total=_rounds(task), numbers="")
+                    following[bar] = task
+                    for run in task.runs:
+                        self.shipper.add(run.folder)
+                for bar, task in list(following.items()):
+                    ended = task.runs[0].name not in self.ledger.active
+                    for record in self.ledger.observe(task):
+                        if record["kind"] == "round":
+                            progress.update(bar, advance=1, numbers=numbers(record["metrics"]))
+                    if ended:
+                        progress.remove_task(bar)
+                        del following[bar]
+                        progress.update(total, advance=1)
+                        progress.console.print(self._end(task), markup=False, highlight=False, soft_wrap=True)
+                if running:
+                    time.sleep(POLL_S)
+
+    def _end(self, task: Task) -> str:
+        """Write down that a task has ended; the line that says how."""
+        views = [read(run.journal) for run in task.runs]
+        self.worker_s += sum(cost(view)[1] for view in views)
+        for run in task.runs:
+            self.shipper.finish(run.folder)
+        self._record()
+        seeds = ", ".join(str(run.config.run.seed) for run in task.runs)
+        value = mean(value_of(view, self.opened.sweep.objectives[0]) for view in views)
+        kl = mean(last(view, KL) for view in views)
+        said = f"{task.label} (seed {seeds}): {views[0].status}, {value:.3f} at KL {kl:.1f}"
+        return f"{said}   {command(self.opened.sweep, task.params, task.runs[0].config.run.seed)}"
+
+    def _record(self) -> None:
+        """A round of the sweep's journal for every trial that is settled and has none."""
+        trials = self.study.get_trials(deepcopy=False)
+        for trial in trials:
+            if not trial.state.is_finished() or trial.number in self.recorded:
+                continue
+            views = [view for name in trial.user_attrs.get("runs", ()) if (view := self.ledger.view(name))]
+            best = winner(self.opened.sweep, trials)
+            self.recorded.add(trial.number)
+            metrics = {
+                "sweep/trial": trial.number,
+                "sweep/value": trial.values[0] if trial.values else math.nan,
+                "sweep/best": trials[best].values[0] if best is not None else math.nan,
+                "sweep/kl": mean(last(view, KL) for view in views),
+                "sweep/worker_hours": self.worker_s / 3600,
+            }
+            self.journal.round(len(self.recorded), metrics)
+
+    @contextmanager
+    def _stop_on_signal(self) -> Iterator[None]:
+        """The first Ctrl-C ends the runs in hand after their round, with checkpoints; the second aborts."""
+
+        def ask(number: int, frame: Any) -> None:
+            if self.ledger.stopping:
+                raise KeyboardInterrupt
+            self.ledger.stop()
+            self.console.print("stopping after this round, with checkpoints; once more to abort at once")
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _rounds(task: Task) -> int:
+    return sum(run.config.algorithm.total_rounds for run in task.runs)

@@ -1,0 +1,273 @@
+"""What a sweep has done and what it does next, from its study and its runs' journals alone: no Ray in here.
+
+The order is: baselines that lie outside the search space, the trials, then the confirmation of the winner beside
+the baselines on fresh seeds. Nothing but the study and the journals is remembered between sessions, so a sweep that
+was killed anywhere goes on from what they say: a trial that the study has as running takes up its runs' checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import TrialState
+
+from r2m.errors import UserError
+from r2m.sweeps.ranking import BASELINE, arm_of, run_name, slug, winner
+from r2m.sweeps.spec import Sweep, baseline_point, config_of, grace, value_of, violations
+from r2m.tracking.journal import Journal, JournalReader, JournalView, Record, read
+from r2m.training.loop import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE
+from r2m.training.runs import Run, new_run, run_folder
+
+ENDED = ("finished", PRUNED, "failed")
+
+Role = Literal["baseline", "search", "confirm"]
+
+
+@dataclass
+class Task:
+    """What one Tune trial runs: an arm on some seeds, one run after another."""
+
+    arm: str  # t003, or a baseline's slug
+    label: str
+    role: Role
+    params: Mapping[str, Any]
+    runs: list[Run]
+    trial: optuna.Trial | None = None
+    evaluations: dict[int, float] = field(default_factory=dict)  # of the first run: step -> first objective
+
+    def __post_init__(self) -> None:
+        self.readers = [JournalReader(run.journal) for run in self.runs]
+
+
+@dataclass
+class Ledger:
+    """All methods may be called from any thread.
+
+    Args:
+        models: the policy and the reward model of every run.
+        experiment: MLflow's, of the runs.
+        extra: settings of every run that are not the sweep's own, such as run.storage.
+        remaining_s: seconds left to start new trials in.
+    """
+
+    sweep: Sweep
+    name: str
+    storage: str
+    study: optuna.Study
+    models: tuple[str, str]
+    experiment: str
+    extra: tuple[str, ...] = ()
+    remaining_s: Callable[[], float] = lambda: math.inf
+    active: dict[str, Task] = field(default_factory=dict)  # by the first run's name
+    tasks: list[Task] = field(default_factory=list)  # all that were started in this session
+    stopping: bool = False
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        points = {label: baseline_point(self.sweep, label) for label in self.sweep.baselines}
+        self.outside = {slug(label): label for label, point in points.items() if point is None}
+        for label, point in points.items():
+            if point is not None:
+                self.study.enqueue_trial(point, user_attrs={BASELINE: label}, skip_if_exists=True)
+        for point in self.sweep.enqueue:
+            self.study.enqueue_trial(point, skip_if_exists=True)
+        self.grace = grace(self.sweep) if self.sweep.early_stopping.kind != "none" else None
+
+    def next(self) -> Task | None:
+        """The next task; None where it has to wait for those that are running, or there is none: see `done`."""
+        with self._lock:
+            for candidate in () if self.stopping else self._candidates():
+                self.active[candidate.runs[0].name] = candidate
+                self.tasks.append(candidate)
+                return candidate
+            return None
+
+    @property
+    def done(self) -> bool:
+        """Whether `next` will never have a task again."""
+        with self._lock:
+            return not self.active and (self.stopping or next(self._candidates(dry=True), None) is None)
+
+    def _candidates(self, dry: bool = False) -> Iterator[Any]:
+        """Tasks to start, in order; `dry` starts nothing and gives anything in their place."""
+        for arm, label in self.outside.items():
+            if not self._ended_or_active(arm, self.sweep.seeds):
+                overrides = self.sweep.baselines[label]
+                yield dry or self._task(arm, label, "baseline", overrides, self.sweep.seeds)
+        yield from self._trials(dry)
+        if any(task.role != "confirm" for task in self.active.values()):
+            return
+        for arm, label, params in self.confirmed_arms():
+            for seed in self.sweep.confirm:
+                if not self._ended_or_active(arm, [seed]):
+                    yield dry or self._task(arm, label, "confirm", params, [seed])
+
+    def _trials(self, dry: bool) -> Iterator[Any]:
+        active = {task.trial.number for task in self.active.values() if task.trial}
+        trials = self.study.get_trials(deepcopy=False)
+        for frozen in trials:
+            if frozen.state == TrialState.RUNNING and frozen.number not in active:
+                yield dry or self._start(optuna.Trial(self.study, frozen._trial_id))
+        started = sum(trial.state != TrialState.WAITING for trial in trials)
+        while started < self.sweep.budget.trials and self.remaining_s() > 0:
+            if dry:
+                yield True
+                return
+            # A trial's draws are a function of the seed and its number: a resumed sampler does not repeat itself.
+            self.study.sampler = sampler(self.sweep.sampler.kind, self.sweep.sampler.seed + 10_000 * started)
+            started += 1
+            trial = self.study.ask()
+            try:
+                yield self._start(trial)
+            except UserError as error:  # a combination that no run can have, found before anything is run
+                trial.set_user_attr("reason", str(error))
+                self.study.tell(trial, state=TrialState.FAIL)
+
+    def _start(self, trial: optuna.Trial) -> Task:
+        params = self.sweep.suggest(trial)
+        label = trial.user_attrs.get(BASELINE, f"trial {trial.number}")
+        task = self._task(arm_of(trial.number), label, "search", params, self.sweep.seeds)
+        task.trial = trial
+        trial.set_user_attr("runs", [run.name for run in task.runs])
+        return task
+
+    def confirmed_arms(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Arm, label and params of the winner, if there is one, and of every baseline."""
+        trials = self.study.get_trials(deepcopy=False)
+        arms = [(arm, label, dict(self.sweep.baselines[label])) for arm, label in self.outside.items()]
+        best = winner(self.sweep, trials)
+        for trial in trials:
+            if BASELINE in trial.user_attrs or trial.number == best:
+                label = trial.user_attrs.get(BASELINE, f"trial {trial.number}")
+                arms.append(
+                    (arm_of(trial.number), label, self.sweep.suggest(optuna.trial.FixedTrial(trial.params)))
+                )
+        return arms
+
+    def _task(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seeds: list[int]) -> Task:
+        return Task(arm, label, role, params, [self._run(arm, label, role, params, seed) for seed in seeds])
+
+    def _run(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seed: int) -> Run:
+        """The run of an arm on a seed: taken up where there is one, else new."""
+        config = config_of(self.sweep, params, seed, *self.extra)
+        name = run_name(self.name, arm, seed)
+        folder = run_folder(self.storage, name)
+        if JournalReader(folder / JOURNAL).new_records():
+            (folder / STOP_FILE).unlink(missing_ok=True)
+            return Run(config, folder, self.models)
+        shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed while it made it
+        tags = {"r2m.sweep": self.name, "r2m.trial": label, "r2m.role": role, "r2m.seed": str(seed)}
+        return new_run(config, name, experiment=self.experiment, parent=self.name, tags=tags)
+
+    def _ended_or_active(self, arm: str, seeds: list[int]) -> bool:
+        names = [run_name(self.name, arm, seed) for seed in seeds]
+        return names[0] in self.active or all(
+            (view := self.view(name)) is not None and view.status in ENDED for name in names
+        )
+
+    def view(self, run: str) -> JournalView | None:
+        path = run_folder(self.storage, run) / JOURNAL
+        return read(path) if path.is_file() else None
+
+    def observe(self, task: Task) -> list[Record]:
+        """What the task's journals have had since the last call; the study is told of the first run's evaluations.
+
+        A trial that the study's pruner gives up is asked to end for good after the round in hand.
+        """
+        with self._lock:
+            by_run = [reader.new_records() for reader in task.readers]
+            metric = self.sweep.objectives[0].metric
+            new = [
+                (record["step"], record["metrics"][metric])
+                for record in by_run[0]
+                if record["kind"] == "round" and metric in record["metrics"]
+            ]
+            for step, value in new:
+                if step not in task.evaluations:  # a resumed run replays some
+                    task.evaluations[step] = value
+                    if task.trial is not None and self.grace is not None:
+                        task.trial.report(value, len(task.evaluations))
+            if new and task.trial is not None and self._prunable(task) and task.trial.should_prune():
+                (task.runs[0].folder / STOP_FILE).write_text(PRUNED)
+            return [record for records in by_run for record in records]
+
+    def _prunable(self, task: Task) -> bool:
+        assert task.trial is not None
+        if self.grace is None or BASELINE in task.trial.user_attrs:
+            return False
+        step, total = max(task.evaluations), task.runs[0].config.algorithm.total_rounds
+        return len(task.evaluations) >= self.grace and step < total
+
+    def settle(self, task: Task, error: str | None) -> None:
+        """Record how a task ended. One that was stopped, to be gone on with, stays running in the study."""
+        with self._lock:
+            self.observe(task)
+            statuses = [read(run.journal).status for run in task.runs]
+            outcome = "failed" if error or "failed" in statuses else PRUNED if PRUNED in statuses else None
+            for run, status in zip(task.runs, statuses, strict=True):
+                if (
+                    outcome is not None and status not in ENDED
+                ):  # a dead worker's, or a seed that was not begun
+                    with Journal(run.journal) as journal:
+                        journal.event(outcome, reason=error or f"the trial's other seed has {outcome}")
+            if task.trial is not None and (outcome is not None or set(statuses) == {"finished"}):
+                self._tell(task, task.trial)
+            del self.active[task.runs[0].name]
+
+    def _tell(self, task: Task, trial: optuna.Trial) -> None:
+        views = [read(run.journal) for run in task.runs]
+        failed = next((view for view in views if view.status == "failed"), None)
+        values = [fmean(value_of(view, o) for view in views) for o in self.sweep.objectives]
+        if failed is not None:
+            state, reason = TrialState.FAIL, failed.events[-1].get("reason", "failed")
+        elif any(view.status == PRUNED for view in views):
+            state, reason = TrialState.PRUNED, ""
+        elif not all(map(math.isfinite, values)):
+            state, reason = TrialState.FAIL, f"the objective is {values}"
+        else:
+            state, reason = TrialState.COMPLETE, ""
+            self._constrain(trial, views)
+        if reason:
+            trial.set_user_attr("reason", reason)
+        self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
+        for run in task.runs:  # a search leaves journals; models are kept of the confirmation
+            for part in (CHECKPOINTS, "policy", "reward"):
+                shutil.rmtree(run.folder / part, ignore_errors=True)
+
+    def _constrain(self, trial: optuna.Trial, views: list[JournalView]) -> None:
+        by_constraint = zip(*(violations(view, self.sweep.constraints) for view in views), strict=True)
+        for constraint, excess in zip(self.sweep.constraints, by_constraint, strict=True):
+            trial.set_constraint(constraint.metric, fmean(excess))
+
+    def stop(self) -> None:
+        """Ask every run to end after the round in hand, with a checkpoint, and start no more."""
+        with self._lock:
+            self.stopping = True
+            for task in self.active.values():
+                for run in task.runs:
+                    (run.folder / STOP_FILE).touch()
+
+
+def sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:
+    return {
+        "tpe": optuna.samplers.TPESampler,
+        "random": optuna.samplers.RandomSampler,
+        "nsga2": optuna.samplers.NSGAIISampler,
+    }[kind](seed=seed)
+
+
+def pruner(sweep: Sweep) -> optuna.pruners.BasePruner:
+    """Its steps are evaluations. Asked only from the grace period on: see `grace`."""
+    stopping = sweep.early_stopping
+    if stopping.kind == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(grace(sweep), stopping.reduction)
+    if stopping.kind == "median":
+        return optuna.pruners.MedianPruner(stopping.startup_trials)
+    return optuna.pruners.NopPruner()

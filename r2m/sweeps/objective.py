@@ -1,0 +1,119 @@
+"""What a run is worth to a sweep, read from its journal: held-out metrics, never the reward that was trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from r2m.config import Section
+from r2m.tracking.metrics import METRICS
+
+if TYPE_CHECKING:
+    from r2m.tracking.journal import JournalView
+
+HELD_OUT = sorted(key for key in METRICS if key.startswith("eval/") and key != "eval/proxy")
+KL = "eval/kl_sequence"
+
+
+class Objective(Section):
+    """The metric's value at the run's end; with matched_kl, where the run's held-out KL reaches that many nats."""
+
+    metric: str
+    direction: Literal["maximize", "minimize"] = "maximize"
+    matched_kl: Annotated[float, Field(gt=0)] | None = None  # nats per sequence
+
+    @model_validator(mode="after")
+    def _sound(self) -> Objective:
+        _check_metric(self.metric)
+        if self.metric == "eval/vanilla" and self.matched_kl is None:
+            raise ValueError(
+                "metric = 'eval/vanilla': give matched_kl (nats): the frozen reward's height says nothing without "
+                "the KL that it was bought with"
+            )
+        if self.metric == KL and (self.direction == "maximize" or self.matched_kl is not None):
+            raise ValueError(f"metric = {KL!r}: allowed with direction: minimize and without matched_kl")
+        return self
+
+
+class Constraint(Section):
+    """Bounds on a metric at the run's end, both included."""
+
+    metric: str
+    max: float | None = None
+    min: float | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Constraint:
+        _check_metric(self.metric)
+        if self.max is None and self.min is None:
+            raise ValueError(f"metric = {self.metric!r}: give max, min or both")
+        if self.max is not None and self.min is not None and self.min > self.max:
+            raise ValueError(f"min = {self.min} is greater than max = {self.max}")
+        return self
+
+
+def _check_metric(metric: str) -> None:
+    if metric.endswith("/proxy"):
+        raise ValueError(
+            f"metric = {metric!r}: R2M trains this reward model, so it would select the model that flatters itself; "
+            f"allowed: {', '.join(HELD_OUT)}"
+        )
+    if metric in METRICS and metric not in HELD_OUT:
+        raise ValueError(
+            f"metric = {metric!r}: measured while training, not on held-out prompts; allowed: {', '.join(HELD_OUT)}"
+        )
+    if metric not in HELD_OUT:
+        raise ValueError(f"metric = {metric!r}: no such metric; allowed: {', '.join(HELD_OUT)}")
+
+
+def check_judged(objectives: Sequence[Objective], constraints: Sequence[Constraint], gold: bool) -> None:
+    """Raises ValueError for what does not go together. `gold`: whether the task has a gold reward."""
+    if objectives[0].metric == KL:
+        raise ValueError(f"objectives.0: metric = {KL!r}: allowed second; alone it asks for no training")
+    asked = [(o.metric, o.matched_kl) for o in objectives]
+    for i, pair in enumerate(asked):
+        if pair in asked[:i]:
+            raise ValueError(f"objectives.{i}: metric = {pair[0]!r}: given twice")
+    places = [(f"objectives.{i}", o.metric) for i, o in enumerate(objectives)]
+    places += [(f"constraints.{i}", c.metric) for i, c in enumerate(constraints)]
+    for place, metric in places:
+        if metric == "eval/gold" and not gold:
+            raise ValueError(
+                f"{place}: metric = 'eval/gold': the task has no gold reward; take eval/vanilla with matched_kl"
+            )
+
+
+def value_of(view: JournalView, objective: Objective) -> float:
+    """The objective's value in a run as far as it has come; NaN where it has not been measured.
+
+    With matched_kl: interpolated linearly between the two evaluations between which the held-out KL first reaches
+    it; the first evaluation's value if that is beyond it, the last one's if none is.
+    """
+    values = view.series(objective.metric)[1]
+    target = objective.matched_kl
+    if target is None or not values:
+        return values[-1] if values else math.nan
+    points = [(m[KL], m[objective.metric]) for m in view.rounds.values() if KL in m and objective.metric in m]
+    for i, (kl, value) in enumerate(points):
+        if kl >= target:
+            if i == 0:
+                return value
+            kl_before, before = points[i - 1]
+            return before + (value - before) * (target - kl_before) / (kl - kl_before)
+    return values[-1]
+
+
+def violations(view: JournalView, constraints: Sequence[Constraint]) -> list[float]:
+    """By how much each constraint is broken at the last evaluation, in the metric's unit: <= 0 where it is kept
+    (Optuna's convention), infinite where the metric is missing or NaN."""
+    excesses = []
+    for constraint in constraints:
+        values = view.series(constraint.metric)[1]
+        value = values[-1] if values else math.nan
+        above = [] if constraint.max is None else [value - constraint.max]
+        below = [] if constraint.min is None else [constraint.min - value]
+        excesses.append(math.inf if math.isnan(value) else max(above + below))
+    return excesses

@@ -1,0 +1,242 @@
+"""The tree of a sweep file, with the checks that need more than one of its keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from optuna.trial import BaseTrial
+from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
+
+from r2m.config import Config, Count, Positive, Section, load, override, validate
+from r2m.errors import UserError
+from r2m.sweeps.cost import equal_cost
+from r2m.sweeps.objective import Constraint, Objective, check_judged
+from r2m.sweeps.space import Conditional, Parameter, Params, checked, normal, points
+from r2m.sweeps.stopping import EarlyStopping, check_asked, check_saves, first_stop
+
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+RESERVED = {  # what `set` may not hold: the sweep itself sets it
+    "recipe": "give recipe",
+    "run.seed": "give seeds and confirm",
+    "run.eval_every": "give budget.evaluations",
+    "run.storage": "give --storage",
+    "run.tracking_uri": "give --tracking-uri",
+}
+
+
+def slug(name: str) -> str:
+    """A baseline's name as its runs' names have it."""
+    return re.sub(r"\W+", "-", name.lower()).strip("-")
+
+
+class Sampler(Section):
+    kind: Literal["tpe", "random", "nsga2"] = "tpe"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Budget(Section):
+    trials: Count = 20
+    trajectories: Count | None = None  # of a run; null: what the recipe, with `set`, spends
+    hours: Positive | None = None  # of the sweep
+    concurrent: Count | None = None  # trials; null: as many as fit
+    evaluations: Count = 10  # of a run, at least, where it has as many rounds
+    gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of a GPU, for a worker
+
+
+class Sweep(Section):
+    recipe: str
+    set: dict[str, Any] = Field({})
+    parameters: dict[str, Parameter] = Field({})
+    conditional: list[Conditional] = Field([])
+    objectives: Annotated[list[Objective], Field(min_length=1)]
+    constraints: list[Constraint] = Field([])
+    sampler: Sampler = Sampler()
+    early_stopping: EarlyStopping = EarlyStopping()
+    budget: Budget = Budget()
+    baselines: dict[str, dict[str, Any]] = Field(
+        {"RLOO": {"reward.feedback": False}, "R2M default": {"reward.feedback": True}}
+    )
+    enqueue: list[Params] = Field([])
+    seeds: Seeds = Field([0])
+    confirm: Seeds = Field([1000, 1001, 1002, 1003, 1004])
+
+    _define: Callable[[BaseTrial], Params] | None = PrivateAttr(None)  # a Python file's suggest
+    _base: Config = PrivateAttr()
+
+    @property
+    def base(self) -> Config:
+        """The recipe with `set` and nothing else."""
+        return self._base
+
+    @model_validator(mode="after")
+    def _checked(self, info: ValidationInfo) -> Sweep:
+        self._define = (info.context or {}).get("suggest")
+        if self._define is None and not self.parameters:
+            raise ValueError("parameters: missing: nothing varies")
+        if self._define is not None and (self.parameters or self.conditional):
+            raise ValueError("parameters: not in a Python file: its suggest says what varies")
+        parameters, conditional = checked(self.parameters, self.conditional)
+        # Frozen from here on: values as the settings take them.
+        self.__dict__.update(parameters=parameters, conditional=conditional)
+        self._check_set()
+        check_judged(self.objectives, self.constraints, gold=self._base.task.kind == "forum")
+        self._check_seeds()
+        check_asked(self.early_stopping, self.objectives, python=self._define is not None)
+        self._check_points()
+        self._check_baselines()
+        if self.early_stopping.kind != "none":
+            check_saves(self.early_stopping, self.horizons)
+        return self
+
+    def _check_set(self) -> None:
+        for key, value in self.set.items():
+            if key in RESERVED:
+                raise ValueError(f"set.{key}: the sweep sets it; {RESERVED[key]}")
+            if key in ("algorithm.trajectories", "algorithm.rounds") and self.budget.trajectories is not None:
+                raise ValueError(
+                    f"set.{key}: budget.trajectories = {self.budget.trajectories} sets it; give one"
+                )
+            if key in self.parameters:
+                raise ValueError(f"set.{key}: it is varied under parameters")
+            if value is not None and not isinstance(value, str | bool | int | float):
+                raise ValueError(
+                    f"set.{key} = {value!r}: give single values by dotted key, such as algorithm.lr: 1e-5"
+                )
+        try:
+            self._base = load(self.recipe, [override(key, value) for key, value in self.set.items()])
+        except UserError as error:
+            raise ValueError(f"recipe and set: {error}" if self.set else str(error)) from None
+
+    def _check_seeds(self) -> None:
+        for name in ("seeds", "confirm"):
+            seeds = getattr(self, name)
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"{name} = {seeds}: a seed occurs twice")
+        if both := sorted(set(self.seeds) & set(self.confirm)):
+            raise ValueError(
+                f"confirm = {self.confirm}: {both} are among seeds; the winner is confirmed on fresh ones"
+            )
+
+    def _check_points(self) -> None:
+        """Every combination that matters makes a valid run; the given points lie in the space."""
+        try:
+            self.build({})
+        except UserError as error:
+            raise ValueError(f"budget.trajectories = {self.budget.trajectories}: {error}") from None
+        for params in self.points():
+            try:
+                self.build(params)
+            except ValueError as error:
+                raise ValueError(self._blame(params, str(error))) from None
+        self.__dict__["enqueue"] = [self._given(i, point) for i, point in enumerate(self.enqueue)]
+
+    def _check_baselines(self) -> None:
+        baselines: dict[str, Params] = {}
+        slugs = [slug(name) for name in self.baselines]
+        for name, settings in self.baselines.items():
+            if not re.fullmatch(r"(?!t\d+$)[a-z][a-z0-9_-]*", slug(name)) or slugs.count(slug(name)) > 1:
+                raise ValueError(
+                    f"baselines.{name}: runs are named after it ({slug(name)!r}): it must begin with a letter, be no "
+                    "trial's name (t001), and differ from the others in letters and digits"
+                )
+            try:
+                baselines[name] = {key: normal(key, value) for key, value in settings.items()}
+                self.build(baselines[name])
+            except ValueError as error:
+                raise ValueError(f"baselines.{name}: {error}") from None
+        self.__dict__["baselines"] = baselines
+
+    def _blame(self, params: Params, message: str) -> str:
+        """The message with the one parameter that is at fault by itself, or with all of them."""
+        for key, value in params.items():
+            try:
+                self.build({key: value})
+            except ValueError as error:
+                if str(error) == message:
+                    return f"parameters.{key} = {value!r}: {message}"
+        return f"parameters, at {', '.join(f'{k} = {v!r}' for k, v in params.items())}: {message}"
+
+    def _given(self, i: int, point: Params) -> Params:
+        if self._define is not None:
+            return point  # what suggest asks for is known to suggest alone
+        given = {}
+        for key, value in point.items():
+            parameter = dict(self.ranges()).get(key)
+            if parameter is None:
+                raise ValueError(f"enqueue.{i}.{key}: not a parameter")
+            try:
+                given[key] = normal(key, value)
+            except ValueError as error:
+                raise ValueError(f"enqueue.{i}.{error}") from None
+            if not parameter.contains(given[key]):
+                raise ValueError(f"enqueue.{i}.{key} = {value!r}: not in its range, {parameter.values}")
+        return given
+
+    def ranges(self) -> list[tuple[str, Parameter]]:
+        """Every parameter, the conditional ones included: those of several blocks occur several times."""
+        blocks = [self.parameters, *(block.parameters for block in self.conditional)]
+        return [item for block in blocks for item in block.items()]
+
+    @cached_property
+    def horizons(self) -> list[Config]:
+        """The configurations whose T, evaluations and Ω stand for all trials'."""
+        if self._define is None:
+            return [self.build(params) for params in self.points()]
+        if self.early_stopping.omega_min is None:
+            return [self.build({})]
+        found = []
+        fixed = {"reward.feedback": True, "reward.omega_min": self.early_stopping.omega_min}
+        for K in range(2, self.base.algorithm.queries * self.base.algorithm.responses + 1):
+            with suppress(UserError):  # of a K that no trial can have
+                found.append(self.build(fixed | {"algorithm.responses": K}))
+        return found
+
+    def points(self) -> list[Params]:
+        """Points of the space that stand for all of it: to check, and to plan for. A Python file's is the base."""
+        return points(self.parameters, self.conditional) if self._define is None else [{}]
+
+    def build(self, params: Mapping[str, Any]) -> Config:
+        """The settings of a run with these parameters, at equal cost. Raises UserError, one line."""
+        tree = self.base.model_dump()
+        for key, value in {**params, **self.equal_cost(params)}.items():
+            section, name = key.split(".")
+            tree[section][name] = value
+        return validate(tree)
+
+    def equal_cost(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return equal_cost(self.base, params, self.budget.trajectories, self.budget.evaluations)
+
+    def suggest(self, trial: BaseTrial) -> Params:
+        """A trial's parameters, asked of Optuna. Raises UserError where a Python file's are not settings."""
+        if self._define is None:
+            params = {key: parameter.suggest(trial, key) for key, parameter in self.parameters.items()}
+            for block in self.conditional:
+                if block.applies(params):
+                    params |= {key: p.suggest(trial, key) for key, p in block.parameters.items()}
+            return params
+        params = self._define(trial)
+        if not isinstance(params, dict):
+            raise UserError(
+                f"suggest, trial {trial.number}: returned {params!r}, expected a mapping of parameters"
+            )
+        try:
+            params = {key: normal(key, value) for key, value in params.items()}
+            config = self.build(params)
+        except ValueError as error:
+            raise UserError(f"suggest, trial {trial.number}: {error}") from None
+        if self.early_stopping.kind != "none" and first_stop(config, self.early_stopping.grace) > grace(self):
+            raise UserError(
+                f"suggest, trial {trial.number}: its Ω = {config.reward.omega_min} acts after evaluation "
+                f"{grace(self)}, from which on trials may be stopped; lower early_stopping.omega_min"
+            )
+        return params
+
+
+def grace(sweep: Sweep) -> int:
+    """The first evaluation, from 1, at which a trial may be stopped: in every trial, Ω has acted by then."""
+    return max(first_stop(config, sweep.early_stopping.grace) for config in sweep.horizons)

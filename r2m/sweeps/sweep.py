@@ -1,0 +1,181 @@
+"""A sweep from its file to its answer: `<storage>/sweeps/<name>`, one driver at a time, resumed after anything.
+
+The folder holds the sweep file, study.db (Optuna's), the sweep's journal, and what the answer is read from:
+answer.json, report.html, ranking.json and answer.png. The open journal is the lock against a second driver.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import optuna
+
+from r2m.config import Config, digest
+from r2m.errors import UserError
+from r2m.stages.common import Progress, silent
+from r2m.stages.prepare import prepare
+from r2m.sweeps import report
+from r2m.sweeps.answer import Answer, answer
+from r2m.sweeps.spec import Sweep, config_of, load_sweep
+from r2m.tracking.journal import Journal, JournalReader, JournalView, environment, git_state, read
+from r2m.tracking.mlflow_sink import default_tracking_uri
+from r2m.training.loop import JOURNAL
+from r2m.training.runs import check_data
+
+FILES = ("sweep.yaml", "sweep.py")
+ARTIFACTS = ("report.html", "answer.json", "ranking.json", "answer.png")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A sweep as its folder has it."""
+
+    sweep: Sweep
+    name: str
+    storage: str
+    extra: tuple[str, ...]  # settings of every run that are not the sweep's own
+
+    @property
+    def folder(self) -> Path:
+        return sweep_folder(self.storage, self.name)
+
+    @property
+    def text(self) -> str:
+        return sweep_file(self.folder).read_text()
+
+    @property
+    def base(self) -> Config:
+        """The configuration of the sweep's recipe without any parameter."""
+        return config_of(self.sweep, {}, self.sweep.seeds[0], *self.extra)
+
+    @property
+    def database(self) -> str:
+        return f"sqlite:///{self.folder.absolute() / 'study.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.base.run.tracking_uri or default_tracking_uri(self.storage)
+
+    @property
+    def experiment(self) -> str:
+        """The MLflow experiment of its runs."""
+        return f"r2m/sweeps/{self.name}"
+
+    def study(self, pruner: optuna.pruners.BasePruner | None = None) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        return optuna.create_study(
+            storage=self.database,
+            study_name=self.name,
+            directions=[objective.direction for objective in self.sweep.objectives],
+            load_if_exists=True,
+            pruner=pruner or optuna.pruners.NopPruner(),
+        )
+
+
+def new_sweep(
+    file: str, name: str | None, storage: str, settings: tuple[str, ...] = (), progress: Progress = silent
+) -> Opened:
+    """Check a sweep file, prepare the models and start the sweep's journal.
+
+    Args:
+        settings: of every run, such as run.workers=2.
+
+    Raises UserError, with nothing left behind, for a mistake in the file, a name that is taken or unusable data.
+    """
+    sweep = load_sweep(file)
+    name = name or f"{Path(file).stem}-{secrets.token_hex(2)}"
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise UserError(f"--name {name!r}: letters, digits, '_' and, inside, '.' and '-' are allowed")
+    opened = Opened(sweep, name, storage, (*settings, f"run.storage={storage}"))
+    if opened.folder.exists():
+        raise UserError(f"--name {name!r}: there is such a sweep; go on with it by --resume {name}")
+    base = opened.base
+    prepared = prepare(base, progress)
+    datasets = check_data(base, (prepared.policy, prepared.reward))
+    opened.folder.mkdir(parents=True)
+    shutil.copyfile(file, opened.folder / ("sweep.py" if file.endswith(".py") else "sweep.yaml"))
+    tree = sweep.model_dump(mode="json")
+    with Journal(opened.folder / JOURNAL) as journal:
+        journal.start(
+            run_id=name,
+            task=base.task.name if base.task.kind == "text" else base.task.kind,
+            policy=Path(base.policy.model).name if base.policy.model else "forum-policy",
+            config={"sweep": tree, "settings": list(settings)},
+            versions=environment(),
+            git=git_state(),
+            config_hash=digest([tree, base.digest()]),
+            data_hash=digest([d["digest"] for d in datasets]),
+            datasets=datasets,
+            experiment=opened.experiment,
+            tags={"r2m.sweep": name, "r2m.role": "sweep"},
+        )
+    return opened
+
+
+def open_sweep(storage: str, name: str) -> Opened:
+    """A sweep that there is. Raises UserError, naming those there are, where it is not."""
+    folder = sweep_folder(storage, name)
+    if not JournalReader(folder / JOURNAL).new_records():
+        there = sorted(p.parent.name for p in folder.parent.glob(f"*/{JOURNAL}"))
+        raise UserError(f"SWEEP = {name!r}: not in {storage}; there are: {', '.join(there) or 'none'}")
+    start = read(folder / JOURNAL).start
+    settings = start["config"]["settings"]
+    opened = Opened(load_sweep(sweep_file(folder)), name, storage, (*settings, f"run.storage={storage}"))
+    if start["config_hash"] != digest([opened.sweep.model_dump(mode="json"), opened.base.digest()]):
+        raise UserError(f"SWEEP = {name!r}: its file or its recipe has changed since it began; start another")
+    return opened
+
+
+def sweep_folder(storage: str, name: str) -> Path:
+    return Path(storage).absolute() / "sweeps" / name
+
+
+def sweep_file(folder: Path) -> Path:
+    return next(path for name in FILES if (path := folder / name).is_file())
+
+
+def runs_of(opened: Opened) -> dict[str, JournalView]:
+    """The journals of the sweep's runs, by the run's name."""
+    folders = (Path(opened.storage).absolute() / "runs").glob(f"{opened.name}-*")
+    paths = [path for folder in sorted(folders) if JournalReader(path := folder / JOURNAL).new_records()]
+    return {
+        path.parent.name: view for path in paths if (view := read(path)).start.get("parent") == opened.name
+    }
+
+
+def elapsed_s(journal: Path) -> float:
+    """Seconds that drivers have worked on the sweep, up to the journal's last record: pauses are left out."""
+    records = JournalReader(journal).new_records()
+    return sum(
+        later["time"] - earlier["time"]
+        for earlier, later in pairwise(records)
+        if later.get("name") != "resume"
+    )
+
+
+def answer_of(opened: Opened) -> Answer:
+    """The answer as it stands, whether or not the sweep is running."""
+    trials = opened.study().get_trials()
+    return answer(opened.sweep, opened.name, trials, runs_of(opened), elapsed_s(opened.folder / JOURNAL))
+
+
+def write_answer(opened: Opened) -> tuple[Answer, list[Path]]:
+    """The answer and the files that show it, each replaced whole."""
+    known, views = answer_of(opened), runs_of(opened)
+    texts = {
+        "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
+        "ranking.json": json.dumps(report.ranking_table(known)),
+        "report.html": report.html(known, opened.study(), views, opened.text),
+    }
+    for name, text in texts.items():
+        partial = opened.folder / f".{name}"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(opened.folder / name)
+    report.picture(known, views, opened.folder / "answer.png")
+    return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]

@@ -1,0 +1,402 @@
+"""Rankings, comparisons and verdicts worked by hand, on real studies and journals."""
+
+import json
+import math
+import shlex
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from r2m.config import load
+from r2m.reporting.statistics import Estimate
+from r2m.sweeps.answer import answer, winner
+from r2m.sweeps.importance import importance
+from r2m.sweeps.spec import config_of, load_sweep
+from r2m.sweeps.verdict import finding
+
+RLOO = {"reward.feedback": False}
+KL_AT_MOST_20 = {"constraints": [{"metric": "eval/kl_sequence", "max": 20}]}
+GOLD_UP_KL_DOWN = {
+    "objectives": [{"metric": "eval/gold"}, {"metric": "eval/kl_sequence", "direction": "minimize"}]
+}
+
+
+def names(answer):
+    return [arm.name for arm in answer.ranking]
+
+
+def test_complete_arms_are_ranked_by_their_value_and_then_come_pruned_failed_and_running_ones(made):
+    m = made()
+    m.trial(0.1, 0.1, 0.2)
+    m.trial(0.2, 0.9, state="pruned")
+    m.trial(0.3, 0.1, 0.5)
+    m.trial(0.4, 0.1, 0.1, state="pruned")  # it came further
+    m.trial(0.5, 0.3, state="running")
+    m.trial(0.6, 0.8, state="failed")
+    m.trial(0.7, 0.9, 0.5)  # a tie: the earlier one first
+    m.run("rloo", RLOO, 0, 0.1, 0.3)
+    a = m.answer()
+    assert names(a) == ["t002", "t006", "rloo", "t000", "t003", "t001", "t005", "t004", "r2m-default"]
+    assert [arm.state for arm in a.ranking] == [
+        *["complete"] * 4, "pruned", "pruned", "failed", "running", "waiting",
+    ]  # fmt: skip
+    assert a.winner == "t002"
+    assert a.front == ()
+    assert [arm.values[0] for arm in a.ranking[:6]] == [0.5, 0.5, 0.3, 0.2, 0.1, 0.9]
+
+
+def test_what_is_minimised_is_ranked_from_below(made):
+    m = made(objectives=[{"metric": "eval/response_tokens", "direction": "minimize"}])
+    for value in (9.0, 4.0, 7.0):
+        m.trial(0.5, 0.0, values=(value,))
+    a = m.answer()
+    assert names(a)[:3] == ["t001", "t002", "t000"]
+    assert a.winner == "t001"
+
+
+def test_an_arm_that_breaks_a_constraint_comes_after_all_that_keep_it_nearest_first(made):
+    m = made(**KL_AT_MOST_20)
+    m.trial(0.1, (0.9, 25.0), violation=5.0)
+    m.trial(0.2, (0.2, 20.0), violation=0.0)
+    m.trial(0.3, (0.8, 22.0), violation=2.0)
+    m.trial(0.4, (0.95, 10.0))  # the study was not told that it keeps them
+    m.run("rloo", RLOO, 0, (0.7, 19.0))
+    m.run("r2m-default", {}, 0, (0.99, 20.5))
+    a = m.answer()
+    assert names(a) == ["rloo", "t001", "r2m-default", "t002", "t000", "t003"]
+    assert [arm.feasible for arm in a.ranking] == [True, True, False, False, False, False]
+    assert [arm.violation for arm in a.ranking] == [-1.0, 0.0, 0.5, 2.0, 5.0, math.inf]
+    assert a.winner == "t001"
+
+
+def test_of_several_objectives_the_front_comes_first(made):
+    m = made(**GOLD_UP_KL_DOWN)
+    m.trial(0.1, (0.5, 10.0))  # front
+    m.trial(0.2, (0.5, 12.0))  # as much gold, more KL
+    m.trial(0.3, (0.9, 30.0))  # front, best gold
+    m.trial(0.4, (0.4, 11.0))  # worse than t000 in both
+    m.trial(0.5, (0.1, 2.0))  # front
+    m.trial(0.6, (0.1, 2.0))  # its equal: neither dominates
+    a = m.answer()
+    assert list(a.front) == ["t002", "t000", "t004", "t005"]
+    assert names(a)[:6] == ["t002", "t000", "t004", "t005", "t001", "t003"]
+    assert a.winner == "t002"
+
+
+def test_the_winner_of_equals_in_the_first_objective_is_the_one_on_the_front(made):
+    m = made(**GOLD_UP_KL_DOWN)
+    m.trial(0.1, (0.9, 30.0))
+    m.trial(0.2, (0.9, 12.0))
+    assert winner(m.sweep, m.study.get_trials()) == 1
+
+
+def test_an_infeasible_arm_is_not_on_the_front_and_dominates_nothing(made):
+    m = made(**GOLD_UP_KL_DOWN, **KL_AT_MOST_20)
+    m.trial(0.1, (0.9, 21.0), violation=1.0)
+    m.trial(0.2, (0.5, 20.0), violation=0.0)
+    a = m.answer()
+    assert a.front == ("t001",)
+    assert a.winner == "t001"
+
+
+def test_a_row_has_the_means_over_the_seeds_the_cost_and_the_command_that_repeats_it(made):
+    m = made(seeds=[0, 1])
+    m.trial(0.25, (0.2, 8.0, 1.5), (0.4, 12.0, 2.5), values=(0.5,))
+    m.run("t000", {"reward.alpha": 0.25, "reward.omega_min": 0.5}, 1, (0.6, 20.0, 3.5))
+    arm = m.answer().arm("t000")
+    assert (arm.kl, arm.gold, arm.frozen) == (16.0, 0.5, 3.0)  # last evaluations
+    assert arm.params == {"reward.alpha": 0.25, "reward.omega_min": 0.5}
+    assert arm.trajectories == (2 + 1) * 2 * 4
+    assert arm.worker_s == 3 * (2.0 + 1.0)
+    assert arm.runs == ("made-t000-s0", "made-t000-s1")
+    program, verb, recipe, *sets = shlex.split(arm.command)
+    assert (program, verb, set(sets[::2])) == ("r2m", "train", {"--set"})
+    assert load(recipe, sets[1::2]) == config_of(m.sweep, arm.params, 0)
+
+
+def test_worker_seconds_count_every_worker(made):
+    m = made(set={"algorithm.queries": 2, "algorithm.responses": 4, "run.workers": 2})
+    m.trial(0.5, 0.1, 0.2)
+    assert m.answer().arm("t000").worker_s == 2 * 2 * 3.0
+
+
+def test_a_baseline_inside_the_space_is_its_trial(made):
+    m = made()
+    m.trial(0.5, 0.4, baseline="R2M default")
+    m.trial(0.1, 0.6)
+    a = m.answer()
+    assert names(a) == ["t001", "t000", "rloo"]
+    assert (a.arm("t000").label, a.arm("t000").baseline) == ("R2M default", True)
+    assert [c.arm for c in a.confirmation] == ["t001", "t000", "rloo"]
+
+
+def test_a_baseline_of_several_seeds_is_complete_when_all_have_finished(made):
+    m = made(seeds=[0, 1])
+    m.run("rloo", RLOO, 0, 0.2)
+    assert m.answer().arm("rloo").state == "running"
+    m.run("rloo", RLOO, 1, 0.4)
+    row = m.answer().arm("rloo")
+    assert (row.state, row.values) == ("complete", (pytest.approx(0.3),))
+
+
+def test_a_failed_arm_says_why(made):
+    m = made()
+    m.run("rloo", RLOO, 0, 0.1, status="failed")
+    row = m.answer().arm("rloo")
+    assert (row.state, row.reason) == ("failed", "NaN loss")
+
+
+def test_a_trial_without_a_run_has_no_values_and_no_trial_no_rows(made):
+    m = made()
+    assert names(m.answer()) == ["rloo", "r2m-default"]
+    m.study.tell(m.study.ask(), state=TrialState.FAIL)
+    row = m.answer().arm("t000")
+    assert (row.state, row.params, row.runs, row.trajectories) == ("failed", {}, (), 0)
+    assert math.isnan(row.values[0])
+    assert math.isnan(row.kl)
+
+
+def confirmed(made, values, rloo, direction="maximize", **tree):
+    """A sweep whose winner is t000, with these values of fresh seeds."""
+    seeds = list(range(100, 100 + max(len(values), len(rloo), 1)))
+    m = made(
+        confirm=seeds,
+        baselines={"RLOO": RLOO},
+        objectives=[{"metric": "eval/gold", "direction": direction}],
+        **tree,
+    )
+    m.trial(0.25, 0.9)
+    m.run("rloo", RLOO, 0, 0.1)
+    m.confirm("t000", {"reward.alpha": 0.25, "reward.omega_min": 0.5}, *values)
+    m.confirm("rloo", RLOO, *rloo)
+    return m
+
+
+def test_winner_and_baseline_are_compared_on_the_seeds_that_both_have(made):
+    m = confirmed(made, [(0.5, 10.0), (0.7, 12.0), (0.9, 99.0)], [(0.4, 20.0), (0.4, 30.0)])
+    a = m.answer()
+    assert a.confirmation[0].values == {100: 0.5, 101: 0.7, 102: 0.9}
+    assert a.confirmation[1].values == {100: 0.4, 101: 0.4}
+    (c,) = a.comparisons
+    assert (c.arm, c.label, c.difference.n, c.difference.p) == ("rloo", "RLOO", 2, 0.5)
+    assert c.difference.mean == pytest.approx((0.1 + 0.3) / 2)
+    assert c.difference.interval == (pytest.approx(0.1), pytest.approx(0.3))
+    assert c.kl == (11.0, 25.0)
+    assert a.verdict[-1] == "Confirmation so far: RLOO 2 of 3 seeds."
+
+
+def test_a_gain_is_positive_where_less_is_better_and_the_winner_has_less(made):
+    a = confirmed(made, [0.1] * 3, [0.4] * 3, direction="minimize").answer()
+    assert a.comparisons[0].difference.mean == pytest.approx(0.3)
+    assert "mean gain in eval/gold 0.3 (lower is better)" in a.verdict[0]
+
+
+def test_only_finished_runs_count_and_what_will_have_no_value_is_said(made):
+    m = confirmed(made, [0.5, math.nan], [0.4, 0.4, 0.4, 0.4])
+    params = {"reward.alpha": 0.25, "reward.omega_min": 0.5}
+    m.run("t000", params, 102, 0.99, status="running")
+    m.run("t000", params, 103, 0.99, status="failed")
+    a = m.answer()
+    assert a.confirmation[0].values == {100: 0.5}
+    assert a.confirmation[0].failed == (101, 103)
+    assert a.comparisons[0].difference.n == 1
+    assert "Failed, and so in no comparison: t000 on seed 101, 103." in a.verdict
+    assert a.verdict[-1] == "Confirmation so far: t000 1 of 4 seeds."
+
+
+def test_no_comparison_without_a_common_seed(made):
+    m = confirmed(made, [0.5], [])
+    assert m.answer().comparisons == ()
+    assert (
+        m.answer().verdict[0]
+        == "t000 leads the search by eval/gold, with no baseline to compare on a fresh seed yet."
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "interval", "n", "p", "found"),
+    [
+        (0.2, (0.1, 0.3), 5, 0.0625, "better"),
+        (-0.2, (-0.3, -0.1), 5, 0.0625, "worse"),
+        (
+            0.2,
+            (0.1, 0.3),
+            5,
+            0.125,
+            "not distinguishable",
+        ),  # the interval of five is too narrow to stand alone
+        (0.2, (-0.1, 0.3), 9, 0.05, "not distinguishable"),
+        (0.2, (0.0, 0.3), 9, 0.05, "not distinguishable"),
+        (0.2, (0.1, 0.3), 4, 0.125, "too few seeds"),
+        (0.2, None, 1, 1.0, "too few seeds"),
+    ],
+)
+def test_a_finding_takes_five_seeds_the_interval_and_the_sign_flips(mean, interval, n, p, found):
+    assert finding(Estimate(mean, interval, n, p)) == found
+
+
+@pytest.mark.parametrize(
+    ("values", "rloo", "sentence"),
+    [
+        (
+            [0.5] * 5, [0.25] * 5,
+            "t000 is better than RLOO (mean gain in eval/gold 0.25, 95 % interval 0.25 to 0.25, p = 0.0625, "
+            "5 fresh seeds).",
+        ),
+        (
+            [0.25] * 6, [0.5] * 6,
+            "t000 is worse than RLOO (mean gain in eval/gold −0.25, 95 % interval −0.25 to −0.25, p = 0.0312, "
+            "6 fresh seeds).",
+        ),
+        (  # five draws of ±1/8 (0.4 each) or 0: the sum is at least 4/8 in 0.4^5 + 5 * 0.4^4 * 0.2 = 0.036 of cases
+            [0.5, 0.25, 0.5, 0.25, 0.375], [0.375] * 5,
+            "t000 is not distinguishable from RLOO (mean gain in eval/gold 0, 95 % interval −0.1 to 0.1, p = 1, "
+            "5 fresh seeds).",
+        ),
+        (
+            [0.5, 0.625, 0.75], [0.375] * 3,
+            "t000 is better than RLOO on each of 3 fresh seeds (mean gain in eval/gold 0.25), which settles nothing: "
+            "differences of 3 seeds all have one sign by chance in 1 of 4 cases.",
+        ),
+        (
+            [0.25, 0.625, 1.0], [0.375] * 3,
+            "t000 and RLOO are not told apart by 3 fresh seeds (mean gain in eval/gold 0.25); even at best, "
+            "differences of 3 seeds all have one sign by chance in 1 of 4 cases.",
+        ),
+        (
+            [0.625], [0.375],
+            "One fresh seed cannot tell t000 from RLOO: mean gain in eval/gold 0.25 says nothing about chance.",
+        ),
+    ],
+)  # fmt: skip
+def test_the_verdict_claims_what_the_numbers_bear(made, values, rloo, sentence):
+    a = confirmed(made, values, rloo).answer()
+    assert a.verdict[0] == sentence
+    mean = sum(values) / len(values)
+    seeds = "1 fresh seed" if len(values) == 1 else f"{len(values)} fresh seeds"
+    assert a.verdict[1:] == (
+        f"The search had it at 0.9, chosen as the best of 1 complete trial and so optimistic; on {seeds} its mean "
+        f"eval/gold is {mean:.3g}.",
+    )
+
+
+def test_a_winner_that_breaks_a_constraint_on_fresh_seeds_is_told_of(made):
+    m = made(**KL_AT_MOST_20)
+    m.trial(0.25, (0.9, 19.0), violation=-1.0)
+    params = {"reward.alpha": 0.25, "reward.omega_min": 0.5}
+    m.confirm("t000", params, (0.9, 18.0), (0.9, 22.0))
+    assert m.answer().confirmation[0].violation == 0.0  # their mean is 20
+    m.run("t000", params, 102, (0.9, 29.0))
+    a = m.answer()
+    assert a.confirmation[0].violation == 3.0
+    assert "On fresh seeds t000 does not keep eval/kl_sequence ≤ 20: it misses by 3." in a.verdict
+
+
+def test_a_winner_that_is_a_baseline_is_said_first(made):
+    m = made(baselines={"RLOO": RLOO, "R2M default": {"reward.feedback": True}})
+    m.trial(0.5, 0.9, baseline="R2M default")
+    m.trial(0.1, 0.6)
+    a = m.answer()
+    assert a.verdict[0] == "The search found nothing better than R2M default, its best trial (t000)."
+    assert [c.label for c in a.confirmation] == ["R2M default", "RLOO"]
+
+
+def test_without_a_feasible_trial_the_nearest_is_named(made):
+    m = made(**KL_AT_MOST_20)
+    m.trial(0.1, (0.9, 25.5), violation=5.5)
+    m.trial(0.2, (0.4, 23.0), violation=3.0)
+    a = m.answer()
+    assert a.winner is None
+    assert a.verdict == (
+        "No trial keeps eval/kl_sequence ≤ 20: the nearest is t001, which misses by 3, with eval/gold at 0.4.",
+    )
+
+
+def test_without_a_complete_trial_there_is_nothing_to_choose(made):
+    m = made()
+    assert m.answer().verdict == ("No trial has started yet.",)
+    m.trial(0.1, 0.9, state="pruned")
+    m.trial(0.2, 0.9, state="failed")
+    a = m.answer()
+    assert a.verdict == ("No trial is complete (1 pruned, 1 failed): there is nothing to choose from.",)
+    assert (a.winner, a.comparisons) == (None, ())
+
+
+def test_a_search_that_goes_on_says_so(made):
+    m = made()
+    m.trial(0.1, 0.9)
+    m.trial(0.2, 0.1, state="running")
+    assert m.answer().verdict[-1] == "The search is not over: 1 arm still running."
+
+
+def test_importance_names_the_parameter_that_decides(made):
+    m = made()
+    for i in range(20):
+        m.trial(i / 20, float(i), omega=0.9 * (i * 7 % 20) / 20)
+    a = m.answer()
+    assert next(iter(a.importance)) == "reward.alpha"
+    assert sum(a.importance.values()) == pytest.approx(1)
+    assert a.importance["reward.alpha"] > 0.8
+    assert a.importance_note is None
+
+
+def test_there_is_no_importance_of_few_or_equal_trials(made):
+    m = made()
+    for i in range(3):
+        m.trial(i / 3, 0.5)
+    m.trial(0.9, 0.1, state="pruned")
+    assert m.answer().importance == {}
+    assert m.answer().importance_note == "3 complete trials: importance needs at least 4"
+    m.trial(0.8, 0.5)
+    assert m.answer().importance_note == "all 4 complete trials have the same value"
+
+
+def test_a_parameter_that_only_some_trials_have_is_weighed_and_pointed_out():
+    both = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
+    trials = [
+        create_trial(params={"x": i / 8}, distributions={"x": both["x"]}, value=i / 8) for i in range(8)
+    ]
+    trials += [create_trial(params={"x": 0.5, "y": i / 8}, distributions=both, value=0.1) for i in range(8)]
+    shares, note = importance(trials, "maximize")
+    assert list(shares) == ["x", "y"]
+    assert note == "from 16 trials only: a rough guide; y: not set in every trial"
+
+
+def test_a_python_sweep_is_ranked_by_its_settings_not_by_the_names_that_optuna_knows(tmp_path):
+    (tmp_path / "space.py").write_text(
+        "SWEEP = {'recipe': 'forum', 'objectives': [{'metric': 'eval/gold'}]}\n"
+        "def suggest(trial):\n"
+        "    return {'reward.alpha': trial.suggest_int('tenths', 0, 10) / 10}\n"
+    )
+    sweep, study = load_sweep(tmp_path / "space.py"), optuna.create_study(direction="maximize")
+    study.enqueue_trial({"tenths": 3})
+    trial = study.ask()
+    sweep.suggest(trial)
+    study.tell(trial, 0.5)
+    row = answer(sweep, "space", study.get_trials(), {}).arm("t000")
+    assert row.params == {"reward.alpha": 0.3}
+    assert "reward.alpha=0.3" in shlex.split(row.command)
+
+
+def test_what_was_spent_counts_confirmation_and_stopped_runs(made):
+    m = made()
+    m.trial(0.1, 0.1, 0.2, 0.3)
+    m.trial(0.2, 0.1, state="pruned")
+    m.confirm("t000", {"reward.alpha": 0.1, "reward.omega_min": 0.5}, 0.5)
+    spent = m.answer(wall_s=1800).spent
+    assert spent.runs == {"finished": 2, "pruned": 1}
+    assert spent.trajectories == 5 * 8
+    assert spent.worker_hours == pytest.approx(5 * 3 / 3600)
+    assert spent.wall_hours == 0.5
+    assert m.answer().spent.wall_hours is None
+
+
+def test_json_is_strict(made):
+    m = made(**KL_AT_MOST_20)
+    m.trial(0.1, 0.5)  # no KL: NaN, and an infinite violation
+    tree = json.loads(json.dumps(m.answer().to_json(), allow_nan=False))
+    row = tree["ranking"][0]
+    assert (row["name"], row["kl"], row["violation"], row["feasible"]) == ("t000", None, None, False)
+    assert tree["verdict"][0].startswith("No trial keeps")
