@@ -170,6 +170,12 @@ class Run(Section):
     samples: Count = 8
     eval_every: Annotated[int, Field(ge=0)] = 10  # rounds; 0: never
     eval_queries: Count = 64
+    eval_seed: Annotated[int, Field(ge=0)] = (
+        0  # of the draws on held-out prompts: the same for runs of any seed
+    )
+    judge: str | None = (
+        None  # reward model (hub id or folder) of eval/win_rate; null: the task's gold program
+    )
     max_failures: Annotated[int, Field(ge=0)] = 3  # worker deaths that a run survives
     hidden_budget_gib: Positive = 8.0  # what a worker may hold of the policy's hidden states
     hidden_on_host: bool = False  # keep them in host memory instead of the accelerator's

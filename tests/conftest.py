@@ -7,7 +7,7 @@ tokens end, at all lengths.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -20,9 +20,14 @@ from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
 
+if TYPE_CHECKING:
+    from r2m.sweeps.sweep import Opened
+
 MakeConfig = Callable[..., Config]
 MakeTrainer = Callable[..., Trainer]
 TextRecipe = Callable[..., str]
+SweepFile = Callable[..., str]
+MakeSweep = Callable[..., "Opened"]
 
 END_WEIGHT = 4.5
 
@@ -35,6 +40,14 @@ TINY = (
     "reward.num_heads=2", "run.device=cpu", "run.eval_every=2", "run.eval_queries=8",
     "run.checkpoint_every=2", "run.sample_every=2",
 )  # fmt: skip
+
+SPACE: dict[str, Any] = {
+    "reward.alpha": {"uniform": [0, 1]},
+    "reward.omega_min": {"uniform": [0.2, 0.9]},
+    "reward.lr": {"loguniform": [1e-4, 1e-2]},
+    "algorithm.responses": {"int": [3, 4]},
+    "algorithm.lr": {"loguniform": [1e-4, 1e-2]},
+}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -111,5 +124,41 @@ def text_recipe(forum_models: tuple[str, str], tmp_path: Path) -> TextRecipe:
         }
         (tmp_path / "text.yaml").write_text(yaml.safe_dump(tree))
         return str(tmp_path / "text.yaml")
+
+    return make
+
+
+@pytest.fixture
+def sweep_file(make_config: MakeConfig, tmp_path: Path) -> SweepFile:
+    """Writes a sweep file over α, Ω, K and both learning rates, with the tiny models; `sections` replace its own."""
+
+    def make(*overrides: str, **sections: Any) -> str:
+        recipe = tmp_path / "tiny.yaml"
+        recipe.write_text(
+            yaml.safe_dump(make_config("run.max_failures=8", *overrides).model_dump(mode="json"))
+        )
+        tree = {
+            "recipe": str(recipe),
+            "parameters": SPACE,
+            "objectives": [{"metric": "eval/gold"}],
+            "budget": {"trials": 3, "evaluations": 2, "concurrent": 2},
+            "confirm": [10, 11],
+        }
+        path = tmp_path / "tiny_sweep.yaml"
+        path.write_text(yaml.safe_dump(tree | sections))
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def make_sweep(sweep_file: SweepFile, tmp_path: Path) -> MakeSweep:
+    """Makes a sweep of such a file, in the storage of make_config."""
+    from r2m.sweeps.sweep import new_sweep  # takes seconds, and most tests need none
+
+    def make(
+        *overrides: str, name: str = "tiny", settings: tuple[str, ...] = (), **sections: Any
+    ) -> "Opened":
+        return new_sweep(sweep_file(*overrides, **sections), name, str(tmp_path / "storage"), settings)
 
     return make

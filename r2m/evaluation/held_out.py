@@ -5,7 +5,7 @@ Axes: N queries of this worker, K = 1 response, R response tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -17,6 +17,23 @@ from r2m.models.policy import HiddenStates, policy_forward
 from r2m.models.scoring import FrozenScorer, Query, end_token_rule
 from r2m.workers import Workers
 
+Judge = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
+
+
+def against(judge: Judge, rival_NK: torch.Tensor) -> Judge:
+    """1 where the judge scores a response above its rival, 1/2 where they tie, else 0."""
+
+    def wins(queries: Sequence[Query], t: Trajectories) -> torch.Tensor:
+        scores_NK = judge(queries, t)
+        return (scores_NK > rival_NK).float() + 0.5 * (scores_NK == rival_NK).float()
+
+    return wins
+
+
+def frozen_judge(scorer: FrozenScorer) -> Judge:
+    """The scores of a reward model that takes no part in training."""
+    return torch.no_grad()(lambda queries, t: scorer.phi(scorer.embed(queries, t)).squeeze(-1))
+
 
 @torch.no_grad()
 def evaluate(
@@ -25,7 +42,7 @@ def evaluate(
     reward_model: FrozenScorer,
     queries: Sequence[Query],
     t: Trajectories,
-    gold: Callable[[Sequence[Query], Trajectories], torch.Tensor] | None,
+    judges: Mapping[str, Judge],
     head: FeedbackHead | None,
     omega: float,
     algorithm: Algorithm,
@@ -33,7 +50,7 @@ def evaluate(
     workers: Workers,
 ) -> dict[str, float]:
     """Means over the held-out prompts of all workers: eval/vanilla, eval/proxy (the score that would train the
-    policy now), eval/gold, eval/kl_sequence (nats) and eval/response_tokens."""
+    policy now), eval/kl_sequence (nats), eval/response_tokens, and what each of the `judges` makes of them."""
     N, device = len(queries), policy.device
     kl_N, proxy_N = torch.zeros(N, device=device), torch.zeros(N, device=device)
     H_N1D = reward_model.embed(queries, t)
@@ -54,7 +71,7 @@ def evaluate(
         "eval/kl_sequence": kl_N,
         "eval/response_tokens": t.lengths_NK.squeeze(1).float(),
     }
-    if gold is not None:
-        columns["eval/gold"] = gold(queries, t).squeeze(1)
+    for name, judge in judges.items():
+        columns[name] = judge(queries, t).squeeze(1)
     means = workers.gather(torch.stack(list(columns.values()), -1)).mean(0)
     return dict(zip(columns, means.tolist(), strict=True))

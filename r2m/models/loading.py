@@ -96,22 +96,22 @@ def frozen_twin(policy: PreTrainedModel) -> PreTrainedModel:
 
 
 def load_reward_model(
-    model: str, dtype: str = "float32", device: str | torch.device = "cpu"
+    model: str, dtype: str = "float32", device: str | torch.device = "cpu", field: str = "reward.model"
 ) -> tuple[RewardModel, FeedbackHead | None]:
     """The frozen reward model, and the feedback head saved beside it (None where there is none)."""
-    config = load_config(model, "reward.model")
+    config = load_config(model, field)
     if config.num_labels != 1:
-        raise UserError(f"reward.model = {model!r}: it has {config.num_labels} labels; a reward model has 1")
+        raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
     loaded, report = _fetch(
         AutoModelForSequenceClassification,
-        "reward.model",
+        field,
         model,
         dtype=getattr(torch, dtype),
         output_loading_info=True,
     )
     if report["missing_keys"]:
         raise UserError(
-            f"reward.model = {model!r}: no weights for {', '.join(sorted(report['missing_keys'])[:3])}; "
+            f"{field} = {model!r}: no weights for {', '.join(sorted(report['missing_keys'])[:3])}; "
             "train one with `r2m reward-model`"
         )
     if loaded.config.pad_token_id is None:  # only the model's own pooling asks, and it is not used here

@@ -133,7 +133,7 @@ class _Session:
         )
         self.plan = plan
         views = runs_of(opened)
-        self.worker_s = sum(cost(view)[1] for view in views.values())
+        self.worker_s = {name: cost(view)[1] for name, view in views.items()}
         self.ended = sum(view.status in ENDED for view in views.values())
         self.tasks = (
             len(self.ledger.outside) + sweep.budget.trials + (1 + len(sweep.baselines)) * len(sweep.confirm)
@@ -201,7 +201,7 @@ class _Session:
     def _end(self, task: Task) -> str:
         """Write down that a task has ended; the line that says how."""
         views = [read(run.journal) for run in task.runs]
-        self.worker_s += sum(cost(view)[1] for view in views)
+        self.worker_s |= {view.run_id: cost(view)[1] for view in views}
         for run in task.runs:
             self.shipper.finish(run.folder)
         self._record()
@@ -225,7 +225,7 @@ class _Session:
                 "sweep/value": trial.values[0] if trial.values else math.nan,
                 "sweep/best": trials[best].values[0] if best is not None else math.nan,
                 "sweep/kl": mean(last(view, KL) for view in views),
-                "sweep/worker_hours": self.worker_s / 3600,
+                "sweep/worker_hours": sum(self.worker_s.values()) / 3600,
             }
             self.journal.round(len(self.recorded), metrics)
 

@@ -41,6 +41,7 @@ class Task:
     runs: list[Run]
     trial: optuna.Trial | None = None
     evaluations: dict[int, float] = field(default_factory=dict)  # of the first run: step -> first objective
+    told: int = 0  # of these, those that the study has from an earlier session
 
     def __post_init__(self) -> None:
         self.readers = [JournalReader(run.journal) for run in self.runs]
@@ -111,19 +112,21 @@ class Ledger:
 
     def _trials(self, dry: bool) -> Iterator[Any]:
         active = {task.trial.number for task in self.active.values() if task.trial}
-        trials = self.study.get_trials(deepcopy=False)
-        for frozen in trials:
-            if frozen.state == TrialState.RUNNING and frozen.number not in active:
-                yield dry or self._start(optuna.Trial(self.study, frozen._trial_id))
-        started = sum(trial.state != TrialState.WAITING for trial in trials)
-        while started < self.sweep.budget.trials and self.remaining_s() > 0:
+        while True:
+            trials = self.study.get_trials(deepcopy=False)
+            left = [t for t in trials if t.state == TrialState.RUNNING and t.number not in active]
+            waiting = [t for t in trials if t.state == TrialState.WAITING]
+            started = len(trials) - len(waiting)
+            more = started < self.sweep.budget.trials and self.remaining_s() > 0
+            if not (left or more or any(BASELINE in t.user_attrs for t in waiting)):  # a baseline always runs
+                return
             if dry:
                 yield True
                 return
             # A trial's draws are a function of the seed and its number: a resumed sampler does not repeat itself.
-            self.study.sampler = sampler(self.sweep.sampler.kind, self.sweep.sampler.seed + 10_000 * started)
-            started += 1
-            trial = self.study.ask()
+            number = left[0].number if left else started
+            self.study.sampler = sampler(self.sweep.sampler.kind, self.sweep.sampler.seed + 10_000 * number)
+            trial = optuna.Trial(self.study, left[0]._trial_id) if left else self.study.ask()
             try:
                 yield self._start(trial)
             except UserError as error:  # a combination that no run can have, found before anything is run
@@ -135,6 +138,7 @@ class Ledger:
         label = trial.user_attrs.get(BASELINE, f"trial {trial.number}")
         task = self._task(arm_of(trial.number), label, "search", params, self.sweep.seeds)
         task.trial = trial
+        task.told = len(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         trial.set_user_attr("runs", [run.name for run in task.runs])
         return task
 
@@ -174,7 +178,7 @@ class Ledger:
 
     def view(self, run: str) -> JournalView | None:
         path = run_folder(self.storage, run) / JOURNAL
-        return read(path) if path.is_file() else None
+        return read(path) if JournalReader(path).new_records() else None
 
     def observe(self, task: Task) -> list[Record]:
         """What the task's journals have had since the last call; the study is told of the first run's evaluations.
@@ -192,7 +196,7 @@ class Ledger:
             for step, value in new:
                 if step not in task.evaluations:  # a resumed run replays some
                     task.evaluations[step] = value
-                    if task.trial is not None and self.grace is not None:
+                    if task.trial and self.grace and len(task.evaluations) > task.told:
                         task.trial.report(value, len(task.evaluations))
             if new and task.trial is not None and self._prunable(task) and task.trial.should_prune():
                 (task.runs[0].folder / STOP_FILE).write_text(PRUNED)
@@ -212,9 +216,8 @@ class Ledger:
             statuses = [read(run.journal).status for run in task.runs]
             outcome = "failed" if error or "failed" in statuses else PRUNED if PRUNED in statuses else None
             for run, status in zip(task.runs, statuses, strict=True):
-                if (
-                    outcome is not None and status not in ENDED
-                ):  # a dead worker's, or a seed that was not begun
+                open_ended = status not in ENDED  # its worker is dead, or its seed was not begun
+                if outcome is not None and open_ended:
                     with Journal(run.journal) as journal:
                         journal.event(outcome, reason=error or f"the trial's other seed has {outcome}")
             if task.trial is not None and (outcome is not None or set(statuses) == {"finished"}):

@@ -69,20 +69,31 @@ def _check_metric(metric: str) -> None:
         raise ValueError(f"metric = {metric!r}: no such metric; allowed: {', '.join(HELD_OUT)}")
 
 
-def check_judged(objectives: Sequence[Objective], constraints: Sequence[Constraint], gold: bool) -> None:
-    """Raises ValueError for what does not go together. `gold`: whether the task has a gold reward."""
+def check_judged(
+    objectives: Sequence[Objective], constraints: Sequence[Constraint], gold: bool, judge: bool
+) -> None:
+    """Raises ValueError for what does not go together. `gold`, `judge`: whether the task has a gold reward, and
+    the run a judge of its own."""
     if objectives[0].metric == KL:
         raise ValueError(f"objectives.0: metric = {KL!r}: allowed second; alone it asks for no training")
     asked = [(o.metric, o.matched_kl) for o in objectives]
     for i, pair in enumerate(asked):
         if pair in asked[:i]:
             raise ValueError(f"objectives.{i}: metric = {pair[0]!r}: given twice")
+    bounded = [c.metric for c in constraints]
+    for i, metric in enumerate(bounded):
+        if metric in bounded[:i]:  # the study holds a constraint by its metric
+            raise ValueError(f"constraints.{i}: metric = {metric!r}: given twice; give min and max together")
     places = [(f"objectives.{i}", o.metric) for i, o in enumerate(objectives)]
     places += [(f"constraints.{i}", c.metric) for i, c in enumerate(constraints)]
     for place, metric in places:
         if metric == "eval/gold" and not gold:
             raise ValueError(
                 f"{place}: metric = 'eval/gold': the task has no gold reward; take eval/vanilla with matched_kl"
+            )
+        if metric == "eval/win_rate" and not (gold or judge):
+            raise ValueError(
+                f"{place}: metric = 'eval/win_rate': there is no judge; give set: {{run.judge: MODEL}}"
             )
 
 

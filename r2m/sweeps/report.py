@@ -59,7 +59,8 @@ def ranking_table(a: Answer) -> dict[str, Any]:
     """MLflow's table: {"columns": [...], "data": [[...], ...]}; a number that is not finite is null."""
     keys = tables.params(a)
     fields = ("kl", "gold", "frozen", "violation", "trajectories", "worker_s", "command")
-    columns = ["rank", "arm", "label", "state", *a.objectives, "feasible", *fields, *keys]
+    settings = [key.replace(".", "/") for key in keys]  # MLflow takes a dot for a path into the row
+    columns = ["rank", "arm", "label", "state", *a.objectives, "feasible", *fields, *settings]
     data = [
         [i, arm.name, arm.label, arm.state, *arm.values, arm.feasible, *(getattr(arm, f) for f in fields),
          *(arm.params.get(key) for key in keys)]

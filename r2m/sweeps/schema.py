@@ -84,7 +84,12 @@ class Sweep(Section):
         # Frozen from here on: values as the settings take them.
         self.__dict__.update(parameters=parameters, conditional=conditional)
         self._check_set()
-        check_judged(self.objectives, self.constraints, gold=self._base.task.kind == "forum")
+        check_judged(
+            self.objectives,
+            self.constraints,
+            gold=self._base.task.kind == "forum",
+            judge=self._base.run.judge is not None,
+        )
         self._check_seeds()
         check_asked(self.early_stopping, self.objectives, python=self._define is not None)
         self._check_points()

@@ -22,7 +22,7 @@ from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps import report
 from r2m.sweeps.answer import Answer, answer
-from r2m.sweeps.spec import Sweep, config_of, load_sweep
+from r2m.sweeps.spec import Sweep, config_of, load_sweep, slug
 from r2m.tracking.journal import Journal, JournalReader, JournalView, environment, git_state, read
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.training.loop import JOURNAL
@@ -95,6 +95,10 @@ def new_sweep(
     opened = Opened(sweep, name, storage, (*settings, f"run.storage={storage}"))
     if opened.folder.exists():
         raise UserError(f"--name {name!r}: there is such a sweep; go on with it by --resume {name}")
+    arms = "|".join([r"t\d{3,}", *map(slug, sweep.baselines)])
+    for run in sorted((Path(storage).absolute() / "runs").glob(f"{name}-*")):
+        if re.fullmatch(rf"{re.escape(name)}-({arms})-s\d+", run.name):
+            raise UserError(f"--name {name!r}: {storage} has runs of that name ({run.name}); take another")
     base = opened.base
     prepared = prepare(base, progress)
     datasets = check_data(base, (prepared.policy, prepared.reward))

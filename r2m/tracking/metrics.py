@@ -44,6 +44,7 @@ METRICS: dict[str, str] = {
     "task/invented": "words per response: words that state what the post does not, mean over B",
     # held-out prompts, at chosen rounds
     "eval/gold": "gold units: mean gold reward of responses to held-out prompts",
+    "eval/win_rate": "share: held-out responses that the judge prefers to the reference policy's, a tie as half",
     "eval/proxy": "score units: mean of the reward model in training, on held-out prompts",
     "eval/vanilla": "score units: mean of the frozen reward model, on held-out prompts",
     "eval/kl_sequence": "nats per sequence: as kl/sequence, on held-out prompts",

@@ -78,7 +78,8 @@ def connect(address: str | None, workers: int) -> None:
         # Nobody brings back the head of a cluster of our own: without it, end soon (60 s else) and be resumed.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     try:
-        ray.init(address=address, logging_level=logging.ERROR, **options)
+        # "local": never somebody else's cluster that happens to run on this machine.
+        ray.init(address=address or "local", logging_level=logging.ERROR, **options)
     except ConnectionError as error:
         raise UserError(f"--address {address!r}: no Ray cluster answers there ({error})") from None
 

@@ -115,9 +115,12 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
 
     longest, datasets = _prompts(config.task, models[0])
     response = config.algorithm.max_response_tokens
-    for field, model in zip(("policy.model", "reward.model"), models, strict=True):
+    used = {"policy.model": models[0], "reward.model": models[1]}
+    if config.run.judge is not None:
+        used["run.judge"] = config.run.judge
+    for field, model in used.items():
         hf = load_config(model, field)
-        if field == "reward.model" and hf.num_labels != 1:
+        if field != "policy.model" and hf.num_labels != 1:
             raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
         context = getattr(hf, "max_position_embeddings", None)
         if context is not None and longest + response > context:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from r2m.algorithm import Round, train
 from r2m.config import Config
@@ -15,7 +16,7 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
-from r2m.evaluation.held_out import evaluate
+from r2m.evaluation.held_out import Judge, against, evaluate, frozen_judge
 from r2m.models.loading import (
     frozen_twin,
     load_policy,
@@ -69,6 +70,12 @@ class Trainer:
         whole = len(held_out) - len(held_out) % workers.size
         self.held_out = [held_out[i] for i in workers.own(whole)]
         self._eos_ids = eos_token_ids(self.policy, self.tokenizer.eos_token_id)
+        self._judge: Judge | None = self.gold if self.gold_program is not None else None
+        if config.run.judge is not None:
+            judge, _ = load_reward_model(config.run.judge, "float32", device, "run.judge")
+            judge_tokenizer = load_tokenizer(config.run.judge, "run.judge")
+            self._judge = frozen_judge(FrozenScorer(judge, judge_tokenizer, self.tokenizer, a.microbatch))
+        self._rival_N1: Tensor | None = None  # what the judge gives the reference's responses
 
     def _new_head(self) -> FeedbackHead:
         r = self.config.reward
@@ -92,13 +99,15 @@ class Trainer:
     def _sample_round(self, prompts: Sequence[list[int]], step: int) -> Trajectories:
         a = self.config.algorithm
         draws = uniform_draws(self.config.run.seed, step, a.queries, a.responses, a.max_response_tokens)
-        return self._sample(prompts, draws[self.workers.own(a.queries)])
+        return self._sample(self.policy, prompts, draws[self.workers.own(a.queries)])
 
-    def _sample(self, prompts: Sequence[list[int]], uniforms_NKR: Tensor) -> Trajectories:
+    def _sample(
+        self, policy: PreTrainedModel, prompts: Sequence[list[int]], uniforms_NKR: Tensor
+    ) -> Trajectories:
         a = self.config.algorithm
         pad_id = self.tokenizer.pad_token_id
         return sample(
-            self.policy, prompts, uniforms_NKR, temperature=a.temperature, eos_ids=self._eos_ids,
+            policy, prompts, uniforms_NKR, temperature=a.temperature, eos_ids=self._eos_ids,
             pad_id=0 if pad_id is None else pad_id, batch=a.sample_batch,
         )  # fmt: skip
 
@@ -106,12 +115,22 @@ class Trainer:
         """On held-out prompts, with the same draws whenever it is called."""
         c, n = self.config, len(self.held_out)
         R = c.algorithm.max_response_tokens
-        draws = uniform_draws(c.run.seed, 0, n * self.workers.size, 1, R, stream=HELD_OUT)
-        t = self._sample([q.ids for q in self.held_out], draws[self.workers.own(len(draws))])
+        draws = uniform_draws(c.run.eval_seed, 0, n * self.workers.size, 1, R, stream=HELD_OUT)
+        uniforms_N1R = draws[self.workers.own(len(draws))]
+        prompts = [q.ids for q in self.held_out]
+        t = self._sample(self.policy, prompts, uniforms_N1R)
         weight = omega(step, c.algorithm.total_rounds, c.reward.omega_min)
-        gold = self.gold if self.gold_program else None
+        judges: dict[str, Judge] = {}
+        if self.gold_program is not None:
+            judges["eval/gold"] = self.gold
+        if self._judge is not None:
+            if self._rival_N1 is None:  # the reference's responses, with the same draws
+                self._rival_N1 = self._judge(
+                    self.held_out, self._sample(self.reference, prompts, uniforms_N1R)
+                )
+            judges["eval/win_rate"] = against(self._judge, self._rival_N1)
         return evaluate(
-            self.policy, self.reference, self.scorer, self.held_out, t, gold, self.head, weight,
+            self.policy, self.reference, self.scorer, self.held_out, t, judges, self.head, weight,
             c.algorithm, c.reward, self.workers,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the tests that start and kill processes share."""
+"""What the tests that start and kill processes share, and what they hold a run or a sweep against."""
 
 import math
 import os
@@ -7,10 +7,18 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from r2m.tracking.journal import JournalView
+from mlflow import MlflowClient
+
+from r2m.config import validate
+from r2m.sweeps.sweep import Opened
+from r2m.tracking.journal import JournalView, read
+from r2m.training.loop import run_loop
+from r2m.training.runs import new_run
 
 R2M = str(Path(sys.executable).with_name("r2m"))
 PATIENCE_S = 120.0
@@ -80,3 +88,28 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def undisturbed(view: JournalView, tmp_path: Path) -> JournalView:
+    """The journal of the same run by the worker loop alone, with one worker."""
+    tree = view.start["config"]
+    tree["run"] |= {"storage": str(tmp_path / "undisturbed"), "workers": 1}
+    run = new_run(validate(tree), view.run_id)
+    run_loop(run.config, run.folder, run.models)
+    return read(run.journal)
+
+
+def states(opened: Opened) -> Counter[str]:
+    return Counter(trial.state.name for trial in opened.study().get_trials())
+
+
+def shipped(opened: Opened) -> tuple[Any, dict[str, Any]]:
+    """The sweep's run in MLflow, and those that name it as their parent, by their name; none is there twice."""
+    client = MlflowClient(opened.tracking_uri)
+    experiment = client.get_experiment_by_name(opened.experiment)
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(runs) - 1
+    assert len({run.data.tags["r2m.run_id"] for run in children}) == len(children)
+    return parent, {run.data.tags["r2m.run_id"]: run for run in children}

@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,17 @@ from processes import (
     has_open,
     kill_all,
     r2m,
+    shipped,
+    states,
     steady,
+    undisturbed,
     wait_for,
 )
 
 from r2m.config import load, validate
 from r2m.sweeps.driver import run_sweep
 from r2m.sweeps.sweep import Opened, open_sweep, runs_of
-from r2m.tracking.journal import JournalReader, JournalView, read
+from r2m.tracking.journal import JournalReader, read
 from r2m.training import driver
 from r2m.training.loop import run_loop
 from r2m.training.runs import new_run
@@ -50,31 +52,6 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     ray.shutdown()
-
-
-def undisturbed(view: JournalView, tmp_path: Path) -> JournalView:
-    """The journal of the same run by the worker loop alone, with one worker."""
-    tree = view.start["config"]
-    tree["run"] |= {"storage": str(tmp_path / "undisturbed"), "workers": 1}
-    run = new_run(validate(tree), view.run_id)
-    run_loop(run.config, run.folder, run.models)
-    return read(run.journal)
-
-
-def states(opened: Opened) -> Counter[str]:
-    return Counter(trial.state.name for trial in opened.study().get_trials())
-
-
-def shipped(opened: Opened) -> tuple[Any, dict[str, Any]]:
-    """The sweep's run in MLflow, and those that name it as their parent, by their name; none is there twice."""
-    client = MlflowClient(opened.tracking_uri)
-    experiment = client.get_experiment_by_name(opened.experiment)
-    runs = client.search_runs([experiment.experiment_id])
-    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(children) == len(runs) - 1
-    assert len({run.data.tags["r2m.run_id"] for run in children}) == len(children)
-    return parent, {run.data.tags["r2m.run_id"]: run for run in children}
 
 
 def test_a_sweep_over_the_heads_and_the_policys_settings(

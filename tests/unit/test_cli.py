@@ -1,9 +1,11 @@
 """The command line: a user's mistake is one line, exit code 2, and leaves nothing behind."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,6 +20,8 @@ from r2m.training.runs import new_run
 
 MakeConfig = Callable[..., Config]
 TextRecipe = Callable[..., str]
+SweepFile = Callable[..., str]
+MakeSweep = Callable[..., Any]
 
 ROWS = [{"prompt": "my mom sold my tv .", "text": "x"}] * 8
 
@@ -192,6 +196,105 @@ class TestRuns:
     )
     def test_a_resumed_run_is_as_it_was_configured(self, r2m, extra: tuple[str, ...]) -> None:
         assert_refused(r2m("train", *extra, "--resume", "mine"), "--resume goes on with a run as it was")
+
+
+class TestSweeps:
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            (None, "sweep.yaml': no such file"),
+            ("a: [1", "not valid YAML"),
+            ("- recipe", "expected a mapping with recipe, parameters and objectives"),
+            ("recipe: forum\ncolour: red\nobjectives: []", "colour: unknown key; allowed: recipe, set,"),
+        ],
+    )
+    def test_a_file_that_is_none(
+        self, r2m, tmp_path: Path, storage: Path, text: str | None, said: str
+    ) -> None:
+        if text is not None:
+            (tmp_path / "sweep.yaml").write_text(text)
+        assert_refused(r2m("sweep", str(tmp_path / "sweep.yaml"), "--storage", str(storage)), said)
+        assert not storage.exists()
+
+    @pytest.mark.parametrize(
+        ("sections", "said"),
+        [
+            ({"parameters": {"reward.alfa": {"uniform": [0, 1]}}}, "parameters.reward.alfa: unknown key"),
+            ({"parameters": {"reward.alpha": {"uniform": [0, 2]}}}, "parameters.reward.alpha = 2.0: "),
+            ({"objectives": [{"metric": "reward/proxy"}]}, "it would select the model that flatters itself"),
+            ({"budget": {"trials": 4096, "concurrent": 4096}}, "budget.concurrent = 4096: "),
+        ],
+    )
+    def test_one_line(
+        self, r2m, sweep_file: SweepFile, storage: Path, sections: dict[str, Any], said: str
+    ) -> None:
+        assert_refused(r2m("sweep", sweep_file(**sections), "--storage", str(storage)), said)
+        assert not storage.exists()
+
+    @pytest.mark.parametrize("words", [(), ("status",), ("status", "a", "b"), ("a.yaml", "--resume", "b")])
+    def test_what_to_give(self, r2m, words: tuple[str, ...]) -> None:
+        assert_refused(
+            r2m("sweep", *words), "status" if words == ("status",) else "give a sweep file, or status"
+        )
+
+    @pytest.mark.parametrize("command", [("status", "none"), ("--resume", "none")])
+    def test_an_unknown_sweep(self, r2m, storage: Path, command: tuple[str, ...]) -> None:
+        ended = r2m("sweep", *command, "--storage", str(storage))
+        assert_refused(ended, "SWEEP = 'none': not in", "there are: none")
+        assert not storage.exists()
+
+    @pytest.mark.parametrize(
+        "extra", [("--name", "other"), ("--workers", "2"), ("--tracking-uri", "x"), ("--dry-run",)]
+    )
+    def test_a_resumed_sweep_is_as_it_was_configured(self, r2m, extra: tuple[str, ...]) -> None:
+        assert_refused(r2m("sweep", "--resume", "mine", *extra), "--resume goes on with a sweep as it was")
+
+    def test_a_name_that_is_taken(
+        self, r2m, sweep_file: SweepFile, make_sweep: MakeSweep, storage: Path
+    ) -> None:
+        make_sweep(name="mine")
+        ended = r2m("sweep", sweep_file(), "--name", "mine", "--storage", str(storage))
+        assert_refused(ended, "--name 'mine': there is such a sweep; go on with it by --resume mine")
+
+    def test_a_finished_sweep(self, r2m, make_sweep: MakeSweep, storage: Path) -> None:
+        with Journal(make_sweep().folder / "journal.jsonl") as journal:
+            journal.event("finished")
+        ended = r2m("sweep", "--resume", "tiny", "--storage", str(storage))
+        assert_refused(ended, "SWEEP = 'tiny': it has finished; there is nothing to resume")
+
+    def test_a_sweep_that_is_running(self, r2m, make_sweep: MakeSweep, storage: Path) -> None:
+        with Journal(make_sweep().folder / "journal.jsonl"):
+            ended = r2m("sweep", "--resume", "tiny", "--storage", str(storage))
+        assert_refused(ended, "another process is writing this run")
+
+    def test_addresses_of_no_use(self, r2m, sweep_file: SweepFile, storage: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            command = ("sweep", sweep_file(), "--storage", str(storage), "--address")
+            assert_refused(r2m(*command, f"ray://{address}"), "start it on a node of the cluster")
+        assert_refused(r2m(*command, address), f"--address '{address}': no Ray cluster answers")
+        assert not storage.exists()
+
+    def test_dry_run_prints_the_plan_and_writes_nothing(
+        self, r2m, sweep_file: SweepFile, storage: Path, tmp_path: Path
+    ) -> None:
+        """(3 trials + 2 baselines) of one seed, and (1 + 2) arms on two: 11 runs of 64 trajectories."""
+        file = sweep_file(budget={"trials": 3, "evaluations": 2})
+        before = sorted(tmp_path.rglob("*"))
+        ended = r2m("sweep", file, "--dry-run", "--storage", str(storage))
+        assert (ended.code, ended.err) == (0, "")
+        assert "11, trials, baselines and confirmation together" in ended.out
+        assert "at most 704 in all" in ended.out
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_status(self, r2m, make_sweep: MakeSweep, storage: Path) -> None:
+        folder = make_sweep().folder
+        ended = r2m("sweep", "status", "tiny", "--storage", str(storage))
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out.startswith("tiny: running\n")
+        assert "No trial has started yet." in ended.out
+        assert f"report:    {folder / 'report.html'}\n" in ended.out
+        assert (folder / "report.html").is_file()
 
 
 def test_dry_run_prints_a_recipe_and_a_plan_and_writes_nothing(

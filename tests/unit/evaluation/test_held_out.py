@@ -11,7 +11,14 @@ from r2m.training.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
 
-FIGURES = {"eval/gold", "eval/proxy", "eval/vanilla", "eval/kl_sequence", "eval/response_tokens"}
+FIGURES = {
+    "eval/gold",
+    "eval/win_rate",
+    "eval/proxy",
+    "eval/vanilla",
+    "eval/kl_sequence",
+    "eval/response_tokens",
+}
 
 
 def test_it_repeats_itself(make_trainer: MakeTrainer) -> None:
@@ -51,7 +58,7 @@ def test_the_proxy_is_the_score_that_would_train_the_policy_now(make_trainer: Ma
     R, proxies, vanillas = 8, [], []
     draws = uniform_draws(0, 0, len(trainer.held_out), 1, R, stream=HELD_OUT)
     for query, u in zip(trainer.held_out, draws, strict=True):
-        t = trainer._sample([query.ids], u[None])
+        t = trainer._sample(trainer.policy, [query.ids], u[None])
         response = t.response_ids_NKR[0, 0, : int(t.lengths_NK)].tolist()
         ids = torch.tensor([query.ids + response])
         with torch.no_grad():
@@ -68,3 +75,35 @@ def test_the_proxy_is_the_score_that_would_train_the_policy_now(make_trainer: Ma
 def test_without_feedback_the_proxy_is_the_frozen_model(make_trainer: MakeTrainer) -> None:
     figures = make_trainer("reward.feedback=off").evaluate(1)
     assert figures["eval/proxy"] == figures["eval/vanilla"]
+
+
+def test_runs_of_any_seed_are_evaluated_on_the_same_draws(make_trainer: MakeTrainer) -> None:
+    first, other = make_trainer("run.seed=1").evaluate(1), make_trainer("run.seed=2").evaluate(1)
+    assert first["eval/gold"] == other["eval/gold"]
+    assert make_trainer("run.eval_seed=3").evaluate(1)["eval/vanilla"] != first["eval/vanilla"]
+
+
+@pytest.mark.parametrize("judge", ["gold", "model"])
+def test_the_win_rate_is_the_share_of_prompts_that_the_judge_gives_to_the_policy(
+    make_trainer: MakeTrainer, forum_models: tuple[str, str], judge: str
+) -> None:
+    trainer = make_trainer(*([f"run.judge={forum_models[1]}"] if judge == "model" else []))
+    assert trainer.evaluate(1)["eval/win_rate"] == 0.5  # the same responses: ties
+    with torch.no_grad():
+        weight = trainer.policy.get_output_embeddings().weight
+        weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    said = trainer.evaluate(2)["eval/win_rate"]
+    queries, wins = trainer.held_out, []
+    draws = uniform_draws(0, 0, len(queries), 1, 8, stream=HELD_OUT)
+    for query, u in zip(queries, draws, strict=True):
+        mine, its = (
+            trainer._sample(policy, [query.ids], u[None]) for policy in (trainer.policy, trainer.reference)
+        )
+        if judge == "gold":
+            a, b = float(trainer.gold([query], mine)), float(trainer.gold([query], its))
+        else:
+            scores = [trainer.scorer.phi(trainer.scorer.embed([query], t)) for t in (mine, its)]
+            a, b = map(float, scores)
+        wins.append(1.0 if a > b else 0.5 if a == b else 0.0)
+    assert said == sum(wins) / len(wins)
+    assert said != 0.5

@@ -47,16 +47,16 @@ class TestObjective:
         gold = Objective(metric="eval/gold")
         kl = Objective(metric=KL, direction="minimize")
         at = [Objective(metric="eval/vanilla", matched_kl=x) for x in (5, 10, 10)]
-        check_judged([gold, kl], [], gold=True)
-        check_judged(at[:2], [], gold=False)
+        check_judged([gold, kl], [], gold=True, judge=False)
+        check_judged(at[:2], [], gold=False, judge=False)
         with pytest.raises(ValueError, match=r"objectives.0: metric = 'eval/kl_sequence': allowed second"):
-            check_judged([kl, gold], [], gold=True)
+            check_judged([kl, gold], [], gold=True, judge=False)
         with pytest.raises(ValueError, match=r"objectives.2: metric = 'eval/vanilla': given twice"):
-            check_judged(at, [], gold=True)
+            check_judged(at, [], gold=True, judge=False)
         with pytest.raises(ValueError, match=r"objectives.1: metric = 'eval/gold': the task has no gold"):
-            check_judged([at[0], gold], [], gold=False)
+            check_judged([at[0], gold], [], gold=False, judge=False)
         with pytest.raises(ValueError, match=r"constraints.0: metric = 'eval/gold'"):
-            check_judged(at[:1], [Constraint(metric="eval/gold", min=0)], gold=False)
+            check_judged(at[:1], [Constraint(metric="eval/gold", min=0)], gold=False, judge=False)
 
 
 class TestValue:

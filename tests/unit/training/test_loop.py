@@ -12,7 +12,7 @@ from r2m.config import Config
 from r2m.tracking.journal import JournalReader, JournalView, read
 from r2m.tracking.metrics import METRICS
 from r2m.training import checkpoint
-from r2m.training.loop import CHECKPOINTS, STOP_FILE, run_loop
+from r2m.training.loop import CHECKPOINTS, PRUNED, STOP_FILE, run_loop
 from r2m.training.runs import Run, new_run
 
 MakeConfig = Callable[..., Config]
@@ -164,6 +164,24 @@ class TestResumed:
         assert view.status == "finished"
         assert (run.folder / "policy" / "config.json").is_file()
         assert_same_rounds(view, undisturbed)
+
+
+class TestPruned:
+    def test_a_run_that_is_asked_to_end_for_good(self, start: Start) -> None:
+        """After the round in hand, with a checkpoint; it exports no models."""
+        run = start("pruned")
+        (run.folder / STOP_FILE).write_text(PRUNED)
+        view = loop(run)
+        assert list(view.rounds) == [1]
+        assert view.status == "pruned"
+        assert events(view) == ["checkpoint", "pruned"]
+        assert view.events[-1]["step"] == 1
+        assert not (run.folder / "policy").exists()
+
+    def test_after_the_last_round_it_has_finished(self, start: Start) -> None:
+        run = start("late", "algorithm.rounds=1")
+        (run.folder / STOP_FILE).write_text(PRUNED)
+        assert loop(run).status == "finished"
 
 
 def test_a_diverged_run_is_journalled_as_failed(start: Start) -> None:

@@ -45,6 +45,13 @@ class TestNewRun:
         assert a.name.startswith("forum-rloo-s4-")
         assert a.name != b.name
 
+    def test_of_a_group(self, make_config: MakeConfig) -> None:
+        group = {"experiment": "r2m/sweeps/a", "parent": "a", "tags": {"r2m.role": "search"}}
+        start = read(new_run(make_config(), "a-t000-s0", **group).journal).start
+        assert {key: start[key] for key in group} == group
+        alone = read(new_run(make_config(), "alone").journal).start
+        assert alone.keys() == start.keys() - group.keys()
+
     def test_mlflow_is_in_the_storage_unless_said_otherwise(
         self, make_config: MakeConfig, storage: Path
     ) -> None:

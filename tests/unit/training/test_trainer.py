@@ -51,7 +51,7 @@ class TestMetrics:
         reported = r.metrics | observed | trainer.evaluate(1)
         written_by_the_loop = {"time/eval_s", "time/checkpoint_s"}
         assert set(reported) == set(METRICS) - written_by_the_loop
-        assert len(reported) == len(r.metrics) + len(observed) + 5  # none is reported twice
+        assert len(reported) == len(r.metrics) + len(observed) + 6  # none is reported twice
 
     def test_rloo_reports_all_but_the_heads(self, make_trainer: MakeTrainer) -> None:
         r2m, rloo = (next(make_trainer(f"reward.feedback={on}").rounds(1)).metrics for on in ("on", "off"))
