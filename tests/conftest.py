@@ -157,8 +157,13 @@ def make_sweep(sweep_file: SweepFile, tmp_path: Path) -> MakeSweep:
     from r2m.sweeps.sweep import new_sweep  # takes seconds, and most tests need none
 
     def make(
-        *overrides: str, name: str = "tiny", settings: tuple[str, ...] = (), **sections: Any
+        *overrides: str,
+        name: str = "tiny",
+        workers: int | None = None,
+        tracking_uri: str | None = None,
+        **sections: Any,
     ) -> "Opened":
-        return new_sweep(sweep_file(*overrides, **sections), name, str(tmp_path / "storage"), settings)
+        file = sweep_file(*overrides, **sections)
+        return new_sweep(file, name, str(tmp_path / "storage"), workers, tracking_uri)
 
     return make

@@ -60,22 +60,21 @@ def sweep(
         _run(open_sweep(place, resume), address)
         return
     (file,) = words or []
-    settings = {"run.workers": workers, "run.tracking_uri": tracking_uri}
-    given = tuple(f"{key}={value}" for key, value in settings.items() if value is not None)
-    _check_room(file, place, given, address, dry_run)
+    _check_room(file, place, workers, address, dry_run)
     if not dry_run:
         with progress() as bar:
-            opened = new_sweep(file, name, place, given, bar)
+            opened = new_sweep(file, name, place, workers, tracking_uri, bar)
         _run(opened, address)
 
 
-def _check_room(file: str, storage: str, settings: tuple[str, ...], address: str | None, show: bool) -> None:
+def _check_room(file: str, storage: str, workers: int | None, address: str | None, show: bool) -> None:
     """Refuse a sweep that can't fit before anything is prepared."""
     from r2m.sweeps.driver import plan_of
     from r2m.sweeps.plan import check_storage, render
     from r2m.sweeps.spec import load_sweep
+    from r2m.sweeps.sweep import extra_settings
 
-    plan = plan_of(load_sweep(file), (*settings, f"run.storage={storage}"), address)
+    plan = plan_of(load_sweep(file, workers), extra_settings(storage, None), address)
     check_storage(plan, Path(storage))
     if show:
         out.print(render(plan))
@@ -91,6 +90,7 @@ def _run(opened: Opened, address: str | None) -> None:
     _look(opened)
     if not finished:
         go_on = f"{program()} sweep --resume {opened.name} --storage {opened.storage}"
+        go_on += f" --address {address}" if address else ""
         err.print(f"stopped, with checkpoints; go on: {go_on}", markup=False, soft_wrap=True)
         raise typer.Exit(130)
 

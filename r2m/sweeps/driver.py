@@ -19,7 +19,7 @@ from r2m.config import Config
 from r2m.errors import UserError
 from r2m.stages.prepare import prepare
 from r2m.sweeps.answer import Answer
-from r2m.sweeps.ledger import ENDED, Ledger, Task, pruner
+from r2m.sweeps.ledger import ENDED, Ledger, Task
 from r2m.sweeps.plan import SweepPlan, check_storage, plan_sweep
 from r2m.sweeps.ranking import command, cost, last, mean, winner
 from r2m.sweeps.spec import Sweep, config_of, value_of
@@ -35,13 +35,13 @@ KL = "eval/kl_sequence"
 
 
 def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepPlan:
-    """How the sweep goes on this machine, or on the cluster that this process has joined.
+    """How the sweep goes on this machine, or on the cluster at `address`, which this process joins.
 
     Raises UserError, with the arithmetic, where it can't.
     """
     baselines = len(sweep.baselines)
     runs = (sweep.budget.trials + baselines) * len(sweep.seeds) + (1 + baselines) * len(sweep.confirm)
-    cluster = None if address is None else _cluster()
+    cluster = None if address is None else _cluster(address)
     points = [*sweep.points(), *sweep.baselines.values()]
     configs = [config_of(sweep, params, sweep.seeds[0], *extra) for params in points]
     gpus = None if cluster is None else cluster["gpus"]
@@ -66,8 +66,9 @@ def _machine() -> dict[str, Any]:
     )
 
 
-def _cluster() -> dict[str, Any]:
+def _cluster(address: str) -> dict[str, Any]:
     """Of the nodes that can run trials. How much memory their GPUs have, Ray does not say."""
+    connect(address, 0)
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
@@ -112,13 +113,11 @@ class _Session:
     def __init__(self, opened: Opened, journal: Journal, address: str | None, console: Console) -> None:
         sweep = opened.sweep
         self.opened, self.journal, self.console = opened, journal, console
-        if address is not None:
-            connect(address, 0)
         plan = plan_of(sweep, opened.extra, address)
         check_storage(plan, Path(opened.storage))
         connect(address, math.ceil(plan.concurrent * plan.cpus))
         prepared = prepare(opened.base)
-        self.study = opened.study(pruner=pruner(sweep))
+        self.study = opened.study()
         began, before = time.monotonic(), elapsed_s(journal.path)
         hours = sweep.budget.hours or math.inf
         self.ledger = Ledger(
@@ -135,9 +134,8 @@ class _Session:
         views = runs_of(opened)
         self.worker_s = {name: cost(view)[1] for name, view in views.items()}
         self.ended = sum(view.status in ENDED for view in views.values())
-        self.tasks = (
-            len(self.ledger.outside) + sweep.budget.trials + (1 + len(sweep.baselines)) * len(sweep.confirm)
-        )
+        self.runs = len(sweep.seeds) * (len(self.ledger.outside) + sweep.budget.trials)
+        self.runs += len(sweep.confirm) * (len(sweep.baselines) + 1)
         self.shipper = BackgroundShipper(opened.tracking_uri)
         self.shipper.add(opened.folder)
         self.recorded = {int(m["sweep/trial"]) for m in read(journal.path).rounds.values()}
@@ -173,9 +171,9 @@ class _Session:
         """Follow the tasks until Tune has ended."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         following: dict[TaskID, Task] = {}
-        begun = 0
+        begun, began = 0, time.time()
         with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=self.console) as progress:
-            total = progress.add_task(self.opened.name, total=self.tasks, completed=self.ended, numbers="")
+            total = progress.add_task(self.opened.name, total=self.runs, completed=self.ended, numbers="")
             running = True
             while running:
                 running = thread.is_alive()  # before the last look
@@ -190,10 +188,13 @@ class _Session:
                     for record in self.ledger.observe(task):
                         if record["kind"] == "round":
                             progress.update(bar, advance=1, numbers=numbers(record["metrics"]))
+                        elif record.get("name") == "resume" and record["time"] >= began:
+                            said = f"{task.label}: taken up from round {record['step']}"
+                            progress.console.print(said, markup=False, highlight=False)
                     if ended:
                         progress.remove_task(bar)
                         del following[bar]
-                        progress.update(total, advance=1)
+                        progress.update(total, advance=len(task.runs))
                         progress.console.print(self._end(task), markup=False, highlight=False, soft_wrap=True)
                 if running:
                     time.sleep(POLL_S)
@@ -209,7 +210,8 @@ class _Session:
         value = mean(value_of(view, self.opened.sweep.objectives[0]) for view in views)
         kl = mean(last(view, KL) for view in views)
         said = f"{task.label} (seed {seeds}): {views[0].status}, {value:.3f} at KL {kl:.1f}"
-        return f"{said}   {command(self.opened.sweep, task.params, task.runs[0].config.run.seed)}"
+        said += "".join(f"; {view.events[-1].get('reason')}" for view in views if view.status == "failed")
+        return f"{said}\n  again: {command(self.opened.sweep, task.params, task.runs[0].config.run.seed)}"
 
     def _record(self) -> None:
         """A round of the sweep's journal for every trial that is settled and has none."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
@@ -21,11 +23,13 @@ from optuna.trial import TrialState
 from r2m.errors import UserError
 from r2m.sweeps.ranking import BASELINE, arm_of, run_name, slug, winner
 from r2m.sweeps.spec import Sweep, baseline_point, config_of, grace, value_of, violations
+from r2m.sweeps.study import sampler
 from r2m.tracking.journal import Journal, JournalReader, JournalView, Record, read
 from r2m.training.loop import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE
 from r2m.training.runs import Run, new_run, run_folder
 
 ENDED = ("finished", PRUNED, "failed")
+PATIENCE_S = 120.0
 
 Role = Literal["baseline", "search", "confirm"]
 
@@ -218,6 +222,7 @@ class Ledger:
             for run, status in zip(task.runs, statuses, strict=True):
                 open_ended = status not in ENDED  # its worker is dead, or its seed was not begun
                 if outcome is not None and open_ended:
+                    wait_until_free(run.journal)
                     with Journal(run.journal) as journal:
                         journal.event(outcome, reason=error or f"the trial's other seed has {outcome}")
             if task.trial is not None and (outcome is not None or set(statuses) == {"finished"}):
@@ -239,10 +244,10 @@ class Ledger:
             self._constrain(trial, views)
         if reason:
             trial.set_user_attr("reason", reason)
-        self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
         for run in task.runs:  # a search leaves journals; models are kept of the confirmation
             for part in (CHECKPOINTS, "policy", "reward"):
                 shutil.rmtree(run.folder / part, ignore_errors=True)
+        self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
 
     def _constrain(self, trial: optuna.Trial, views: list[JournalView]) -> None:
         by_constraint = zip(*(violations(view, self.sweep.constraints) for view in views), strict=True)
@@ -258,19 +263,16 @@ class Ledger:
                     (run.folder / STOP_FILE).touch()
 
 
-def sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:
-    return {
-        "tpe": optuna.samplers.TPESampler,
-        "random": optuna.samplers.RandomSampler,
-        "nsga2": optuna.samplers.NSGAIISampler,
-    }[kind](seed=seed)
+def wait_until_free(journal: Path) -> None:
+    """Wait for a process that still holds a journal: of a session that was killed, or of a trial that failed.
 
-
-def pruner(sweep: Sweep) -> optuna.pruners.BasePruner:
-    """Its steps are evaluations. Asked only from the grace period on: see `grace`."""
-    stopping = sweep.early_stopping
-    if stopping.kind == "asha":
-        return optuna.pruners.SuccessiveHalvingPruner(grace(sweep), stopping.reduction)
-    if stopping.kind == "median":
-        return optuna.pruners.MedianPruner(stopping.startup_trials)
-    return optuna.pruners.NopPruner()
+    Raises UserError where it does not let go.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return Journal(journal).close()
+        except UserError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

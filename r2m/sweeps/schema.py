@@ -142,6 +142,7 @@ class Sweep(Section):
 
     def _check_baselines(self) -> None:
         baselines: dict[str, Params] = {}
+        seen: dict[str, str] = {}  # digest of the settings -> name
         slugs = [slug(name) for name in self.baselines]
         for name, settings in self.baselines.items():
             if not re.fullmatch(r"(?!t\d+$)[a-z][a-z0-9_-]*", slug(name)) or slugs.count(slug(name)) > 1:
@@ -151,9 +152,12 @@ class Sweep(Section):
                 )
             try:
                 baselines[name] = {key: normal(key, value) for key, value in settings.items()}
-                self.build(baselines[name])
+                config = self.build(baselines[name])
             except ValueError as error:
                 raise ValueError(f"baselines.{name}: {error}") from None
+            twin = seen.setdefault(config.digest(), name)
+            if twin != name:
+                raise ValueError(f"baselines.{name}: the same settings as {twin}")
         self.__dict__["baselines"] = baselines
 
     def _blame(self, params: Params, message: str) -> str:

@@ -61,8 +61,11 @@ def baseline_point(sweep: Sweep, name: str) -> Params | None:
     return params if config_of(sweep, params, seed).digest() == config.digest() else None
 
 
-def load_sweep(path: str | Path) -> Sweep:
-    """A sweep from a .yaml or .py file. Raises UserError, one line, for any mistake in it."""
+def load_sweep(path: str | Path, workers: int | None = None) -> Sweep:
+    """A sweep from a .yaml or .py file; `workers` takes the place of its set.run.workers.
+
+    Raises UserError, one line, for any mistake in it.
+    """
     path = Path(path)
     if path.suffix not in (".yaml", ".yml", ".py"):
         raise UserError(f"sweep = {str(path)!r}: expected a .yaml or a .py file")
@@ -80,6 +83,8 @@ def load_sweep(path: str | Path) -> Sweep:
             ) from None
     if not isinstance(tree, dict):
         raise UserError(f"sweep = {str(path)!r}: expected a mapping with recipe, parameters and objectives")
+    if workers is not None and isinstance(tree.get("set", {}), dict):
+        tree = tree | {"set": tree.get("set", {}) | {"run.workers": workers}}
     try:
         return Sweep.model_validate(tree, context={"suggest": suggest})
     except ValidationError as error:

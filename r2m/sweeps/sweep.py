@@ -7,6 +7,7 @@ answer.json, report.html, ranking.json and answer.png. The open journal is the l
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -23,6 +24,7 @@ from r2m.stages.prepare import prepare
 from r2m.sweeps import report
 from r2m.sweeps.answer import Answer, answer
 from r2m.sweeps.spec import Sweep, config_of, load_sweep, slug
+from r2m.sweeps.study import open_study
 from r2m.tracking.journal import Journal, JournalReader, JournalView, environment, git_state, read
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.training.loop import JOURNAL
@@ -67,33 +69,28 @@ class Opened:
         """The MLflow experiment of its runs."""
         return f"r2m/sweeps/{self.name}"
 
-    def study(self, pruner: optuna.pruners.BasePruner | None = None) -> optuna.Study:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        return optuna.create_study(
-            storage=self.database,
-            study_name=self.name,
-            directions=[objective.direction for objective in self.sweep.objectives],
-            load_if_exists=True,
-            pruner=pruner or optuna.pruners.NopPruner(),
-        )
+    def study(self) -> optuna.Study:
+        return open_study(self.sweep, self.database, self.name)
 
 
 def new_sweep(
-    file: str, name: str | None, storage: str, settings: tuple[str, ...] = (), progress: Progress = silent
+    file: str,
+    name: str | None,
+    storage: str,
+    workers: int | None = None,
+    tracking_uri: str | None = None,
+    progress: Progress = silent,
 ) -> Opened:
     """Check a sweep file, prepare the models and start the sweep's journal.
 
-    Args:
-        settings: of every run, such as run.workers=2.
-
     Raises UserError, with nothing left behind, for a mistake in the file, a name that is taken or unusable data.
     """
-    sweep = load_sweep(file)
+    sweep = load_sweep(file, workers)
     name = name or f"{Path(file).stem}-{secrets.token_hex(2)}"
     if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
         raise UserError(f"--name {name!r}: letters, digits, '_' and, inside, '.' and '-' are allowed")
-    opened = Opened(sweep, name, storage, (*settings, f"run.storage={storage}"))
-    if opened.folder.exists():
+    opened = Opened(sweep, name, storage, extra_settings(storage, tracking_uri))
+    if JournalReader(opened.folder / JOURNAL).new_records():
         raise UserError(f"--name {name!r}: there is such a sweep; go on with it by --resume {name}")
     arms = "|".join([r"t\d{3,}", *map(slug, sweep.baselines)])
     for run in sorted((Path(storage).absolute() / "runs").glob(f"{name}-*")):
@@ -102,6 +99,7 @@ def new_sweep(
     base = opened.base
     prepared = prepare(base, progress)
     datasets = check_data(base, (prepared.policy, prepared.reward))
+    shutil.rmtree(opened.folder, ignore_errors=True)  # of a command that was killed while it made it
     opened.folder.mkdir(parents=True)
     shutil.copyfile(file, opened.folder / ("sweep.py" if file.endswith(".py") else "sweep.yaml"))
     tree = sweep.model_dump(mode="json")
@@ -110,7 +108,7 @@ def new_sweep(
             run_id=name,
             task=base.task.name if base.task.kind == "text" else base.task.kind,
             policy=Path(base.policy.model).name if base.policy.model else "forum-policy",
-            config={"sweep": tree, "settings": list(settings)},
+            config={"sweep": tree, "workers": workers, "tracking_uri": tracking_uri},
             versions=environment(),
             git=git_state(),
             config_hash=digest([tree, base.digest()]),
@@ -129,11 +127,17 @@ def open_sweep(storage: str, name: str) -> Opened:
         there = sorted(p.parent.name for p in folder.parent.glob(f"*/{JOURNAL}"))
         raise UserError(f"SWEEP = {name!r}: not in {storage}; there are: {', '.join(there) or 'none'}")
     start = read(folder / JOURNAL).start
-    settings = start["config"]["settings"]
-    opened = Opened(load_sweep(sweep_file(folder)), name, storage, (*settings, f"run.storage={storage}"))
+    given = start["config"]
+    sweep = load_sweep(sweep_file(folder), given["workers"])
+    opened = Opened(sweep, name, storage, extra_settings(storage, given["tracking_uri"]))
     if start["config_hash"] != digest([opened.sweep.model_dump(mode="json"), opened.base.digest()]):
         raise UserError(f"SWEEP = {name!r}: its file or its recipe has changed since it began; start another")
     return opened
+
+
+def extra_settings(storage: str, tracking_uri: str | None) -> tuple[str, ...]:
+    """What every run of a sweep is told beside its settings."""
+    return (f"run.storage={storage}", *([f"run.tracking_uri={tracking_uri}"] if tracking_uri else []))
 
 
 def sweep_folder(storage: str, name: str) -> Path:
@@ -178,8 +182,11 @@ def write_answer(opened: Opened) -> tuple[Answer, list[Path]]:
         "report.html": report.html(known, opened.study(), views, opened.text),
     }
     for name, text in texts.items():
-        partial = opened.folder / f".{name}"
+        partial = opened.folder / f".{os.getpid()}-{name}"  # `sweep status` may be at it beside the driver
         partial.write_text(text, encoding="utf-8")
         partial.replace(opened.folder / name)
-    report.picture(known, views, opened.folder / "answer.png")
+    partial = opened.folder / f".{os.getpid()}-answer.png"
+    report.picture(known, views, partial)
+    if partial.exists():
+        partial.replace(opened.folder / "answer.png")
     return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]

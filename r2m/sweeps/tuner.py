@@ -7,10 +7,10 @@ results are in the journals, and a new session starts a new experiment from the 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from ray.tune.search import Searcher
 
 from r2m.config import validate
 from r2m.errors import UserError
-from r2m.sweeps.ledger import ENDED, Ledger, Task
-from r2m.tracking.journal import Journal, read
+from r2m.sweeps.ledger import ENDED, Ledger, Task, wait_until_free
+from r2m.tracking.journal import read
 from r2m.training.driver import explained, torch_trainer
 from r2m.training.loop import JOURNAL, run_loop
 
@@ -32,7 +32,6 @@ SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 TUNE_CPUS = 0.01  # of a trial whose workers are Ray Train's: they hold the CPUs
-PATIENCE_S = 120.0  # for a run's journal that a process of a killed session still holds
 
 
 class Tuning:
@@ -50,6 +49,8 @@ class Tuning:
     ) -> None:
         self.ledger = ledger
         self.error: BaseException | None = None
+        # It prints the traceback of a process that died and is replaced; the journal and the driver tell of that.
+        logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
         os.environ.update({key: value for key, value in SETTINGS.items() if key not in os.environ})
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier session
         self._tuner = tune.Tuner(
@@ -156,21 +157,10 @@ def run_task(task: dict[str, Any]) -> None:
     for run in task["runs"]:
         config, folder = validate(run["config"]), Path(run["folder"])
         if read(folder / JOURNAL).status not in ENDED:
-            _wait_until_free(folder / JOURNAL)
+            wait_until_free(folder / JOURNAL)
             if task["nested"]:
                 torch_trainer(config, folder, tuple(run["models"]), task["gpu_share"]).fit()
             else:
                 run_loop(config, folder, tuple(run["models"]))
         if read(folder / JOURNAL).status != "finished":
             return
-
-
-def _wait_until_free(journal: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return Journal(journal).close()
-        except UserError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)

@@ -3,7 +3,6 @@ are written by hand where the numbers matter. A driver that is killed is one tha
 """
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from r2m.sweeps.ledger import ENDED, Ledger, Task, pruner
+from r2m.sweeps.ledger import ENDED, Ledger, Task
 from r2m.sweeps.spec import baseline_point
 from r2m.sweeps.sweep import Opened, new_sweep
 from r2m.tracking.journal import Journal, read
@@ -40,7 +39,7 @@ def ledger_of(opened: Opened, remaining_s: Callable[[], float] = lambda: math.in
         opened.sweep,
         opened.name,
         opened.storage,
-        opened.study(pruner=pruner(opened.sweep)),
+        opened.study(),
         (opened.base.policy.model, opened.base.reward.model),
         opened.experiment,
         opened.extra,
@@ -487,6 +486,9 @@ class TestPruned:
             ledger.observe(task)
         assert [stop_text(task.runs[0]) for task in (bad, trial)] == [None, "pruned"]
 
+    @pytest.mark.filterwarnings(
+        "error:The reported value is ignored"
+    )  # Optuna's, of a step that it has been told
     def test_replayed_rounds_are_told_once(self, start: Callable[..., tuple[Opened, Ledger]]) -> None:
         """Those of a resumed run, and all of the journal in another session."""
         opened, ledger = start()
@@ -499,12 +501,10 @@ class TestPruned:
             journal.round(6, {"eval/gold": 7.0})
         ledger.observe(task)
         assert trials(opened)[1].intermediate_values == {1: 5.0, 2: 6.0, 3: 7.0}
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Optuna's, of a step that it has been told
-            ledger = ledger_of(opened)
-            task = wanted(ledger)
-            write(task.runs[0], 0.0)
-            ledger.observe(task)
+        ledger = ledger_of(opened)
+        task = wanted(ledger)
+        write(task.runs[0], 0.0)
+        ledger.observe(task)
         assert trials(opened)[1].intermediate_values == {1: 5.0, 2: 6.0, 3: 7.0}
         assert stop_text(task.runs[0]) is None
 

@@ -194,9 +194,9 @@ def test_the_ranking_is_a_table_that_mlflow_can_read(made):
     assert {len(row) for row in table["data"]} == {len(table["columns"])}
     rows = {row[1]: dict(zip(table["columns"], row, strict=True)) for row in table["data"]}
     assert rows["t000"]["label"] == "R2M default"
-    assert (rows["t000"]["rank"], rows["t000"]["reward.alpha"], rows["t000"]["kl"]) == (2, 0.5, 15.0)
-    assert rows["rloo"]["reward.feedback"] is False
-    assert rows["rloo"]["reward.alpha"] is None
+    assert (rows["t000"]["rank"], rows["t000"]["reward/alpha"], rows["t000"]["kl"]) == (2, 0.5, 15.0)
+    assert rows["rloo"]["reward/feedback"] is False
+    assert rows["rloo"]["reward/alpha"] is None
 
 
 def test_the_picture_is_of_the_confirmed_arms_and_there_is_none_of_nothing(made, tmp_path):

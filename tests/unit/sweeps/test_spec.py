@@ -391,7 +391,7 @@ class TestShipped:
                 {"reward.alpha", "reward.omega_min", "algorithm.responses", "algorithm.lr", "reward.lr"},
                 5760,
             ),
-            ("forum_demo", {"reward.alpha", "reward.omega_min", "reward.lr"}, 2560),
+            ("forum_demo", {"reward.alpha", "reward.omega_min", "reward.lr"}, 1920),
         ],
     )
     def test_it_is_what_its_name_says(self, name: str, varies: set[str], trajectories: int) -> None:

@@ -45,7 +45,7 @@ def run_of(opened: Opened, name: str, *golds: float, parent: str | None = None) 
 class TestNew:
     def test_its_folder_says_what_it_is(self, sweep_file: SweepFile, storage: Path) -> None:
         file = sweep_file()
-        opened = new_sweep(file, "mine", str(storage), ("run.workers=2",))
+        opened = new_sweep(file, "mine", str(storage), workers=2)
         assert opened.folder == sweep_folder(str(storage), "mine") == storage / "sweeps" / "mine"
         assert opened.text == Path(file).read_text()
         assert {path.name for path in opened.folder.iterdir()} == {"sweep.yaml", "journal.jsonl"}
@@ -53,7 +53,7 @@ class TestNew:
         assert (view.run_id, view.arm, view.status) == ("mine", "sweep", "running")
         assert view.start["experiment"] == "r2m/sweeps/mine"
         assert view.start["tags"] == {"r2m.sweep": "mine", "r2m.role": "sweep"}
-        assert view.start["config"]["settings"] == ["run.workers=2"]
+        assert view.start["config"]["workers"] == 2
         assert view.start["config"]["sweep"]["parameters"].keys() == opened.sweep.parameters.keys()
         assert (opened.base.run.workers, opened.base.run.storage) == (2, str(storage))
 
@@ -126,7 +126,7 @@ class TestNew:
 
 class TestOpened:
     def test_as_it_was_begun(self, make_sweep: MakeSweep, storage: Path) -> None:
-        begun = make_sweep(settings=("run.workers=2", "run.tracking_uri=http://127.0.0.1:1"))
+        begun = make_sweep(workers=2, tracking_uri="http://127.0.0.1:1")
         opened = open_sweep(str(storage), "tiny")
         assert (opened.name, opened.extra, opened.database) == (begun.name, begun.extra, begun.database)
         assert opened.sweep.model_dump() == begun.sweep.model_dump()

@@ -109,7 +109,7 @@ def session(monkeypatch: pytest.MonkeyPatch, said: StringIO) -> Iterator[Callabl
 def opened(make_sweep: MakeSweep) -> Opened:
     """Two trials of 64 trajectories each; MLflow is where nobody answers."""
     return make_sweep(
-        settings=("run.tracking_uri=http://127.0.0.1:1",),
+        tracking_uri="http://127.0.0.1:1",
         **ALPHA,
         budget={"trials": 2, "evaluations": 2},
         baselines={},
@@ -147,7 +147,7 @@ class TestWrittenDown:
         assert first is not None
         assert second is not None
         line = settled(s, second, 0.25, 0.5)
-        assert line.startswith("trial 1 (seed 0): finished, 0.500 at KL 3.0   r2m train ")
+        assert line.startswith("trial 1 (seed 0): finished, 0.500 at KL 3.0\n  again: r2m train ")
         assert f"--set reward.alpha={second.params['reward.alpha']!r}" in line
         settled(s, first, 0.75, 0.125)
         assert recorded(opened) == {
@@ -160,7 +160,7 @@ class TestWrittenDown:
         task = s.ledger.next()
         assert task is not None
         assert settled(s, task, event="failed").startswith(
-            "trial 0 (seed 0): failed, nan at KL nan   r2m train"
+            "trial 0 (seed 0): failed, nan at KL nan; diverged\n  again: r2m train"
         )
         (metrics,) = recorded(opened).values()
         assert math.isnan(metrics["sweep/value"])
