@@ -11,11 +11,13 @@ import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from pages import CHROMIUM, drawn_plots
 from processes import (
     PATIENCE_S,
     R2M,
@@ -107,6 +109,10 @@ def test_a_sweep_over_the_heads_and_the_policys_settings(
     known = json.loads((opened.folder / "answer.json").read_text())
     assert known["winner"] == won
     assert_optuna_dashboard_opens(opened)
+    if CHROMIUM is not None:  # without it, tests/unit/sweeps/test_report.py says that it is missing
+        drawn, _ = drawn_plots(opened.folder / "report.html", tmp_path / "profile")
+        assert drawn.keys() == {"history", "importance", "parallel", "slice", "learning", "reward-kl"}
+        assert all(drawn.values()), drawn
 
 
 def assert_optuna_dashboard_opens(opened: Opened) -> None:
@@ -134,18 +140,33 @@ def assert_optuna_dashboard_opens(opened: Opened) -> None:
 
 
 def test_two_workers_a_trial(ray_cluster: None, make_sweep: MakeSweep, tmp_path: Path) -> None:
-    """Nested Ray Train workers come to what one worker in the Tune process comes to."""
+    """Nested Ray Train workers come to what one worker in the Tune process comes to, also if one is killed."""
     opened = make_sweep(
+        "algorithm.rounds=40", "run.checkpoint_every=5",
         workers=2,
         parameters={"reward.alpha": {"uniform": [0, 1]}},
         budget={"trials": 1, "evaluations": 2, "concurrent": 1},
         baselines={},
         confirm=[10],
-    )
+    )  # fmt: skip
+    journal = opened.folder.parents[1] / "runs" / "tiny-t000-s0" / "journal.jsonl"
+
+    def rounds() -> int:
+        return sum(record["kind"] == "round" for record in JournalReader(journal).new_records())
+
+    def kill_a_worker() -> None:
+        wait_for(lambda: rounds() > 6)
+        (worker,) = [pid for pid in descendants(os.getpid()) if has_open(pid, journal)]
+        os.kill(worker, signal.SIGKILL)
+
+    killer = Thread(target=kill_a_worker)
+    killer.start()
     _, finished = run_sweep(opened)
+    killer.join()
     assert finished
     views = runs_of(opened)
     assert set(views) == {"tiny-t000-s0", "tiny-t000-s10"}
+    assert "resume" in [event["name"] for event in views["tiny-t000-s0"].events]
     for view in views.values():
         assert view.status == "finished"
         for one, other in zip(steady(undisturbed(view, tmp_path)), steady(view), strict=True):
