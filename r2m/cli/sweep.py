@@ -71,13 +71,19 @@ def _check_room(file: str, storage: str, workers: int | None, address: str | Non
     """Refuse a sweep that can't fit before anything is prepared."""
     from r2m.sweeps.driver import plan_of
     from r2m.sweeps.plan import check_storage, render
-    from r2m.sweeps.spec import load_sweep
+    from r2m.sweeps.spec import grace, load_sweep
     from r2m.sweeps.sweep import extra_settings
 
-    plan = plan_of(load_sweep(file, workers), extra_settings(storage, None), address)
+    sweep = load_sweep(file, workers)
+    plan = plan_of(sweep, extra_settings(storage, None), address)
     check_storage(plan, Path(storage))
     if show:
         out.print(render(plan))
+        if sweep.early_stopping.kind != "none":
+            first, last = grace(sweep), sweep.budget.evaluations
+            out.print(
+                f"trials may be stopped from evaluation {first} of {last} on: by then Ω has acted in all"
+            )
 
 
 def _run(opened: Opened, address: str | None) -> None:

@@ -142,7 +142,7 @@ def assert_optuna_dashboard_opens(opened: Opened) -> None:
 def test_two_workers_a_trial(ray_cluster: None, make_sweep: MakeSweep, tmp_path: Path) -> None:
     """Nested Ray Train workers come to what one worker in the Tune process comes to, also if one is killed."""
     opened = make_sweep(
-        "algorithm.rounds=40", "run.checkpoint_every=5",
+        "algorithm.rounds=24", "run.checkpoint_every=2",
         workers=2,
         parameters={"reward.alpha": {"uniform": [0, 1]}},
         budget={"trials": 1, "evaluations": 2, "concurrent": 1},
@@ -155,7 +155,7 @@ def test_two_workers_a_trial(ray_cluster: None, make_sweep: MakeSweep, tmp_path:
         return sum(record["kind"] == "round" for record in JournalReader(journal).new_records())
 
     def kill_a_worker() -> None:
-        wait_for(lambda: rounds() > 6)
+        wait_for(lambda: rounds() > 3)
         (worker,) = [pid for pid in descendants(os.getpid()) if has_open(pid, journal)]
         os.kill(worker, signal.SIGKILL)
 
@@ -170,7 +170,7 @@ def test_two_workers_a_trial(ray_cluster: None, make_sweep: MakeSweep, tmp_path:
     for view in views.values():
         assert view.status == "finished"
         for one, other in zip(steady(undisturbed(view, tmp_path)), steady(view), strict=True):
-            assert other == pytest.approx(one, abs=2e-5)
+            assert other == pytest.approx(one, abs=1e-4)
 
 
 def test_pruned_and_diverged_trials(ray_cluster: None, make_sweep: MakeSweep) -> None:
