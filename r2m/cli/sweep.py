@@ -95,22 +95,27 @@ def _run(opened: Opened, address: str | None) -> None:
     out.print(terminal(answer))
     _look(opened)
     if not finished:
-        go_on = f"{program()} sweep --resume {opened.name} --storage {opened.storage}"
-        go_on += f" --address {address}" if address else ""
-        err.print(f"stopped, with checkpoints; go on: {go_on}", markup=False, soft_wrap=True)
+        err.print(f"stopped, with checkpoints; {_go_on(opened, address)}", markup=False, soft_wrap=True)
         raise typer.Exit(130)
+
+
+def _go_on(opened: Opened, address: str | None) -> str:
+    command = f"{program()} sweep --resume {opened.name} --storage {opened.storage}"
+    return f"go on: {command}" + (f" --address {address}" if address else "")
 
 
 def _status(storage: str, name: str) -> None:
     from r2m.sweeps.report import terminal
-    from r2m.sweeps.sweep import open_sweep, write_answer
-    from r2m.tracking.journal import read
+    from r2m.sweeps.sweep import open_sweep, status_of, write_answer
 
     opened = open_sweep(storage, name)
     answer, _ = write_answer(opened)
-    out.print(f"{name}: {read(opened.folder / 'journal.jsonl').status}", markup=False)
+    status = status_of(opened)
+    out.print(f"{name}: {status}", markup=False)
     out.print(terminal(answer))
     _look(opened)
+    if status not in ("running", "finished"):
+        out.print(_go_on(opened, None), markup=False, soft_wrap=True)
 
 
 def _look(opened: Opened) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -155,6 +156,17 @@ def runs_of(opened: Opened) -> dict[str, JournalView]:
     return {
         path.parent.name: view for path in paths if (view := read(path)).start.get("parent") == opened.name
     }
+
+
+def status_of(opened: Opened) -> str:
+    """What the sweep's journal says, or "interrupted" where it says running and no driver holds it."""
+    path = opened.folder / JOURNAL
+    status = read(path).status
+    if status == "running":
+        with suppress(UserError):  # a driver's
+            Journal(path).close()
+            return "interrupted"
+    return status
 
 
 def elapsed_s(journal: Path) -> float:

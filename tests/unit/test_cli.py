@@ -291,7 +291,8 @@ class TestSweeps:
         folder = make_sweep().folder
         ended = r2m("sweep", "status", "tiny", "--storage", str(storage))
         assert (ended.code, ended.err) == (0, "")
-        assert ended.out.startswith("tiny: running\n")
+        assert ended.out.startswith("tiny: interrupted\n")
+        assert ended.out.endswith(f"sweep --resume tiny --storage {storage}\n")
         assert "No trial has started yet." in ended.out
         assert f"report:    {folder / 'report.html'}\n" in ended.out
         assert (folder / "report.html").is_file()

@@ -16,6 +16,7 @@ from r2m.sweeps.sweep import (
     new_sweep,
     open_sweep,
     runs_of,
+    status_of,
     sweep_folder,
     write_answer,
 )
@@ -187,6 +188,16 @@ def test_its_runs_are_those_that_name_it(make_sweep: MakeSweep, storage: Path) -
     views = runs_of(opened)
     assert list(views) == ["tiny-t000-s0"]
     assert views["tiny-t000-s0"].series("eval/gold") == ([1], [0.1])
+
+
+def test_a_sweep_that_nobody_runs_is_not_running(make_sweep: MakeSweep) -> None:
+    opened = make_sweep()
+    assert status_of(opened) == "interrupted"
+    with Journal(opened.folder / "journal.jsonl") as journal:
+        assert status_of(opened) == "running"
+        journal.event("finished")
+        assert status_of(opened) == "finished"
+    assert status_of(opened) == "finished"
 
 
 def test_pauses_are_not_counted(tmp_path: Path) -> None:
