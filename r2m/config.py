@@ -80,8 +80,11 @@ class Reward(Section):
     model: str | None = None  # hub id or local folder; null: the task's own reward model
     dtype: Literal["float32", "bfloat16"] = "float32"
     feedback: bool = True  # off: the frozen reward model, plain RLOO
+    hidden: Literal["policy", "noise"] = "policy"  # noise: Gaussian in the feedback's place; Table 5, Fig. 4
+    train_head: bool = True  # off: feedback by an untrained head; Table 5
     omega_min: Share = 0.0  # Ω of Eq. 3; F.2, F.3
-    alpha: Share = 0.5  # Eq. 6; Sec. 5
+    omega_schedule: Literal["cosine", "constant"] = "cosine"  # Eq. 3; constant: Ω from the start
+    alpha: Share = 0.5  # Eq. 6; Sec. 5. 0: no GRE, 1: no BT; Table 5
     lr: Positive = 1e-6  # of the head; Sec. 5
     attention_width: Count = 2048  # Sec. 5
     num_heads: Count = 16  # here: heads of 128
@@ -102,12 +105,12 @@ class Reward(Section):
 class Algorithm(Section):
     """The RL optimisation phase: Algorithm 1 without its feedback lines is RLOO."""
 
-    advantage: Literal["rloo"] = "rloo"  # Eq. 1
+    advantage: Literal["rloo", "grpo", "remax", "reinforce_pp", "reinforce_pp_baseline"] = "rloo"  # Eq. 1
     queries: Count = 128  # n of a round, over all workers; F.2
     responses: Annotated[int, Field(ge=2)] = 4  # K of a query; F.2
     trajectories: Count | None = None  # the whole budget; rounds T = trajectories / (n K)
     rounds: Count | None = None  # T itself: give one of the two
-    epochs: Count = 2  # k of Alg. 1; F.2
+    epochs: Annotated[int, Field(ge=0)] = 2  # k of Alg. 1; F.2. 0: nothing is trained, the SFT baseline
     minibatches: Count = 1  # optimiser steps an epoch
     microbatch: Count = 32  # trajectories a forward: a divisor or a multiple of K
     sample_batch: Count = 128  # trajectories sampled at once
@@ -146,6 +149,12 @@ class Algorithm(Section):
             raise ValueError(
                 f"microbatch = {self.microbatch} must be a divisor or a multiple of "
                 f"responses = {self.responses}"
+            )
+        by_token = self.advantage in ("remax", "reinforce_pp") and self.kl_placement == "reward"
+        if by_token and self.ratio_level == "sequence":
+            raise ValueError(
+                f"ratio_level = 'sequence': advantage = {self.advantage} with kl_placement = 'reward' gives each "
+                "token an advantage of its own; ratio_level=token is allowed"
             )
         return self
 
@@ -192,7 +201,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         a, r = self.algorithm, self.reward
-        if r.feedback and r.alpha > 0 and a.responses < 3:
+        if r.feedback and a.epochs == 0:
+            raise ValueError(
+                "algorithm.epochs = 0 trains nothing, so there is nothing for policy feedback to do; set "
+                "reward.feedback=off, or at least 1 epoch"
+            )
+        if r.feedback and r.train_head and r.alpha > 0 and a.responses < 3:
             raise ValueError(
                 f"reward.alpha = {r.alpha} needs algorithm.responses >= 3 (it is {a.responses}): the group "
                 "reward entropy of two responses is a constant; set reward.alpha=0 or raise the responses"
@@ -215,7 +229,8 @@ class Config(Section):
 
     @property
     def arm(self) -> str:
-        return "R2M" if self.reward.feedback else self.algorithm.advantage.upper()
+        """What is compared: the estimator, with R2M's feedback or without, and what an ablation left out."""
+        return arm_of(self.model_dump())
 
     def digest(self) -> str:
         """Hash of what determines the result: not where it is stored or tracked."""
@@ -228,6 +243,31 @@ class Config(Section):
 def digest(tree: Any) -> str:
     """The first 12 hex digits of the SHA-256 of a JSON-able tree."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+ESTIMATORS = {
+    "rloo": "RLOO", "grpo": "GRPO", "remax": "ReMax", "reinforce_pp": "REINFORCE++",
+    "reinforce_pp_baseline": "REINFORCE++-baseline",
+}  # fmt: skip
+
+
+def arm_of(tree: dict[str, Any]) -> str:
+    """Config.arm of a config's tree, which may be of an older version: what it lacks has its default."""
+    a, r = tree["algorithm"], tree["reward"]
+    estimator = ESTIMATORS[a["advantage"]]
+    if a.get("epochs") == 0:
+        return "SFT"
+    if not r["feedback"]:
+        return estimator
+    ablations = {
+        "noise": r.get("hidden") == "noise",
+        "no training": not r.get("train_head", True),
+        "no BT": r.get("train_head", True) and r.get("alpha") == 1,
+        "no GRE": r.get("train_head", True) and r.get("alpha") == 0,
+        "fixed Ω": r.get("omega_schedule") == "constant",
+    }
+    arm = "R2M" if estimator == "RLOO" else f"R2M+{estimator}"
+    return ", ".join([arm, *(name for name, holds in ablations.items() if holds)])
 
 
 def recipes() -> list[str]:

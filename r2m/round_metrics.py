@@ -53,6 +53,13 @@ def round_metrics(
     }
 
 
+def greedy_metrics(greedy: Trajectories, greedy_N: Tensor, workers: Workers) -> dict[str, float]:
+    """What ReMax's greedy responses, one a query, score and cost."""
+    columns = torch.stack([greedy_N, greedy.lengths_NK.squeeze(1).float()], -1)
+    scores, lengths = workers.gather(columns).unbind(-1)
+    return {"reward/greedy": float(scores.mean()), "rollout/greedy_tokens": float(lengths.mean())}
+
+
 class Clock:
     """Seconds and tokens a second by phase."""
 

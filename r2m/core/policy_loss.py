@@ -100,7 +100,7 @@ def policy_loss(
         log_probs_BT: of the policy that is trained, with gradient.
         old_log_probs_BT: of the policy that sampled.
         ref_log_probs_BT: of the reference. Unused, and may be None, if beta is 0 or the KL is in the reward.
-        advantages_B: Â (Eq. 1), one a trajectory.
+        advantages_B: Â (Eq. 1), one a trajectory; or one a token, BT, where ratio_level is "token".
         mask_BT: true at response tokens. What is elsewhere is ignored, and an empty row contributes nothing.
         ratio_level: "token", or "sequence": one ratio a trajectory, exp of the summed log-ratios, whose
             surrogates are averaged over sequences; loss_aggregation is then of the KL alone.
@@ -114,12 +114,16 @@ def policy_loss(
             gradients of the parts sum to those of the whole.
 
     Raises:
-        ValueError: an unknown option, or ref_log_probs_BT is None where it is needed.
+        ValueError: an unknown option, an advantage for each token of a ratio of the sequence, or
+            ref_log_probs_BT is None where it is needed.
     """
     _check("ratio_level", ratio_level, RATIO_LEVELS)
     _check("kl_placement", kl_placement, KL_PLACEMENTS)
     _check("kl_estimator", kl_estimator, KL_ESTIMATORS)
     _check("loss_aggregation", loss_aggregation, LOSS_AGGREGATIONS)
+    advantages_BT = advantages_B if advantages_B.dim() == 2 else advantages_B.unsqueeze(-1)
+    if ratio_level == "sequence" and advantages_BT.shape[-1] > 1:
+        raise ValueError("ratio_level is 'sequence', allowed: one advantage a trajectory, not one a token")
     mask_BT = mask_BT.bool()
     if total_sequences is None:
         total_sequences = mask_BT.any(-1).sum().clamp(min=1)
@@ -134,8 +138,8 @@ def policy_loss(
     else:
         term_mask_BT, surrogate_aggregation = mask_BT, loss_aggregation
     ratio_BT = log_ratio_BT.exp()
-    unclipped_BT = ratio_BT * advantages_B.unsqueeze(-1)
-    clipped_BT = ratio_BT.clamp(1 - clip_low, 1 + clip_high) * advantages_B.unsqueeze(-1)
+    unclipped_BT = ratio_BT * advantages_BT
+    clipped_BT = ratio_BT.clamp(1 - clip_low, 1 + clip_high) * advantages_BT
     surrogate_BT = torch.minimum(unclipped_BT, clipped_BT).masked_fill(~term_mask_BT, 0.0)
     aggregate = LOSS_AGGREGATIONS[surrogate_aggregation]
     loss = -aggregate(surrogate_BT, term_mask_BT, total_sequences, total_tokens)

@@ -15,6 +15,7 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories, microbatches
 from r2m.models.policy import HiddenStates, policy_forward
 from r2m.models.scoring import FrozenScorer, Query, end_token_rule
+from r2m.rollout.feedback import NoiseStates, feedback_scores
 from r2m.workers import Workers
 
 Judge = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
@@ -48,11 +49,14 @@ def evaluate(
     algorithm: Algorithm,
     reward: Reward,
     workers: Workers,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Means over the held-out prompts of all workers: eval/vanilla, eval/proxy (the score that would train the
-    policy now), eval/kl_sequence (nats), eval/response_tokens, and what each of the `judges` makes of them."""
+    policy now), eval/kl_sequence (nats), eval/response_tokens, and what each of the `judges` makes of them.
+
+    `seed` is that of the noise where reward.hidden is noise: the same at every call."""
     N, device = len(queries), policy.device
-    kl_N, proxy_N = torch.zeros(N, device=device), torch.zeros(N, device=device)
+    kl_N = torch.zeros(N, device=device)
     H_N1D = reward_model.embed(queries, t)
     vanilla_N = end_token_rule(reward_model.phi(H_N1D).squeeze(-1), t.ended_NK, reward).squeeze(1)
     hidden = HiddenStates(t, policy.config.hidden_size, policy.dtype, device) if head is not None else None
@@ -61,10 +65,14 @@ def evaluate(
         out = policy_forward(policy, block, algorithm.temperature, entropy=False)
         ref = policy_forward(reference, block, algorithm.temperature, entropy=False).log_probs_NKR
         kl_N[at[0]] = ((out.log_probs_NKR - ref) * block.response_mask_NKR).sum((1, 2))
-        if head is not None and hidden is not None:
+        if hidden is not None:
             hidden.store(*at, out)
-            proxy_N[at[0]] = head(H_N1D[at[0], 0], *hidden.rows(at[0], device), omega)
-    proxy_N = vanilla_N if head is None else end_token_rule(proxy_N, t.ended_NK.squeeze(1), reward)
+    proxy_N = vanilla_N
+    if head is not None and hidden is not None:
+        h: HiddenStates | NoiseStates = hidden
+        if reward.hidden == "noise":
+            h = NoiseStates(hidden, t, algorithm.microbatch, workers, "held-out noise", seed, 0)
+        proxy_N = feedback_scores(head, H_N1D, h, t, omega, algorithm.microbatch, reward).squeeze(1)
     columns = {
         "eval/vanilla": vanilla_N,
         "eval/proxy": proxy_N,

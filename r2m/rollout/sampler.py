@@ -43,11 +43,15 @@ def sample(
     eos_ids: Sequence[int],
     pad_id: int,
     batch: int = 128,
+    greedy: bool = False,
 ) -> Trajectories:
     """K responses of at most R tokens to each prompt (Alg. 1 line 5): temperature, no top-k, no top-p.
 
-    `batch` is the number of trajectories written at once (whole groups; at least one group).
+    `batch` is the number of trajectories written at once (whole groups; at least one group). With `greedy`, each
+    group has one response more, its last: the likeliest token at every position (ReMax's baseline).
     """
+    if greedy:  # draws of its own, which nothing reads
+        uniforms_NKR = torch.cat([uniforms_NKR, torch.zeros_like(uniforms_NKR[:, :1])], 1)
     N, K, R = uniforms_NKR.shape
     device = model.device
     ids_NP, mask_NP = (x.to(device) for x in pad(list(prompts), pad_id, "left"))
@@ -59,7 +63,7 @@ def sample(
         width = int(mask_NP[part].sum(-1).max())
         ids[part], log_probs[part] = _write(
             model, ids_NP[part, -width:], mask_NP[part, -width:], uniforms_NKR[part].to(device),
-            temperature, torch.tensor(eos_ids, device=device), pad_id,
+            temperature, torch.tensor(eos_ids, device=device), pad_id, greedy,
         )  # fmt: skip
     is_eos = torch.isin(ids, torch.tensor(eos_ids, device=device))
     # The real tokens are those before and at the first end token; the rest was never written.
@@ -77,7 +81,7 @@ def sample(
 
 def _write(
     model: PreTrainedModel, ids_NP: Tensor, mask_NP: Tensor, uniforms_NKR: Tensor,
-    temperature: float, eos_ids: Tensor, pad_id: int,
+    temperature: float, eos_ids: Tensor, pad_id: int, greedy: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Token ids and their log-probs, [N, K, R], of one batch of groups."""
     N, K, R = uniforms_NKR.shape
@@ -108,6 +112,9 @@ def _write(
         cumulative_AV = log_probs_AV.exp().cumsum(-1)
         draw_A1 = uniforms_BR[rows, t, None] * cumulative_AV[:, -1:]
         token_A1 = torch.searchsorted(cumulative_AV, draw_A1, right=True).clamp_(max=logits_AV.shape[-1] - 1)
+        if greedy:
+            last_A1 = (rows % K == K - 1)[:, None]
+            token_A1 = torch.where(last_A1, logits_AV.argmax(-1, keepdim=True), token_A1)
         token_A = token_A1.squeeze(1)
         out_ids[rows, t] = token_A
         out_log_probs[rows, t] = log_probs_AV.gather(1, token_A1).squeeze(1)

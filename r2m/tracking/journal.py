@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r2m.config import arm_of
 from r2m.errors import UserError
 from r2m.tracking.provenance import environment as environment  # what `start` is given
 from r2m.tracking.provenance import git_state as git_state
@@ -180,7 +181,7 @@ class JournalView:
 
     @property
     def arm(self) -> str:
-        """R2M, the name of the estimator that it is compared with (RLOO), or "sweep"."""
+        """As Config.arm has it, or "sweep"."""
         return arm(self.start["config"])
 
     @property
@@ -216,7 +217,7 @@ def read(path: Path | str) -> JournalView:
 def arm(config: Record) -> str:
     if "reward" not in config:  # a sweep's file, not a run's settings
         return "sweep"
-    return "R2M" if config["reward"]["feedback"] else config["algorithm"]["advantage"].upper()
+    return arm_of(config)
 
 
 def status(events: list[Record]) -> str:

@@ -9,6 +9,7 @@ METRICS: dict[str, str] = {
     "reward/proxy": "score units: mean of the scores that trained the policy",
     "reward/proxy_std": "score units: population standard deviation within a group, mean over the groups",
     "reward/vanilla": "score units: mean score of the frozen reward model",
+    "reward/greedy": "score units: mean score of the greedy responses, one a query (ReMax only)",
     "reward/gold": "gold units: mean of the task's own program, where the task has one",
     "reward/gold_correlation": "none: Pearson correlation of proxy and gold over the round's responses",
     "reward/vanilla_gold_correlation": "none: Pearson correlation of the frozen reward model and gold",
@@ -23,16 +24,17 @@ METRICS: dict[str, str] = {
     "train/entropy": "nats per token: mean entropy of the policy at the sampled positions",
     "train/grad_norm": "none: L2 norm of the policy's gradient before clipping, mean over optimiser steps",
     "train/lr": "none: the policy's learning rate in the round",
-    "train/advantage_std": "score units: population standard deviation of the round's advantages",
+    "train/advantage_std": "the advantage's unit: population standard deviation over the round's responses",
     # the distance from the reference policy
     "kl/sequence": "nats per sequence: log pi - log pi_ref of the sampled tokens (k1), summed, mean over B",
     "kl/token": "nats per token: log pi - log pi_ref of the sampled tokens (k1), mean over tokens",
     # the samples
     "rollout/response_tokens": "tokens: mean length of a response, its EOS included",
+    "rollout/greedy_tokens": "tokens: mean length of the greedy responses, one a query (ReMax only)",
     "rollout/no_eos_share": "share: responses that hit the length limit without an EOS",
     "rollout/log_prob_error": "nats: max |sampler's log-prob - trainer's old log-prob| over tokens",
     "rollout/unique_share": "share: distinct texts among the K responses of a group, mean over the groups",
-    # the reward optimisation phase (R2M only)
+    # the reward optimisation phase (R2M only; head/omega alone where the head is not trained)
     "head/bt": "nats: Bradley-Terry loss (Eq. 4) of the best and worst of each group",
     "head/gre": "nats: group reward entropy (Eq. 5), mean over the groups",
     "head/loss": "loss units: their mix (Eq. 6), which the head descends",

@@ -44,6 +44,7 @@ class Plan:
     checkpoints: int  # on disk at once: those kept and the one being written
     export: int  # the trained models that a finished run leaves
     note: str  # what the user should know, if anything
+    round_greedy: int = 0  # greedy responses beside a round's trajectories: ReMax's, one a query
 
     @property
     def trajectories(self) -> int:
@@ -88,6 +89,7 @@ def plan(
     """
     a, r, run = config.algorithm, config.reward, config.run
     T, n, K, R = a.total_rounds, a.queries // run.workers, a.responses, a.max_response_tokens
+    sampled = K + (a.advantage == "remax")  # responses to a prompt
     P = prompt_tokens(config, min(policy.context, reward.context))
     device = resolve_device(run, gpus)
     item = BYTES[config.policy.dtype]
@@ -99,13 +101,16 @@ def plan(
         "reward model": reward.parameters * BYTES[r.dtype],
     }
     phases = {
-        "sampling": _sampling(policy, min(max(1, a.sample_batch // K), n) * K, P + R, item),
+        "sampling": _sampling(policy, min(max(1, a.sample_batch // sampled), n) * sampled, P + R, item),
         "policy update": weights + _policy_microbatch(policy, a.microbatch, K, P, R, item),
     }
     head = host = 0
     if r.feedback:
         head = 4 * (2 * r.attention_width * (reward.width + policy.width) + reward.width + 1)  # fp32
-        memory["feedback head, trained"] = 4 * head
+        if r.train_head:
+            memory["feedback head, trained"] = 4 * head
+        else:
+            memory["feedback head"] = head
         memory["hidden states"] = hidden_states(config, policy, P)
         if run.hidden_on_host and device == "gpu":
             host = memory.pop("hidden states")
@@ -116,6 +121,7 @@ def plan(
         "reward model": reward.stored == r.dtype,
     }
     mapped = frozenset(part for part, same in as_stored.items() if same and device == "cpu")
+    settles = omega_reaches_minimum(T, r.omega_min) if r.omega_schedule == "cosine" else 0.0
     rounded = config.policy.dtype == "bfloat16" and a.lr < BF16_LR
     certain = memory | {"gradients": weights}
     there = gpus if device == "gpu" else cpus
@@ -133,8 +139,8 @@ def plan(
         round_trajectories=a.queries * K,
         left_over=a.trajectories - T * a.queries * K if a.trajectories else 0,
         policy_steps=T * a.epochs * a.minibatches,
-        head_steps=T * r.epochs * r.minibatches if r.feedback else 0,
-        omega_settles=omega_reaches_minimum(T, r.omega_min) if r.feedback else None,
+        head_steps=T * r.epochs * r.minibatches if r.feedback and r.train_head else 0,
+        omega_settles=settles if r.feedback else None,
         prompt_tokens=P,
         device=device,
         workers=run.workers,
@@ -143,10 +149,11 @@ def plan(
         mapped=mapped,
         phases=phases,
         host_memory=host,
-        checkpoint=3 * (weights + head),
+        checkpoint=3 * weights + (3 if r.train_head else 1) * head,
         checkpoints=run.keep_checkpoints + 1,
         export=weights + memory["reward model"] + head,
         note=f"most updates of bfloat16 weights by lr = {a.lr:g} are rounded away" if rounded else "",
+        round_greedy=a.queries * (sampled - K),
     )
 
 
@@ -161,14 +168,17 @@ def prompt_tokens(config: Config, context: int) -> int:
 
 
 def hidden_states(config: Config, policy: Shape, P: int) -> int:
-    """Bytes of n (P + K (R - 1)) D values, as models.policy.HiddenStates has them; UserError over the budget."""
+    """Bytes of n (P + K (R - 1)) D values, as models.policy.HiddenStates has them, and n (P + R - 1) D more for
+    ReMax's greedy responses; UserError over the budget."""
     a, run, item = config.algorithm, config.run, BYTES[config.policy.dtype]
     n, K, R = a.queries // run.workers, a.responses, a.max_response_tokens
-    size = n * (P + K * (R - 1)) * policy.width * item
+    greedy = P + R - 1 if a.advantage == "remax" else 0
+    size = n * (P + K * (R - 1) + greedy) * policy.width * item
+    more = f" + {greedy} of the greedy response" if greedy else ""
     if size > run.hidden_budget_gib * GIB:
         raise UserError(
             f"run.hidden_budget_gib = {run.hidden_budget_gib:g}: a worker's hidden states take "
-            f"{n} queries * ({P} prompt + {K} * {R - 1} response tokens) * {policy.width} * {item} bytes = "
+            f"{n} queries * ({P} prompt + {K} * {R - 1} response tokens{more}) * {policy.width} * {item} bytes = "
             f"{size / GIB:.1f} GiB; raise it (run.hidden_on_host=true keeps them off the GPU) or run.workers"
         )
     return size
@@ -216,6 +226,8 @@ def render(p: Plan) -> Table:
     spare = f", {p.left_over:,} of the budget left over" if p.left_over else ""
     table.add_row("rounds T", f"{p.rounds:,}")
     table.add_row("trajectories", f"{p.round_trajectories:,} a round, {p.trajectories:,} in all{spare}")
+    if p.round_greedy:
+        table.add_row("greedy responses", f"{p.round_greedy:,} a round beside these, for ReMax's baseline")
     table.add_row("optimiser steps", f"{p.policy_steps:,} of the policy, {p.head_steps:,} of the head")
     if p.omega_settles is not None:
         table.add_row("ω reaches Ω", f"at t* = {p.omega_settles:.1f} rounds")

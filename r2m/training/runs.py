@@ -49,7 +49,8 @@ def new_run(config: Config, name: str | None = None, progress: Progress = silent
 
     Raises UserError, with nothing left behind, for a name that is taken or data that cannot be used.
     """
-    name = name or f"{config.recipe}-{config.arm.lower()}-s{config.run.seed}-{secrets.token_hex(2)}"
+    arm = re.sub(r"\W+", "-", config.arm.lower(), flags=re.ASCII).strip("-")
+    name = name or f"{config.recipe}-{arm}-s{config.run.seed}-{secrets.token_hex(2)}"
     if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
         raise UserError(f"--name {name!r}: letters, digits, '_' and, inside, '.' and '-' are allowed")
     folder = run_folder(config.run.storage, name)

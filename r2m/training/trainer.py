@@ -60,9 +60,10 @@ class Trainer:
             if self.head.score.bias is not None:
                 # The head's loss depends on differences of scores alone: a bias would be moved by rounding errors.
                 self.head.score.bias.requires_grad_(False)
-            self.head_optimizer = torch.optim.AdamW(
-                self.head.parameters(), config.reward.lr, eps=a.adam_eps, weight_decay=0.0, fused=True
-            )
+            if config.reward.train_head:
+                self.head_optimizer = torch.optim.AdamW(
+                    self.head.parameters(), config.reward.lr, eps=a.adam_eps, weight_decay=0.0, fused=True
+                )
         task = load_task(config.task, self.tokenizer)
         self.gold_program, self.measures = task.gold, task.measures
         self.train_queries = [Query(p, render(p, self.tokenizer)) for p in task.train]
@@ -88,7 +89,7 @@ class Trainer:
             self.policy, self.reference, self.scorer, self._sample_round, self._queries,
             self.policy_optimizer, self.head, self.head_optimizer,
             algorithm=c.algorithm, reward=c.reward, first_step=first_step, workers=self.workers,
-            hidden_device="cpu" if c.run.hidden_on_host else None,
+            hidden_device="cpu" if c.run.hidden_on_host else None, seed=c.run.seed,
         )  # fmt: skip
 
     def _queries(self, step: int) -> list[Query]:
@@ -99,16 +100,21 @@ class Trainer:
     def _sample_round(self, prompts: Sequence[list[int]], step: int) -> Trajectories:
         a = self.config.algorithm
         draws = uniform_draws(self.config.run.seed, step, a.queries, a.responses, a.max_response_tokens)
-        return self._sample(self.policy, prompts, draws[self.workers.own(a.queries)])
+        own = draws[self.workers.own(a.queries)]
+        return self._sample(self.policy, prompts, own, a.advantage == "remax")
 
     def _sample(
-        self, policy: PreTrainedModel, prompts: Sequence[list[int]], uniforms_NKR: Tensor
+        self,
+        policy: PreTrainedModel,
+        prompts: Sequence[list[int]],
+        uniforms_NKR: Tensor,
+        greedy: bool = False,
     ) -> Trajectories:
         a = self.config.algorithm
         pad_id = self.tokenizer.pad_token_id
         return sample(
             policy, prompts, uniforms_NKR, temperature=a.temperature, eos_ids=self._eos_ids,
-            pad_id=0 if pad_id is None else pad_id, batch=a.sample_batch,
+            pad_id=0 if pad_id is None else pad_id, batch=a.sample_batch, greedy=greedy,
         )  # fmt: skip
 
     def evaluate(self, step: int) -> dict[str, float]:
@@ -119,7 +125,7 @@ class Trainer:
         uniforms_N1R = draws[self.workers.own(len(draws))]
         prompts = [q.ids for q in self.held_out]
         t = self._sample(self.policy, prompts, uniforms_N1R)
-        weight = omega(step, c.algorithm.total_rounds, c.reward.omega_min)
+        weight = omega(step, c.algorithm.total_rounds, c.reward.omega_min, c.reward.omega_schedule)
         judges: dict[str, Judge] = {}
         if self.gold_program is not None:
             judges["eval/gold"] = self.gold
@@ -131,7 +137,7 @@ class Trainer:
             judges["eval/win_rate"] = against(self._judge, self._rival_N1)
         return evaluate(
             self.policy, self.reference, self.scorer, self.held_out, t, judges, self.head, weight,
-            c.algorithm, c.reward, self.workers,
+            c.algorithm, c.reward, self.workers, c.run.eval_seed,
         )  # fmt: skip
 
     def texts(self, t: Trajectories) -> list[str]:
@@ -217,8 +223,10 @@ class Trainer:
     def _parts(self) -> tuple[dict[str, torch.nn.Module], dict[str, torch.optim.Optimizer]]:
         modules: dict[str, torch.nn.Module] = {"policy": self.policy}
         optimizers: dict[str, torch.optim.Optimizer] = {"policy_optimizer": self.policy_optimizer}
-        if self.head is not None and self.head_optimizer is not None:
-            modules["head"], optimizers["head_optimizer"] = self.head, self.head_optimizer
+        if self.head is not None:
+            modules["head"] = self.head
+        if self.head_optimizer is not None:
+            optimizers["head_optimizer"] = self.head_optimizer
         return modules, optimizers
 
     def export(self, folder: Path) -> None:

@@ -21,6 +21,7 @@ from r2m.workers import Workers
 
 MakeTrainer = Callable[..., Trainer]
 
+KL_IN_REWARD = ("algorithm.kl_placement=reward", "algorithm.kl_estimator=k1", "algorithm.beta=0.5")
 STEPS = ("algorithm.minibatches=2", "reward.epochs=2", "reward.minibatches=2")
 
 
@@ -112,12 +113,16 @@ class SlowRound:
                     score = self.feedback_score(H[n, k], h[n, k], omega)
                 else:
                     score = self.classifier.score(H[n, k]).squeeze() - self.classifier.config.reward_mean
-                scores[n][k] = float(score) if y[-1] == eos else r.no_eos_value
-        rewarded = [row.copy() for row in scores]
-        if a.kl_placement == "reward":
-            for n, k in flat:
-                rewarded[n][k] -= a.beta * float((old[n, k] - ref[n, k]).sum())  # k1
-        advantage = [[row[k] - (sum(row) - row[k]) / (K - 1) for k in range(K)] for row in rewarded]
+                scores[n][k] = float(score) if y[-1] == eos or r.no_eos == "keep" else r.no_eos_value
+        to_go = {  # of each token: the score, and the KL (k1) that is still to come where it is in the reward
+            (n, k): torch.tensor([
+                scores[n][k] - (a.kl_placement == "reward") * a.beta * float((old[n, k] - ref[n, k])[i:].sum())
+                for i in range(len(responses[n][k]))
+            ])
+            for n, k in flat
+        }  # fmt: skip
+        greedy = [self.greedy_score(x, omega) for x in prompts] if a.advantage == "remax" else None
+        advantage = self.advantages(to_go, N, K, greedy)
 
         for _ in range(a.epochs):
             for part in range(a.minibatches):
@@ -131,7 +136,7 @@ class SlowRound:
                     if a.ratio_level == "sequence":
                         ratio = ratio.prod()
                     clipped = ratio.clip(1 - a.clip_low, 1 + a.clip_high)
-                    gain = torch.minimum(ratio * advantage[n][k], clipped * advantage[n][k]).sum()
+                    gain = torch.minimum(ratio * advantage[n, k], clipped * advantage[n, k]).sum()
                     kl = torch.zeros(())
                     if a.kl_placement == "loss":
                         d = ref[n, k] - log_probs
@@ -156,6 +161,48 @@ class SlowRound:
                     self.step(self.head, self.head_optimizer)
         return scores
 
+    def greedy_score(self, prompt: list[int], omega: float) -> float:
+        """The score of the likeliest token again and again, each from the whole sequence anew."""
+        response: list[int] = []
+        with torch.no_grad():
+            while len(response) < self.a.max_response_tokens:
+                response.append(int(self.policy(torch.tensor([prompt + response])).logits[0, -1].argmax()))
+                if response[-1] == self.policy.config.eos_token_id:
+                    break
+            if self.r.no_eos != "keep" and response[-1] != self.policy.config.eos_token_id:
+                return self.r.no_eos_value
+            H_D = self.H(prompt, response)
+            if self.head is not None:
+                return float(
+                    self.feedback_score(H_D, self.log_probs(self.policy, prompt, response)[1], omega)
+                )
+            return float(self.classifier.score(H_D).squeeze() - self.classifier.config.reward_mean)
+
+    def advantages(
+        self, to_go: dict[tuple[int, int], Tensor], N: int, K: int, greedy: list[float] | None
+    ) -> dict[tuple[int, int], Tensor]:
+        """One value a response, or one a token."""
+        name = self.a.advantage
+        if greedy is not None:
+            return {(n, k): v - greedy[n] for (n, k), v in to_go.items()}
+        if name == "reinforce_pp":
+            every = torch.cat(list(to_go.values()))
+            return {at: (v - every.mean()) / every.std() for at, v in to_go.items()}
+        out: dict[tuple[int, int], Tensor] = {}
+        for n in range(N):
+            row = torch.stack([to_go[n, k][0] for k in range(K)])
+            for k in range(K):
+                if name == "rloo":
+                    out[n, k] = row[k] - (row.sum() - row[k]) / (K - 1)
+                elif name == "grpo":
+                    out[n, k] = (row[k] - row.mean()) / (row.std() + 1e-4)
+                else:
+                    out[n, k] = row[k] - row.mean()
+        if name == "reinforce_pp_baseline":
+            every = torch.cat([out[at].expand(len(to_go[at])) for at in to_go])
+            out = {at: (v - every.mean()) / every.std() for at, v in out.items()}
+        return out
+
     def step(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         nn.utils.clip_grad_norm_(module.parameters(), self.a.max_grad_norm)
         optimizer.step()
@@ -179,9 +226,18 @@ def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
         ("reward.feedback=on",),
         ("reward.feedback=off",),
         ("reward.feedback=on", "algorithm.ratio_level=sequence", "reward.omega_min=0.9", "reward.alpha=0.2"),
-        ("reward.feedback=off", "algorithm.kl_placement=reward", "algorithm.kl_estimator=k1", "algorithm.beta=0.5"),
+        ("reward.feedback=off", *KL_IN_REWARD),
+        ("algorithm.advantage=grpo",),
+        ("algorithm.advantage=remax", "reward.no_eos=keep"),  # else greedy responses, without an end, all get -1
+        ("algorithm.advantage=remax", "reward.feedback=off", *KL_IN_REWARD),
+        ("algorithm.advantage=reinforce_pp", *KL_IN_REWARD),
+        ("algorithm.advantage=reinforce_pp", "reward.feedback=off"),
+        ("algorithm.advantage=reinforce_pp_baseline",),
     ],
-    ids=["r2m", "rloo", "r2m, sequence ratios", "rloo, KL in the reward"],
+    ids=[
+        "r2m", "rloo", "r2m, sequence ratios", "rloo, KL in the reward", "r2m + grpo", "r2m + remax",
+        "remax, KL in the reward", "r2m + reinforce++, KL in the reward", "reinforce++", "r2m + reinforce++-baseline",
+    ],
 )  # fmt: skip
 def test_a_round_is_the_papers(
     make_trainer: MakeTrainer, forum_models: tuple[str, str], overrides: tuple[str, ...]
@@ -223,6 +279,90 @@ def test_at_omega_1_only_the_score_layer_learns(make_trainer: MakeTrainer) -> No
     # Its bias has a gradient of rounding errors alone: both losses are of differences of scores.
     changed = {name for name in after if (after[name] - before[name]).abs().max() > 1e-6}
     assert {name for name in changed if name.startswith("head")} == {"head.score.weight"}
+
+
+class TestAblations:
+    """Table 5's arms are settings: each differs from R2M in what it leaves out, and in nothing before that acts."""
+
+    def test_noise_has_the_place_of_the_hidden_states(self, make_trainer: MakeTrainer) -> None:
+        r2m = strengthen(make_trainer())
+        noise, again = (strengthen(make_trainer("reward.hidden=noise")) for _ in range(2))
+        a, b, c = (next(trainer.rounds(1)) for trainer in (r2m, noise, again))
+        ended = a.trajectories.ended_NK
+        assert torch.equal(a.trajectories.response_ids_NKR, b.trajectories.response_ids_NKR)
+        torch.testing.assert_close(a.vanilla_NK, b.vanilla_NK)
+        assert ((a.scores_NK - b.scores_NK).abs()[ended] > 1e-4).all()
+        assert torch.equal(b.scores_NK, c.scores_NK)
+        assert_same_weights(weights(noise), weights(again), 0)
+
+    def test_the_head_learns_from_the_noise_that_it_scored_with(self, make_trainer: MakeTrainer) -> None:
+        """So its first loss is that of the scores, whatever the policy's states have become."""
+        r = next(strengthen(make_trainer("reward.hidden=noise", "reward.no_eos=keep")).rounds(1))
+        gap_N = r.scores_NK.max(-1).values - r.scores_NK.min(-1).values
+        assert r.metrics["head/bt"] == pytest.approx(float(torch.log1p((-gap_N).exp()).mean()), abs=1e-6)
+
+    def test_noise_is_new_in_each_round_and_in_each_seed(self, make_trainer: MakeTrainer) -> None:
+        """Round 2 taken alone, with the weights of round 1, reads other noise."""
+        scores = []
+        for first, seed in ((1, 0), (2, 0), (1, 1)):
+            trainer = strengthen(make_trainer("reward.hidden=noise", "reward.omega_schedule=constant"))
+            fixed = next(make_trainer().rounds(1)).trajectories
+            queries = trainer._queries(1)
+            trainer._queries = lambda step, queries=queries: queries  # type: ignore[method-assign]
+            trainer._sample_round = lambda prompts, step, t=fixed: t  # type: ignore[method-assign]
+            trainer.config = trainer.config.model_copy(
+                update={"run": trainer.config.run.model_copy(update={"seed": seed})}
+            )
+            scores.append(next(trainer.rounds(first)).scores_NK)
+        ended = fixed.ended_NK
+        for other in scores[1:]:
+            assert ((scores[0] - other).abs()[ended] > 1e-5).all()
+
+    def test_without_training_the_head_stays(self, make_trainer: MakeTrainer) -> None:
+        trainer = make_trainer("reward.train_head=off")
+        before = weights(trainer)
+        for r in trainer.rounds(1):
+            assert {key for key in r.metrics if key.startswith("head/")} == {"head/omega"}
+        after = weights(trainer)
+        assert all(torch.equal(after[n], before[n]) for n in after if n.startswith("head"))
+        assert not all(torch.equal(after[n], before[n]) for n in after if n.startswith("policy"))
+        assert (r.scores_NK != r.vanilla_NK)[r.trajectories.ended_NK].all()  # it has feedback all the same
+
+    @pytest.mark.parametrize(("alpha", "kept"), [(0, "head/bt"), (1, "head/gre")])
+    def test_one_loss_alone(self, make_trainer: MakeTrainer, alpha: int, kept: str) -> None:
+        metrics = next(make_trainer(f"reward.alpha={alpha}").rounds(1)).metrics
+        assert metrics["head/loss"] == pytest.approx(metrics[kept])
+
+    def test_a_fixed_omega_is_the_minimum_in_every_round(self, make_trainer: MakeTrainer) -> None:
+        trainer = make_trainer("reward.omega_schedule=constant", "reward.omega_min=0.3")
+        assert [r.metrics["head/omega"] for r in trainer.rounds(1)] == [0.3] * 4
+        assert trainer.head is not None
+
+    def test_sft_trains_nothing_and_samples_all_the_same(self, make_trainer: MakeTrainer) -> None:
+        sft, rloo = (make_trainer("reward.feedback=off", f"algorithm.epochs={k}") for k in (0, 2))
+        before = weights(sft)
+        rounds = list(sft.rounds(1))
+        assert_same_weights(before, weights(sft), 0)
+        assert len(rounds) == 4
+        assert all(r.metrics["kl/sequence"] == 0 for r in rounds)
+        first, trained = rounds[0].metrics, next(rloo.rounds(1)).metrics
+        assert steady(first).items() <= steady(trained).items()
+        assert set(trained) - set(first) == {
+            f"train/{name}"
+            for name in ("policy_loss", "clip_fraction", "ratio_error_first_minibatch", "grad_norm", "lr")
+        }
+
+
+class TestReMax:
+    def test_greedy_responses_are_reported_and_not_trained_on(self, make_trainer: MakeTrainer) -> None:
+        off = ("reward.feedback=off", "algorithm.microbatch=2")
+        remax, rloo = (
+            next(make_trainer(f"algorithm.advantage={e}", *off).rounds(1)) for e in ("remax", "rloo")
+        )
+        assert torch.equal(remax.trajectories.response_ids_NKR, rloo.trajectories.response_ids_NKR)
+        assert set(remax.metrics) - set(rloo.metrics) == {"reward/greedy", "rollout/greedy_tokens"}
+        assert 1 <= remax.metrics["rollout/greedy_tokens"] <= 8
+        assert steady(remax.metrics)["kl/sequence"] == steady(rloo.metrics)["kl/sequence"]
 
 
 @pytest.mark.parametrize(

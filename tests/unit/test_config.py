@@ -3,11 +3,13 @@
 import re
 from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from r2m.config import Config, load, recipes, validate
+from r2m.config import ESTIMATORS, Algorithm, Config, arm_of, load, recipes, validate
+from r2m.core.advantages import ADVANTAGES
 from r2m.errors import UserError
 
 PAPER = {"ultrafeedback_qwen2p5_3b", "ultrafeedback_llama3_8b", "tldr_pythia_2p8b", "tldr_pythia_1b"}
@@ -59,6 +61,13 @@ class TestErrors:
             ("algorithm.trajectories=960", r"give trajectories or rounds, one of the two"),
             ("algorithm.rounds=null", r"give trajectories or rounds, one of the two"),
             ("algorithm.responses=2", r"reward.alpha = 0.5 needs algorithm.responses >= 3 \(it is 2\)"),
+            (
+                "algorithm.advantage=ppo",
+                r"algorithm.advantage = 'ppo': .*'rloo', 'grpo', 'remax', 'reinforce_pp'",
+            ),
+            ("algorithm.epochs=0", r"algorithm.epochs = 0 trains nothing, .*; set reward.feedback=off"),
+            ("reward.hidden=zeros", r"reward.hidden = 'zeros': .*'policy' or 'noise'"),
+            ("reward.omega_schedule=linear", r"reward.omega_schedule = 'linear': .*'cosine' or 'constant'"),
             ("run.workers=5", r"algorithm.queries = 24 must be a multiple of minibatches \* workers = 5"),
             ("reward.minibatches=7", r"algorithm.queries = 24 must be a multiple of reward.minibatches"),
         ],
@@ -76,7 +85,17 @@ class TestErrors:
 
     def test_two_responses_are_enough_without_the_entropy_or_the_feedback(self) -> None:
         assert load("forum", ["algorithm.responses=2", "reward.alpha=0"]).algorithm.responses == 2
-        assert load("forum", ["algorithm.responses=2", "reward.feedback=false"]).algorithm.responses == 2
+        for other in ("reward.feedback=false", "reward.train_head=off"):
+            assert load("forum", ["algorithm.responses=2", other]).algorithm.responses == 2
+
+    @pytest.mark.parametrize("advantage", ["remax", "reinforce_pp"])
+    def test_an_advantage_for_each_token_needs_a_ratio_for_each(self, advantage: str) -> None:
+        by_sequence = (f"algorithm.advantage={advantage}", "algorithm.ratio_level=sequence")
+        with pytest.raises(
+            UserError, match=f"ratio_level = 'sequence': advantage = {advantage} with kl_placement"
+        ):
+            load("forum", [*by_sequence, "algorithm.kl_placement=reward"])
+        load("forum", by_sequence)  # with the KL in the loss, a response has one advantage
 
     def test_a_text_task_names_its_models(self) -> None:
         task = {"kind": "text", "data": "rows.jsonl"}
@@ -124,9 +143,51 @@ class TestDigest:
         assert validate(c.model_dump(mode="json")).digest() == c.digest()
 
 
-def test_arm() -> None:
-    assert load("forum").arm == "R2M"
-    assert load("forum", ["reward.feedback=false"]).arm == "RLOO"
+class TestArm:
+    """What MLflow and the reports group runs by."""
+
+    @pytest.mark.parametrize(
+        ("overrides", "arm"),
+        [
+            ((), "R2M"),
+            (("reward.feedback=off",), "RLOO"),
+            (("reward.feedback=off", "algorithm.epochs=0"), "SFT"),
+            (("algorithm.advantage=grpo",), "R2M+GRPO"),
+            (("algorithm.advantage=grpo", "reward.feedback=off"), "GRPO"),
+            (("algorithm.advantage=remax", "reward.feedback=off"), "ReMax"),
+            (("algorithm.advantage=reinforce_pp", "reward.feedback=off"), "REINFORCE++"),
+            (("algorithm.advantage=reinforce_pp_baseline", "reward.feedback=off"), "REINFORCE++-baseline"),
+            (("reward.hidden=noise",), "R2M, noise"),
+            (("reward.train_head=off",), "R2M, no training"),
+            (
+                ("reward.train_head=off", "reward.alpha=0"),
+                "R2M, no training",
+            ),  # alpha weighs what is not there
+            (("reward.alpha=1",), "R2M, no BT"),
+            (("reward.alpha=0",), "R2M, no GRE"),
+            (("reward.omega_schedule=constant", "reward.omega_min=0.6"), "R2M, fixed Ω"),
+            (
+                ("reward.hidden=noise", "reward.alpha=0", "algorithm.advantage=grpo"),
+                "R2M+GRPO, noise, no GRE",
+            ),
+            (
+                ("reward.feedback=off", "reward.hidden=noise", "reward.alpha=0"),
+                "RLOO",
+            ),  # nothing to leave out
+        ],
+    )
+    def test_names(self, overrides: tuple[str, ...], arm: str) -> None:
+        assert load("forum", overrides).arm == arm
+
+    def test_of_a_tree_from_before_the_ablations(self) -> None:
+        tree = load("forum").model_dump()
+        for key in ("hidden", "train_head", "omega_schedule"):
+            del tree["reward"][key]
+        assert arm_of(tree) == "R2M"
+
+    def test_every_estimator_has_a_name_and_a_function(self) -> None:
+        settings = set(get_args(Algorithm.model_fields["advantage"].annotation))
+        assert settings == ESTIMATORS.keys() == ADVANTAGES.keys()
 
 
 class TestRecipes:

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from r2m.core.trajectories import Trajectories
-from r2m.round_metrics import Clock, choice_accuracy, correlation, gold_metrics, peak_mib, round_metrics
+from r2m.round_metrics import (
+    Clock,
+    choice_accuracy,
+    correlation,
+    gold_metrics,
+    greedy_metrics,
+    peak_mib,
+    round_metrics,
+)
 from r2m.workers import Workers
 
 ONE = Workers()
@@ -40,6 +48,15 @@ def test_a_round_by_hand() -> None:
         "rollout/no_eos_share": 0.25,
         "rollout/log_prob_error": 0.25,
     })  # fmt: skip
+
+
+def test_greedy_by_hand() -> None:
+    """Scores 1 and -2 of responses of 3 tokens and 2."""
+    mask = torch.tensor([[[1, 1, 1]], [[1, 1, 0]]], dtype=torch.bool)
+    prompt = torch.ones(2, 1, dtype=torch.long)
+    t = Trajectories(prompt, prompt.bool(), mask.long(), mask, torch.zeros(2, 1, 3), torch.ones(2, 1).bool())
+    metrics = greedy_metrics(t, torch.tensor([1.0, -2.0]), ONE)
+    assert metrics == {"reward/greedy": -0.5, "rollout/greedy_tokens": 2.5}
 
 
 class TestGold:

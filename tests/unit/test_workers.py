@@ -21,6 +21,9 @@ MakeConfig = Callable[..., Config]
 CASES = (
     ("algorithm.minibatches=1",),
     ("algorithm.minibatches=2", "algorithm.loss_aggregation=token_mean", "reward.no_eos=keep"),
+    # What is taken over the whole round: REINFORCE++'s mean and deviation, the noise's.
+    ("algorithm.advantage=reinforce_pp", "algorithm.kl_placement=reward", "algorithm.kl_estimator=k1"),
+    ("algorithm.advantage=remax", "reward.hidden=noise", "reward.no_eos=keep"),
 )
 
 

@@ -112,6 +112,28 @@ class TestSurrogate:
         assert (result.clipped_terms.item(), result.terms.item()) == (1, 2)
         assert result.max_ratio_deviation.item() == pytest.approx(0.5)
 
+    def test_an_advantage_for_each_token_by_hand(self) -> None:
+        """min(1.5 · 2, 1.2 · 2) = 2.4 (clipped), min(0.5 · -4, 0.8 · -4) = -3.2 (clipped), 0.5 · 3 = 1.5."""
+        advantages_BT = torch.tensor([[2.0, -4.0], [3.0, float("nan")]])
+        result = policy_loss(LOG_PROBS_BT, OLD_BT, None, advantages_BT, MASK_BT, **OPTIONS)
+        assert result.loss.item() == pytest.approx(-(2.4 - 3.2 + 1.5) / 2)
+        assert result.clipped_terms.item() == 2
+
+    @pytest.mark.parametrize("ratio_level", ["token", "sequence"])
+    def test_one_advantage_in_a_column_is_one_a_trajectory(self, ratio_level: str) -> None:
+        batch = random_batch()
+        expected, gradient_BT = loss_and_gradient(batch, ratio_level=ratio_level, beta=0.0)
+        batch["advantages_B"] = batch["advantages_B"].unsqueeze(-1)
+        loss, column_gradient_BT = loss_and_gradient(batch, ratio_level=ratio_level, beta=0.0)
+        assert torch.equal(loss, expected)
+        assert torch.equal(column_gradient_BT, gradient_BT)
+
+    def test_a_ratio_of_the_sequence_has_one_advantage(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"ratio_level is 'sequence', allowed: one advantage a trajectory"
+        ):
+            policy_loss(LOG_PROBS_BT, OLD_BT, None, OLD_BT, MASK_BT, ratio_level="sequence", **OPTIONS)
+
     def test_asymmetric_clip(self) -> None:
         result = policy_loss(
             LOG_PROBS_BT, OLD_BT, None, ADVANTAGES_B, MASK_BT, clip_low=0.6, clip_high=0.4, **OPTIONS

@@ -23,6 +23,13 @@ def test_by_hand(step: int, omega_min: float, expected: float) -> None:
     assert omega(step, 100, omega_min) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("step", [0, 1, 50, 100])
+def test_constant_is_the_minimum_from_the_start(step: int) -> None:
+    assert omega(step, 100, 0.3, "constant") == 0.3
+    with pytest.raises(ValueError, match="schedule is 'linear', allowed: cosine, constant"):
+        omega(step, 100, 0.3, "linear")
+
+
 @pytest.mark.parametrize(("omega_min", "share"), [(0.0, 1.0), (0.25, 2 / 3), (0.5, 0.5), (1.0, 0.0)])
 def test_time_of_the_minimum(omega_min: float, share: float) -> None:
     assert omega_reaches_minimum(60, omega_min) == pytest.approx(60 * share)

@@ -108,6 +108,47 @@ def test_part_of_the_queries_with_their_draws_is_part_of_the_round(llama: PreTra
     assert torch.equal(own.ended_NK, whole.ended_NK[1::2])
 
 
+class TestGreedy:
+    """ReMax's baseline: one response more in each group, the likeliest token at every position."""
+
+    def test_it_is_the_argmax_of_the_sequence_so_far(self, llama: PreTrainedModel) -> None:
+        uniforms_NKR = uniform_draws(0, 1, 4, 3, 9)
+        t = sample(llama, PROMPTS, uniforms_NKR, temperature=0.7, eos_ids=EOS, pad_id=PAD, greedy=True)
+        for n, prompt in enumerate(PROMPTS):
+            response: list[int] = []
+            while len(response) < 9 and response[-1:] != EOS:
+                with torch.no_grad():
+                    logits_V = llama(torch.tensor([prompt + response])).logits[0, -1]
+                response.append(int(logits_V.argmax()))
+            assert t.response_ids_NKR[n, 3][t.response_mask_NKR[n, 3]].tolist() == response
+            assert bool(t.ended_NK[n, 3]) == (response[-1] in EOS)
+
+    @pytest.mark.parametrize("batch", [1, 5, 8, 128])
+    def test_the_others_are_what_they_were(self, llama: PreTrainedModel, batch: int) -> None:
+        uniforms_NKR = uniform_draws(0, 1, 4, 3, 12)
+        plain = draw(llama, uniforms_NKR)
+        t = sample(
+            llama, PROMPTS, uniforms_NKR, temperature=0.7, eos_ids=EOS, pad_id=PAD, batch=batch, greedy=True
+        )
+        assert t.ended_NK.shape == (4, 4)
+        others = t.block(slice(0, 4), slice(0, 3))
+        assert torch.equal(others.response_ids_NKR, plain.response_ids_NKR)
+        assert torch.equal(others.ended_NK, plain.ended_NK)
+        torch.testing.assert_close(
+            others.sampler_log_probs_NKR, plain.sampler_log_probs_NKR, atol=1e-5, rtol=0
+        )
+
+    def test_neither_draws_nor_temperature_decide_it(self, llama: PreTrainedModel) -> None:
+        found = [
+            sample(
+                llama, PROMPTS, uniform_draws(seed, 1, 4, 1, 9), temperature=temperature, eos_ids=EOS, pad_id=PAD,
+                greedy=True,
+            ).block(slice(0, 4), slice(1, 2)).response_ids_NKR.tolist()
+            for seed, temperature in ((0, 0.5), (1, 2.0))
+        ]  # fmt: skip
+        assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_its_log_probs_are_the_trainers(architecture: str) -> None:
     model = model_of(ARCHITECTURES[architecture])

@@ -139,6 +139,30 @@ class TestPlan:
         assert set(p.memory) == {"policy weights", "AdamW states", "reference", "reward model"}
         assert p.checkpoint == 3 * 4000
 
+    def test_sft_and_an_untrained_head_take_no_steps(self) -> None:
+        sft = plan(config({"epochs": 0}, reward={"feedback": False}), POLICY, REWARD)
+        assert (sft.rounds, sft.policy_steps, sft.head_steps) == (10, 0, 0)
+        p = plan(config(reward={"train_head": False}), POLICY, REWARD)
+        assert p.head_steps == 0
+        assert p.memory["feedback head"] == 119 * 4
+        assert p.checkpoint == 3 * 4000 + 119 * 4
+
+    def test_a_fixed_omega_has_settled_at_the_start(self) -> None:
+        p = plan(config(reward={"omega_schedule": "constant", "omega_min": 0.5}), POLICY, REWARD)
+        assert p.omega_settles == 0
+
+    def test_greedy_responses_of_remax(self) -> None:
+        """One a query beside the K = 4: sampled with them, their hidden states kept beside theirs."""
+        p = plan(config({"advantage": "remax"}), POLICY, REWARD)
+        assert (p.round_trajectories, p.round_greedy) == (48, 12)
+        assert p.phases["sampling"] == 60 * (2 * 2 * 4 * 30 * 4 + 4 * 4 * 10)
+        assert p.memory["hidden states"] == 12 * (20 + 4 * 9 + 20 + 9) * 8 * 4
+        assert plan(config(), POLICY, REWARD).round_greedy == 0
+        with pytest.raises(
+            UserError, match=r"4 \* 9 response tokens \+ 29 of the greedy response\) \* 8 \* 4"
+        ):
+            plan(config({"advantage": "remax"}, run={"hidden_budget_gib": 1e-6}), POLICY, REWARD)
+
     def test_more_workers_divide_the_queries_and_not_the_policy(self) -> None:
         one, three = (plan(config(run={"workers": w}), POLICY, REWARD) for w in (1, 3))
         assert three.memory["hidden states"] * 3 == one.memory["hidden states"]
@@ -311,6 +335,12 @@ class TestAgainstTheRealThing:
             tensors = module_tensors("m", module) | optimizer_tensors("o", optimizer)
             written += sum(t.nbytes for t in tensors.values() if t.dim())
         assert p.checkpoint == pytest.approx(written, rel=1e-3)
+
+
+def test_render_says_what_remax_costs() -> None:
+    out = StringIO()
+    Console(file=out, width=120).print(render(plan(config({"advantage": "remax"}), POLICY, REWARD)))
+    assert "12 a round beside these, for ReMax's baseline" in " ".join(out.getvalue().split())
 
 
 def test_render_says_what_matters() -> None:

@@ -43,6 +43,9 @@ class TestNewRun:
     def test_a_name_of_its_own(self, make_config: MakeConfig) -> None:
         a, b = (new_run(make_config("reward.feedback=off", "run.seed=4")) for _ in range(2))
         assert a.name.startswith("forum-rloo-s4-")
+        named = new_run(make_config("algorithm.advantage=reinforce_pp", "reward.alpha=1", "run.seed=4"))
+        assert named.name.startswith("forum-r2m-reinforce-no-bt-s4-")
+        assert read(named.journal).arm == "R2M+REINFORCE++, no BT"
         assert a.name != b.name
 
     def test_of_a_group(self, make_config: MakeConfig) -> None:

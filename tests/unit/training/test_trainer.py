@@ -18,6 +18,7 @@ from r2m.training import checkpoint
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
 
+GREEDY = {"reward/greedy", "rollout/greedy_tokens"}
 MakeConfig = Callable[..., Config]
 MakeTrainer = Callable[..., Trainer]
 
@@ -50,8 +51,12 @@ class TestMetrics:
         observed, _ = trainer.observe(r)
         reported = r.metrics | observed | trainer.evaluate(1)
         written_by_the_loop = {"time/eval_s", "time/checkpoint_s"}
-        assert set(reported) == set(METRICS) - written_by_the_loop
+        assert set(reported) == set(METRICS) - written_by_the_loop - GREEDY
         assert len(reported) == len(r.metrics) + len(observed) + 6  # none is reported twice
+
+    def test_remax_reports_its_greedy_responses_too(self, make_trainer: MakeTrainer) -> None:
+        remax, r2m = (next(make_trainer(*o).rounds(1)).metrics for o in (("algorithm.advantage=remax",), ()))
+        assert set(remax) - set(r2m) == GREEDY
 
     def test_rloo_reports_all_but_the_heads(self, make_trainer: MakeTrainer) -> None:
         r2m, rloo = (next(make_trainer(f"reward.feedback={on}").rounds(1)).metrics for on in ("on", "off"))
@@ -117,6 +122,32 @@ class TestState:
         other = make_trainer()
         assert other.restore(tmp_path, refuse) == 2
         assert_equal(state(trainer), state(other))
+
+    @pytest.mark.parametrize(
+        "overrides",
+        [
+            ("reward.hidden=noise",),
+            ("reward.train_head=off",),
+            ("algorithm.epochs=0", "reward.feedback=off"),
+            ("algorithm.advantage=remax",),
+        ],
+    )
+    def test_a_run_goes_on_as_if_it_had_not_stopped(
+        self, make_trainer: MakeTrainer, tmp_path: Path, overrides: tuple[str, ...]
+    ) -> None:
+        whole, first, second = (make_trainer(*overrides) for _ in range(3))
+        expected = list(whole.rounds(1))
+        for _ in zip(range(2), first.rounds(1), strict=False):
+            pass
+        first.save(tmp_path, 2)
+        if second.head is not None:
+            with torch.no_grad():
+                second.head.output.weight.zero_()  # it comes from the checkpoint, trained or not
+        assert second.restore(tmp_path, refuse) == 2
+        for r, other in zip(expected[2:], second.rounds(3), strict=True):
+            assert torch.equal(r.scores_NK, other.scores_NK)
+        assert_equal(state(whole), state(second))
+        assert whole.evaluate(4) == second.evaluate(4)
 
     def test_the_global_generator_comes_back(self, make_trainer: MakeTrainer, tmp_path: Path) -> None:
         trainer = make_trainer("reward.feedback=off")

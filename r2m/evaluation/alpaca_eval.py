@@ -1,0 +1,169 @@
+"""AlpacaEval 2: win rate and length-controlled win rate of a model against a baseline, from annotations.
+
+Sources: Dubois et al., Length-Controlled AlpacaEval (2024), and alpaca-eval 0.6.6, whose numbers these are:
+
+- A preference is 1 where the baseline wins, up to 2 where the model does; 1.5 and 0 are ties. NaN and what is
+  outside of [1, 2] is left out and not counted.
+- The win rate is the mean of preference - 1. The discrete one rounds preferences first.
+- The length-controlled win rate is what a logistic model predicts for responses of the baseline's length. Its
+  terms are tanh of the length difference (in standard deviations over all rows), the instruction's difficulty, and
+  the model. Two rows an instruction of a baseline with gamed lengths are added with weight 0.1 each, without the
+  model's term: they hold the first two terms to what is known of the judge.
+- A row without a preference still counts in the spread of lengths and in the mean of the predictions.
+- An instruction is known by the row's "index" or, as in every published file, by the row's position. Where rows
+  are missing, positions are off by as many: the leaderboard's alpaca-7b_verbose, 3 rows short, is 0.04 points
+  higher for it.
+
+Refits of the leaderboard's models come within 0.005 points of alpaca-eval 0.6.6 under sklearn 1.9, and of the
+published rate for most. Outliers, 0.06 to 0.11 points off, are models for which two values of the penalty's weight
+predict held-out rows equally well, to about 2e-5 nats: which one wins depends on which rows share a fold, and that
+was the order in which older versions of sklearn and numpy sort equal numbers, another one on every kind of CPU.
+`LengthControlled.win_rate_by_strength` holds the rates of all of them. The published standard error is that of the
+predictions' mean over instructions: it does not contain the uncertainty of the fit.
+
+All rates and errors are in per cent. Axes: N rows of annotations, G rows of the gamed baseline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from r2m.errors import UserError
+from r2m.evaluation.length_glm import cross_validated, fit, sigmoid, tanh_of_lengths
+
+GAMED_WEIGHT = 0.2 / 2  # λ, shared by the two gamed rows of an instruction
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A judge's preferences between one model and the baseline."""
+
+    model: str
+    baseline: str
+    index_N: np.ndarray  # which instruction
+    preference_N: np.ndarray  # 1 .. 2, 0, or NaN for none
+    len_1_N: np.ndarray  # characters of the baseline's output
+    len_2_N: np.ndarray  # of the model's
+
+
+@dataclass(frozen=True)
+class Gamed:
+    """What upstream calls df_gamed: the rows that hold length and difficulty, and the difficulties themselves."""
+
+    preference_G: np.ndarray  # 0 .. 1
+    std_delta_len_G: np.ndarray
+    difficulty_G: np.ndarray
+    difficulty: Mapping[int, float]  # of an instruction
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """`standard_error` is NaN for one row."""
+
+    win_rate: float
+    standard_error: float
+    n_wins: int
+    n_wins_base: int
+    n_draws: int
+    n_total: int
+    discrete_win_rate: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    length: float
+    difficulty: float
+    model: float
+
+
+@dataclass(frozen=True)
+class LengthControlled:
+    """`strength` is C, None where nothing was fitted; `win_rate_by_strength` and `losses` are by C."""
+
+    win_rate: float
+    standard_error: float
+    weights: Weights
+    strength: float | None = None
+    win_rate_by_strength: Mapping[float, float] | None = None
+    losses: Mapping[float, float] | None = None  # held out, nats a row
+
+
+def win_rate(preference_N: np.ndarray) -> WinRate:
+    """Raises UserError where no row has a preference."""
+    preference_N = np.asarray(preference_N, float)
+    shares = _shares(preference_N)
+    if not len(shares):
+        raise UserError(f"preference: none of {len(preference_N)} rows has one in 1 .. 2, nor 0 for a tie")
+    # Rounded half to even, like upstream; 0 is a tie there too. What is outside of 1 .. 2 may thereby come in.
+    discrete = _shares(np.where(preference_N == 1.5, 0.0, preference_N).round())
+    return WinRate(
+        100 * float(shares.mean()),
+        100 * _standard_error(shares),
+        int((shares > 0.5).sum()),
+        int((shares < 0.5).sum()),
+        int((shares == 0.5).sum()),
+        len(shares),
+        100 * float(discrete.mean()) if len(discrete) else math.nan,
+    )
+
+
+def controlled_by(weights: Weights, difficulty_N: np.ndarray) -> LengthControlled:
+    """The length-controlled win rate that fitted weights give for instructions of these difficulties."""
+    predicted_N = sigmoid(weights.model + weights.difficulty * np.asarray(difficulty_N, float))
+    return LengthControlled(100 * float(predicted_N.mean()), 100 * _standard_error(predicted_N), weights)
+
+
+def length_controlled(annotations: Annotations, gamed: Gamed) -> LengthControlled:
+    """Fit the model to these annotations and predict. The baseline against itself is 50 by definition.
+
+    Raises UserError where no row has a preference, or an instruction has no difficulty.
+    """
+    difficulty_N = difficulties(annotations, gamed.difficulty)
+    if annotations.model == annotations.baseline:
+        return controlled_by(Weights(0.0, 0.0, 0.0), difficulty_N)
+    win_rate(annotations.preference_N)  # says so where there is none
+    preference_N = annotations.preference_N
+    share_N = np.where(preference_N == 0, 0.5, preference_N - 1)
+    p = np.concatenate([gamed.preference_G, share_N])
+    length = np.concatenate(
+        [np.tanh(gamed.std_delta_len_G), tanh_of_lengths(annotations.len_1_N, annotations.len_2_N)]
+    )
+    difficulty = np.concatenate([gamed.difficulty_G, difficulty_N])
+    of_model = np.arange(len(p)) >= len(gamed.preference_G)
+    answered = (p >= 0) & (p <= 1)
+    X = np.stack([length, difficulty, of_model], 1)[answered]
+    weight = np.where(of_model, 1.0, GAMED_WEIGHT)[answered]
+    best = cross_validated(X, p[answered], weight)
+    by_strength = {
+        C: controlled_by(Weights(*fit(X, p[answered], weight, C).tolist()), difficulty_N).win_rate
+        for C in best.losses
+    }
+    result = controlled_by(Weights(*best.weights.tolist()), difficulty_N)
+    return LengthControlled(
+        result.win_rate, result.standard_error, result.weights, best.strength, by_strength, best.losses
+    )
+
+
+def difficulties(annotations: Annotations, difficulty: Mapping[int, float]) -> np.ndarray:
+    """[N]. Raises UserError for an instruction whose difficulty is not known."""
+    unknown = [i for i in annotations.index_N.tolist() if i not in difficulty]
+    if unknown:
+        raise UserError(
+            f"index = {unknown[0]} in the annotations of {annotations.model!r}: no difficulty is known for it; "
+            f"the {len(difficulty)} known ones are {min(difficulty, default=0)} .. {max(difficulty, default=0)}"
+        )
+    return np.array([difficulty[i] for i in annotations.index_N.tolist()], float)
+
+
+def _shares(preference: np.ndarray) -> np.ndarray:
+    """preference - 1 of those that are one, 0 read as a tie."""
+    preference = np.where(preference == 0, 1.5, preference)
+    return preference[(preference >= 1) & (preference <= 2)] - 1  # a comparison with NaN is false
+
+
+def _standard_error(x: np.ndarray) -> float:
+    return float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else math.nan

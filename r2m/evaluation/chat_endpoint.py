@@ -1,0 +1,225 @@
+"""One question to an OpenAI-compatible /chat/completions endpoint, asked again where that may help.
+
+Asked again: no connection, a connection cut, no whole answer within `timeout_s`, an answer that is not such an
+endpoint's, and the statuses 408, 409, 425, 429 and 5xx; after a Retry-After, or a pause that doubles, with jitter.
+A Retry-After holds for all threads. Not asked again: 400, 413 and 422, which are about this question. Any other
+status is about every question, and a UserError. Redirects are not followed: they would take the key elsewhere.
+
+The key is read from an environment variable, sent in the Authorization header, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from r2m.errors import UserError
+
+LARGEST_ANSWER = 4 << 20  # bytes
+AGAIN = frozenset({408, 409, 425, 429})
+THIS_QUESTION = frozenset({400, 413, 422})
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    text: str
+    tokens_in: int | None  # as the endpoint counts them, None where it doesn't say
+    tokens_out: int | None
+
+
+class UnansweredError(Exception):
+    """No reply to this question. The message says why in a few words, fit for counting."""
+
+
+class StoppedError(Exception):
+    """`stop` was set while the question waited."""
+
+
+class _TroubleError(Exception):
+    """An attempt failed, and another one may succeed. `billed`: the endpoint may have worked and may charge."""
+
+    def __init__(self, reason: str, billed: bool, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.billed, self.retry_after_s = billed, retry_after_s
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+@dataclass
+class ChatEndpoint:
+    """`url` without /chat/completions, such as https://api.openai.com/v1; `body`: what a request has besides."""
+
+    url: str
+    model: str
+    key_env: str | None = None  # the environment variable that holds the key; None: no key is sent
+    timeout_s: float = 60.0
+    tries: int = 5
+    backoff_s: float = 1.0  # before the second try; twice as long before each later one
+    max_wait_s: float = 120.0  # a longer Retry-After is not waited for
+    body: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0, "max_tokens": 256})
+
+    def __post_init__(self) -> None:
+        """Raises UserError for an address or a key that cannot be used."""
+        try:
+            parts = urlsplit(self.url)
+            _ = parts.port
+        except ValueError as error:
+            raise UserError(f"judge url = {self.url!r}: {error}") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            shown = self.url if parts.username is None and not parts.query else "(with a user or a query)"
+            raise UserError(f"judge url = {shown!r}: http:// or https://, a host and a path are allowed")
+        for name in ("timeout_s", "tries", "backoff_s"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"judge {name} = {getattr(self, name)}: must be above 0")
+        self._key = None if self.key_env is None else _key(self.key_env)
+        self._opener = urllib.request.build_opener(_NoRedirects)
+        self._resume_at = 0.0  # no call before, on the monotonic clock
+
+    def __repr__(self) -> str:  # what a traceback shows
+        return f"ChatEndpoint({self.url!r}, {self.model!r})"
+
+    def ask(
+        self,
+        messages: Messages,
+        stop: threading.Event,
+        account: Callable[[], Callable[[Reply | None, bool], None]],
+    ) -> Reply:
+        """The reply. `account` is called before each attempt, may raise to forbid it, and returns what is to be told
+        the outcome: the reply, or None and whether the endpoint may charge for the attempt all the same.
+
+        Raises UnansweredError, StoppedError, what `account` raises, and UserError where no question would have an
+        answer.
+        """
+        for attempt in range(1, self.tries + 1):
+            self._wait_for_turn(stop)
+            settle = account()
+            try:
+                reply = self._attempt(messages)
+            except _TroubleError as trouble:
+                settle(None, trouble.billed)
+                pause = self.backoff_s * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)
+                if trouble.retry_after_s is not None:
+                    self._resume_at = max(self._resume_at, time.monotonic() + trouble.retry_after_s)
+                elif attempt < self.tries and stop.wait(pause):
+                    raise StoppedError from None
+                last = str(trouble)
+            except BaseException:
+                settle(None, False)
+                raise
+            else:
+                settle(reply, True)
+                return reply
+        raise UnansweredError(last)
+
+    def _wait_for_turn(self, stop: threading.Event) -> None:
+        while (wait := self._resume_at - time.monotonic()) > 0:
+            if wait > self.max_wait_s:
+                raise UnansweredError(f"the endpoint asks to wait more than {self.max_wait_s:g} s")
+            if stop.wait(wait):
+                break
+        if stop.is_set():
+            raise StoppedError
+
+    def _attempt(self, messages: Messages) -> Reply:
+        content = json.dumps({**self.body, "model": self.model, "messages": messages}).encode()
+        headers = {"Content-Type": "application/json", "User-Agent": "r2m"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", content, headers)
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            with self._opener.open(request, timeout=self.timeout_s) as response:
+                raw = b""
+                while chunk := response.read1(
+                    1 << 16
+                ):  # what has arrived: a slow server meets the deadline too
+                    raw += chunk
+                    if time.monotonic() > deadline:
+                        raise TimeoutError
+                    if len(raw) > LARGEST_ANSWER:
+                        raise _TroubleError("an answer of more than 4 MiB", billed=True)
+        except urllib.error.HTTPError as error:
+            raise self._status(error) from None
+        except (OSError, http.client.HTTPException) as error:
+            cause = getattr(error, "reason", error)
+            if isinstance(cause, TimeoutError):
+                raise _TroubleError(f"no whole answer in {self.timeout_s:g} s", billed=True) from None
+            never_sent = isinstance(cause, ConnectionRefusedError)
+            raise _TroubleError(
+                "no connection" if never_sent else "connection cut", billed=not never_sent
+            ) from None
+        reply = _reply(raw)
+        return reply if self._key is None else replace(reply, text=reply.text.replace(self._key, "(the key)"))
+
+    def _status(self, error: urllib.error.HTTPError) -> Exception:
+        if error.code in AGAIN or error.code >= 500:
+            return _TroubleError(
+                f"status {error.code}", False, _retry_after(error.headers.get("Retry-After"))
+            )
+        if error.code in THIS_QUESTION:
+            return UnansweredError(f"status {error.code}")
+        said = ""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            said = " ".join(error.read(2000).decode(errors="replace").split())
+        if self._key is not None:
+            said = said.replace(self._key, "(the key)")
+        hint = f"; the key is read from {self.key_env}" if error.code in (401, 403) else ""
+        return UserError(
+            f"judge url = {self.url!r}, model {self.model!r}: status {error.code}{hint} ({said[:160]})"
+        )
+
+
+def _key(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UserError(
+            f"judge key_env = {variable!r}: this environment variable must hold the key, and is empty"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(
+            f"judge key_env = {variable!r}: its value has characters that no HTTP header may have"
+        )
+    return key
+
+
+def _reply(raw: bytes) -> Reply:
+    try:
+        answer = json.loads(raw)
+        text = answer["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError):
+        raise _TroubleError("an answer that is no chat completion", billed=True) from None
+    if not isinstance(text, str | None):
+        raise _TroubleError("an answer that is no chat completion", billed=True)
+    usage = answer.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    tokens = [counts.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    return Reply(text or "", *(n if type(n) is int and n >= 0 else None for n in tokens))
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds; the header has whole seconds or a date. None where it has neither."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    with contextlib.suppress(ValueError, TypeError):  # no date, or one without a zone
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    return None

@@ -1,0 +1,182 @@
+"""A language model behind an OpenAI-compatible endpoint as the judge, with every answer on file and a cap on cost.
+
+An answer is on file before anything else happens, and what is on file is never asked again, also where it is no
+usable verdict: the next run would pay for the same words. What had no answer is asked again by the next run.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Any
+
+from r2m.errors import UserError
+from r2m.evaluation.chat_endpoint import ChatEndpoint, Messages, Reply, StoppedError, UnansweredError
+from r2m.evaluation.judge_prompts import Template, read_verdict
+from r2m.evaluation.verdicts import Verdict, VerdictStore, verdict_key
+from r2m.evaluation.win_rate import Comparison
+
+PER_MESSAGE = 16  # tokens, at most, of a message's role and delimiters
+
+
+@dataclass(frozen=True)
+class Cap:
+    """What may be spent by one EndpointJudge. Prices are per million tokens, in one currency with `max_cost`."""
+
+    max_calls: int | None = None  # requests sent, repeated ones too
+    max_cost: float | None = None
+    price_in: float = 0.0
+    price_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_cost is not None and not (self.price_in > 0 or self.price_out > 0):
+            raise UserError(f"judge max_cost = {self.max_cost}: needs price_in or price_out above 0")
+
+
+@dataclass
+class Tally:
+    """Counts of distinct comparisons, but for calls and tokens. cached + answered + failed + not_asked are all."""
+
+    cached: int = 0
+    answered: int = 0
+    nonsense: int = 0  # of cached and answered: without a usable verdict
+    failed: Counter[str] = field(default_factory=Counter)  # reason -> how many
+    not_asked: int = 0  # because of the cap
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float = (
+        0.0  # an upper bound: an attempt that may be charged for counts with the most that it can cost
+    )
+
+    def __str__(self) -> str:
+        parts = [f"{self.answered} verdicts asked for, {self.cached} from the file, {self.nonsense} unusable"]
+        parts += [f"{n} without an answer ({reason})" for reason, n in self.failed.most_common()]
+        if self.not_asked:
+            parts.append(f"{self.not_asked} not asked: the cap is reached")
+        cost = f", at most {self.cost:.4f}" if self.cost else ""
+        return f"{'; '.join(parts)}; {self.calls} calls, {self.tokens_in} + {self.tokens_out} tokens{cost}"
+
+
+class _CapReachedError(Exception):
+    pass
+
+
+class EndpointJudge:
+    """A Judge. Answers of at most `concurrency` calls at a time go into `store`; `tally` says what became of all.
+
+    Raises UserError, as a call does, where no question would be answered (a wrong key, model or address).
+    """
+
+    def __init__(
+        self,
+        endpoint: ChatEndpoint,
+        template: Template,
+        store: VerdictStore,
+        cap: Cap = Cap(),
+        concurrency: int = 4,
+    ) -> None:
+        if concurrency < 1:
+            raise UserError(f"judge concurrency = {concurrency}: at least 1 is allowed")
+        self.tally = Tally()
+        self._endpoint, self._template, self._store, self._cap = endpoint, template, store, cap
+        self._concurrency = concurrency
+        self._most_out = _most_out(endpoint.body)
+        if cap.max_cost is not None and self._most_out is None:
+            raise UserError(f"judge max_cost = {cap.max_cost}: needs max_tokens in the request's body")
+        self._changed = threading.Condition()  # guards the tally and what is reserved
+        self._under_way = 0  # calls
+        self._reserved = 0.0  # the most that they can cost
+
+    @property
+    def name(self) -> str:
+        """Model, address and sampling settings: verdicts of other ones are other verdicts."""
+        body = ", ".join(f"{key} {value}" for key, value in sorted(self._endpoint.body.items()))
+        return f"{self._endpoint.model} at {self._endpoint.url.rstrip('/')} ({body})"
+
+    @property
+    def template(self) -> str:
+        return self._template.text
+
+    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+        keys = [verdict_key(self.name, self.template, comparison) for comparison in batch]
+        distinct = dict(zip(keys, batch, strict=True))
+        new = {key: comparison for key, comparison in distinct.items() if self._store.get(key) is None}
+        self.tally.cached += len(distinct) - len(new)
+        stop = threading.Event()
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            try:
+                for done in as_completed([pool.submit(self._ask, *item, stop) for item in new.items()]):
+                    done.result()
+            except BaseException:
+                stop.set()
+                pool.shutdown(wait=True, cancel_futures=True)  # those under way still reach the file
+                raise
+        known = {key: verdict for key in distinct if (verdict := self._store.get(key)) is not None}
+        self.tally.nonsense += sum(verdict.preference is None for verdict in known.values())
+        return [known[key].preference if key in known else None for key in keys]
+
+    def _ask(self, key: str, comparison: Comparison, stop: threading.Event) -> None:
+        messages = self._template.messages(comparison)
+        try:
+            reply = self._endpoint.ask(messages, stop, lambda: self._account(messages))
+        except UnansweredError as reason:
+            with self._changed:
+                self.tally.failed[str(reason)] += 1
+        except _CapReachedError:
+            with self._changed:
+                self.tally.not_asked += 1
+        except StoppedError:
+            pass  # the exception that stopped all is on its way
+        except UserError:
+            stop.set()  # before this thread takes the next question
+            raise
+        else:
+            self._store.put(key, self.name, Verdict(read_verdict(reply.text), reply.text))
+            with self._changed:
+                self.tally.answered += 1
+
+    def _account(self, messages: Messages) -> Callable[[Reply | None, bool], None]:
+        """Take a call and its greatest cost from the cap, waiting for calls under way where they may leave enough."""
+        most_in = sum(
+            len(message["content"].encode(errors="surrogatepass")) + PER_MESSAGE for message in messages
+        )
+        most = self._cost(most_in, self._most_out or 0)
+        cap = self._cap
+        with self._changed:
+            if cap.max_cost is not None:
+                while self._under_way and self.tally.cost + self._reserved + most > cap.max_cost:
+                    self._changed.wait()
+            if self.tally.calls >= (math.inf if cap.max_calls is None else cap.max_calls) or (
+                self.tally.cost + most > (math.inf if cap.max_cost is None else cap.max_cost)
+            ):
+                raise _CapReachedError
+            self.tally.calls += 1
+            self._under_way += 1
+            self._reserved += most
+
+        def settle(reply: Reply | None, billed: bool) -> None:
+            with self._changed:
+                self._under_way -= 1
+                self._reserved = self._reserved - most if self._under_way else 0.0  # no rounding left behind
+                if reply is not None and reply.tokens_in is not None and reply.tokens_out is not None:
+                    self.tally.tokens_in += reply.tokens_in
+                    self.tally.tokens_out += reply.tokens_out
+                    self.tally.cost += self._cost(reply.tokens_in, reply.tokens_out)
+                elif billed:
+                    self.tally.cost += most
+                self._changed.notify_all()
+
+        return settle
+
+    def _cost(self, tokens_in: int, tokens_out: int) -> float:
+        return (tokens_in * self._cap.price_in + tokens_out * self._cap.price_out) / 1e6
+
+
+def _most_out(body: Any) -> int | None:
+    """Tokens that a reply may have, by the request."""
+    return next((body[name] for name in ("max_completion_tokens", "max_tokens") if name in body), None)

@@ -1,0 +1,145 @@
+"""Verdicts on file: what a judge has said stays said, through crashes and over runs.
+
+One JSON object a line, only ever appended:
+
+    key         SHA-256 of judge, template, prompt, first and second response, in this order of the two
+    judge       the judge's name
+    preference  1 the first is better, 0 the second, 0.5 neither, null: an answer without a usable verdict
+    reply       what the judge wrote
+
+Each line is on the disk before its verdict is used. Opening to write cuts off a torn last line; reading passes over
+it. Of two lines with one key the first counts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2m.errors import UserError
+from r2m.evaluation.win_rate import Comparison
+
+
+@dataclass(frozen=True)
+class Verdict:
+    preference: float | None
+    reply: str = ""
+
+
+def verdict_key(judge: str, template: str, comparison: Comparison) -> str:
+    return hashlib.sha256(json.dumps([judge, template, *comparison]).encode()).hexdigest()
+
+
+def read_verdicts(path: Path | str) -> dict[str, Verdict]:
+    """Key -> verdict.
+
+    Raises UserError for a file that cannot be read, and for a whole line that is not a verdict.
+    """
+    try:
+        return _parsed(Path(path).read_bytes(), str(path))
+    except OSError as error:
+        raise UserError(f"verdicts = {str(path)!r}: cannot be read ({error.strerror})") from None
+
+
+class VerdictStore:
+    """The one writer of a file of verdicts; threads may share it. Makes the file where there is none.
+
+    Raises UserError where another process has it open, and as `read_verdicts` does.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by close)
+        except OSError as error:
+            raise UserError(f"verdicts = {str(path)!r}: cannot be written ({error.strerror})") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel if we are killed
+            self._file.seek(0)
+            raw = self._file.read()
+            self._verdicts = _parsed(raw, str(path))
+            self._size = raw.rfind(b"\n") + 1  # bytes of whole lines
+            self._file.truncate(self._size)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(f"verdicts = {str(path)!r}: another process is writing this file") from None
+        except UserError:
+            self._file.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._verdicts)
+
+    def get(self, key: str) -> Verdict | None:
+        return self._verdicts.get(key)
+
+    def put(self, key: str, judge: str, verdict: Verdict) -> None:
+        """Append, unless the key has a verdict. Raises OSError, and the file still ends with a whole line."""
+        record = {"key": key, "judge": judge, "preference": verdict.preference, "reply": verdict.reply}
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        with self._lock:
+            if key in self._verdicts:
+                return
+            try:
+                view = memoryview(line)
+                while view:
+                    view = view[self._file.write(view) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                self._file.truncate(self._size)
+                raise
+            self._size += len(line)
+            self._verdicts[key] = verdict
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> VerdictStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class StoredVerdicts:
+    """A judge that knows only what is on file; None for anything else."""
+
+    name: str
+    template: str
+    verdicts: dict[str, Verdict]
+
+    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+        found = (self.verdicts.get(verdict_key(self.name, self.template, c)) for c in batch)
+        return [None if verdict is None else verdict.preference for verdict in found]
+
+
+def _parsed(raw: bytes, path: str) -> dict[str, Verdict]:
+    verdicts: dict[str, Verdict] = {}
+    for number, line in enumerate(
+        raw.split(b"\n")[:-1], 1
+    ):  # what follows the last line's end is torn, or nothing
+        try:
+            record = json.loads(line)
+            key, preference, reply = record["key"], record["preference"], record.get("reply", "")
+            if not (
+                isinstance(key, str)
+                and isinstance(reply, str)
+                and (preference is None or 0 <= preference <= 1)
+            ):
+                raise ValueError
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UserError(
+                f"verdicts = {path!r}: line {number} is no verdict; a JSON object with key, preference (0 .. 1 or "
+                "null) and reply is needed"
+            ) from None
+        verdicts.setdefault(key, Verdict(preference, reply))
+    return verdicts

@@ -1,0 +1,128 @@
+"""Verdicts on file survive what can happen to a file."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from r2m.errors import UserError
+from r2m.evaluation.verdicts import StoredVerdicts, Verdict, VerdictStore, read_verdicts, verdict_key
+from r2m.evaluation.win_rate import Comparison
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "cache" / "verdicts.jsonl"
+
+
+def filled(path, **preferences):
+    with VerdictStore(path) as store:
+        for key, preference in preferences.items():
+            store.put(key, "judge", Verdict(preference, f"reply {key}\n"))
+    return path
+
+
+def test_what_was_put_is_there_afterwards(path):
+    filled(path, a=1.0, b=None)
+    filled(path, c=0.5)
+    expected = {
+        "a": Verdict(1.0, "reply a\n"),
+        "b": Verdict(None, "reply b\n"),
+        "c": Verdict(0.5, "reply c\n"),
+    }
+    assert read_verdicts(path) == expected
+    with VerdictStore(path) as store:
+        assert {key: store.get(key) for key in "abcd"} == {**expected, "d": None}
+        assert len(store) == 3
+
+
+def test_the_first_verdict_on_a_key_counts_and_is_written_once(path):
+    filled(path, a=1.0)
+    before = path.read_bytes()
+    filled(path, a=0.0)
+    assert path.read_bytes() == before
+    with path.open("a") as file:
+        file.write('{"key": "a", "preference": 0, "reply": ""}\n')
+    assert read_verdicts(path)["a"].preference == 1.0
+
+
+@pytest.mark.parametrize(
+    "torn", [b"{", b'{"key": "b", "preference": 1, "reply": "\xc3', b'{"key": "b", "preference": 1}']
+)
+def test_a_torn_last_line_is_passed_over_and_cut_off(path, torn):
+    whole = filled(path, a=1.0).read_bytes()
+    path.write_bytes(whole + torn)
+    assert list(read_verdicts(path)) == ["a"]
+    assert path.read_bytes() == whole + torn  # reading changes nothing
+    filled(path, c=0.0)
+    assert path.read_bytes().startswith(whole)
+    assert list(read_verdicts(path)) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["nonsense", "[]", "1", '{"key": "k"}', '{"key": 1, "preference": 1}', '{"key": "k", "preference": 2}',
+     '{"key": "k", "preference": "1"}', '{"key": "k", "preference": 1, "reply": 3}', ""],
+)  # fmt: skip
+def test_a_whole_line_that_is_no_verdict_is_named(path, line):
+    path.parent.mkdir()
+    path.write_text(f'{{"key": "a", "preference": 1}}\n{line}\n')
+    for read in (read_verdicts, VerdictStore):
+        with pytest.raises(UserError) as caught:
+            read(path)
+        assert f"verdicts = {str(path)!r}: line 2 is no verdict" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_one_process_writes_at_a_time_and_a_killed_one_lets_go(path):
+    script = (
+        "import sys, time; from r2m.evaluation.verdicts import *; store = VerdictStore(sys.argv[1]);"
+        "store.put('a', 'judge', Verdict(1.0)); print('written', flush=True); time.sleep(600)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "written\n"
+        with pytest.raises(UserError, match="another process is writing this file"):
+            VerdictStore(path)
+        assert list(read_verdicts(path)) == ["a"]
+    finally:
+        other.kill()
+        other.wait()
+    filled(path, b=0.0)
+    assert list(read_verdicts(path)) == ["a", "b"]
+
+
+def test_a_file_that_cannot_be_opened_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_verdicts(tmp_path / "none.jsonl")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        VerdictStore(tmp_path / "file" / "verdicts.jsonl")
+
+
+def test_a_key_is_of_all_that_a_verdict_depends_on():
+    comparison = Comparison("prompt", "one", "two")
+    keys = [
+        verdict_key("judge", "template", comparison),
+        verdict_key("other", "template", comparison),
+        verdict_key("judge", "other", comparison),
+        verdict_key("judge", "template", Comparison("other", "one", "two")),
+        verdict_key("judge", "template", Comparison("prompt", "two", "one")),
+        verdict_key("judge", "template", Comparison("promptone", "", "two")),
+        verdict_key("judgetemplate", "", comparison),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == verdict_key("judge", "template", Comparison(*comparison))
+    assert verdict_key("j", "t", Comparison("\ud800", "é", "\0"))  # broken text has a key too
+
+
+def test_stored_verdicts_know_one_order_and_nothing_else(path):
+    known = Comparison("p", "x", "y")
+    with VerdictStore(path) as store:
+        store.put(verdict_key("gpt", "which?", known), "gpt", Verdict(1.0))
+        store.put(verdict_key("gpt", "which?", Comparison("p", "x", "z")), "gpt", Verdict(None, "dunno"))
+    batch = [known, Comparison("p", "y", "x"), Comparison("p", "x", "z")]
+    assert StoredVerdicts("gpt", "which?", read_verdicts(path))(batch) == [1.0, None, None]
+    assert StoredVerdicts("other", "which?", read_verdicts(path))(batch) == [None, None, None]
+    assert json.loads(path.read_text().splitlines()[0])["judge"] == "gpt"
