@@ -35,7 +35,8 @@ NOT_SEARCHED = {
 # Settings that Config checks against one another, or that the horizon depends on: their ranges are tried together.
 INTERACT = {
     "algorithm.queries", "algorithm.responses", "algorithm.minibatches", "reward.minibatches", "reward.feedback",
-    "reward.alpha", "reward.omega_min", "reward.attention_width", "reward.num_heads",
+    "reward.alpha", "reward.omega_min", "reward.attention_width", "reward.num_heads", "reward.train_head",
+    "algorithm.advantage", "algorithm.kl_placement", "algorithm.ratio_level", "algorithm.epochs",
 }  # fmt: skip
 MOST_POINTS = 10_000
 
