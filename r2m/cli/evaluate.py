@@ -89,7 +89,9 @@ def outputs(
     err.print(str(judge.tally), markup=False)
     _print(result, len(prompts))
     if to is not None:
-        write_rows(to, annotation_rows(theirs, ours, dict(zip(prompts, result.wins_N, strict=True)), judge.name))
+        write_rows(
+            to, annotation_rows(theirs, ours, dict(zip(prompts, result.wins_N, strict=True)), judge.name)
+        )
         out.print(f"written: {to}", soft_wrap=True)
 
 

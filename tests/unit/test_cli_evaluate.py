@@ -68,7 +68,9 @@ def test_two_files_of_responses_are_judged_once(r2m, endpoint: str, tmp_path: Pa
     """Ours wins on the three of four prompts where it is longer, in both orders; the second time nobody is asked."""
     lengths = [(9, 2), (9, 3), (9, 4), (3, 9)]
     ours = [{"instruction": f"{i}", "output": "Q" * a, "generator": "us"} for i, (a, _) in enumerate(lengths)]
-    theirs = [{"instruction": f"{i}", "output": "Z" * b, "generator": "you"} for i, (_, b) in enumerate(lengths)]
+    theirs = [
+        {"instruction": f"{i}", "output": "Z" * b, "generator": "you"} for i, (_, b) in enumerate(lengths)
+    ]
     command = (
         "evaluate", "outputs", written(tmp_path / "ours.json", ours),
         "--against", written(tmp_path / "theirs.json", theirs), "--judge-url", endpoint, "--judge-model", "m",
