@@ -18,8 +18,8 @@ evaluate = typer.Typer(no_args_is_help=True, help="What a model's responses are 
 app.add_typer(evaluate, name="evaluate")
 
 
-@evaluate.command()
-def annotations(
+@evaluate.command("annotations")
+def alpaca_eval(
     file: Annotated[str, typer.Argument(help="AlpacaEval's annotations.json of one model")],
     gamed: Annotated[
         str | None, typer.Option(help="AlpacaEval's df_gamed.csv: adds the length-controlled rate")
@@ -47,8 +47,8 @@ def annotations(
         out.print(f"length-controlled win rate {controlled.win_rate:.2f} ± {error:.2f} (standard error)")
 
 
-@evaluate.command()
-def outputs(
+@evaluate.command("outputs")
+def win_rate_by_judge(
     file: Annotated[str, typer.Argument(help="model_outputs.json: rows of instruction and output")],
     against: Annotated[str, typer.Option(help="the same of a rival, or of references")],
     judge_url: Annotated[str, typer.Option(help="an OpenAI-compatible endpoint, such as http://HOST/v1")],
