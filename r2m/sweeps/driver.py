@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from r2m.sweeps.spec import Sweep, config_of, value_of
 from r2m.sweeps.sweep import Opened, elapsed_s, runs_of, write_answer
 from r2m.tracking.journal import Journal, read
 from r2m.tracking.shipper import BackgroundShipper
-from r2m.training.driver import SHIP_TIMEOUT_S, connect, numbers
+from r2m.training.driver import SHIP_TIMEOUT_S, connect, numbers, on_signal
 from r2m.training.loop import JOURNAL
 from r2m.training.preflight import plan_for
 
@@ -145,7 +143,7 @@ class _Session:
 
         p = self.plan
         self._record()  # what a killed driver had settled and not written down
-        with self._stop_on_signal():
+        with on_signal(self._ask_to_stop):
             tuning = Tuning(
                 self.ledger, self.opened.folder / "ray", concurrent=p.concurrent, nested=p.nested,
                 gpu_share=p.gpu_share or 1.0, max_failures=self.opened.base.run.max_failures,
@@ -231,25 +229,12 @@ class _Session:
             }
             self.journal.round(len(self.recorded), metrics)
 
-    @contextmanager
-    def _stop_on_signal(self) -> Iterator[None]:
+    def _ask_to_stop(self) -> None:
         """The first Ctrl-C ends the runs in hand after their round, with checkpoints; the second aborts."""
-
-        def ask(number: int, frame: Any) -> None:
-            if self.ledger.stopping:
-                raise KeyboardInterrupt
-            self.ledger.stop()
-            self.console.print("stopping after this round, with checkpoints; once more to abort at once")
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        if self.ledger.stopping:
+            raise KeyboardInterrupt
+        self.ledger.stop()
+        self.console.print("stopping after this round, with checkpoints; once more to abort at once")
 
 
 def _rounds(task: Task) -> int:

@@ -24,7 +24,7 @@ from r2m.errors import UserError
 from r2m.sweeps.ranking import BASELINE, arm_of, run_name, slug, winner
 from r2m.sweeps.spec import Sweep, baseline_point, config_of, grace, value_of, violations
 from r2m.sweeps.study import sampler
-from r2m.tracking.journal import Journal, JournalReader, JournalView, Record, read
+from r2m.tracking.journal import Journal, JournalReader, JournalView, Record, find, read
 from r2m.training.loop import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE
 from r2m.training.runs import Run, new_run, run_folder
 
@@ -181,8 +181,7 @@ class Ledger:
         )
 
     def view(self, run: str) -> JournalView | None:
-        path = run_folder(self.storage, run) / JOURNAL
-        return read(path) if JournalReader(path).new_records() else None
+        return find(run_folder(self.storage, run) / JOURNAL)
 
     def observe(self, task: Task) -> list[Record]:
         """What the task's journals have had since the last call; the study is told of the first run's evaluations.

@@ -26,7 +26,7 @@ from r2m.sweeps import report
 from r2m.sweeps.answer import Answer, answer
 from r2m.sweeps.spec import Sweep, config_of, load_sweep, slug
 from r2m.sweeps.study import open_study
-from r2m.tracking.journal import Journal, JournalReader, JournalView, environment, git_state, read
+from r2m.tracking.journal import Journal, JournalReader, JournalView, environment, find, git_state, read
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.training.loop import JOURNAL
 from r2m.training.runs import check_data
@@ -124,11 +124,11 @@ def new_sweep(
 def open_sweep(storage: str, name: str) -> Opened:
     """A sweep that there is. Raises UserError, naming those there are, where it is not."""
     folder = sweep_folder(storage, name)
-    if not JournalReader(folder / JOURNAL).new_records():
+    view = find(folder / JOURNAL)
+    if view is None:
         there = sorted(p.parent.name for p in folder.parent.glob(f"*/{JOURNAL}"))
         raise UserError(f"SWEEP = {name!r}: not in {storage}; there are: {', '.join(there) or 'none'}")
-    start = read(folder / JOURNAL).start
-    given = start["config"]
+    start, given = view.start, view.start["config"]
     sweep = load_sweep(sweep_file(folder), given["workers"])
     opened = Opened(sweep, name, storage, extra_settings(storage, given["tracking_uri"]))
     if start["config_hash"] != digest([opened.sweep.model_dump(mode="json"), opened.base.digest()]):
@@ -152,10 +152,8 @@ def sweep_file(folder: Path) -> Path:
 def runs_of(opened: Opened) -> dict[str, JournalView]:
     """The journals of the sweep's runs, by the run's name."""
     folders = (Path(opened.storage).absolute() / "runs").glob(f"{opened.name}-*")
-    paths = [path for folder in sorted(folders) if JournalReader(path := folder / JOURNAL).new_records()]
-    return {
-        path.parent.name: view for path in paths if (view := read(path)).start.get("parent") == opened.name
-    }
+    views = {folder.name: find(folder / JOURNAL) for folder in sorted(folders)}
+    return {name: view for name, view in views.items() if view and view.start.get("parent") == opened.name}
 
 
 def status_of(opened: Opened) -> str:
@@ -179,19 +177,15 @@ def elapsed_s(journal: Path) -> float:
     )
 
 
-def answer_of(opened: Opened) -> Answer:
-    """The answer as it stands, whether or not the sweep is running."""
-    trials = opened.study().get_trials()
-    return answer(opened.sweep, opened.name, trials, runs_of(opened), elapsed_s(opened.folder / JOURNAL))
-
-
 def write_answer(opened: Opened) -> tuple[Answer, list[Path]]:
-    """The answer and the files that show it, each replaced whole."""
-    known, views = answer_of(opened), runs_of(opened)
+    """The answer as it stands, running or not, and the files that show it, each replaced whole."""
+    study, views = opened.study(), runs_of(opened)
+    wall_s = elapsed_s(opened.folder / JOURNAL)
+    known = answer(opened.sweep, opened.name, study.get_trials(), views, wall_s)
     texts = {
         "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
         "ranking.json": json.dumps(report.ranking_table(known)),
-        "report.html": report.html(known, opened.study(), views, opened.text),
+        "report.html": report.html(known, study, views, opened.text),
     }
     for name, text in texts.items():
         partial = opened.folder / f".{os.getpid()}-{name}"  # `sweep status` may be at it beside the driver

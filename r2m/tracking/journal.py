@@ -200,7 +200,16 @@ def read(path: Path | str) -> JournalView:
 
     Raises UserError for a broken line, no file, or a journal without a start record.
     """
+    return _view(JournalReader(path).new_records(), path)
+
+
+def find(path: Path | str) -> JournalView | None:
+    """As `read`, but None where there is no journal, or no whole line in it yet."""
     records = JournalReader(path).new_records()
+    return _view(records, path) if records else None
+
+
+def _view(records: list[Record], path: Path | str) -> JournalView:
     if not records or records[0]["kind"] != "start":
         raise UserError(f"journal = {str(path)!r}: no start record: not the journal of a run, or too early")
     rounds: dict[int, dict[str, float]] = {}

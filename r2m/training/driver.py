@@ -12,8 +12,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,21 +184,27 @@ def numbers(metrics: dict[str, float]) -> str:
     return "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown.items() if key in metrics)
 
 
-@contextmanager
-def _stop_on_signal(runs: Sequence[Run], console: Console) -> Iterator[None]:
+def _stop_on_signal(runs: Sequence[Run], console: Console) -> AbstractContextManager[None]:
     """The first Ctrl-C asks the workers to stop after the round in hand, with a checkpoint; the second aborts."""
 
-    def ask(number: int, frame: Any) -> None:
+    def ask() -> None:
         if all((run.folder / STOP_FILE).exists() for run in runs):
             raise KeyboardInterrupt
         for run in runs:
             (run.folder / STOP_FILE).touch()
         console.print("stopping after this round, with a checkpoint; once more to abort at once")
 
+    return on_signal(ask)
+
+
+@contextmanager
+def on_signal(ask: Callable[[], None]) -> Iterator[None]:
+    """Call `ask` at every Ctrl-C or SIGTERM. Only the main thread gets them: in others this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: ask()) for number in signals}
     try:
         yield
     finally:

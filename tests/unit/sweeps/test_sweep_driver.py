@@ -25,6 +25,7 @@ from r2m.sweeps.ledger import Task
 from r2m.sweeps.spec import load_sweep
 from r2m.sweeps.sweep import Opened
 from r2m.tracking.journal import Journal, read
+from r2m.training.driver import on_signal
 from r2m.training.loop import STOP_FILE
 
 MakeConfig = Callable[..., Any]
@@ -226,7 +227,7 @@ def test_ctrl_c_stops_and_a_second_one_aborts(
     task = s.ledger.next()
     assert task is not None
     before = signal.getsignal(signal.SIGINT)
-    with s._stop_on_signal():
+    with on_signal(s._ask_to_stop):
         os.kill(os.getpid(), signal.SIGINT)
         assert (task.runs[0].folder / STOP_FILE).exists()
         assert s.ledger.next() is None
