@@ -42,6 +42,7 @@ class ForumTask(Section):
     space_pairs: Share = 0.0  # share of pairs in which either answer lost spaces before it: gold minds them
     preference_pairs: Annotated[int, Field(ge=50)] = 7400  # before ties are left out
     reward_epochs: Count = 1
+    reward_width: Annotated[int, Field(ge=8, multiple_of=8)] = 128  # of the reward model; the policy's is 128
 
     @model_validator(mode="after")
     def _shares_fit(self) -> ForumTask:

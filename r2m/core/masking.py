@@ -1,4 +1,4 @@
-"""Padding, positions, masked means, and log-probs of tokens.
+"""Padding, positions, and log-probs of tokens.
 
 Axes: B sequences, T tokens, D width, V vocabulary, N = B T. Masks are true at tokens and false at padding.
 They come from known lengths: an id that equals the padding's may be a token.
@@ -46,18 +46,6 @@ def lengths_to_mask(lengths_B: Tensor, width: int) -> Tensor:
 def positions(mask_BT: Tensor) -> Tensor:
     """Position ids BT (int64), which count tokens from 0 and not padding; 0 before the first token."""
     return (mask_BT.long().cumsum(-1) - 1).clamp(min=0)
-
-
-def response_lengths(ids_BT: Tensor, eos_id: int) -> Tensor:
-    """Lengths B (int64), in tokens, up to and with the first end token; all T where there is none."""
-    before_eos_BT = (ids_BT == eos_id).cumsum(-1) == 0
-    return (before_eos_BT.sum(-1) + 1).clamp(max=ids_BT.shape[-1])
-
-
-def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of the values where the mask, of their shape, is true; over an empty mask 0, with gradient 0."""
-    mask = mask.bool()
-    return values.masked_fill(~mask, 0.0).sum(dim) / mask.sum(dim).clamp(min=1)
 
 
 def token_log_probs(

@@ -37,6 +37,59 @@ def frozen_judge(scorer: FrozenScorer) -> Judge:
 
 
 @torch.no_grad()
+def measure(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel | None,
+    reward_model: FrozenScorer,
+    queries: Sequence[Query],
+    t: Trajectories,
+    head: FeedbackHead | None,
+    omega: float,
+    algorithm: Algorithm,
+    reward: Reward,
+    workers: Workers,
+    seed: int = 0,
+) -> dict[str, torch.Tensor]:
+    """Of each response of `t` (K = 1), a tensor N each: eval/vanilla, eval/proxy (the score that would train the
+    policy now), eval/response_tokens, with a `reference` eval/kl_sequence (nats), and where a head reads the policy's
+    hidden states eval/noise: the score with Gaussian noise of the same moments in their place (Fig. 4).
+
+    `seed` is that of the noise: the same at every call."""
+    N, device = len(queries), policy.device
+    H_N1D = reward_model.embed(queries, t)
+    vanilla_N = end_token_rule(reward_model.phi(H_N1D).squeeze(-1), t.ended_NK, reward).squeeze(1)
+    columns = {
+        "eval/vanilla": vanilla_N,
+        "eval/proxy": vanilla_N,
+        "eval/response_tokens": t.lengths_NK.squeeze(1).float(),
+    }
+    if reference is not None:
+        columns["eval/kl_sequence"] = torch.zeros(N, device=device)
+    hidden = HiddenStates(t, policy.config.hidden_size, policy.dtype, device) if head is not None else None
+    for at in microbatches(range(N), 1, algorithm.microbatch):
+        if hidden is None and reference is None:
+            break
+        block = t.block(*at)
+        out = policy_forward(policy, block, algorithm.temperature, entropy=False)
+        if reference is not None:
+            ref = policy_forward(reference, block, algorithm.temperature, entropy=False).log_probs_NKR
+            k1_NKR = (out.log_probs_NKR - ref) * block.response_mask_NKR
+            columns["eval/kl_sequence"][at[0]] = k1_NKR.sum((1, 2))
+        if hidden is not None:
+            hidden.store(*at, out)
+    if head is not None and hidden is not None:
+        noise = NoiseStates(hidden, t, algorithm.microbatch, workers, "held-out noise", seed, 0)
+
+        def scores_N(h: HiddenStates | NoiseStates) -> torch.Tensor:
+            return feedback_scores(head, H_N1D, h, t, omega, algorithm.microbatch, reward).squeeze(1)
+
+        if reward.hidden == "noise":
+            columns["eval/proxy"] = scores_N(noise)
+        else:
+            columns |= {"eval/proxy": scores_N(hidden), "eval/noise": scores_N(noise)}
+    return columns
+
+
 def evaluate(
     policy: PreTrainedModel,
     reference: PreTrainedModel,
@@ -51,34 +104,10 @@ def evaluate(
     workers: Workers,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Means over the held-out prompts of all workers: eval/vanilla, eval/proxy (the score that would train the
-    policy now), eval/kl_sequence (nats), eval/response_tokens, and what each of the `judges` makes of them.
-
-    `seed` is that of the noise where reward.hidden is noise: the same at every call."""
-    N, device = len(queries), policy.device
-    kl_N = torch.zeros(N, device=device)
-    H_N1D = reward_model.embed(queries, t)
-    vanilla_N = end_token_rule(reward_model.phi(H_N1D).squeeze(-1), t.ended_NK, reward).squeeze(1)
-    hidden = HiddenStates(t, policy.config.hidden_size, policy.dtype, device) if head is not None else None
-    for at in microbatches(range(N), 1, algorithm.microbatch):
-        block = t.block(*at)
-        out = policy_forward(policy, block, algorithm.temperature, entropy=False)
-        ref = policy_forward(reference, block, algorithm.temperature, entropy=False).log_probs_NKR
-        kl_N[at[0]] = ((out.log_probs_NKR - ref) * block.response_mask_NKR).sum((1, 2))
-        if hidden is not None:
-            hidden.store(*at, out)
-    proxy_N = vanilla_N
-    if head is not None and hidden is not None:
-        h: HiddenStates | NoiseStates = hidden
-        if reward.hidden == "noise":
-            h = NoiseStates(hidden, t, algorithm.microbatch, workers, "held-out noise", seed, 0)
-        proxy_N = feedback_scores(head, H_N1D, h, t, omega, algorithm.microbatch, reward).squeeze(1)
-    columns = {
-        "eval/vanilla": vanilla_N,
-        "eval/proxy": proxy_N,
-        "eval/kl_sequence": kl_N,
-        "eval/response_tokens": t.lengths_NK.squeeze(1).float(),
-    }
+    """Means over the held-out prompts of all workers of what `measure` gives and of each of the `judges`."""
+    columns = measure(
+        policy, reference, reward_model, queries, t, head, omega, algorithm, reward, workers, seed
+    )
     for name, judge in judges.items():
         columns[name] = judge(queries, t).squeeze(1)
     means = workers.gather(torch.stack(list(columns.values()), -1)).mean(0)

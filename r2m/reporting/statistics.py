@@ -11,6 +11,7 @@ be is 2 / 2^n, 0.25 at n = 3 and 0.0625 at n = 5.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -69,6 +70,15 @@ def sign_flip_p(differences: Sequence[float], seed: int = 0) -> float:
         signs[0] = 1.0
     rounding = 1e-12 * np.abs(x).sum()  # sums of the same numbers in another order are equal
     return float((np.abs(signs @ x) >= observed - rounding).mean())
+
+
+def wilson_interval(share: float, count: int) -> Interval:
+    """95 % interval of a binomial share (Wilson's score interval)."""
+    z = 1.959964
+    centre = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def _interval(x: np.ndarray, seed: int) -> Interval | None:

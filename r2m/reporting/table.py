@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from r2m.tracking.journal import JournalView
 
@@ -47,10 +47,7 @@ def summary(journals: Sequence[JournalView]) -> list[Row]:
 
 def rich_table(rows: Sequence[Row]) -> Table:
     """For a terminal of 80 columns; a run that has not finished says so beside its name."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
+    table = terminal_table()
     for heading in _headings():
         table.add_column(
             heading.replace(": ", "\n").replace(" → ", "→"),
@@ -59,6 +56,18 @@ def rich_table(rows: Sequence[Row]) -> Table:
         )
     for row in rows:
         table.add_row(*(cell.replace(" → ", "→") for cell in _cells(row)))
+    return table
+
+
+def terminal_table(*headings: str, text: int = 2) -> Table:
+    """Without rows: columns of text, then of numbers, on the right. Of a metric's name the phase is a line above."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
+    for i, heading in enumerate(headings):
+        justify: Literal["left", "right"] = "left" if i < text else "right"
+        table.add_column(heading.replace("/", "/\n", 1), justify=justify, overflow="fold")
     return table
 
 

@@ -27,6 +27,7 @@ from r2m.tasks.forum import WORDS, gold, split, write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tasks.prompt import Prompt, render
 
+POLICY_WIDTH = 128
 RESPONSE_TOKENS = 16
 RESPONSES, PAIR_TEMPERATURE = 4, 1.2  # to a prompt of the preference data, which makes two pairs of them
 CENTRED_ON = 512  # samples of the supervised policy, whose mean reward is made 0
@@ -34,14 +35,14 @@ CENTRED_ON = 512  # samples of the supervised policy, whose mean reward is made 
 Pair = tuple[Prompt, str, str]  # prompt and two responses
 
 
-def train_sft(task: ForumTask, folder: Path, progress: common.Progress) -> None:
-    """A Llama of 0.9 million parameters, from scratch, on references corrupted word by word."""
+def train_sft(task: ForumTask, folder: Path, progress: common.Progress, width: int = POLICY_WIDTH) -> None:
+    """A Llama from scratch, of 0.9 million parameters at the policy's width, on references corrupted word by word."""
     rng = random.Random(f"noise {task.seed}")
     prompts = write_prompts(task.seed, "train", task.posts)
     examples = [(prompt, corrupt(str(prompt.reference), task.sft_noise, rng)) for prompt in prompts]
     tokenizer = forum_tokenizer()
     with reproducible(task.seed):
-        policy = new_policy(tokenizer)
+        policy = new_policy(tokenizer, width)
         report = supervised_finetune(
             policy, tokenizer, examples, steps=task.sft_steps, batch_size=32, lr=2e-3, seed=task.seed,
             progress=progress,
@@ -49,8 +50,9 @@ def train_sft(task: ForumTask, folder: Path, progress: common.Progress) -> None:
     common.save(folder, policy, tokenizer, report)
 
 
-def train_reward(task: ForumTask, sft: Path, folder: Path, progress: common.Progress) -> None:
-    """A reward model that starts from the supervised policy, on pairs that this policy wrote."""
+def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress: common.Progress) -> None:
+    """A reward model on pairs that the supervised policy `sft` wrote; it starts from the language model `base`, which
+    is that policy or, for a reward model of another width, one fine-tuned alike."""
     tokenizer = load_tokenizer(str(sft))
     policy = load_policy(str(sft))
     rng = random.Random(f"pairs {task.seed}")
@@ -60,7 +62,7 @@ def train_reward(task: ForumTask, sft: Path, folder: Path, progress: common.Prog
         pairs = [pair for group in zip(asked, groups, strict=True) for pair in two_pairs(*group)]
         centre = write_prompts(task.seed, "train", min(CENTRED_ON, task.posts))
         samples = respond(policy, tokenizer, centre, 1, 1.0, task.seed, progress)
-        classifier = load_classifier(str(sft), task.seed)
+        classifier = load_classifier(str(base), task.seed)
         report = train_reward_model(
             classifier,
             tokenizer,
@@ -75,16 +77,16 @@ def train_reward(task: ForumTask, sft: Path, folder: Path, progress: common.Prog
     common.save(folder, classifier, tokenizer, report)
 
 
-def new_policy(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+def new_policy(tokenizer: PreTrainedTokenizerBase, width: int = POLICY_WIDTH) -> LlamaForCausalLM:
     special = {
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
     }
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4,
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=4,
         num_attention_heads=4, max_position_embeddings=64, tie_word_embeddings=True,
-        initializer_range=128**-0.5,  # here: with the usual 0.02 it takes far longer to learn to copy
+        initializer_range=width**-0.5,  # here: with the usual 0.02 it takes far longer to learn to copy
         **special,
     )  # fmt: skip
     policy = LlamaForCausalLM(config)

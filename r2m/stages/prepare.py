@@ -22,7 +22,9 @@ VERSION = 1  # of the forum's recipe; raise it when grammar, models or training 
 FINISHED = "finished"
 
 SFT_SETTINGS = ("seed", "posts", "sft_noise", "sft_steps")
-REWARD_SETTINGS = ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs")
+REWARD_SETTINGS = (
+    "label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,20 @@ def prepare(config: Config, progress: common.Progress = common.silent) -> Prepar
         return Prepared(policy, reward, {})
     task = config.task
     assert isinstance(task, ForumTask), "a text task's config names both models"
-    from r2m.stages.forum import train_reward, train_sft
+    from r2m.stages.forum import POLICY_WIDTH, train_reward, train_sft
 
     cache = Path(config.run.storage).absolute() / "cache"
     sft, reward_model = (cache / name for name in model_names(task))
     made = {"sft": cached(sft, lambda folder: train_sft(task, folder, progress))}
     if reward is None:
-        made["reward"] = cached(reward_model, lambda folder: train_reward(task, sft, folder, progress))
+        width = task.reward_width
+        base = sft if width == POLICY_WIDTH else sft.with_name(f"{sft.name}-width-{width}")
+
+        def build(folder: Path) -> None:
+            cached(base, lambda folder: train_sft(task, folder, progress, width))
+            train_reward(task, sft, base, folder, progress)
+
+        made["reward"] = cached(reward_model, build)
     return Prepared(policy or str(sft), reward or str(reward_model), made)
 
 

@@ -5,7 +5,6 @@ Axes: B pairs (2B sequences: the chosen, then the rejected ones), T tokens.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from r2m.core.reward_loss import bradley_terry
 from r2m.errors import UserError
 from r2m.models.loading import load_config, load_tokenizer
 from r2m.models.scoring import response_ids
+from r2m.reporting.statistics import wilson_interval
 from r2m.stages import common
 from r2m.tasks.columns import preference_pairs, read_rows
 from r2m.tasks.prompt import Prompt
@@ -167,15 +167,6 @@ def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
         if len(tokenizer) > embeddings.num_embeddings:
             model.resize_token_embeddings(len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a binomial share (Wilson's score interval)."""
-    z = 1.959964
-    centre = share + z * z / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def _flat(pairs: Sequence[Pair]) -> list[list[int]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from r2m.reporting.numbers import finite
 from r2m.reporting.statistics import Estimate, paired_difference
 from r2m.sweeps.importance import importance
 from r2m.sweeps.ranking import LAST, Arm, cost, last, mean, rank, violation_of
@@ -68,6 +69,7 @@ class Answer:
     objectives: tuple[str, ...]  # the metrics, with the KL at which they are taken if they are
     directions: tuple[str, ...]
     constraints: tuple[str, ...]
+    search: bool  # False: the sweep runs its baselines and nothing else
     seeds: tuple[int, ...]
     confirm: tuple[int, ...]
     ranking: tuple[Arm, ...]
@@ -122,6 +124,7 @@ def answer(
         objectives=tuple(map(_objective_text, sweep.objectives)),
         directions=tuple(o.direction for o in sweep.objectives),
         constraints=tuple(map(_constraint_text, sweep.constraints)),
+        search=sweep.budget.trials > 0,
         seeds=tuple(sweep.seeds),
         confirm=tuple(sweep.confirm),
         ranking=tuple(arms),
@@ -179,12 +182,3 @@ def _constraint_text(constraint: Constraint) -> str:
     low = "" if constraint.min is None else f"{constraint.min:g} ≤ "
     high = "" if constraint.max is None else f" ≤ {constraint.max:g}"
     return low + constraint.metric + high
-
-
-def finite(tree: Any) -> Any:
-    """The tree with None for every number that is not finite."""
-    if isinstance(tree, dict):
-        return {key: finite(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [finite(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -1,4 +1,4 @@
-"""What the figures of a sweep's report share: colours, type, points that tell their arm.
+"""What the figures of a sweep's report share: the arms' colours and runs, points that tell their arm.
 
 Text that plotly draws is escaped: it reads a few HTML tags.
 """
@@ -11,6 +11,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from r2m.reporting.curves import COLOURS, OTHER_COLOURS
+from r2m.reporting.figures import REST
 from r2m.sweeps.ranking import run_name
 from r2m.tracking.journal import JournalView
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from r2m.sweeps.answer import Answer, Arm
 
 WINNER, *OTHERS = OTHER_COLOURS
-REST, INK, GRID = "#8a94a3", "#1d2430", "#e6e9ee"  # other arms; text; lines
-SCALE = [[0.0, "#c6dbec"], [0.5, "#56a0d3"], [1.0, "#08427a"]]  # light to dark: read without colours too
 
 Views = Mapping[str, JournalView]
 
@@ -74,27 +73,3 @@ def hover(answer: Answer, arm: Arm) -> str:
         for key, value in arm.params.items()
     ]
     return "<br>".join([f"<b>{escape(label)}</b>", *map(escape, values), *map(escape, params)])
-
-
-def styled(figure: go.Figure, height: int, above: int = 0) -> go.Figure:
-    """`above`: pixels between the plot and the legend, where panels have titles."""
-    font = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12.5, "color": INK}
-    top = 1 + (6 + above) / (height - 96 - above)  # in heights of the plot: the margins are 96 and `above`
-    figure.update_layout(
-        template="none", font=font, title=None, height=height, autosize=True, hovermode="closest",
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 64, "r": 24, "t": 44 + above, "b": 52},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": top, "yanchor": "bottom"},
-        hoverlabel={"bgcolor": "white", "bordercolor": GRID, "font": font, "align": "left"},
-    )  # fmt: skip
-    axis = {
-        "gridcolor": GRID,
-        "linecolor": REST,
-        "zeroline": False,
-        "automargin": True,
-        "title_standoff": 8,
-        "title_font_size": font["size"],
-    }
-    figure.update_xaxes(**axis, showline=True, ticks="outside", tickcolor=REST)
-    figure.update_yaxes(**axis)
-    return figure

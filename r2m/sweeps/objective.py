@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from r2m.config import Section
+from r2m.reporting.runs import KL, at_kl, last, way
 from r2m.tracking.metrics import METRICS
 
 if TYPE_CHECKING:
     from r2m.tracking.journal import JournalView
 
 HELD_OUT = sorted(key for key in METRICS if key.startswith("eval/") and key != "eval/proxy")
-KL = "eval/kl_sequence"
 
 
 class Objective(Section):
@@ -98,23 +98,11 @@ def check_judged(
 
 
 def value_of(view: JournalView, objective: Objective) -> float:
-    """The objective's value in a run as far as it has come; NaN where it has not been measured.
-
-    With matched_kl: interpolated linearly between the two evaluations between which the held-out KL first reaches
-    it; the first evaluation's value if that is beyond it, the last one's if none is.
-    """
-    values = view.series(objective.metric)[1]
-    target = objective.matched_kl
-    if target is None or not values:
-        return values[-1] if values else math.nan
-    points = [(m[KL], m[objective.metric]) for m in view.rounds.values() if KL in m and objective.metric in m]
-    for i, (kl, value) in enumerate(points):
-        if kl >= target:
-            if i == 0:
-                return value
-            kl_before, before = points[i - 1]
-            return before + (value - before) * (target - kl_before) / (kl - kl_before)
-    return values[-1]
+    """The objective's value in a run as far as it has come; NaN where it has not been measured."""
+    points = way(view, objective.metric)
+    if objective.matched_kl is None or not points:
+        return last(view, objective.metric)
+    return at_kl(points, objective.matched_kl)
 
 
 def violations(view: JournalView, constraints: Sequence[Constraint]) -> list[float]:
@@ -122,8 +110,7 @@ def violations(view: JournalView, constraints: Sequence[Constraint]) -> list[flo
     (Optuna's convention), infinite where the metric is missing or NaN."""
     excesses = []
     for constraint in constraints:
-        values = view.series(constraint.metric)[1]
-        value = values[-1] if values else math.nan
+        value = last(view, constraint.metric)
         above = [] if constraint.max is None else [value - constraint.max]
         below = [] if constraint.min is None else [constraint.min - value]
         excesses.append(math.inf if math.isnan(value) else max(above + below))

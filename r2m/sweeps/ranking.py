@@ -10,13 +10,13 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from r2m.errors import UserError
+from r2m.reporting.runs import cost, last, mean
 from r2m.sweeps.spec import Sweep, overrides_of, slug, value_of, violations
 from r2m.tracking.journal import JournalView
 
@@ -226,21 +226,3 @@ def _settings(sweep: Sweep, trial: FrozenTrial) -> dict[str, Any]:
         return sweep.suggest(optuna.trial.FixedTrial(trial.params))
     except (UserError, ValueError):  # it failed before all was suggested
         return dict(trial.params)
-
-
-def mean(values: Iterable[float]) -> float:
-    """NaN of none, or where one is NaN."""
-    values = list(values)
-    return fmean(values) if values else math.nan
-
-
-def last(view: JournalView, metric: str) -> float:
-    return (view.series(metric)[1] or [math.nan])[-1]
-
-
-def cost(view: JournalView) -> tuple[int, float]:
-    """Trajectories sampled for training, and worker-seconds of rounds and evaluations."""
-    a = view.start["config"]["algorithm"]
-    seconds = sum(m.get("time/round_s", 0.0) + m.get("time/eval_s", 0.0) for m in view.rounds.values())
-    workers = view.start["config"]["run"]["workers"]
-    return len(view.rounds) * a["queries"] * a["responses"], seconds * workers

@@ -9,8 +9,10 @@ from typing import Any
 
 import optuna
 
-from r2m.sweeps import page, run_figures, study_figures, tables
-from r2m.sweeps.answer import Answer, Arm, finite
+from r2m.reporting import page
+from r2m.reporting.numbers import finite
+from r2m.sweeps import run_figures, study_figures, tables
+from r2m.sweeps.answer import Answer, Arm
 from r2m.sweeps.figure_style import colours, confirmed_runs
 from r2m.sweeps.terminal import terminal as terminal
 from r2m.tracking.journal import JournalView
@@ -28,8 +30,6 @@ SECTIONS = {
 
 def html(a: Answer, study: optuna.Study, views: Mapping[str, JournalView], sweep_file: str) -> str:
     """One file that needs no network. `sweep_file`: its text. `views`: the runs' journals, by the run's name."""
-    from plotly.offline import get_plotlyjs
-
     own = colours(a, views)
     judged = " and ".join(
         f"{metric} ({BETTER[d]} is better)" for metric, d in zip(a.objectives, a.directions, strict=True)
@@ -37,14 +37,13 @@ def html(a: Answer, study: optuna.Study, views: Mapping[str, JournalView], sweep
     kept = f", keeping {' and '.join(a.constraints)}" if a.constraints else ""
     findings = {c.finding for c in a.comparisons}
     colour = findings.pop() if findings in ({"better"}, {"worse"}) else ""
-    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in a.verdict)
     body = [
         f"<h1>{escape(a.name)}</h1>",
         f'<p class="meta">Judged on held-out prompts by {escape(judged + kept)}. Search on seed {_list(a.seeds)}, '
         f"confirmation on {_list(a.confirm)}.</p>",
-        f'<div class="verdict {colour}">{sentences}</div>',
+        page.verdict(a.verdict, colour),
         tables.tiles(a),
-        "<nav>" + "".join(f'<a href="#{key}">{title}</a>' for key, title in SECTIONS.items()) + "</nav>",
+        page.contents(SECTIONS),
         _section("confirmation", *tables.confirmation(a, own)),
         _section("ranking", *tables.ranking(a, own)),
         _section("search", *_search(a, study, views)),
@@ -52,7 +51,7 @@ def html(a: Answer, study: optuna.Study, views: Mapping[str, JournalView], sweep
         _section("commands", *_commands(a)),
         _section("file", f"<pre>{escape(sweep_file)}</pre>"),
     ]
-    return page.page(f"{escape(a.name)} · R2M sweep", "\n".join(body), get_plotlyjs())
+    return page.page(f"{escape(a.name)} · R2M sweep", *body)
 
 
 def ranking_table(a: Answer) -> dict[str, Any]:
@@ -87,27 +86,27 @@ def _search(a: Answer, study: optuna.Study, views: Mapping[str, JournalView]) ->
     front = []
     if len(a.objectives) > 1:
         caption = "Green: what no other feasible arm equals in every objective and beats in one."
-        front = [_plot("pareto", "Pareto front", study_figures.pareto(a), caption)]
+        front = [page.plot("pareto", "Pareto front", study_figures.pareto(a), caption)]
     mind = f" {a.importance_note}" if a.importance and a.importance_note else ""
     share = f"How much each parameter separates the best trials from the rest.{escape(mind)}"
     return [
         *front,
         '<div class="pair">',
-        _plot(
+        page.plot(
             "history",
             "History",
             study_figures.history(a, views),
             "Every trial in its order; dashed: the baselines.",
         ),
-        _plot("importance", "Importance", study_figures.importance(a), share),
+        page.plot("importance", "Importance", study_figures.importance(a), share),
         "</div>",
-        _plot(
+        page.plot(
             "parallel",
             "Parallel coordinates",
             study_figures.parallel(a, study),
             "A line is a complete trial.",
         ),
-        _plot(
+        page.plot(
             "slice",
             "Slices",
             study_figures.slices(a, study),
@@ -124,9 +123,9 @@ def _curves(a: Answer, views: Mapping[str, JournalView]) -> list[str]:
     )
     which = "fresh seeds" if fresh else "the search's own seeds: no fresh one has begun"
     return [
-        _plot("learning", "Learning curves", run_figures.learning(a, views),
+        page.plot("learning", "Learning curves", run_figures.learning(a, views),
               f"On training prompts, {which}. Thin: a seed. Bold: their mean, where all of them have a round."),
-        _plot("reward-kl", "Reward over KL", run_figures.reward_over_kl(a, views),
+        page.plot("reward-kl", "Reward over KL", run_figures.reward_over_kl(a, views),
               "Held-out prompts. A point is where an arm ended in the search; a thin line is the way of a run in "
               "the learning curves. Frozen reward that rises with KL while gold falls is reward hacking."),
     ]  # fmt: skip
@@ -151,20 +150,6 @@ def _again(arm: Arm) -> str:
         how = f'<pre class="command">{words}</pre>'
     why = page.note(f"It failed: {escape(arm.reason)}") if arm.reason else ""
     return f"<h3>{escape(arm.label)}</h3>{how}{why}"
-
-
-def _plot(key: str, title: str, plot: Any, caption: str) -> str:
-    if isinstance(plot, str):
-        return page.figure(title, f'<p class="empty">{escape(plot)}</p>')
-    config = {"displaylogo": False, "responsive": True, "displayModeBar": False}
-    drawn = plot.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"plot-{key}",
-        default_height=plot.layout.height,
-        config=config,
-    )
-    return page.figure(title, f'<div class="plot">{drawn}</div>', caption)
 
 
 def _list(seeds: tuple[int, ...]) -> str:

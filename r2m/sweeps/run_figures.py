@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from r2m.reporting.curves import PANELS
-from r2m.sweeps.figure_style import Views, colours, confirmed_runs, scatter, styled
-from r2m.tracking.journal import JournalView
+from r2m.reporting.figures import Group, curves, styled
+from r2m.reporting.runs import way
+from r2m.sweeps.figure_style import Views, colours, confirmed_runs, scatter
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -19,33 +18,13 @@ LEARNING = ("reward/gold", "reward/vanilla", "kl/sequence")
 
 
 def learning(answer: Answer, views: Views) -> go.Figure | str:
-    """Gold, frozen reward and KL over the trajectories seen, which arms of another K share, unlike rounds."""
-    from plotly.subplots import make_subplots
-
+    """Gold, frozen reward and KL of the winner and the baselines."""
     groups = confirmed_runs(answer, views)
-    panels = [key for key in LEARNING if any(v.series(key)[0] for runs in groups.values() for v in runs)]
-    if not panels:
-        return "No run of the winner or of a baseline has a round yet."
-    figure = make_subplots(
-        1, len(panels), subplot_titles=[PANELS[key][0] for key in panels], horizontal_spacing=0.07
+    drawn = curves(
+        [Group(answer.arm(arm).label, own, groups[arm]) for arm, own in colours(answer, views).items()],
+        LEARNING,
     )
-    for arm, colour in colours(answer, views).items():
-        label = escape(answer.arm(arm).label)
-        for column, key in enumerate(panels, 1):
-            curves = [curve for view in groups[arm] if (curve := _curve(view, key))]
-            line = {"color": colour}
-            for curve in curves if len(curves) > 1 else ():
-                figure.add_scatter(x=list(curve), y=list(curve.values()), mode="lines", opacity=0.3, showlegend=False,
-                                   line=line | {"width": 1}, hoverinfo="skip", row=1, col=column)  # fmt: skip
-            if curves:
-                steps = sorted(set.intersection(*map(set, curves)))
-                means = [math.fsum(curve[step] for curve in curves) / len(curves) for step in steps]
-                figure.add_scatter(x=steps, y=means, mode="lines", name=label, legendgroup=arm, row=1, col=column,
-                                   line=line | {"width": 2.5}, showlegend=column == 1)  # fmt: skip
-    for column, key in enumerate(panels, 1):
-        figure.update_yaxes(title_text=PANELS[key][1], row=1, col=column)
-        figure.update_xaxes(title_text="trajectories", row=1, col=column)
-    return styled(figure, 400, above=40)
+    return "No run of the winner or of a baseline has a round yet." if isinstance(drawn, str) else drawn
 
 
 def reward_over_kl(answer: Answer, views: Views) -> go.Figure | str:
@@ -71,8 +50,7 @@ def reward_over_kl(answer: Answer, views: Views) -> go.Figure | str:
                 showlegend=column == 1, **place)  # fmt: skip
         for name, colour in own.items():
             for view in groups[name]:
-                points = [m for m in view.rounds.values() if metric in m and "eval/kl_sequence" in m]
-                x, y = [m["eval/kl_sequence"] for m in points], [m[metric] for m in points]
+                x, y = zip(*way(view, metric), strict=True) if way(view, metric) else ((), ())
                 figure.add_scatter(x=x, y=y, mode="lines", opacity=0.35, showlegend=False,
                                    line={"color": colour, "width": 1}, hoverinfo="skip", **place)  # fmt: skip
             arm = answer.arm(name)
@@ -81,9 +59,3 @@ def reward_over_kl(answer: Answer, views: Views) -> go.Figure | str:
         figure.update_xaxes(title_text="KL from the reference, nats per sequence", **place)
         figure.update_yaxes(title_text=metric, **place)
     return styled(figure, 430, above=40)
-
-
-def _curve(view: JournalView, key: str) -> dict[int, float]:
-    a = view.start["config"]["algorithm"]
-    steps, values = view.series(key)
-    return {step * a["queries"] * a["responses"]: value for step, value in zip(steps, values, strict=True)}

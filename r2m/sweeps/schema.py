@@ -18,7 +18,8 @@ from r2m.sweeps.objective import Constraint, Objective, check_judged
 from r2m.sweeps.space import Conditional, Parameter, Params, checked, normal, points
 from r2m.sweeps.stopping import EarlyStopping, check_asked, check_saves, first_stop
 
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 RESERVED = {  # what `set` may not hold: the sweep itself sets it
     "recipe": "give recipe",
@@ -40,7 +41,7 @@ class Sampler(Section):
 
 
 class Budget(Section):
-    trials: Count = 20
+    trials: Annotated[int, Field(ge=0)] = 20  # 0: no search, the baselines alone
     trajectories: Count | None = None  # of a run; null: what the recipe, with `set`, spends
     hours: Positive | None = None  # of the sweep
     concurrent: Count | None = None  # trials; null: as many as fit
@@ -63,7 +64,7 @@ class Sweep(Section):
     )
     enqueue: list[Params] = Field([])
     seeds: Seeds = Field([0])
-    confirm: Seeds = Field([1000, 1001, 1002, 1003, 1004])
+    confirm: list[Seed] = Field([1000, 1001, 1002, 1003, 1004])  # []: the search's answer is all there is
 
     _define: Callable[[BaseTrial], Params] | None = PrivateAttr(None)  # a Python file's suggest
     _base: Config = PrivateAttr()
@@ -76,8 +77,12 @@ class Sweep(Section):
     @model_validator(mode="after")
     def _checked(self, info: ValidationInfo) -> Sweep:
         self._define = (info.context or {}).get("suggest")
-        if self._define is None and not self.parameters:
-            raise ValueError("parameters: missing: nothing varies")
+        if self._define is None and not self.parameters and self.budget.trials:
+            raise ValueError(
+                "parameters: missing: nothing varies; to compare the baselines alone, give budget.trials: 0"
+            )
+        if self.budget.trials == 0:
+            self._check_no_search()
         if self._define is not None and (self.parameters or self.conditional):
             raise ValueError("parameters: not in a Python file: its suggest says what varies")
         parameters, conditional = checked(self.parameters, self.conditional)
@@ -97,6 +102,16 @@ class Sweep(Section):
         if self.early_stopping.kind != "none":
             check_saves(self.early_stopping, self.horizons)
         return self
+
+    def _check_no_search(self) -> None:
+        if self.parameters or self._define is not None:
+            raise ValueError("budget.trials = 0: without a search, leave parameters out")
+        if not self.baselines:
+            raise ValueError("baselines: missing: without a search, there is nothing else to run")
+        if self.confirm:
+            raise ValueError(
+                f"confirm = {self.confirm}: without a search there is no winner to confirm; give confirm: []"
+            )
 
     def _check_set(self) -> None:
         for key, value in self.set.items():

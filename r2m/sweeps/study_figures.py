@@ -13,7 +13,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from r2m.reporting.curves import COLOURS
-from r2m.sweeps.figure_style import INK, REST, SCALE, WINNER, Views, colours, scatter, styled
+from r2m.reporting.figures import INK, REST, SCALE, styled
+from r2m.sweeps.figure_style import WINNER, Views, colours, scatter
 from r2m.sweeps.importance import quiet
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ import optuna
 
 from r2m.config import Config, digest
 from r2m.errors import UserError
+from r2m.reporting.files import write_whole
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps import report
@@ -28,6 +29,7 @@ from r2m.sweeps.spec import Sweep, config_of, load_sweep, slug
 from r2m.sweeps.study import open_study
 from r2m.tracking.journal import Journal, JournalReader, JournalView, environment, find, git_state, read
 from r2m.tracking.mlflow_sink import default_tracking_uri
+from r2m.tracking.search import sweep_runs
 from r2m.training.loop import JOURNAL
 from r2m.training.runs import check_data
 
@@ -151,9 +153,7 @@ def sweep_file(folder: Path) -> Path:
 
 def runs_of(opened: Opened) -> dict[str, JournalView]:
     """The journals of the sweep's runs, by the run's name."""
-    folders = (Path(opened.storage).absolute() / "runs").glob(f"{opened.name}-*")
-    views = {folder.name: find(folder / JOURNAL) for folder in sorted(folders)}
-    return {name: view for name, view in views.items() if view and view.start.get("parent") == opened.name}
+    return sweep_runs(opened.storage, opened.name)
 
 
 def status_of(opened: Opened) -> str:
@@ -188,9 +188,7 @@ def write_answer(opened: Opened) -> tuple[Answer, list[Path]]:
         "report.html": report.html(known, study, views, opened.text),
     }
     for name, text in texts.items():
-        partial = opened.folder / f".{os.getpid()}-{name}"  # `sweep status` may be at it beside the driver
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(opened.folder / name)
+        write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver
     partial = opened.folder / f".{os.getpid()}-answer.png"
     report.picture(known, views, partial)
     if partial.exists():

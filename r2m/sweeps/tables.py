@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from r2m.sweeps import page
+from r2m.reporting import findings, page
+from r2m.reporting.numbers import decimals, estimate_cells, number
 from r2m.sweeps.answer import Answer, Comparison
-from r2m.sweeps.verdict import decimals, fields, held_out, number, state
+from r2m.sweeps.verdict import fields, held_out, state
 
 METHOD = (
-    "Gain: winner minus baseline on the same seeds, positive where the winner is better. Interval: percentile "
-    "bootstrap of 10,000 resamples, too narrow for a handful of seeds. p: sign-flip test, two-sided. A finding takes "
-    "both, and at least five seeds."
+    "Gain: winner minus baseline on the same seeds, positive where the winner is better. " + findings.METHOD
 )
 
 
@@ -38,11 +37,7 @@ def tiles(a: Answer) -> str:
         (f"{a.spent.trajectories:,}", f"trajectories, in {sum(a.spent.runs.values())} runs"),
         (f"{number(a.spent.worker_hours)} h", f"of workers{hours}"),
     ]
-    return (
-        '<div class="tiles">'
-        + "".join(f'<div class="tile"><b>{b}</b><span>{s}</span></div>' for b, s in shown)
-        + "</div>"
-    )
+    return page.tiles(shown)
 
 
 def confirmation(a: Answer, own: Mapping[str, str]) -> list[str]:
@@ -53,7 +48,7 @@ def confirmation(a: Answer, own: Mapping[str, str]) -> list[str]:
         (
             "winner" if c.arm == a.winner else "",
             [
-                _dot(own, c.arm) + escape(c.label),
+                page.dot(own.get(c.arm)) + escape(c.label),
                 *("failed" if seed in c.failed else decimals(c.values.get(seed, math.nan)) for seed in a.confirm),
                 f"<b>{decimals(c.mean)}</b>",
                 *fields(a, c),
@@ -84,16 +79,11 @@ def confirmation(a: Answer, own: Mapping[str, str]) -> list[str]:
 
 
 def _compared(own: Mapping[str, str], c: Comparison) -> list[str]:
-    d = c.difference
-    low_high = "–" if d.interval is None else " to ".join(map(decimals, d.interval))
-    p = number(math.nan if d.p is None else d.p)
     finding = f'<span class="{c.finding}">{c.finding}</span>'
     return [
-        _dot(own, c.arm) + escape(c.label),
-        str(d.n),
-        decimals(d.mean),
-        low_high,
-        p,
+        page.dot(own.get(c.arm)) + escape(c.label),
+        str(c.difference.n),
+        *estimate_cells(c.difference),
         finding,
         *(decimals(kl, 2) for kl in c.kl),
     ]
@@ -118,8 +108,8 @@ def ranking(a: Answer, own: Mapping[str, str]) -> list[str]:
         label = f"{arm.label} ({arm.name})" if arm.baseline and arm.trial is not None else arm.label
         excess = [_excess(arm.violation)] * bool(a.constraints)
         cells = [
-            str(i), _dot(own, arm.name) + escape(label), escape(state(a, arm)), *map(decimals, arm.values), *excess,
-            *fields(a, arm),
+            str(i), page.dot(own.get(arm.name)) + escape(label), escape(state(a, arm)),
+            *map(decimals, arm.values), *excess, *fields(a, arm),
             *(escape(_setting(arm.params[key])) if key in arm.params else "" for key in keys),
             f"{arm.trajectories:,}", f"{arm.worker_s:,.0f}",
         ]  # fmt: skip
@@ -153,7 +143,3 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _dot(own: Mapping[str, str], arm: str) -> str:
-    return f'<span class="dot" style="background:{own[arm]}"></span>' if arm in own else ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
+from r2m.reporting.numbers import decimals, estimate_cells
+from r2m.reporting.table import terminal_table
 from r2m.sweeps.answer import Answer
-from r2m.sweeps.verdict import decimals, fields, held_out, number, spent, state
+from r2m.sweeps.verdict import fields, held_out, spent, state
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -30,12 +31,11 @@ def terminal(a: Answer) -> Group:
     parts += [Text(headline, style="bold"), *map(Text, rest)]
     if a.winner is not None and (command := a.arm(a.winner).command):
         parts.append(Text(f"\nagain, {a.winner}:\n{_continued(command)}"))
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in a.importance.items())
-    mind = f" ({a.importance_note})" if shares and a.importance_note else ""
-    parts += [
-        Text(f"\nimportance: {shares or f'none: {a.importance_note}'}{mind}"),
-        Text(f"spent: {spent(a)}"),
-    ]
+    if a.search:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in a.importance.items())
+        mind = f" ({a.importance_note})" if shares and a.importance_note else ""
+        parts.append(Text(f"\nimportance: {shares or f'none: {a.importance_note}'}{mind}"))
+    parts.append(Text(f"spent: {spent(a)}"))
     return Group(*parts)
 
 
@@ -50,7 +50,7 @@ def _continued(command: str) -> str:
 
 
 def _ranking(a: Answer) -> Table:
-    table = _table("arm", "state", *a.objectives, *held_out(a), "traj.", "worker s")
+    table = terminal_table("arm", "state", *a.objectives, *held_out(a), "traj.", "worker s")
     for arm in a.ranking[:TOP]:
         mark = " *" if arm.name == a.winner else ""
         cells = [*map(decimals, arm.values), *fields(a, arm), f"{arm.trajectories:,}", f"{arm.worker_s:,.0f}"]
@@ -59,26 +59,12 @@ def _ranking(a: Answer) -> Table:
 
 
 def _confirmation(a: Answer) -> Table:
-    table = _table("fresh seeds", "", "n", a.objectives[0], "KL", "gain", "95 % interval", "p")
+    table = terminal_table("fresh seeds", "", "n", a.objectives[0], "KL", "gain", "95 % interval", "p")
     against = {c.arm: c for c in a.comparisons}
     for c in a.confirmation:
         cells = ["", "", ""]
         if (comparison := against.get(c.arm)) is not None:
-            d = comparison.difference
-            low_high = "–" if d.interval is None else " to ".join(map(decimals, d.interval))
-            cells = [decimals(d.mean), low_high, number(d.p if d.p is not None else math.nan)]
+            cells = estimate_cells(comparison.difference)
         mark = "winner" if c.arm == a.winner else ""
         table.add_row(c.label, mark, str(len(c.values)), decimals(c.mean), decimals(c.kl, 2), *cells)
-    return table
-
-
-def _table(*headings: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
-    for i, heading in enumerate(headings):
-        table.add_column(
-            heading.replace("/", "/\n", 1), justify="left" if i < 2 else "right", overflow="fold"
-        )
     return table

@@ -5,33 +5,21 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from r2m.reporting.statistics import Estimate
+from r2m.reporting.findings import finding as finding
+from r2m.reporting.findings import sentence
+from r2m.reporting.numbers import decimals, number
 from r2m.sweeps.ranking import LAST, Arm
 
 if TYPE_CHECKING:
     from r2m.sweeps.answer import Answer, Comparison, Confirmed
 
 FIELDS = {"KL": "kl", "gold": "gold", "frozen": "frozen"}  # heading -> of an arm
-FINDINGS = ("better", "worse", "not distinguishable", "too few seeds")
-ENOUGH = 5  # seeds: fewer can all agree by chance in more than 2 / 2^5 of cases
-MOST_P = 2 / 2**ENOUGH  # the least p that five seeds can show
-
-
-def finding(difference: Estimate) -> str:
-    """One of FINDINGS. Better or worse takes five seeds, an interval off 0 and a sign-flip p of at most 0.0625: the
-    interval alone is too narrow for a handful of seeds."""
-    if difference.n < ENOUGH:
-        return "too few seeds"
-    assert difference.interval is not None
-    assert difference.p is not None
-    low, high = difference.interval
-    if low <= 0 <= high or difference.p > MOST_P:
-        return "not distinguishable"
-    return "better" if low > 0 else "worse"
 
 
 def verdict(a: Answer) -> tuple[str, ...]:
     """Sentences, the headline first."""
+    if not a.search:
+        return (_no_search(a), *_running(a))
     if a.winner is None:
         return (_no_winner(a),)
     mine, *others = a.confirmation
@@ -62,21 +50,15 @@ def verdict(a: Answer) -> tuple[str, ...]:
 
 
 def _sentence(a: Answer, mine: Confirmed, c: Comparison) -> str:
-    d, me, other, metric = c.difference, mine.label, c.label, a.objectives[0]
-    gain = f"mean gain in {metric} {number(d.mean)}" + " (lower is better)" * (a.directions[0] == "minimize")
-    ahead = "better" if d.mean > 0 else "worse"
-    if c.finding == "too few seeds":
-        if d.n == 1:
-            return f"One fresh seed cannot tell {me} from {other}: {gain} says nothing about chance."
-        least = f"differences of {d.n} seeds all have one sign by chance in 1 of {2 ** (d.n - 1)} cases"
-        if d.p == 2 / 2**d.n:
-            return f"{me} is {ahead} than {other} on each of {_seeds(d.n)} ({gain}), which settles nothing: {least}."
-        return f"{me} and {other} are not told apart by {_seeds(d.n)} ({gain}); even at best, {least}."
-    assert d.p is not None
-    numbers = f"{gain}, {interval(d)}, p = {number(d.p)}, {_seeds(d.n)}"
-    if c.finding == "not distinguishable":
-        return f"{me} is not distinguishable from {other} ({numbers})."
-    return f"{me} is {c.finding} than {other} ({numbers})."
+    lower = a.directions[0] == "minimize"
+    return sentence(mine.label, c.label, a.objectives[0], c.difference, "fresh seed", lower)
+
+
+def _no_search(a: Answer) -> str:
+    done = sum(arm.state == "complete" for arm in a.ranking)
+    seeds = f"{len(a.seeds)} seed{'s' * (len(a.seeds) > 1)}"
+    arms = f"{done} of {len(a.ranking)} arms are complete, on {seeds} each"
+    return f"No search: {arms}; r2m compare {a.name} compares them."
 
 
 def _no_winner(a: Answer) -> str:
@@ -117,23 +99,6 @@ def _complete(a: Answer) -> str:
 
 def _seeds(n: int) -> str:
     return f"{n} fresh seed{'s' * (n != 1)}"
-
-
-def interval(d: Estimate) -> str:
-    if d.interval is None:
-        return "no interval of one"
-    return f"95 % interval {number(d.interval[0])} to {number(d.interval[1])}"
-
-
-def number(value: float) -> str:
-    """Three significant digits, a real minus sign, a dash for NaN."""
-    return "–" if value != value else f"{value:.3g}".replace("-", "−")
-
-
-def decimals(value: float, places: int = 3) -> str:
-    """For a column: as many decimals as its neighbours, where these say enough."""
-    enough = value == 0 or 0.01 <= abs(value) < 1000
-    return f"{value:.{places}f}".replace("-", "−") if enough else number(value)
 
 
 def fields(a: Answer, of: Arm | Confirmed) -> list[str]:

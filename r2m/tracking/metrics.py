@@ -49,6 +49,7 @@ METRICS: dict[str, str] = {
     "eval/win_rate": "share: held-out responses that the judge prefers to the reference policy's, a tie as half",
     "eval/proxy": "score units: mean of the reward model in training, on held-out prompts",
     "eval/vanilla": "score units: mean of the frozen reward model, on held-out prompts",
+    "eval/noise": "score units: as eval/proxy, with noise in the feedback's place (R2M only)",
     "eval/kl_sequence": "nats per sequence: as kl/sequence, on held-out prompts",
     "eval/response_tokens": "tokens: as rollout/response_tokens, on held-out prompts",
     # the cost

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoModelForSequenceClassification
 
-from r2m.config import Config
+from r2m.config import Config, ForumTask, TextTask
 from r2m.errors import UserError
 from r2m.models.dimensions import config_for_planning
 from r2m.training.plan import Plan, plan
@@ -23,13 +23,8 @@ def plan_for(
     Raises UserError for what cannot run: see `plan`.
     """
     policy, reward = config.policy.model, config.reward.model
-    if policy is None or reward is None:
-        from r2m.stages.forum import new_policy
-        from r2m.tasks.forum_tokenizer import forum_tokenizer
-
-        own = new_policy(forum_tokenizer()).config
-    policy_config = own if policy is None else config_for_planning(policy, "policy.model")
-    reward_config = own if reward is None else config_for_planning(reward, "reward.model")
+    policy_config = config_for_planning(policy, "policy.model") if policy else _forum(config.task, "policy")
+    reward_config = config_for_planning(reward, "reward.model") if reward else _forum(config.task, "reward")
     if reward is not None and reward_config.num_labels != 1:
         raise UserError(
             f"reward.model = {reward!r}: it has {reward_config.num_labels} labels; it must have 1"
@@ -50,3 +45,12 @@ def plan_for(
         shape_of(reward_config, AutoModelForSequenceClassification),
         **resources,
     )
+
+
+def _forum(task: ForumTask | TextTask, model: str) -> Any:
+    """What the embedded task's own policy or reward model will have for a config."""
+    assert isinstance(task, ForumTask), "a text task's config names both models"
+    from r2m.stages.forum import POLICY_WIDTH, new_policy
+    from r2m.tasks.forum_tokenizer import forum_tokenizer
+
+    return new_policy(forum_tokenizer(), POLICY_WIDTH if model == "policy" else task.reward_width).config

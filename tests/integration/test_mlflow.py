@@ -202,6 +202,12 @@ class Browser:
         return imread(path)
 
 
+def magenta(picture):
+    """How many of its pixels have the colour of the report's line."""
+    red, green, blue = picture.transpose(2, 0, 1)[:3]
+    return ((red > 0.99) & (green < 0.01) & (blue > 0.99)).sum()
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on the path")
 def test_a_browser_shows_the_arms_of_a_sweep_its_ranking_and_its_report(server, tmp_path):
     storage, name = tmp_path / "shown", "lr-sweep"
@@ -240,8 +246,8 @@ def test_a_browser_shows_the_arms_of_a_sweep_its_ranking_and_its_report(server, 
 
     assert "0.4375" in browser.page(f"{sweep}/artifacts/ranking.json")
 
-    red, green, blue = browser.picture(f"{sweep}/artifacts/report.html").transpose(2, 0, 1)[:3]
-    assert ((red > 0.99) & (green < 0.01) & (blue > 0.99)).sum() > 500  # the report's line
+    # The page's own frame of the report may paint after the picture is taken: look again, with a warmer cache.
+    assert any(magenta(browser.picture(f"{sweep}/artifacts/report.html")) > 500 for _ in range(6))
 
 
 def test_serve_stops_with_all_of_its_children(server):

@@ -9,10 +9,8 @@ from torch.utils._pytree import tree_leaves
 
 from r2m.core.masking import (
     lengths_to_mask,
-    masked_mean,
     pad,
     positions,
-    response_lengths,
     token_log_probs,
 )
 
@@ -52,31 +50,6 @@ class TestPositionsAndLengths:
     def test_lengths_to_mask(self) -> None:
         mask_BT = lengths_to_mask(torch.tensor([0, 2, 3]), 3)
         assert mask_BT.tolist() == [[False, False, False], [True, True, False], [True, True, True]]
-
-    def test_response_ends_with_its_first_end_token(self) -> None:
-        ids_BT = torch.tensor([[4, 5, 2, 0], [2, 2, 2, 2], [4, 5, 6, 7], [4, 5, 6, 2], [4, 2, 5, 2]])
-        assert response_lengths(ids_BT, eos_id=2).tolist() == [3, 1, 4, 4, 2]
-
-    def test_response_of_no_tokens(self) -> None:
-        assert response_lengths(torch.zeros(2, 0, dtype=torch.long), eos_id=2).tolist() == [0, 0]
-
-
-class TestMaskedMean:
-    VALUES = torch.tensor([[1.0, 3.0, float("nan")], [float("inf"), 5.0, float("nan")]])
-    MASK = torch.tensor([[1, 1, 0], [0, 1, 0]])
-
-    def test_by_hand(self) -> None:
-        assert masked_mean(self.VALUES, self.MASK).item() == 3
-        assert masked_mean(self.VALUES, self.MASK, dim=1).tolist() == [2, 5]
-        assert masked_mean(self.VALUES, self.MASK, dim=0).tolist() == [1, 4, 0]
-
-    def test_empty_mask_is_zero_without_gradient(self) -> None:
-        values = torch.tensor([1.0, float("nan")], requires_grad=True)
-        mean = masked_mean(values, torch.zeros(2, dtype=torch.bool))
-        mean.backward()
-        assert mean.item() == 0
-        assert values.grad is not None
-        assert values.grad.tolist() == [0, 0]
 
 
 class GreatestTensor(TorchDispatchMode):

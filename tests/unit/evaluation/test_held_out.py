@@ -4,9 +4,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from r2m.config import Config
 from r2m.core.schedule import omega
+from r2m.models.loading import HEAD_FILE
 from r2m.rollout.sampler import HELD_OUT, uniform_draws
+from r2m.tracking.journal import read
+from r2m.training.loop import run_loop
+from r2m.training.runs import new_run
 from r2m.training.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
@@ -16,6 +22,7 @@ FIGURES = {
     "eval/win_rate",
     "eval/proxy",
     "eval/vanilla",
+    "eval/noise",
     "eval/kl_sequence",
     "eval/response_tokens",
 }
@@ -107,3 +114,53 @@ def test_the_win_rate_is_the_share_of_prompts_that_the_judge_gives_to_the_policy
         wins.append(1.0 if a > b else 0.5 if a == b else 0.0)
     assert said == sum(wins) / len(wins)
     assert said != 0.5
+
+
+class TestNoise:
+    """Fig. 4: the same batch, with noise in the feedback's place."""
+
+    def test_it_is_what_the_noise_arm_would_be_scored_with(self, make_trainer: MakeTrainer) -> None:
+        policy, noise = (
+            make_trainer("reward.no_eos=keep"),
+            make_trainer("reward.no_eos=keep", "reward.hidden=noise"),
+        )
+        for trainer in (policy, noise):
+            assert trainer.head is not None
+            with torch.no_grad():
+                trainer.head.output.weight *= 30
+        with_feedback, with_noise = policy.evaluate(3), noise.evaluate(3)
+        assert with_feedback["eval/noise"] == with_noise["eval/proxy"]
+        assert abs(with_feedback["eval/noise"] - with_feedback["eval/proxy"]) > 1e-3
+        assert "eval/noise" not in with_noise
+
+    def test_there_is_none_without_a_head(self, make_trainer: MakeTrainer) -> None:
+        assert "eval/noise" not in make_trainer("reward.feedback=off").evaluate(1)
+
+    def test_at_full_weight_of_the_frozen_embedding_all_conditions_agree(
+        self, make_trainer: MakeTrainer
+    ) -> None:
+        figures = make_trainer("reward.omega_min=1.0").evaluate(3)
+        assert figures["eval/noise"] == figures["eval/proxy"] == pytest.approx(figures["eval/vanilla"])
+
+
+def test_a_run_that_is_evaluated_every_round_is_the_run_that_never_is(
+    make_config: Callable[..., Config],
+) -> None:
+    journals, weights = [], []
+    for every in (1, 0):
+        run = new_run(make_config(f"run.eval_every={every}"), f"every-{every}")
+        run_loop(run.config, run.folder, run.models)
+        rounds = read(run.journal).rounds
+        own = ("eval/", "time/", "speed/", "memory/")
+        journals.append(
+            {step: {k: v for k, v in m.items() if not k.startswith(own)} for step, m in rounds.items()}
+        )
+        weights.append(
+            [load_file(run.folder / f) for f in ("policy/model.safetensors", f"reward/{HEAD_FILE}")]
+        )
+        assert all(("eval/noise" in m) == bool(every) for m in rounds.values())
+    assert journals[0] == journals[1]
+    assert len(journals[0]) == 4
+    for a, b in zip(*weights, strict=True):
+        assert a.keys() == b.keys()
+        assert [name for name in a if not torch.equal(a[name], b[name])] == []

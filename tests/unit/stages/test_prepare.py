@@ -54,6 +54,18 @@ def test_the_reward_model_starts_from_the_supervised_policy(prepared: Any) -> No
     assert 0 < float(distance) < 0.01  # 4 steps of 5e-4 at most
 
 
+def test_a_reward_model_of_another_width(prepared: Any, storage: Path) -> None:
+    """It starts from a language model of its own width, and judges the same policy's responses."""
+    wide = prepare(shrunk(storage, "task.reward_width=64"))
+    assert wide.policy == prepared.policy
+    assert wide.reward != prepared.reward
+    assert load_reward_model(wide.reward)[0].width == 64
+    base = load_policy(f"{wide.policy}-width-64")
+    assert base.config.hidden_size == 64
+    again = prepare(shrunk(storage, "task.reward_width=64"))
+    assert again == wide
+
+
 def test_a_second_run_trains_nothing(prepared: Any, storage: Path) -> None:
     calls: list[Any] = []
     # Its settings differ in what does not go into the models.
@@ -77,7 +89,7 @@ def test_same_settings_same_bytes(prepared: Any, tmp_path: Path) -> None:
 
 CHANGED = {
     "seed": 1, "posts": 41, "sft_noise": 0.9, "sft_steps": 3, "label_noise": 0.5, "artefact": 0.5,
-    "space_pairs": 0.5, "preference_pairs": 51, "reward_epochs": 5, "held_out": 3,
+    "space_pairs": 0.5, "preference_pairs": 51, "reward_epochs": 5, "held_out": 3, "reward_width": 64,
 }  # fmt: skip
 
 
@@ -91,7 +103,8 @@ def test_every_dial_is_in_the_names_of_the_models_that_it_changes() -> None:
     assert changed == {
         **dict.fromkeys(("seed", "posts", "sft_noise", "sft_steps"), (True, True)),
         **dict.fromkeys(
-            ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs"), (False, True)
+            ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width"),
+            (False, True),
         ),
         "held_out": (False, False),
     }

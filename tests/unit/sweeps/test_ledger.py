@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from r2m.sweeps.ledger import ENDED, Ledger, Task
 from r2m.sweeps.spec import baseline_point
-from r2m.sweeps.sweep import Opened, new_sweep
+from r2m.sweeps.sweep import Opened, new_sweep, write_answer
 from r2m.tracking.journal import Journal, read
 from r2m.training.loop import CHECKPOINTS, STOP_FILE, run_loop
 from r2m.training.runs import Run
@@ -105,6 +105,20 @@ def wanted(ledger: Ledger) -> Task:
 
 
 class TestOrder:
+    def test_without_a_search_the_baselines_on_their_seeds(self, make_sweep: MakeSweep) -> None:
+        arms = {"RLOO": {"reward.feedback": False}, "R2M": {"reward.feedback": True}}
+        alone = {"parameters": {}, "budget": {"trials": 0}, "confirm": [], "seeds": [0, 1], "baselines": arms}
+        opened = make_sweep(**alone)
+        ledger = ledger_of(opened)
+        assert sorted(go_on(ledger)) == [("baseline", "r2m", [0, 1]), ("baseline", "rloo", [0, 1])]
+        assert ledger.done
+        assert trials(opened) == []
+        known, _ = write_answer(opened)
+        assert known.winner is None
+        assert known.verdict == (
+            "No search: 2 of 2 arms are complete, on 2 seeds each; r2m compare tiny compares them.",
+        )
+
     def test_baselines_then_trials_then_confirmation(self, make_sweep: MakeSweep) -> None:
         opened = make_sweep(baselines={"RLOO": {"reward.feedback": False}, "half": {"reward.omega_min": 0.5}})
         ledger = ledger_of(opened)

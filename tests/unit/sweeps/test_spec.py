@@ -64,7 +64,16 @@ class TestLoad:
                 r"metrik: unknown key; allowed: metric, direction, matched_kl$",
             ),
             ({"objectives": []}, "objectives = .*at least 1 item"),
-            ({"parameters": {}}, "parameters: missing: nothing varies"),
+            ({"parameters": {}}, "parameters: missing: nothing varies; .* give budget.trials: 0"),
+            ({"budget": {"trials": 0}}, "budget.trials = 0: without a search, leave parameters out"),
+            (
+                {"parameters": {}, "budget": {"trials": 0}},
+                r"confirm = \[1000, .*: without a search there is no winner to confirm; give confirm: \[\]",
+            ),
+            (
+                {"parameters": {}, "budget": {"trials": 0}, "confirm": [], "baselines": {}},
+                "baselines: missing: without a search, there is nothing else to run",
+            ),
             (
                 {"parameters": {"reward.alpha": {"uniform": [0, 2]}}},
                 r"parameters.reward.alpha = 2.0: .*equal to 1",
@@ -116,7 +125,7 @@ class TestLoad:
             ({"set": {"algorithm.rate": 0.1}}, "recipe and set: algorithm.rate: unknown key; allowed: .*lr"),
             ({"recipe": "forums"}, "recipe = 'forums': not one of"),
             ({"budget": {"trajectories": 95}}, "budget.trajectories = 95: .*less than one round"),
-            ({"budget": {"trials": 0}}, "budget.trials = 0: .*greater than or equal to 1"),
+            ({"budget": {"trials": -1}}, "budget.trials = -1: .*greater than or equal to 0"),
             ({"sampler": {"kind": "grid"}}, "sampler.kind = 'grid': .*'tpe', 'random' or 'nsga2'"),
             ({"seeds": [1, 1]}, r"seeds = \[1, 1\]: a seed occurs twice"),
             ({"seeds": []}, "seeds = .*at least 1"),

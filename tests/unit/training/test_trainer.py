@@ -52,7 +52,7 @@ class TestMetrics:
         reported = r.metrics | observed | trainer.evaluate(1)
         written_by_the_loop = {"time/eval_s", "time/checkpoint_s"}
         assert set(reported) == set(METRICS) - written_by_the_loop - GREEDY
-        assert len(reported) == len(r.metrics) + len(observed) + 6  # none is reported twice
+        assert len(reported) == len(r.metrics) + len(observed) + 7  # none is reported twice
 
     def test_remax_reports_its_greedy_responses_too(self, make_trainer: MakeTrainer) -> None:
         remax, r2m = (next(make_trainer(*o).rounds(1)).metrics for o in (("algorithm.advantage=remax",), ()))

@@ -1,0 +1,81 @@
+"""Finished, running and stopped runs beside each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from r2m.cli.common import STORAGE, Storage, err, out
+from r2m.errors import UserError
+
+app = typer.Typer()
+
+ASSESSMENT = "assessment.json"  # of a run's folder
+
+
+@app.command()
+def compare(
+    names: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="runs, or sweeps")] = None,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", help="and the runs that this MLflow search filter finds")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="what arms are judged by; else eval/gold where there is one")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="ARM", help="else RLOO, or the first arm")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="the page; else compare.html in the storage")
+    ] = None,
+    to_json: Annotated[Path | None, typer.Option("--json", help="the numbers, as a file")] = None,
+    storage: Storage = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's; else SQLite in the storage")] = None,
+) -> None:
+    """Arms side by side: means over seeds, paired differences, curves, reward over KL, texts."""
+    from r2m.reporting.compare_page import html
+    from r2m.reporting.compare_terminal import numbers, terminal
+    from r2m.reporting.comparison import compare_runs
+    from r2m.reporting.files import write_whole
+    from r2m.tracking.mlflow_sink import default_tracking_uri
+    from r2m.tracking.search import journals, search
+
+    place = Path(storage or STORAGE)
+    if not names and filter_ is None:
+        raise UserError("RUN: give runs, sweeps or --filter")
+    for option, path in (("--out", to), ("--json", to_json)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise UserError(f"{option} {str(path)!r}: a file in a folder that exists is allowed")
+    found = [] if filter_ is None else search(tracking_uri or default_tracking_uri(place), filter_)
+    views, missing = journals(place, dict.fromkeys([*(names or []), *found]))
+    if not views:
+        raise UserError(
+            f"RUN: no journal in {place} of {', '.join(missing) or 'any run: the filter finds none'}"
+        )
+    comparisons, notes = compare_runs(list(views.values()), metric, baseline)
+    if missing:
+        notes.append(f"Left out, since {place} has no journal of them: {', '.join(missing)}.")
+    for c in comparisons:
+        out.print(terminal(c))
+    for note in notes:
+        err.print(note, markup=False, highlight=False)
+    few = names if names and len(names) <= 3 and not found else None
+    title = (
+        ", ".join(few)
+        if few
+        else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
+    )
+    page = to or place / "compare.html"
+    write_whole(page, html(title, comparisons, notes, _assessments(place, views)))
+    out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
+    if to_json is not None:
+        write_whole(to_json, json.dumps(numbers(comparisons, notes), indent=2, allow_nan=False) + "\n")
+        out.print(f"written: {to_json}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _assessments(storage: Path, runs: Iterable[str]) -> dict[str, Any]:
+    """What `r2m evaluate` has written of the runs that it has assessed."""
+    paths = {run: storage / "runs" / run / ASSESSMENT for run in runs}
+    return {run: json.loads(path.read_text("utf-8")) for run, path in paths.items() if path.is_file()}

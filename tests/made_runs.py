@@ -1,0 +1,42 @@
+"""Runs made by hand: real journals of the forum recipe, in a storage of their own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r2m.config import load
+from r2m.tracking.journal import Journal, JournalView, read
+
+EVALUATED = ("eval/gold", "eval/kl_sequence", "eval/vanilla")
+TRAINED = ("reward/gold", "kl/sequence", "reward/vanilla")
+
+
+class MadeRuns:
+    def __init__(self, storage: Path) -> None:
+        self.storage = storage
+        self.views: list[JournalView] = []
+
+    def run(
+        self, name: str, *evaluations: Sequence[float], settings: Sequence[str] = (), seed: int = 0,
+        status: str = "finished", data: str = "d", samples: Mapping[int, list[dict[str, Any]]] | None = None,
+        fields: Sequence[str] = EVALUATED, start: Mapping[str, Any] | None = None,
+    ) -> JournalView:  # fmt: skip
+        """A run of RLOO if the settings say nothing else. Its rounds each end with an evaluation: gold, KL, frozen,
+        of as many as are given; the round's own gold, KL and frozen reward are the same."""
+        config = load("forum", ["reward.feedback=off", *settings, f"run.seed={seed}"]).model_dump(mode="json")
+        with Journal(self.storage / "runs" / name / "journal.jsonl") as journal:
+            journal.start(
+                run_id=name, task="forum", policy="forum-policy", config=config, versions={}, git={},
+                config_hash="c", data_hash=data, datasets=[], **(start or {}),
+            )  # fmt: skip
+            for step, values in enumerate(evaluations, 1):
+                metrics = dict(zip(fields, values, strict=False))
+                if fields == EVALUATED:
+                    metrics |= dict(zip(TRAINED, values, strict=False))
+                journal.round(step, metrics | {"time/round_s": 2.0, "time/eval_s": 1.0})
+            for step, rows in (samples or {}).items():
+                journal.samples(step, rows)
+            if status != "running":
+                journal.event(status, **({"reason": "NaN loss"} if status == "failed" else {}))
+        self.views.append(read(journal.path))
+        return self.views[-1]

@@ -1,0 +1,159 @@
+"""Accuracy of reward models on preference pairs, against one sequence at a time.
+
+Real pairs are read from ../shared/data beside the repository, or from the folder that R2M_SHARED_DATA names.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from r2m.assessment.bench import Bench, Policy, open_bench, open_policy
+from r2m.assessment.pairs import CHUNK, Pair, _forum_pairs, file_pairs, reward_accuracy
+from r2m.config import Config, load
+from r2m.core.feedback_head import FeedbackHead
+from r2m.errors import UserError
+from r2m.models.loading import load_feedback_head, save_model
+from r2m.models.scoring import response_ids
+from r2m.tasks.columns import preference_pairs, read_rows
+from r2m.tasks.forum import gold
+
+SHARED = Path(os.environ.get("R2M_SHARED_DATA", Path(__file__).parents[3] / "../shared/data"))
+
+
+@torch.no_grad()
+def slow_accuracy(bench: Bench, policy: Policy, head: FeedbackHead | None, pairs: Sequence[Pair]) -> float:
+    """One response at a time, by Hugging Face's own forward; ω = Ω."""
+
+    def score(prompt, text: str) -> float:
+        ids = torch.tensor([response_ids(bench.reward_tokenizer, prompt, text)])
+        H_1D = bench.reward_model.embed(ids, torch.ones_like(ids, dtype=torch.bool))
+        if head is None:
+            return float(bench.reward_model.phi(H_1D))
+        own = torch.tensor([response_ids(policy.tokenizer, prompt, text)])
+        h_1SD = policy.model(own, output_hidden_states=True).hidden_states[-1][:, :-1]
+        mask = torch.ones(h_1SD.shape[:2], dtype=torch.bool)
+        return float(head(H_1D, h_1SD, mask, bench.config.reward.omega_min))
+
+    return sum(score(p, chosen) > score(p, rejected) for p, chosen, rejected in pairs) / len(pairs)
+
+
+def pairs_file(path: Path, rows: Sequence[tuple[str, str, str]]) -> str:
+    keys = ("prompt", "chosen", "rejected")
+    path.write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """Thirty pairs that fit and two that do not."""
+    words = ["mom", "sold", "my", "tv", "sad", "help"]
+    rows = [
+        (f"i feel {words[i % 6]} . tl;dr:", f" {words[i % 6]}" * (1 + i % 3), f" {words[(i * i + 2) % 6]}")
+        for i in range(30)
+    ]
+    return pairs_file(
+        tmp_path / "pairs.jsonl", [*rows, ("tl;dr:", " mom" * 70, " mom"), (" my" * 70, " a", " b")]
+    )
+
+
+def test_the_three_conditions_are_what_one_sequence_at_a_time_gives(
+    config: Config, storage: str, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before: the head as drawn and the supervised policy's states; after: the trained of both."""
+    monkeypatch.setattr("r2m.assessment.pairs.CHUNK", 7)  # so that there are several, and pairs across them
+    folder = Path(storage) / "runs" / "r2m"
+    bench, trained = open_bench(config, prompts=2), open_policy(config, folder / "policy")
+    head = load_feedback_head(folder / "reward")
+    assert head is not None
+    assert bench.first_head is not None
+    with torch.no_grad():  # so that feedback matters
+        bench.first_head.output.weight *= 1000
+        head.output.weight *= 1000
+    extra = file_pairs(bench, trained, file)
+    (_, pairs, left_out), (tree,) = extra[0], reward_accuracy(bench, trained, head, extra)[2:]
+    assert (tree["pairs"], tree["n"], tree["left_out"], len(pairs), left_out) == (file, 30, 2, 30, 2)
+    found = [tree[key]["accuracy"] for key in ("without", "before", "after")]
+    expected = [
+        slow_accuracy(bench, bench.supervised, None, pairs),
+        slow_accuracy(bench, bench.supervised, bench.first_head, pairs),
+        slow_accuracy(bench, trained, head, pairs),
+    ]
+    assert found == pytest.approx(expected)
+    assert len(set(found)) == 3, "the three conditions differ, or the test says nothing"
+
+
+def test_the_forum_s_own_pairs_are_by_gold_without_ties(config: Config, storage: str) -> None:
+    bench = open_bench(config)
+    trained = open_policy(config, Path(storage) / "runs" / "r2m" / "policy")
+    written = []
+    for policy in (bench.supervised, trained):
+        pairs, ties = _forum_pairs(bench, policy)
+        assert len(pairs) + ties == 2 * 12
+        for prompt, chosen, rejected in pairs:
+            better, worse = gold([prompt] * 2, [chosen, rejected])
+            assert better > worse
+        assert _forum_pairs(bench, policy)[0] == pairs
+        written.append(pairs)
+    assert written[0] != written[1]
+
+
+def test_none_that_fits_is_refused(config: Config, tmp_path: Path) -> None:
+    bench = open_bench(config, prompts=1)
+    too_long = pairs_file(tmp_path / "p.jsonl", [("tl;dr:", " mom" * 70, " mom")])
+    with pytest.raises(
+        UserError, match=r"^--pairs '.*p.jsonl': none of its 1 pairs fits into the models' contexts$"
+    ):
+        file_pairs(bench, bench.supervised, too_long)
+    with pytest.raises(UserError, match=r"^--pairs = 'nowhere.jsonl': no such file$"):
+        file_pairs(bench, bench.supervised, "nowhere.jsonl")
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Every byte a token, for any language."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*alphabet, "<end>", "<pad>"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
+
+
+def test_real_pairs(text_recipe, tmp_path: Path) -> None:
+    """UltraFeedback's evaluation rows, by a classifier of width 16 that reads bytes."""
+    data = SHARED / "ultrafeedback_subset" / "eval.jsonl.gz"
+    if not data.is_file():
+        pytest.skip(f"{data} is not there")
+    tokenizer = byte_tokenizer()
+    shape = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "max_position_embeddings": 1024, "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    save_model(tmp_path / "policy", LlamaForCausalLM(LlamaConfig(**shape)), tokenizer)
+    classifier = LlamaForSequenceClassification(LlamaConfig(**shape, num_labels=1))
+    save_model(tmp_path / "reward", classifier, tokenizer)
+    recipe = text_recipe([{"prompt": f"What is {i}?", "completion": f"{i}"} for i in range(4)])
+    models_of = [f"policy.model={tmp_path / 'policy'}", f"reward.model={tmp_path / 'reward'}"]
+    bench = open_bench(load(recipe, models_of))
+    extra = file_pairs(bench, bench.supervised, str(data))
+    (tree,) = reward_accuracy(bench, bench.supervised, None, extra)
+    rows = preference_pairs(read_rows(str(data)))
+    assert tree["n"] + tree["left_out"] == len(rows) == 200
+    assert tree["n"] > 20
+    assert 2 * tree["n"] < CHUNK
+    assert tree["without"]["accuracy"] == pytest.approx(
+        slow_accuracy(bench, bench.supervised, None, extra[0][1])
+    )
+    assert (tree["before"], tree["after"]) == (None, None)

@@ -1,0 +1,112 @@
+"""`r2m compare`: runs by name, by sweep and by MLflow's filter, and what it says of what it cannot compare."""
+
+import json
+import sys
+
+import pytest
+from made_runs import MadeRuns
+
+from r2m.cli import main
+from r2m.tracking.journal import Journal
+from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
+
+R2M = ["reward.feedback=on"]
+SAMPLES = {1: [{"prompt": "p", "response": "from a journal", "proxy": 1.0, "vanilla": 1.0, "gold": 0.0}]}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    made = MadeRuns(tmp_path / "storage")
+    for seed in range(2):
+        made.run(f"rloo-{seed}", (0.5, 1.0, 1.0), (0.25, 4.0, 2.0), seed=seed, samples=SAMPLES)
+        made.run(
+            f"s-r2m-s{seed}", (0.5, 1.0, 1.0), (0.5, 4.0, 2.0), seed=seed, settings=R2M, start={"parent": "s"}
+        )
+    with Journal(made.storage / "sweeps" / "s" / "journal.jsonl") as journal:
+        journal.start(run_id="s", task="forum", policy="p", config={}, versions={}, git={}, config_hash="c",
+                      data_hash="d", datasets=[])  # fmt: skip
+    return made
+
+
+@pytest.fixture
+def compare(runs, monkeypatch, capsys):
+    """Runs the command in the runs' storage; returns its exit code, output and errors."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["r2m", "compare", *words, "--storage", str(runs.storage)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = capsys.readouterr()
+        return exit_.value.code or 0, out, err
+
+    return call
+
+
+def test_runs_and_a_sweep_are_compared_and_written(compare, runs, tmp_path):
+    code, out, err = compare("rloo-0", "rloo-1", "s", "--json", str(tmp_path / "numbers.json"))
+    assert code == 0, err
+    assert "R2M is better than RLOO on each of 2 seeds" in " ".join(out.split())
+    page = (runs.storage / "compare.html").read_text("utf-8")
+    assert "<h1>rloo-0, rloo-1, s</h1>" in page
+    assert "from a journal" in page
+    (setup,) = json.loads((tmp_path / "numbers.json").read_text())["setups"]
+    assert [arm["runs"] for arm in setup["arms"]] == [["rloo-0", "rloo-1"], ["s-r2m-s0", "s-r2m-s1"]]
+    assert not list(runs.storage.glob(".*"))
+
+
+def test_the_baseline_and_the_page_can_be_chosen(compare, tmp_path):
+    code, out, _ = compare(
+        "rloo-0", "s", "--baseline", "R2M", "--metric", "eval/vanilla", "--out", f"{tmp_path}/a.html"
+    )
+    assert code == 0
+    assert "cannot tell RLOO from R2M: mean gain in eval/vanilla at the same KL" in " ".join(out.split())
+    assert (tmp_path / "a.html").is_file()
+
+
+def test_one_run_is_enough_and_a_run_without_a_journal_is_named(compare):
+    code, out, err = compare("rloo-0", "gone", "missing")
+    assert code == 0
+    assert "One arm, RLOO: there is none to compare it with." in out
+    assert "no journal of them: gone, missing." in " ".join(err.split())
+
+
+def test_texts_of_an_assessment_are_shown(compare, runs):
+    rows = [{"prompt": "q", "response": "<b>assessed</b>", "proxy": 1.0, "vanilla": 1.0, "gold": 1.0}]
+    (runs.storage / "runs" / "rloo-0" / "assessment.json").write_text(json.dumps({"rows": rows}))
+    assert compare("rloo-0")[0] == 0
+    page = (runs.storage / "compare.html").read_text("utf-8")
+    assert "&lt;b&gt;assessed&lt;/b&gt;" in page
+    assert "<td>end</td>" in page
+
+
+def test_a_filter_finds_what_mlflow_has(compare, runs):
+    for name in ("rloo-0", "s-r2m-s0"):
+        Sink(default_tracking_uri(runs.storage), runs.storage / "runs" / name).ship()
+    code, out, _ = compare("--filter", "tags.`r2m.arm` = 'R2M'")
+    assert code == 0
+    assert "One arm, R2M" in out
+    code, _, err = compare("--filter", "tags.`r2m.arm` = 'GRPO'")
+    assert code == 2
+    assert "the filter finds none" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "RUN: give runs, sweeps or --filter"),
+        (["gone"], "no journal in {storage} of gone"),
+        (["rloo-0", "--baseline", "PPO"], "--baseline 'PPO': 'RLOO' are allowed"),
+        (["rloo-0", "--metric", "eval/proxy"], "--metric 'eval/proxy'"),
+        (
+            ["rloo-0", "--out", "{storage}/no/such.html"],
+            "--out '{storage}/no/such.html': a file in a folder that",
+        ),
+        (["--filter", "x = 1"], "no such file; r2m sync RUN makes it"),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_written(compare, runs, words, message):
+    code, _, err = compare(*(word.format(storage=runs.storage) for word in words))
+    assert code == 2
+    assert message.format(storage=runs.storage) in err
+    assert err.count("\n") == 1
+    assert not (runs.storage / "compare.html").exists()
