@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from r2m.cli import compare, evaluate, models, runs, sweep
+from r2m.cli import compare, evaluate, models, paper, runs, sweep
 from r2m.cli.common import err
 from r2m.errors import UserError
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Is the reward model being hacked, and does policy feedback help? Train, sweep, track and compare runs.",
 )
-for commands in (sweep, runs, compare, evaluate, models):
+for commands in (sweep, runs, compare, evaluate, models, paper):
     app.add_typer(commands.app)
 
 

@@ -131,7 +131,7 @@ class _Session:
         self.plan = plan
         views = runs_of(opened)
         self.worker_s = {name: cost(view)[1] for name, view in views.items()}
-        self.ended = sum(view.status in ENDED for view in views.values())
+        self.ended = {name for name, view in views.items() if view.status in ENDED}
         self.runs = len(sweep.seeds) * (len(self.ledger.outside) + sweep.budget.trials)
         self.runs += len(sweep.confirm) * (len(sweep.baselines) + 1)
         self.shipper = BackgroundShipper(opened.tracking_uri)
@@ -171,7 +171,9 @@ class _Session:
         following: dict[TaskID, Task] = {}
         begun, began = 0, time.time()
         with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=self.console) as progress:
-            total = progress.add_task(self.opened.name, total=self.runs, completed=self.ended, numbers="")
+            total = progress.add_task(
+                self.opened.name, total=self.runs, completed=len(self.ended), numbers=""
+            )
             running = True
             while running:
                 running = thread.is_alive()  # before the last look
@@ -192,8 +194,8 @@ class _Session:
                     if ended:
                         progress.remove_task(bar)
                         del following[bar]
-                        progress.update(total, advance=len(task.runs))
                         progress.console.print(self._end(task), markup=False, highlight=False, soft_wrap=True)
+                        progress.update(total, completed=len(self.ended))
                 if running:
                     time.sleep(POLL_S)
 
@@ -201,6 +203,7 @@ class _Session:
         """Write down that a task has ended; the line that says how."""
         views = [read(run.journal) for run in task.runs]
         self.worker_s |= {view.run_id: cost(view)[1] for view in views}
+        self.ended |= {view.run_id for view in views if view.status in ENDED}
         for run in task.runs:
             self.shipper.finish(run.folder)
         self._record()

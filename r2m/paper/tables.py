@@ -1,0 +1,160 @@
+"""Tables 1 to 5 from runs, each beside the paper's own figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from r2m.paper import published as paper
+from r2m.paper.arms import ABLATIONS, COLLAPSE, FIXED_OMEGA, METHODS
+from r2m.paper.cells import MEASURED, Cell, Column, Table, delta, measured, published
+from r2m.paper.results import Results, Values, accuracy, mean_of, pair_sets, similarity, win_rate
+
+PERCENT = 100.0
+KINDS = {"hacking": "within hacking", "normal": "within normal", "cross": "across"}
+REWARDS = {
+    "without": "without feedback",
+    "before": "with feedback, before training",
+    "after": "with feedback, after training",
+}
+ONE_MODEL = (
+    "SFT is one model, measured with the same draws for every seed: its interval has no width and says nothing of "
+    "chance."
+)
+PERFECT = (
+    "The references have all the gold that there is, and the best that a response can do is a tie: the win rate "
+    "against them shows little, and the claim is judged by gold."
+)
+CONTROLLED = (
+    "WR: win rate. LC: length-controlled, by a logistic regression on the difference in length, as AlpacaEval 2 does "
+    "it. Lengths are in characters."
+)
+
+
+def tables(r: Results) -> list[Table]:
+    return [table_1(r), table_2(r), table_3(r), table_4(r), table_5(r)]
+
+
+def judged(r: Results, against: str = "the supervised policy") -> str:
+    """What a measured win rate is."""
+    judge = "the gold program" if r.judge == "gold" else f"the {r.judge} reward model"
+    return f"measured: recipe {r.recipe}, {judge} as judge, against {against}, held-out prompts"
+
+
+def table_1(r: Results) -> Table:
+    why = {arm: _no_similarity(r, arm) for arm in ("RLOO", "R2M")}
+    rows = [
+        (f"{arm}'s trained policies",
+         tuple(measured(r, arm, similarity(r, arm, kind), 2, why=why[arm]) for kind in KINDS)
+         + (Cell(),) * len(KINDS))
+        for arm in why
+    ]  # fmt: skip
+    theirs = tuple(published(paper.TABLE_1[kind], 2) for kind in KINDS)
+    rows.append(("the paper's policy", (Cell(),) * len(KINDS) + theirs))
+    what = [
+        f"{arm}, seed {seed}: {tree['similarity']['what']}."
+        for arm in why
+        for seed, tree in sorted(r.assessments.get(arm, {}).items())
+        if tree["similarity"]
+    ]
+    return Table(
+        1, "Similarity of hidden states of hacking and normal responses",
+        f"measured: recipe {r.recipe}, cosine of mean-token hidden states", "responses of",
+        _columns([(MEASURED, KINDS.values()), (paper.SIMILARITY, KINDS.values())]),
+        tuple(rows), tuple(what[:1]),
+    )  # fmt: skip
+
+
+def table_2(r: Results) -> Table:
+    rows = []
+    for arm in METHODS:
+        cells = (
+            measured(r, arm, win_rate(r, arm, controlled=True), 1, PERCENT),
+            measured(r, arm, win_rate(r, arm), 1, PERCENT),
+            measured(r, arm, mean_of(r, arm, "characters"), 1),
+            measured(r, arm, mean_of(r, arm, "gold"), 2),
+        )
+        if arm == "SFT":
+            itself = Cell(text="50", why="by construction: it is compared with itself")
+            cells = (itself, itself, *cells[2:])
+        rows.append((arm, cells + _theirs(paper.TABLE_2[arm])))
+    three = ("LC, %", "WR, %", "length")
+    return Table(
+        2, "Methods", judged(r), "method",
+        _columns([(MEASURED, (*three, "gold")), (paper.QWEN, three), (paper.LLAMA, three),
+                  (paper.TLDR, ["WR, %"])]),
+        tuple(rows), (CONTROLLED, "SFT against itself is 50 % by construction.", ONE_MODEL),
+    )  # fmt: skip
+
+
+def table_3(r: Results) -> Table:
+    sets = pair_sets(r, "R2M") or ["held-out"]
+    rows = [
+        (label,
+         tuple(measured(r, "R2M", accuracy(r, "R2M", pairs, when), 1, PERCENT) for pairs in sets)
+         + _theirs(paper.TABLE_3[when]))
+        for when, label in REWARDS.items()
+    ]  # fmt: skip
+    return Table(
+        3, "Accuracy of the reward model",
+        f"measured: recipe {r.recipe}, the reward models of R2M's runs, %", "reward model",
+        _columns([(MEASURED, sets), (paper.ACCURACY, ("Qwen2.5-3B", "LLaMA3-8B"))]), tuple(rows),
+        ("Before training, feedback has the weight that the trained model gives it (ω = Ω).",),
+    )  # fmt: skip
+
+
+def table_4(r: Results) -> Table:
+    rows = [
+        (arm,
+         (measured(r, arm, win_rate(r, arm, "reference"), 1, PERCENT),
+          measured(r, arm, mean_of(r, arm, "gold"), 2),
+          measured(r, arm, mean_of(r, arm, "no_space_share"), 1, PERCENT),
+          published(paper.TABLE_4[arm])))
+        for arm in COLLAPSE
+    ]  # fmt: skip
+    return Table(
+        4, "The collapse", judged(r, "the author's references"), "method",
+        _columns([(MEASURED, ("WR, %", "gold", "words without a space, %")), (paper.COLLAPSED, ["WR, %"])]),
+        tuple(rows), (PERFECT,) * (r.judge == "gold") + (ONE_MODEL,),
+    )  # fmt: skip
+
+
+def table_5(r: Results) -> Table:
+    rows = []
+    for arm in ABLATIONS:
+        cells = list(chain(
+            _against_r2m(r, arm, win_rate(r, arm, controlled=True), win_rate(r, "R2M", controlled=True), 1, PERCENT),
+            _against_r2m(r, arm, win_rate(r, arm), win_rate(r, "R2M"), 1, PERCENT),
+            _against_r2m(r, arm, mean_of(r, arm, "gold"), mean_of(r, "R2M", "gold"), 2),
+        ))  # fmt: skip
+        length = measured(r, arm, mean_of(r, arm, "characters"), 1)
+        rows.append((arm, (*cells, length, *_theirs(paper.TABLE_5.get(arm, (None,) * 5)))))
+    theirs = ("LC, %", "Δ", "WR, %", "Δ", "length")
+    return Table(
+        5, "Ablations", judged(r), "method",
+        _columns([(MEASURED, ("LC, %", "Δ", "WR, %", "Δ", "gold", "Δ", "length")), (paper.LLAMA, theirs)]),
+        tuple(rows),
+        ("Δ: minus R2M on the same seeds; better or worse where five seeds or more show it.",
+         f"\"R2M, fixed omega\" (ω = Ω = {FIXED_OMEGA} in every round) is not in the paper.", CONTROLLED),
+    )  # fmt: skip
+
+
+def _against_r2m(
+    r: Results, arm: str, values: Values, full: Values, places: int, scale: float = 1.0
+) -> tuple[Cell, Cell]:
+    change = Cell() if arm == "R2M" else delta(r, arm, values, full, places, scale)
+    return measured(r, arm, values, places, scale), change
+
+
+def _theirs(row: tuple[float | None, ...]) -> tuple[Cell, ...]:
+    return tuple(published(value, 0 if isinstance(value, int) else 1) for value in row)
+
+
+def _columns(groups: Sequence[tuple[str, Iterable[str]]]) -> tuple[Column, ...]:
+    return tuple(Column(source, heading) for source, headings in groups for heading in headings)
+
+
+def _no_similarity(r: Results, arm: str) -> str:
+    if r.assessments.get(arm):
+        return f"no run of {arm} has prompts with enough hacking and enough normal responses"
+    return ""

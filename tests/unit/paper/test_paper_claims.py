@@ -1,0 +1,113 @@
+"""The verdict on each claim, from numbers whose outcome is known."""
+
+import pytest
+from made_paper import MadePaper, cost, whole
+
+from r2m.paper.claims import FAILS, HOLDS, OPEN, Part, cheap, judge_all
+from r2m.paper.results import Results, Values
+
+CHEAP = "R2M costs negligibly more than RLOO"  # judged by its repetitions, not by seeds
+
+
+def verdicts(r: Results) -> dict[str, str]:
+    return {claim.text: verdict for claim, (verdict, _) in judge_all(r)}
+
+
+def sentence(r: Results, text: str) -> str:
+    return next(said for claim, (_, said) in judge_all(r) if claim.text == text)
+
+
+def by_seed(*values: float) -> Values:
+    return dict(enumerate(values))
+
+
+@pytest.mark.parametrize(("claimed", "verdict"), [(True, HOLDS), (False, FAILS)])
+def test_every_claim_can_hold_and_fail(made: MadePaper, claimed: bool, verdict: str) -> None:
+    assert set(verdicts(whole(made, 5, claimed)).items()) == {
+        (claim.text, verdict) for claim, _ in judge_all(made.results())
+    }
+
+
+def test_no_claim_is_judged_by_four_seeds(made: MadePaper) -> None:
+    found = verdicts(whole(made, 4))
+    assert found.pop(CHEAP) == HOLDS
+    assert set(found.values()) == {OPEN}
+
+
+def test_without_runs_every_claim_says_why_it_is_open(made: MadePaper) -> None:
+    for _, (verdict, said) in judge_all(made.results()):
+        assert verdict == OPEN
+        assert said.endswith(".")
+
+
+def test_the_sentence_has_the_difference_its_interval_and_its_seeds(made: MadePaper) -> None:
+    # R2M: 0.66 + 0.003 seed, mean 0.666; RLOO: 0.56 + 0.001 seed, mean 0.562
+    said = sentence(whole(made), "R2M has a higher win rate than RLOO")
+    assert said.startswith("Win rate, R2M − RLOO: +10.4 points (95 % interval ")
+    assert said.endswith(", p = 0.0625, 5 seeds).")
+
+
+def test_the_best_baseline_may_be_the_supervised_policy(made: MadePaper) -> None:
+    for seed in range(5):
+        for arm, rate in (
+            ("SFT", 0.9),
+            ("RLOO", 0.2),
+            ("R2M", 0.4),
+        ):  # SFT's own rate is 1/2, whatever is on file
+            made.assess(arm, seed, rate=rate)
+    said = sentence(made.results(), "R2M has a higher win rate than the best baseline")
+    assert said.startswith("The best baseline is SFT. Win rate, R2M − SFT: −10 points")
+    assert said.endswith("Not there: GRPO, ReMax, REINFORCE++.")
+    assert verdicts(made.results())["R2M has a higher win rate than the best baseline"] == FAILS
+
+
+def test_what_cannot_be_told_from_0_is_open() -> None:
+    verdict, said = Part("Gold", by_seed(0.1, -0.1, 0.2, -0.2, 0.0), by_seed(0, 0, 0, 0, 0)).judged()
+    assert verdict == OPEN
+    assert said.endswith("5 seeds), not told from 0.")
+
+
+@pytest.mark.parametrize(("claimed", "words"), [(1, "as claimed"), (-1, "against the claim")])
+def test_a_few_seeds_give_a_direction_and_no_verdict(claimed: int, words: str) -> None:
+    verdict, said = Part("Gold", by_seed(0.3, 0.4), by_seed(0.1, 0.1), claimed).judged()
+    assert verdict == OPEN
+    assert said == f"Gold: +0.25 (95 % interval 0.2 to 0.3, p = 0.5, 2 seeds), {words}, of too few seeds."
+
+
+def test_only_seeds_of_both_sides_count() -> None:
+    _, said = Part("Gold", {0: 1.0, 1: 5.0}, {1: 4.0, 2: 0.0}).judged()
+    assert said == "Gold: +1 (no interval of one, p = 1, 1 seed), as claimed, of too few seeds."
+
+
+@pytest.mark.parametrize(
+    ("judge", "words"), [("gold", "Gold, "), ("frozen", "Win rate over the references, ")]
+)
+def test_nothing_is_prevented_where_rloo_does_not_collapse(made: MadePaper, judge: str, words: str) -> None:
+    """By gold where there is one, else by the win rate against the references."""
+    for seed in range(5):
+        for arm, height in (("SFT", 0.3), ("RLOO", 0.5), ("R2M", 0.7)):
+            made.assess(
+                arm, seed, over_references=height, gold=height if judge == "gold" else None, judge=judge
+            )
+    text = "R2M prevents the collapse that RLOO has"
+    assert verdicts(made.results())[text] == OPEN
+    said = sentence(made.results(), text)
+    assert said.startswith(f"That RLOO collapses is not shown. {words}RLOO − SFT: +")
+
+
+def test_a_claim_of_two_parts_fails_by_either(made: MadePaper) -> None:
+    for seed in range(5):
+        for arm, rate in (("RLOO", 0.3), ("R2M", 0.5), ("R2M, no BT", 0.6)):  # above RLOO, but above R2M too
+            made.assess(arm, seed, rate=rate)
+    assert verdicts(made.results())["R2M without BT lies between RLOO and R2M"] == FAILS
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [(1.0, HOLDS), (1.04, OPEN), (1.1, FAILS)],  # time: 1.04 to 1.08, memory 1.04, each times the factor
+)
+def test_the_cost_is_judged_by_its_extremes(made: MadePaper, factor: float, verdict: str) -> None:
+    found, said = cheap(made.results(cost=cost(factor)))
+    assert found == verdict
+    assert said.startswith(f"Time of a round: {1.06 * factor:.3g} of RLOO's")
+    assert "(RLOO 100, 100 MiB; R2M" in said
