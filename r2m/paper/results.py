@@ -85,9 +85,16 @@ def pair_sets(r: Results, arm: str) -> list[str]:
     return list(dict.fromkeys(row["pairs"] for tree in trees for row in tree["reward_accuracy"]))
 
 
-def similarity(r: Results, arm: str, kind: str) -> Values:
-    """Mean cosine of hidden states: within hacking, within normal, or cross."""
-    return assessed(r, arm, lambda tree: tree["similarity"] and tree["similarity"][kind])
+def similarity(r: Results, arm: str, kind: str, response_only: bool = False) -> Values:
+    """Mean cosine of hidden states: within hacking, within normal, or cross; of all tokens, or the response's."""
+
+    def pick(tree: Tree) -> float | None:
+        found = tree["similarity"]
+        if found is None:
+            return None
+        return found["response_only"][kind] if response_only else found[kind]
+
+    return assessed(r, arm, pick)
 
 
 def journalled(r: Results, arm: str, pick: Callable[[JournalView], float]) -> Values:

@@ -21,6 +21,7 @@ ONE_MODEL = (
     "SFT is one model, measured with the same draws for every seed: its interval has no width and says nothing of "
     "chance."
 )
+ALONE = "Response alone: means over its tokens without the prompt's, which all responses to it share."
 PERFECT = (
     "The references have all the gold that there is, and the best that a response can do is a tie: the win rate "
     "against them shows little, and the claim is judged by gold."
@@ -44,10 +45,10 @@ def judged(r: Results, against: str = "the supervised policy") -> str:
 def table_1(r: Results) -> Table:
     why = {arm: _no_similarity(r, arm) for arm in ("RLOO", "R2M")}
     rows = [
-        (f"{arm}'s trained policies",
-         tuple(measured(r, arm, similarity(r, arm, kind), 2, why=why[arm]) for kind in KINDS)
+        (f"{arm}'s trained policies{', response alone' * alone}",
+         tuple(measured(r, arm, similarity(r, arm, kind, alone), 3, why=why[arm]) for kind in KINDS)
          + (Cell(),) * len(KINDS))
-        for arm in why
+        for arm in why for alone in (False, True)
     ]  # fmt: skip
     theirs = tuple(published(paper.TABLE_1[kind], 2) for kind in KINDS)
     rows.append(("the paper's policy", (Cell(),) * len(KINDS) + theirs))
@@ -61,7 +62,7 @@ def table_1(r: Results) -> Table:
         1, "Similarity of hidden states of hacking and normal responses",
         f"measured: recipe {r.recipe}, cosine of mean-token hidden states", "responses of",
         _columns([(MEASURED, KINDS.values()), (paper.SIMILARITY, KINDS.values())]),
-        tuple(rows), tuple(what[:1]),
+        tuple(rows), (*what[:1], ALONE),
     )  # fmt: skip
 
 

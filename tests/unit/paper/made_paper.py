@@ -93,6 +93,7 @@ class MadePaper:
             ],
             "similarity": None if similarity is None else {
                 **dict(zip(("hacking", "normal", "cross"), kinds, strict=True)), "prompts": 3, "per_prompt": 2,
+                "response_only": dict(zip(("hacking", "normal", "cross"), (k - 0.1 for k in kinds), strict=True)),
                 "matrix": [[1, 0.7, 0.4, 0.4], [0.7, 1, 0.4, 0.4], [0.4, 0.4, 1, 0.8], [0.4, 0.4, 0.8, 1]],
                 "labels": ["hacking", "hacking", "normal", "normal"], "what": "hacking: <half> & more",
             },

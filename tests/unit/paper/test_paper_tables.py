@@ -78,7 +78,8 @@ def test_similarity_and_the_collapse(made: MadePaper) -> None:
     one, four = table_1(r), table_4(r)
     assert mean(cell(one, "RLOO's trained policies", "across")) == pytest.approx(0.45)
     assert cell(one, "the paper's policy", "across", published.SIMILARITY).text == "0.45"
-    assert one.notes == ("RLOO, seed 0: hacking: <half> & more.",)
+    assert mean(cell(one, "RLOO's trained policies, response alone", "across")) == pytest.approx(0.35)
+    assert one.notes[0] == "RLOO, seed 0: hacking: <half> & more."
     assert mean(cell(four, "RLOO", "words without a space, %")) == pytest.approx(70)
     assert mean(cell(four, "SFT", "WR, %")) == pytest.approx(34)
     assert mean(cell(four, "RLOO", "gold")) == pytest.approx(0.0895)
