@@ -47,7 +47,10 @@ GOLD = {
 }
 FIXED = {"algorithm.queries": 16, "algorithm.rounds": 30, "algorithm.lr": 3e-4}
 FRESH = 1000  # the first seed of the tuned arms' runs
-OF_POLICY: dict[str, Any] = {"algorithm.lr": {"loguniform": [2e-4, 8e-4]}, "algorithm.beta": {"loguniform": [0.005, 0.05]}}
+OF_POLICY: dict[str, Any] = {
+    "algorithm.lr": {"loguniform": [2e-4, 8e-4]},
+    "algorithm.beta": {"loguniform": [0.005, 0.05]},
+}
 OF_HEAD: dict[str, Any] = {
     "reward.alpha": {"uniform": [0, 1]},
     "reward.omega_min": {"uniform": [0, 0.9]},
