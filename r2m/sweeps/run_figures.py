@@ -50,7 +50,8 @@ def reward_over_kl(answer: Answer, views: Views) -> go.Figure | str:
                 showlegend=column == 1, **place)  # fmt: skip
         for name, colour in own.items():
             for view in groups[name]:
-                x, y = zip(*way(view, metric), strict=True) if way(view, metric) else ((), ())
+                points = way(view, metric)
+                x, y = zip(*points, strict=True) if points else ((), ())
                 figure.add_scatter(x=x, y=y, mode="lines", opacity=0.35, showlegend=False,
                                    line={"color": colour, "width": 1}, hoverinfo="skip", **place)  # fmt: skip
             arm = answer.arm(name)

@@ -2,61 +2,29 @@
 
 import json
 import re
-import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from chat_server import ChatJudge, serving
 
-from r2m.cli import main
 
+class PrefersTheLonger(ChatJudge):
+    """Its verdict is the longer of the two texts between the judge prompt's marks."""
 
-class PrefersTheLonger(BaseHTTPRequestHandler):
-    """An endpoint whose verdict is the longer of the two texts between the judge prompt's marks."""
-
-    asked = 0
-
-    def do_POST(self) -> None:
-        type(self).asked += 1
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = body["messages"][-1]["content"]
+    @staticmethod
+    def verdict(text: str) -> str:
         ours, theirs = (re.search(letter * 2 + "+", text) for letter in "QZ")
         assert ours is not None
         assert theirs is not None
         first, second = sorted((ours, theirs), key=re.Match.start)
-        longer = "A" if len(first[0]) > len(second[0]) else "B"
-        reply = {"choices": [{"message": {"role": "assistant", "content": longer}}]}
-        data = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        return "A" if len(first[0]) > len(second[0]) else "B"
 
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    PrefersTheLonger.asked = 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), PrefersTheLonger) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
-
-
-@pytest.fixture
-def r2m(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["r2m", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
+    with serving(PrefersTheLonger) as url:
+        yield url
 
 
 def written(path: Path, rows: list[dict]) -> str:

@@ -1,18 +1,13 @@
 """Finished runs of tiny models, once for all tests here: "r2m", "untrained", "rloo" and "sft" in one storage."""
 
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from r2m.cli import main
 from r2m.config import Config, load
 from r2m.training.loop import run_loop
 from r2m.training.runs import new_run
-
-Command = Callable[..., tuple[int, str, str]]
 
 SMALL = (
     "task.posts=40", "task.held_out=12", "algorithm.queries=4", "algorithm.rounds=4", "algorithm.microbatch=8",
@@ -51,15 +46,3 @@ def config(forum_models: tuple[str, str], tmp_path: Path) -> Config:
     """The configuration of the run "r2m"."""
     policy, reward = forum_models
     return load("forum", [f"policy.model={policy}", f"reward.model={reward}", *SMALL])
-
-
-@pytest.fixture
-def r2m(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["r2m", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run

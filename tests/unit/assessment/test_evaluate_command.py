@@ -1,12 +1,11 @@
 """`r2m evaluate RUN|MODEL`: finished runs of tiny models, and an endpoint on this machine."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from chat_server import ChatJudge, serving
 
 from r2m.assessment.assess import FILE, assess
 from r2m.config import Config
@@ -14,33 +13,18 @@ from r2m.config import Config
 Command = Callable[..., tuple[int, str, str]]
 
 
-class AlwaysA(BaseHTTPRequestHandler):
-    """An endpoint that prefers whatever comes first."""
+class AlwaysA(ChatJudge):
+    """Prefers whatever comes first."""
 
-    asked = 0
-
-    def do_POST(self) -> None:
-        type(self).asked += 1
-        self.rfile.read(int(self.headers["Content-Length"]))
-        data = json.dumps(
-            {"choices": [{"message": {"role": "assistant", "content": "Preferred: A"}}]}
-        ).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    @staticmethod
+    def verdict(text: str) -> str:
+        return "Preferred: A"
 
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    AlwaysA.asked = 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), AlwaysA) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
+    with serving(AlwaysA) as url:
+        yield url
 
 
 def flat(text: str) -> str:
