@@ -5,12 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
 from r2m.cli import compare, evaluate, models, paper, runs, sweep
 from r2m.cli.common import err
-from r2m.errors import UserError
+from r2m.errors import UserError, one_line
+
+FAULTS = {  # of the machine, or of a path that a user gave: nothing that a trace would explain
+    errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota", errno.EROFS: "disk", errno.EACCES: "no permission",
+    errno.EPERM: "no permission", errno.ENOTDIR: "path", errno.EISDIR: "path", errno.ENAMETOOLONG: "path",
+    errno.ELOOP: "path",
+}  # fmt: skip
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,12 +34,23 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # the bars and lines that matter are our own
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app()
+        code = app(standalone_mode=False)  # of a typer.Exit
     except UserError as error:
-        err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _refuse(str(error))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in FAULTS:
             raise
-        err.print(f"error: disk full: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _refuse(one_line(f"{FAULTS[error.errno]}: {error}"))
+    except Exception as error:  # typer's own have no public name
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        if not hasattr(error, "format_message"):
+            raise
+        _refuse(one_line(error.format_message()))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(message: str) -> NoReturn:
+    err.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)

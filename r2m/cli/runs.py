@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
 
-from r2m.cli.common import STORAGE, Address, DryRun, Storage, Workers, err, out, program, progress
-from r2m.config import Config, load, recipes
+from r2m.cli.common import Address, DryRun, Storage, Workers, err, out, place, program, progress
+from r2m.config import Config, load, override, recipes
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,17 +35,19 @@ def train(
 ) -> None:
     """Run Algorithm 1 (reward.feedback=on), or plain RLOO (off), in Ray Train workers."""
     from r2m.training.driver import check_address
-    from r2m.training.runs import new_run, open_run
+    from r2m.training.runs import check_name, new_run, open_run
 
     check_address(address)
     if resume is not None:
         if recipe or set_ or workers or name or dry_run:
             raise UserError("--resume goes on with a run as it was configured: give it with --storage alone")
-        runs = [open_run(storage or STORAGE, resume)]
+        runs = [open_run(place(storage), resume)]
     else:
         if not recipe:
             raise UserError(f"RECIPE: missing; a .yaml file, or one of: {', '.join(recipes())}")
         config = load(recipe, _overrides(set_, workers, storage))
+        if name is not None:
+            check_name("--name", name)
         plan = _plan(config, address, dry_run)
         if dry_run:
             from r2m.training.plan import render
@@ -65,7 +68,7 @@ def sync(
     """Ship to MLflow what a run's journal, or those of a sweep, have and MLflow has not."""
     from r2m.tracking.sync import sync as ship
 
-    for run, count in ship(storage or STORAGE, name):
+    for run, count in ship(place(storage), name):
         out.print(f"{run}: {count} metric points shipped", soft_wrap=True)
 
 
@@ -74,12 +77,12 @@ def ui(storage: Storage = None, port: Annotated[int, typer.Option(min=1, max=655
     """MLflow's pages on this machine's loopback address; Ctrl-C ends them."""
     from r2m.tracking.ui import serve
 
-    raise typer.Exit(serve(storage or STORAGE, port))
+    raise typer.Exit(serve(place(storage), port))
 
 
 def _overrides(set_: list[str] | None, workers: int | None, storage: str | None) -> list[str]:
-    options = {"run.workers": workers, "run.storage": storage}
-    return [*(set_ or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    options = {"run.workers": workers, "run.storage": None if storage is None else place(storage)}
+    return [*(set_ or []), *(override(key, value) for key, value in options.items() if value is not None)]
 
 
 def _plan(config: Config, address: str | None, dry_run: bool) -> Plan:
@@ -99,12 +102,12 @@ def _execute(runs: list[Run], address: str | None) -> None:
 
     views, storage = execute(runs, address), runs[0].config.run.storage
     out.print(rich_table(summary([view for view in views if view.rounds])))
-    out.print(f"look: {program()} ui --storage {storage}", soft_wrap=True, markup=False)
+    out.print(f"look: {program()} ui --storage {shlex.quote(storage)}", soft_wrap=True, markup=False)
     for view in views:
         if view.status == "failed":
             err.print(f"error: {view.run_id}: {view.events[-1]['reason']}", markup=False)
         if view.status == "stopped":
-            go_on = f"{program()} train --resume {view.run_id} --storage {storage}"
+            go_on = f"{program()} train --resume {view.run_id} --storage {shlex.quote(storage)}"
             err.print(f"stopped, with a checkpoint; go on: {go_on}", markup=False, soft_wrap=True)
     statuses = {view.status for view in views}
     if statuses != {"finished"}:

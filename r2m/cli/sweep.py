@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import STORAGE, Address, DryRun, Storage, Workers, err, out, program, progress
+from r2m.cli.common import Address, DryRun, Storage, Workers, err, out, place, program, progress
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def sweep(
     """Search settings, compare the best with the baselines on fresh seeds, and say whether it is better."""
     from r2m.training.driver import check_address
 
-    place = str(Path(storage or STORAGE))
+    folder = place(storage)
     match words or []:
         case ["status", sweep_name] if resume is None:
-            _status(place, sweep_name)
+            _status(folder, sweep_name)
             return
         case [] if resume is not None:
             if name or workers or tracking_uri or dry_run:
@@ -55,19 +56,24 @@ def sweep(
             "cluster, with --address auto or HOST:6379"
         )
     from r2m.sweeps.sweep import new_sweep, open_sweep
+    from r2m.training.runs import check_name
 
     if resume is not None:
-        _run(open_sweep(place, resume), address)
+        _run(open_sweep(folder, resume), address)
         return
     (file,) = words or []
-    _check_room(file, place, workers, address, dry_run)
+    if name is not None:
+        check_name("--name", name)
+    _check_room(file, folder, workers, tracking_uri, address, dry_run)
     if not dry_run:
         with progress() as bar:
-            opened = new_sweep(file, name, place, workers, tracking_uri, bar)
+            opened = new_sweep(file, name, folder, workers, tracking_uri, bar)
         _run(opened, address)
 
 
-def _check_room(file: str, storage: str, workers: int | None, address: str | None, show: bool) -> None:
+def _check_room(
+    file: str, storage: str, workers: int | None, tracking_uri: str | None, address: str | None, show: bool
+) -> None:
     """Refuse a sweep that can't fit before anything is prepared."""
     from r2m.sweeps.driver import plan_of
     from r2m.sweeps.plan import check_storage, render
@@ -75,7 +81,7 @@ def _check_room(file: str, storage: str, workers: int | None, address: str | Non
     from r2m.sweeps.sweep import extra_settings
 
     sweep = load_sweep(file, workers)
-    plan = plan_of(sweep, extra_settings(storage, None), address)
+    plan = plan_of(sweep, extra_settings(storage, tracking_uri), address)
     check_storage(plan, Path(storage))
     if show:
         out.print(render(plan))
@@ -100,7 +106,7 @@ def _run(opened: Opened, address: str | None) -> None:
 
 
 def _go_on(opened: Opened, address: str | None) -> str:
-    command = f"{program()} sweep --resume {opened.name} --storage {opened.storage}"
+    command = f"{program()} sweep --resume {opened.name} --storage {shlex.quote(opened.storage)}"
     return f"go on: {command}" + (f" --address {address}" if address else "")
 
 
@@ -123,7 +129,7 @@ def _look(opened: Opened) -> None:
     for line in (
         f"report:    {folder / 'report.html'}",
         f"picture:   {folder / 'answer.png'}",
-        f"MLflow:    {program()} ui --storage {opened.storage}     experiment {opened.experiment}",
-        f"Optuna:    {Path(program()).with_name('optuna-dashboard')} {opened.database}",
+        f"MLflow:    {program()} ui --storage {shlex.quote(opened.storage)}     experiment {opened.experiment}",
+        f"Optuna:    {Path(program()).with_name('optuna-dashboard')} {shlex.quote(opened.database)}",
     ):
         out.print(line, markup=False, highlight=False, soft_wrap=True)

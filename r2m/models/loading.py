@@ -38,7 +38,9 @@ def _fetch(loader: Any, field: str, model: str, **options: Any) -> Any:
     cached = not Path(model).is_dir() and not hub_reachable()
     try:
         return loader.from_pretrained(model, trust_remote_code=False, local_files_only=cached, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make the parsers and the models' own code raise anything
         if cached:
             reason = "no such folder, not in the cache, and the hub cannot be reached"
         else:

@@ -22,6 +22,8 @@ import yaml
 from rich.console import Console
 
 from r2m.config import digest, load
+from r2m.config.load import recipe_path
+from r2m.config.strict_yaml import parse
 from r2m.errors import UserError
 from r2m.paper import cost
 from r2m.paper.arms import ARMS, sweep_tree
@@ -36,7 +38,7 @@ from r2m.sweeps.spec import config_of, load_sweep, slug
 from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
 from r2m.tracking.journal import JournalView
 from r2m.training.loop import CHECKPOINTS
-from r2m.training.runs import run_folder
+from r2m.training.runs import check_name, run_folder
 
 KEPT = ("RLOO", "R2M")  # whose checkpoints stay: Fig. 1b's
 PROCESSES = 2  # that assess side by side
@@ -65,6 +67,7 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
     Raises UserError for a mistake in recipe, settings or name, for runs that cannot fit, or where the name's runs
     have other settings.
     """
+    check_name("--name", asked.name)
     opened = [open_sweep(asked.storage, name) for name in _sweep_names(asked)]
     for there in opened:
         wanted = _sweep(asked, there.sweep.seeds)
@@ -142,7 +145,7 @@ def _write_sweep(asked: Asked, seeds: Sequence[int], folder: Path) -> str:
     settings = dict(map(_setting, asked.settings))
     recipe = asked.recipe
     if recipe.endswith((".yaml", ".yml")):
-        recipe = str(Path(recipe).absolute())
+        recipe = str(recipe_path(recipe))
     tree = sweep_tree(recipe, load(recipe, asked.settings), settings, seeds)
     path = folder / "paper.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
@@ -158,7 +161,7 @@ def _sweep(asked: Asked, seeds: Sequence[int]) -> dict[str, Any]:
 def _setting(override: str) -> tuple[str, Any]:
     """Of an override that `load` has taken."""
     key, _, value = override.partition("=")
-    return key.strip(), yaml.safe_load(value)
+    return key.strip(), parse(value)
 
 
 def _differing(there: Opened, wanted: dict[str, Any]) -> str:

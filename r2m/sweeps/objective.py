@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from r2m.config import Section
+from r2m.config import Number, Positive, Section
+from r2m.errors import shown
 from r2m.reporting.runs import KL, at_kl, last, way
 from r2m.tracking.metrics import METRICS
 
@@ -23,7 +24,7 @@ class Objective(Section):
 
     metric: str
     direction: Literal["maximize", "minimize"] = "maximize"
-    matched_kl: Annotated[float, Field(gt=0)] | None = None  # nats per sequence
+    matched_kl: Positive | None = None  # nats per sequence
 
     @model_validator(mode="after")
     def _sound(self) -> Objective:
@@ -42,8 +43,8 @@ class Constraint(Section):
     """Bounds on a metric at the run's end, both included."""
 
     metric: str
-    max: float | None = None
-    min: float | None = None
+    max: Number | None = None
+    min: Number | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> Constraint:
@@ -66,7 +67,7 @@ def _check_metric(metric: str) -> None:
             f"metric = {metric!r}: measured while training, not on held-out prompts; allowed: {', '.join(HELD_OUT)}"
         )
     if metric not in HELD_OUT:
-        raise ValueError(f"metric = {metric!r}: no such metric; allowed: {', '.join(HELD_OUT)}")
+        raise ValueError(f"metric = {shown(metric)}: no such metric; allowed: {', '.join(HELD_OUT)}")
 
 
 def check_judged(
@@ -83,7 +84,9 @@ def check_judged(
     bounded = [c.metric for c in constraints]
     for i, metric in enumerate(bounded):
         if metric in bounded[:i]:  # the study holds a constraint by its metric
-            raise ValueError(f"constraints.{i}: metric = {metric!r}: given twice; give min and max together")
+            raise ValueError(
+                f"constraints.{i}: metric = {shown(metric)}: given twice; give min and max together"
+            )
     places = [(f"objectives.{i}", o.metric) for i, o in enumerate(objectives)]
     places += [(f"constraints.{i}", c.metric) for i, c in enumerate(constraints)]
     for place, metric in places:

@@ -11,15 +11,17 @@ from typing import Annotated, Any, Literal
 from optuna.trial import BaseTrial
 from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
-from r2m.config import Config, Count, Positive, Section, load, override, validate
-from r2m.errors import UserError
+from r2m.config import Config, Count, Positive, Section, Seed, Whole, load, override, validate
+from r2m.config.load import read_tree, recipe_path, recipes
+from r2m.config.paths import PLACES, setting
+from r2m.errors import UserError, shown
 from r2m.sweeps.cost import equal_cost
 from r2m.sweeps.objective import Constraint, Objective, check_judged
 from r2m.sweeps.space import Conditional, Parameter, Params, checked, normal, points
 from r2m.sweeps.stopping import EarlyStopping, check_asked, check_saves, first_stop
 
-Seed = Annotated[int, Field(ge=0)]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
+LONGEST_SLUG = 100  # characters of a baseline's name
 
 RESERVED = {  # what `set` may not hold: the sweep itself sets it
     "recipe": "give recipe",
@@ -37,16 +39,16 @@ def slug(name: str) -> str:
 
 class Sampler(Section):
     kind: Literal["tpe", "random", "nsga2"] = "tpe"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class Budget(Section):
-    trials: Annotated[int, Field(ge=0)] = 20  # 0: no search, the baselines alone
+    trials: Annotated[Whole, Field(le=100_000)] = 20  # 0: no search, the baselines alone
     trajectories: Count | None = None  # of a run; null: what the recipe, with `set`, spends
     hours: Positive | None = None  # of the sweep
     concurrent: Count | None = None  # trials; null: as many as fit
     evaluations: Count = 10  # of a run, at least, where it has as many rounds
-    gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of a GPU, for a worker
+    gpu_share: Annotated[Positive, Field(le=1)] = 1.0  # of a GPU, for a worker
 
 
 class Sweep(Section):
@@ -125,12 +127,20 @@ class Sweep(Section):
                 raise ValueError(f"set.{key}: it is varied under parameters")
             if value is not None and not isinstance(value, str | bool | int | float):
                 raise ValueError(
-                    f"set.{key} = {value!r}: give single values by dotted key, such as algorithm.lr: 1e-5"
+                    f"set.{key} = {shown(value)}: give single values by dotted key, such as algorithm.lr: 1e-5"
                 )
+        overrides = [override(key, value) for key, value in self.set.items()]
         try:
-            self._base = load(self.recipe, [override(key, value) for key, value in self.set.items()])
+            if self.recipe not in recipes():
+                self.__dict__["recipe"] = str(recipe_path(self.recipe))
+            self._base, tree = load(self.recipe, overrides), read_tree(self.recipe, overrides)
         except UserError as error:
             raise ValueError(f"recipe and set: {error}" if self.set else str(error)) from None
+        for key in PLACES:  # relative to this folder, in the recipe or in `set`: from here on to none
+            section, name = key.split(".")
+            place = setting(self._base, key)
+            if place is not None and tree.get(section, {}).get(name) != place:
+                self.set[key] = place
 
     def _check_seeds(self) -> None:
         for name in ("seeds", "confirm"):
@@ -160,6 +170,10 @@ class Sweep(Section):
         seen: dict[str, str] = {}  # digest of the settings -> name
         slugs = [slug(name) for name in self.baselines]
         for name, settings in self.baselines.items():
+            if not name.isprintable() or len(name) > LONGEST_SLUG:
+                raise ValueError(
+                    f"baselines.{shown(name)}: {LONGEST_SLUG} printable characters at most are allowed"
+                )
             if not re.fullmatch(r"(?!t\d+$)[a-z][a-z0-9_-]*", slug(name)) or slugs.count(slug(name)) > 1:
                 raise ValueError(
                     f"baselines.{name}: runs are named after it ({slug(name)!r}): it must begin with a letter, be no "
@@ -243,10 +257,13 @@ class Sweep(Section):
                 if block.applies(params):
                     params |= {key: p.suggest(trial, key) for key, p in block.parameters.items()}
             return params
-        params = self._define(trial)
+        try:
+            params = self._define(trial)
+        except SystemExit as error:
+            raise UserError(f"suggest, trial {trial.number}: it called exit({error})") from None
         if not isinstance(params, dict):
             raise UserError(
-                f"suggest, trial {trial.number}: returned {params!r}, expected a mapping of parameters"
+                f"suggest, trial {trial.number}: returned {shown(params)}, expected a mapping of parameters"
             )
         try:
             params = {key: normal(key, value) for key, value in params.items()}

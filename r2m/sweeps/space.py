@@ -13,7 +13,8 @@ from optuna.trial import BaseTrial
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from r2m.config import Algorithm, Count, Reward, Section
+from r2m.config import Algorithm, Count, Int, Number, Reward, Section
+from r2m.errors import shown
 
 Params = dict[str, Any]
 
@@ -45,9 +46,9 @@ class Parameter(Section):
     """One range: {uniform: [low, high]}, {loguniform: [low, high]}, {int: [low, high], step: 1} or
     {choice: [...]}. Both ends belong to it."""
 
-    uniform: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    loguniform: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    int_: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(None, alias="int")
+    uniform: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
+    loguniform: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
+    int_: Annotated[list[Int], Field(min_length=2, max_length=2)] | None = Field(None, alias="int")
     choice: Annotated[list[Any], Field(min_length=1)] | None = None
     step: Count | None = None
 
@@ -90,7 +91,7 @@ class Parameter(Section):
         if self.choice is None:
             return self
         if len(set(values)) < len(values):
-            raise ValueError(f"{key}: choice = {values}: a value occurs twice")
+            raise ValueError(f"{key}: choice = {shown(values)}: a value occurs twice")
         return self.model_copy(update={"choice": values})
 
     def suggest(self, trial: BaseTrial, key: str) -> Any:
@@ -109,7 +110,7 @@ class Parameter(Section):
         on_grid = self.int_ is None or (value - low) % (self.step or 1) == 0
         return bool(low <= value <= high and on_grid)
 
-    def probes(self, key: str) -> list[Any]:
+    def probes(self, key: str) -> Sequence[Any]:
         """Values that stand for the range when combinations are checked: all of them where they are countable
         and matter to other settings, the ends of a real range that does, else the high end (the dearest)."""
         if self.choice is not None:
@@ -117,7 +118,7 @@ class Parameter(Section):
         low, high = self.values
         if key not in INTERACT:
             return [high]
-        return list(range(low, high + 1, self.step or 1)) if self.int_ is not None else [low, high]
+        return range(low, high + 1, self.step or 1) if self.int_ is not None else [low, high]
 
 
 class Conditional(Section):
@@ -151,7 +152,7 @@ def normal(key: str, value: Any) -> Any:
         return _adapter(key).validate_python(value)
     except ValidationError as error:
         message = error.errors()[0]["msg"]
-        raise ValueError(f"{key} = {value!r}: {message[0].lower() + message[1:]}") from None
+        raise ValueError(f"{key} = {shown(value)}: {message[0].lower() + message[1:]}") from None
 
 
 @cache
@@ -218,6 +219,8 @@ def points(parameters: Mapping[str, Parameter], conditional: Sequence[Conditiona
     for applies, block in [(lambda _: True, parameters), *((b.applies, b.parameters) for b in conditional)]:
         for key, parameter in block.items():
             probes = parameter.probes(key)
+            if len(probes) > MOST_POINTS:
+                raise _too_many(key)
             found = [
                 more
                 for point in found
@@ -226,8 +229,12 @@ def points(parameters: Mapping[str, Parameter], conditional: Sequence[Conditiona
                 )
             ]
             if len(found) > MOST_POINTS:
-                raise ValueError(
-                    f"parameters.{key}: more than {MOST_POINTS} combinations of whole numbers and choices; "
-                    "give a larger step or fewer choices"
-                )
+                raise _too_many(key)
     return found
+
+
+def _too_many(key: str) -> ValueError:
+    return ValueError(
+        f"parameters.{key}: more than {MOST_POINTS} combinations of whole numbers and choices; give a larger step or "
+        "fewer choices"
+    )

@@ -7,17 +7,20 @@ by dotted key. It is the user's own code, and it is run.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
 from r2m.config import Config, explain, load, override
-from r2m.errors import UserError
+from r2m.config.load import read_mapping
+from r2m.config.paths import PLACES, absolute
+from r2m.errors import UserError, shown
 from r2m.sweeps.cost import setting
 from r2m.sweeps.objective import Constraint as Constraint
 from r2m.sweeps.objective import Objective as Objective
@@ -61,28 +64,28 @@ def baseline_point(sweep: Sweep, name: str) -> Params | None:
     return params if config_of(sweep, params, seed).digest() == config.digest() else None
 
 
-def load_sweep(path: str | Path, workers: int | None = None) -> Sweep:
+def load_sweep(path: str | Path, workers: int | None = None, kept: Mapping[str, Any] | None = None) -> Sweep:
     """A sweep from a .yaml or .py file; `workers` takes the place of its set.run.workers.
+
+    `kept`: the tree that this file made where it was first read, whose paths stand: the sweep is taken up in a folder
+    to which the file's own are not relative.
 
     Raises UserError, one line, for any mistake in it.
     """
-    path = Path(path)
+    path = Path(absolute(str(path)))
+    what = f"sweep = {shown(str(path))}"
     if path.suffix not in (".yaml", ".yml", ".py"):
-        raise UserError(f"sweep = {str(path)!r}: expected a .yaml or a .py file")
-    if not path.is_file():
-        raise UserError(f"sweep = {str(path)!r}: no such file")
+        raise UserError(f"{what}: expected a .yaml or a .py file")
+    if not os.path.isfile(path):
+        raise UserError(f"{what}: no such file")
     suggest = None
     if path.suffix == ".py":
-        tree, suggest = _python(path)
+        tree, suggest = _python(path, what)
     else:
-        try:
-            tree = yaml.load(path.read_text(), _Loader)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"sweep = {str(path)!r}: not valid YAML ({' '.join(str(error).split())})"
-            ) from None
-    if not isinstance(tree, dict):
-        raise UserError(f"sweep = {str(path)!r}: expected a mapping with recipe, parameters and objectives")
+        tree = read_mapping(path, what, "with recipe, parameters and objectives")
+    if kept is not None:
+        paths = {key: value for key, value in kept["set"].items() if key in PLACES}
+        tree = tree | {"recipe": kept["recipe"], "set": tree.get("set", {}) | paths}
     if workers is not None and isinstance(tree.get("set", {}), dict):
         tree = tree | {"set": tree.get("set", {}) | {"run.workers": workers}}
     try:
@@ -91,26 +94,23 @@ def load_sweep(path: str | Path, workers: int | None = None) -> Sweep:
         raise UserError(explain(error, Sweep)) from None
 
 
-def _python(path: Path) -> tuple[Any, Callable[[BaseTrial], Params]]:
+def _python(path: Path, what: str) -> tuple[dict[str, Any], Callable[[BaseTrial], Params]]:
     spec = spec_from_file_location(f"sweep_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"sweep = {str(path)!r}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{what}: {type(error).__name__}: {error}") from error
     if not callable(getattr(module, "suggest", None)) or not hasattr(module, "SWEEP"):
-        raise UserError(f"sweep = {str(path)!r}: expected SWEEP, a mapping, and suggest(trial), a function")
-    return module.SWEEP, module.suggest
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that occurs twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise yaml.YAMLError(f"{key}: given twice, line {node.value[i][0].start_mark.line + 1}")
-        return super().construct_mapping(node, deep)
+        raise UserError(f"{what}: expected SWEEP, a mapping, and suggest(trial), a function")
+    try:  # a copy of plain values, as YAML would have them
+        tree = json.loads(json.dumps(module.SWEEP))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{what}: SWEEP: text, numbers, truths, lists and mappings are allowed ({error})"
+        ) from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{what}: expected SWEEP, a mapping, and suggest(trial), a function")
+    return tree, module.suggest

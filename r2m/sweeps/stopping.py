@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from r2m.config import Config, Section, Share
+from r2m.config import Config, Count, Section, Share, Whole
 from r2m.core.schedule import omega_reaches_minimum
 from r2m.sweeps.objective import Objective
 
@@ -16,8 +16,8 @@ from r2m.sweeps.objective import Objective
 class EarlyStopping(Section):
     kind: Literal["none", "asha", "median"] = "none"
     grace: Share = 0.0  # of a run's rounds, before which it is never stopped
-    reduction: Annotated[int, Field(ge=2)] = 3  # asha: one in so many goes on
-    startup_trials: Annotated[int, Field(ge=0)] = 5  # median: trials before the first comparison
+    reduction: Annotated[Count, Field(ge=2)] = 3  # asha: one in so many goes on
+    startup_trials: Whole = 5  # median: trials before the first comparison
     omega_min: Share | None = None  # Python files only: the lowest Ω that suggest gives
 
 

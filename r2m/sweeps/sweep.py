@@ -18,8 +18,9 @@ from pathlib import Path
 
 import optuna
 
-from r2m.config import Config, digest
-from r2m.errors import UserError
+from r2m.config import Config, digest, override
+from r2m.config.uris import sqlite_uri
+from r2m.errors import UserError, shown
 from r2m.reporting.files import write_whole
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
@@ -31,7 +32,7 @@ from r2m.tracking.journal import Journal, JournalReader, JournalView, environmen
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.tracking.search import sweep_runs
 from r2m.training.loop import JOURNAL
-from r2m.training.runs import check_data
+from r2m.training.runs import check_data, check_name, is_name
 
 FILES = ("sweep.yaml", "sweep.py")
 ARTIFACTS = ("report.html", "answer.json", "ranking.json", "answer.png")
@@ -61,7 +62,7 @@ class Opened:
 
     @property
     def database(self) -> str:
-        return f"sqlite:///{self.folder.absolute() / 'study.db'}"
+        return sqlite_uri(self.folder.absolute() / "study.db")
 
     @property
     def tracking_uri(self) -> str:
@@ -89,9 +90,10 @@ def new_sweep(
     Raises UserError, with nothing left behind, for a mistake in the file, a name that is taken or unusable data.
     """
     sweep = load_sweep(file, workers)
-    name = name or f"{Path(file).stem}-{secrets.token_hex(2)}"
-    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-        raise UserError(f"--name {name!r}: letters, digits, '_' and, inside, '.' and '-' are allowed")
+    if name is None:
+        stem = re.sub(r"[^\w.-]+", "-", Path(file).stem, flags=re.ASCII).strip(".-")[:60] or "sweep"
+        name = f"{stem}-{secrets.token_hex(2)}"
+    check_name("--name", name)
     opened = Opened(sweep, name, storage, extra_settings(storage, tracking_uri))
     if JournalReader(opened.folder / JOURNAL).new_records():
         raise UserError(f"--name {name!r}: there is such a sweep; go on with it by --resume {name}")
@@ -126,12 +128,12 @@ def new_sweep(
 def open_sweep(storage: str, name: str) -> Opened:
     """A sweep that there is. Raises UserError, naming those there are, where it is not."""
     folder = sweep_folder(storage, name)
-    view = find(folder / JOURNAL)
+    view = find(folder / JOURNAL) if is_name(name) else None
     if view is None:
         there = sorted(p.parent.name for p in folder.parent.glob(f"*/{JOURNAL}"))
-        raise UserError(f"SWEEP = {name!r}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise UserError(f"SWEEP = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
     start, given = view.start, view.start["config"]
-    sweep = load_sweep(sweep_file(folder), given["workers"])
+    sweep = load_sweep(sweep_file(folder), given["workers"], kept=given["sweep"])
     opened = Opened(sweep, name, storage, extra_settings(storage, given["tracking_uri"]))
     if start["config_hash"] != digest([opened.sweep.model_dump(mode="json"), opened.base.digest()]):
         raise UserError(f"SWEEP = {name!r}: its file or its recipe has changed since it began; start another")
@@ -140,7 +142,8 @@ def open_sweep(storage: str, name: str) -> Opened:
 
 def extra_settings(storage: str, tracking_uri: str | None) -> tuple[str, ...]:
     """What every run of a sweep is told beside its settings."""
-    return (f"run.storage={storage}", *([f"run.tracking_uri={tracking_uri}"] if tracking_uri else []))
+    given = {"run.storage": storage, "run.tracking_uri": tracking_uri}
+    return tuple(override(key, value) for key, value in given.items() if value is not None)
 
 
 def sweep_folder(storage: str, name: str) -> Path:

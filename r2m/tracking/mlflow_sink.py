@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from r2m.config import uris
 from r2m.errors import UserError
 from r2m.tracking import mlflow_entities as entities
 from r2m.tracking.journal import JournalReader, Record, status
@@ -43,17 +43,15 @@ CLIENT_ENVIRONMENT = {  # where the user's own says nothing else
 
 def default_tracking_uri(storage: Path | str) -> str:
     """SQLite in the storage folder; its runs' artifacts go to `mlartifacts` beside it."""
-    return f"sqlite:///{Path(storage).resolve() / 'mlflow.db'}"
+    return uris.sqlite_uri(Path(storage).resolve() / "mlflow.db")
 
 
 def check_uri(tracking_uri: str) -> None:
-    """Raises UserError where it holds credentials."""
-    address = urlsplit(tracking_uri)
-    if address.username is not None or address.password is not None:
-        raise UserError(
-            f"tracking_uri = {address.scheme}://***@{address.hostname}: a user or password here would be "
-            "logged; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
-        )
+    """Raises UserError where it is none of MLflow's, or holds a secret."""
+    try:
+        uris.check_uri(tracking_uri)
+    except ValueError as error:
+        raise UserError(f"tracking_uri: {error}") from None
 
 
 class Sink:
@@ -184,7 +182,8 @@ class Sink:
 
 
 def _sqlite(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+    path = uris.sqlite_path(uri)
+    return path and path.resolve()
 
 
 @contextlib.contextmanager

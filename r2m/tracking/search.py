@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from r2m.config.uris import sqlite_path
 from r2m.errors import UserError
 from r2m.tracking.journal import JournalView, find
 from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, check_uri
@@ -27,7 +28,9 @@ def journals(storage: Path | str, names: Iterable[str]) -> tuple[dict[str, Journ
     views: dict[str, JournalView] = {}
     missing = []
     for name in names:
-        if Path(name).name != name:  # a path: not a name, and nothing outside the storage is read
+        if (
+            Path(name).name != name or len(name) > 255
+        ):  # a path: not a name, and nothing outside the storage is read
             missing.append(name)
         elif (Path(storage) / "sweeps" / name / JOURNAL).is_file():
             views |= sweep_runs(storage, name)
@@ -45,8 +48,8 @@ def search(tracking_uri: str, filter_string: str) -> list[str]:
     Raises UserError for a store that is not there, or a filter that MLflow refuses.
     """
     check_uri(tracking_uri)
-    database = tracking_uri.removeprefix("sqlite:///")
-    if database != tracking_uri and not Path(database).is_file():  # the client would make one
+    database = sqlite_path(tracking_uri)
+    if database is not None and not database.is_file():  # the client would make one
         raise UserError(f"tracking_uri = {tracking_uri!r}: no such file; r2m sync RUN makes it")
     for name, value in CLIENT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from r2m.errors import UserError
+from r2m.errors import UserError, shown
 from r2m.tracking.journal import JournalReader, Record
 from r2m.tracking.mlflow_entities import RANKING
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
@@ -19,18 +19,19 @@ def sync(storage: Path | str, name: str) -> list[tuple[str, int]]:
     Raises UserError where there is neither, and whatever MLflow raises.
     """
     runs, sweep = Path(storage) / "runs", Path(storage) / "sweeps" / name
-    if (sweep / JOURNAL).is_file():
+    known = Path(name).name == name and len(name) < 256
+    if known and (sweep / JOURNAL).is_file():
         starts = {path.parent: _start(path) for path in sorted(runs.glob(f"{name}-*/{JOURNAL}"))}
         starts = {folder: start for folder, start in starts.items() if start.get("parent") == name}
         uris = {folder: _uri(storage, start) for folder, start in starts.items()}
         uris = {sweep: next(iter(uris.values()), default_tracking_uri(storage))} | uris
-    elif (runs / name / JOURNAL).is_file():
+    elif known and (runs / name / JOURNAL).is_file():
         uris = {runs / name: _uri(storage, _start(runs / name / JOURNAL))}
     else:
         there = sorted(
             path.parent.name for kind in (runs, sweep.parent) for path in kind.glob(f"*/{JOURNAL}")
         )
-        raise UserError(f"NAME = {name!r}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise UserError(f"NAME = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
     return [(folder.name, _ship(uri, folder)) for folder, uri in uris.items()]
 
 

@@ -58,7 +58,7 @@ def serve(storage: Path | str, port: int = 5000) -> int:
 def start_server(tracking_uri: str, artifacts: Path, port: int) -> subprocess.Popen[bytes]:
     """MLflow's server as the leader of a process group of its own (it starts workers)."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri]
-    command += ["--artifacts-destination", str(artifacts), "--host", HOST, "--port", str(port)]
+    command += ["--artifacts-destination", artifacts.as_uri(), "--host", HOST, "--port", str(port)]
     # Jobs are code that a server runs for whoever reaches it; there are none here.
     environment = CLIENT_ENVIRONMENT | os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from r2m.config import Config, ForumTask, TextTask
+from r2m.config.paths import check_places, check_storage_folder
 from r2m.errors import UserError
 from r2m.models.dimensions import config_for_planning
+from r2m.models.loading import load_config
+from r2m.models.weights import check_sizes, check_weights
 from r2m.training.plan import Plan, plan
-from r2m.training.shape import shape_of
+from r2m.training.shape import Shape, shape_of
 
 
 def plan_for(
@@ -22,13 +25,20 @@ def plan_for(
 
     Raises UserError for what cannot run: see `plan`.
     """
-    policy, reward = config.policy.model, config.reward.model
+    check_places(config)
+    check_storage_folder(config.run.storage)
+    policy, reward, judge = config.policy.model, config.reward.model, config.run.judge
     policy_config = config_for_planning(policy, "policy.model") if policy else _forum(config.task, "policy")
     reward_config = config_for_planning(reward, "reward.model") if reward else _forum(config.task, "reward")
     if reward is not None and reward_config.num_labels != 1:
         raise UserError(
             f"reward.model = {reward!r}: it has {reward_config.num_labels} labels; it must have 1"
         )
+    if judge is not None and load_config(judge, "run.judge").num_labels != 1:
+        raise UserError(f"run.judge = {judge!r}: a reward model has 1 label")
+    for field, model in (("policy.model", policy), ("reward.model", reward), ("run.judge", judge)):
+        if model is not None:
+            check_weights(model, field)
     resources: dict[str, Any] = {"gpus": gpus}
     if address is None:
         import torch
@@ -41,10 +51,24 @@ def plan_for(
             resources = {"cpus": os.cpu_count() or 1, "gpus": gpus, "worker_gib": memory / 2**30}
     return plan(
         config,
-        shape_of(policy_config),
-        shape_of(reward_config, AutoModelForSequenceClassification),
+        _shape(policy or "forum", "policy.model", policy_config, AutoModelForCausalLM),
+        _shape(reward or "forum", "reward.model", reward_config, AutoModelForSequenceClassification),
         **resources,
     )
+
+
+def _shape(model: str, field: str, hf_config: Any, auto_class: Any) -> Shape:
+    """Raises UserError where the model's config.json describes none that can be built."""
+    try:
+        check_sizes(hf_config)
+        return shape_of(hf_config, auto_class)
+    except UserError:
+        raise
+    except Exception as error:  # of a model's own code, given sizes that it did not expect
+        raise UserError(
+            f"{field} = {model!r}: its config.json describes no model that can be built "
+            f"({type(error).__name__}: {str(error)[:200]})"
+        ) from None
 
 
 def _forum(task: ForumTask | TextTask, model: str) -> Any:

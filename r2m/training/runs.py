@@ -15,12 +15,14 @@ from typing import Any
 import yaml
 
 from r2m.config import Config, ForumTask, TextTask, digest, validate
-from r2m.errors import UserError
+from r2m.errors import UserError, shown
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.tracking.journal import Journal, environment, git_state, read
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.training.loop import JOURNAL, STOP_FILE
+
+LONGEST_NAME, LONGEST_PART = 100, 230  # of what a user names; of a sweep's run, which adds arm and seed
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,10 @@ def new_run(config: Config, name: str | None = None, progress: Progress = silent
     Raises UserError, with nothing left behind, for a name that is taken or data that cannot be used.
     """
     arm = re.sub(r"\W+", "-", config.arm.lower(), flags=re.ASCII).strip("-")
-    name = name or f"{config.recipe}-{arm}-s{config.run.seed}-{secrets.token_hex(2)}"
-    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-        raise UserError(f"--name {name!r}: letters, digits, '_' and, inside, '.' and '-' are allowed")
+    if name is None:
+        recipe = re.sub(r"[^\w.-]+", "-", config.recipe, flags=re.ASCII).strip(".-")[:60] or "run"
+        name = f"{recipe}-{arm}-s{config.run.seed}-{secrets.token_hex(2)}"
+    check_name("--name", name, LONGEST_PART)
     folder = run_folder(config.run.storage, name)
     if folder.exists():
         raise UserError(f"--name {name!r}: there is such a run; go on with it by --resume {name}")
@@ -94,6 +97,18 @@ def open_run(storage: str, name: str) -> Run:
     return Run(config, folder, (prepared.policy, prepared.reward))
 
 
+def check_name(option: str, name: str, longest: int = LONGEST_NAME) -> None:
+    """Raises UserError for what cannot name a run, a sweep or a folder of either."""
+    if not is_name(name) or len(name) > longest:
+        raise UserError(
+            f"{option} {shown(name)}: letters, digits, '_' and, inside, '.' and '-' are allowed, {longest} at most"
+        )
+
+
+def is_name(name: str) -> bool:
+    return len(name) <= 255 and re.fullmatch(r"\w[\w.-]*", name, re.ASCII) is not None
+
+
 def run_folder(storage: str, name: str) -> Path:
     return Path(storage).absolute() / "runs" / name
 
@@ -101,9 +116,9 @@ def run_folder(storage: str, name: str) -> Path:
 def existing_folder(storage: str, name: str) -> Path:
     """Raises UserError, naming the runs that there are, where this one is not."""
     folder = run_folder(storage, name)
-    if not (folder / JOURNAL).is_file():
+    if not is_name(name) or not (folder / JOURNAL).is_file():
         there = sorted(p.parent.name for p in folder.parent.glob(f"*/{JOURNAL}"))
-        raise UserError(f"RUN = {name!r}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise UserError(f"RUN = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
     return folder
 
 

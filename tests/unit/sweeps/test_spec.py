@@ -188,7 +188,7 @@ class TestLoad:
             ("s.toml", "", "expected a .yaml or a .py file"),
             ("s.py", "1 / 0", "ZeroDivisionError: division by zero"),
             ("s.py", "SWEEP = {}", "expected SWEEP, a mapping, and suggest"),
-            ("s.py", "def suggest(trial): ...\nSWEEP = 3", "expected a mapping"),
+            ("s.py", "def suggest(trial): ...\nSWEEP = 3", "expected SWEEP, a mapping"),
             ("s.py", "def suggest(trial): ...\nSWEEP = {}", "recipe: missing; objectives: missing"),
         ],
     )
@@ -231,9 +231,9 @@ class TestRuns:
             "run.eval_every=6",
             "run.seed=3",
         ]
-        config = config_of(sweep, params, 3, "run.storage=elsewhere")
+        config = config_of(sweep, params, 3, "run.storage=/elsewhere")
         assert config.algorithm.total_rounds == 60
-        assert (config.algorithm.lr, config.run.storage, config.run.seed) == (1e-5, "elsewhere", 3)
+        assert (config.algorithm.lr, config.run.storage, config.run.seed) == (1e-5, "/elsewhere", 3)
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(seed=st.integers(0, 2**31), budget=st.one_of(st.none(), st.integers(96, 9000)))

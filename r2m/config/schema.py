@@ -1,4 +1,4 @@
-"""One frozen, validated tree of settings: YAML recipes in, dotted overrides on top.
+"""The tree of settings.
 
 A section is handed to the code that needs it; nothing reads a setting by name at run time. Defaults name
 their source: a section of the paper (R2M), `trl` (RLOOTrainer 1.16) or `here` for a choice of ours that
@@ -9,19 +9,62 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from r2m.errors import UserError
+from r2m.config.arms import arm_of
+from r2m.config.uris import check_uri
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "Input should be a number, not true or false")
+    return value
+
+
+def _in_range(value: float) -> float:
+    if value and not 1e-30 <= abs(value) <= 1e30:  # in 32 bits it would come to 0 or overflow
+        raise PydanticCustomError("range", "Input should be 0, or of a size from 1e-30 to 1e30")
+    return value
+
+
+def _printable(text: str) -> str:
+    if not text.replace("\n", "").replace("\t", "").isprintable():
+        raise PydanticCustomError("printable", "Input should be printable text")
+    return text
+
+
+def printable_path(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise PydanticCustomError("path", "Input should be the printable name of something")
+    if len(text.encode()) > 3000 or max(len(part.encode()) for part in text.split("/")) > 255:
+        raise PydanticCustomError("path", "No name of a file may be longer than 255 bytes, no path than 3000")
+    return text
+
+
+# What takes a number takes no true. Limits are wide: no run has a use for what is beyond them.
+Int = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), AfterValidator(_in_range)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Positive = Annotated[Number, Field(gt=0)]
+Count = Annotated[Int, Field(ge=1, le=2**31 - 1)]
+Whole = Annotated[Int, Field(ge=0, le=2**31 - 1)]
+Seed = Annotated[Int, Field(ge=0, le=2**32 - 1)]
+Text = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_printable)]
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
+Place = Annotated[
+    str, AfterValidator(printable_path)
+]  # a folder or file, or an id on the hub: see r2m.config.paths
 
 
 class Section(BaseModel):
@@ -32,7 +75,7 @@ class ForumTask(Section):
     """The embedded task: a miniature of the paper's Pythia-1B case (App. F.5), made from a seed."""
 
     kind: Literal["forum"] = "forum"
-    seed: Annotated[int, Field(ge=0)] = 0  # of grammar, models and preference data; a run's own is run.seed
+    seed: Seed = 0  # of grammar, models and preference data; a run's own is run.seed
     posts: Count = 4000  # training prompts; the SFT data is on them too
     held_out: Count = 256  # evaluation prompts, never trained on
     sft_noise: Share = 0.3  # chance that a word of a reference summary is corrupted
@@ -40,9 +83,11 @@ class ForumTask(Section):
     label_noise: Share = 0.05  # chance that gold's verdict on a pair is flipped
     artefact: Share = 0.25  # share of pairs whose preferred answer lost spaces after gold's verdict
     space_pairs: Share = 0.0  # share of pairs in which either answer lost spaces before it: gold minds them
-    preference_pairs: Annotated[int, Field(ge=50)] = 7400  # before ties are left out
+    preference_pairs: Annotated[Count, Field(ge=50)] = 7400  # before ties are left out
     reward_epochs: Count = 1
-    reward_width: Annotated[int, Field(ge=8, multiple_of=8)] = 128  # of the reward model; the policy's is 128
+    reward_width: Annotated[Count, Field(ge=8, multiple_of=8)] = (
+        128  # of the reward model; the policy's is 128
+    )
 
     @model_validator(mode="after")
     def _shares_fit(self) -> ForumTask:
@@ -58,11 +103,11 @@ class TextTask(Section):
     """Prompts from a Hugging Face data set id or a local jsonl, json.gz or parquet file."""
 
     kind: Literal["text"] = "text"
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "text"  # names the MLflow experiment
-    data: str
-    split: str = "train"
-    prompt_column: str = "prompt"
-    instruction: str | None = None  # put before a plain prompt
+    name: Annotated[Name, Field(pattern=r"^[\w.-]+$", max_length=100)] = "text"  # names the MLflow experiment
+    data: Place
+    split: Name = "train"
+    prompt_column: Name = "prompt"
+    instruction: Text | None = None  # put before a plain prompt
     as_chat: bool = False  # wrap a plain prompt as a user's message and apply the chat template
     max_prompt_tokens: Count | None = None  # longer prompts are left out (and counted)
     max_chosen_tokens: Count | None = None  # F.2: leave out rows whose chosen response is longer
@@ -71,14 +116,14 @@ class TextTask(Section):
 
 
 class Policy(Section):
-    model: str | None = None  # hub id or local folder; null: the task's own supervised model
+    model: Place | None = None  # hub id or local folder; null: the task's own supervised model
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class Reward(Section):
     """The reward model, and what R2M adds to it."""
 
-    model: str | None = None  # hub id or local folder; null: the task's own reward model
+    model: Place | None = None  # hub id or local folder; null: the task's own reward model
     dtype: Literal["float32", "bfloat16"] = "float32"
     feedback: bool = True  # off: the frozen reward model, plain RLOO
     hidden: Literal["policy", "noise"] = "policy"  # noise: Gaussian in the feedback's place; Table 5, Fig. 4
@@ -92,7 +137,7 @@ class Reward(Section):
     epochs: Count = 1  # passes over the round's groups
     minibatches: Count = 1  # optimiser steps a pass
     no_eos: Literal["keep", "replace", "subtract"] = "replace"  # score of a response without EOS; checklist
-    no_eos_value: float = -1.0  # replace: the score; subtract: its absolute value comes off
+    no_eos_value: Number = -1.0  # replace: the score; subtract: its absolute value comes off
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Reward:
@@ -108,22 +153,22 @@ class Algorithm(Section):
 
     advantage: Literal["rloo", "grpo", "remax", "reinforce_pp", "reinforce_pp_baseline"] = "rloo"  # Eq. 1
     queries: Count = 128  # n of a round, over all workers; F.2
-    responses: Annotated[int, Field(ge=2)] = 4  # K of a query; F.2
+    responses: Annotated[Count, Field(ge=2)] = 4  # K of a query; F.2
     trajectories: Count | None = None  # the whole budget; rounds T = trajectories / (n K)
     rounds: Count | None = None  # T itself: give one of the two
-    epochs: Annotated[int, Field(ge=0)] = 2  # k of Alg. 1; F.2. 0: nothing is trained, the SFT baseline
+    epochs: Whole = 2  # k of Alg. 1; F.2. 0: nothing is trained, the SFT baseline
     minibatches: Count = 1  # optimiser steps an epoch
     microbatch: Count = 32  # trajectories a forward: a divisor or a multiple of K
     sample_batch: Count = 128  # trajectories sampled at once
     max_response_tokens: Count = 512  # Sec. 5
-    temperature: Positive = 0.7  # F.2
+    temperature: Annotated[Number, Field(ge=1e-3, le=1e3)] = 0.7  # F.2
     lr: Positive = 1e-6
     lr_decay: Literal["constant", "linear"] = "constant"  # linear: to 0 at round T (TL;DR reproduction)
     adam_eps: Positive = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0  # trl
-    beta: Annotated[float, Field(ge=0)] = 0.05  # weight of the KL; trl, TL;DR reproduction
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ε; trl
+    beta: Annotated[Number, Field(ge=0)] = 0.05  # weight of the KL; trl, TL;DR reproduction
+    clip_low: Annotated[Positive, Field(lt=1)] = 0.2  # ε; trl
     clip_high: Positive = 0.2
     ratio_level: Literal["token", "sequence"] = "token"  # here
     kl_placement: Literal["loss", "reward"] = "loss"  # Eq. 2
@@ -169,30 +214,28 @@ class Algorithm(Section):
 
 
 class Run(Section):
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     workers: Count = 1
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    storage: str = "r2m-runs"  # runs, caches, MLflow's database and artifacts
-    tracking_uri: str | None = None  # null: SQLite in the storage folder
+    storage: Place = "r2m-runs"  # runs, caches, MLflow's database and artifacts
+    tracking_uri: Annotated[str, AfterValidator(check_uri)] | None = (
+        None  # null: SQLite in the storage folder
+    )
     checkpoint_every: Count = 10  # rounds
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest, and one to fall back on
+    keep_checkpoints: Annotated[Count, Field(ge=2)] = 2  # the newest, and one to fall back on
     sample_every: Count = 10  # rounds between sample texts in the journal
     samples: Count = 8
-    eval_every: Annotated[int, Field(ge=0)] = 10  # rounds; 0: never
-    eval_queries: Count = 64
-    eval_seed: Annotated[int, Field(ge=0)] = (
-        0  # of the draws on held-out prompts: the same for runs of any seed
-    )
-    judge: str | None = (
-        None  # reward model (hub id or folder) of eval/win_rate; null: the task's gold program
-    )
-    max_failures: Annotated[int, Field(ge=0)] = 3  # worker deaths that a run survives
+    eval_every: Whole = 10  # rounds; 0: never
+    eval_queries: Count = 64  # the first held-out prompts: all of them where there are fewer
+    eval_seed: Seed = 0  # of the draws on held-out prompts: the same for runs of any seed
+    judge: Place | None = None  # reward model (hub id or folder) of eval/win_rate; null: the gold program
+    max_failures: Whole = 3  # worker deaths that a run survives
     hidden_budget_gib: Positive = 8.0  # what a worker may hold of the policy's hidden states
     hidden_on_host: bool = False  # keep them in host memory instead of the accelerator's
 
 
 class Config(Section):
-    recipe: str = "custom"
+    recipe: Name = "custom"
     task: ForumTask | TextTask = Field(discriminator="kind")
     policy: Policy = Policy()
     reward: Reward = Reward()
@@ -226,6 +269,15 @@ class Config(Section):
             for section in ("policy", "reward"):
                 if getattr(self, section).model is None:
                     raise ValueError(f"{section}.model = null: a text task has no model of its own; name one")
+        evaluated = min(self.run.eval_queries, self.task.held_out)
+        if self.run.eval_every and evaluated < self.run.workers:
+            raise ValueError(
+                f"run.workers = {self.run.workers}: each evaluates at least one held-out prompt, and there are "
+                f"{evaluated} (run.eval_queries = {self.run.eval_queries}, task.held_out = {self.task.held_out}); "
+                "set run.eval_every=0, or more of them"
+            )
+        # Frozen from here on: what is kept of a run says how many prompts it is evaluated on.
+        self.__dict__["run"] = self.run.model_copy(update={"eval_queries": evaluated})
         return self
 
     @property
@@ -244,126 +296,3 @@ class Config(Section):
 def digest(tree: Any) -> str:
     """The first 12 hex digits of the SHA-256 of a JSON-able tree."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
-
-
-ESTIMATORS = {
-    "rloo": "RLOO", "grpo": "GRPO", "remax": "ReMax", "reinforce_pp": "REINFORCE++",
-    "reinforce_pp_baseline": "REINFORCE++-baseline",
-}  # fmt: skip
-
-
-def arm_of(tree: dict[str, Any]) -> str:
-    """Config.arm of a config's tree, which may be of an older version: what it lacks has its default."""
-    a, r = tree["algorithm"], tree["reward"]
-    estimator = ESTIMATORS[a["advantage"]]
-    if a.get("epochs") == 0:
-        return "SFT"
-    if not r["feedback"]:
-        return estimator
-    ablations = {
-        "noise": r.get("hidden") == "noise",
-        "no training": not r.get("train_head", True),
-        "no BT": r.get("train_head", True) and r.get("alpha") == 1,
-        "no GRE": r.get("train_head", True) and r.get("alpha") == 0,
-        "fixed Ω": r.get("omega_schedule") == "constant",
-    }
-    arm = "R2M" if estimator == "RLOO" else f"R2M+{estimator}"
-    return ", ".join([arm, *(name for name, holds in ablations.items() if holds)])
-
-
-def recipes() -> list[str]:
-    return sorted(p.name.removesuffix(".yaml") for p in resources.files("r2m.recipes").iterdir()
-                  if p.name.endswith(".yaml"))  # fmt: skip
-
-
-def load(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """A recipe's name or a YAML file, with `a.b=value` overrides.
-
-    Raises UserError, one line, for an unknown recipe, key or value.
-    """
-    if recipe in recipes():
-        text = (resources.files("r2m.recipes") / f"{recipe}.yaml").read_text()
-    elif recipe.endswith((".yaml", ".yml")):
-        if not Path(recipe).is_file():
-            raise UserError(f"recipe = {recipe!r}: no such file")
-        text = Path(recipe).read_text()
-    else:
-        raise UserError(f"recipe = {recipe!r}: not one of {', '.join(recipes())}, nor a .yaml file")
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"recipe = {recipe!r}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"recipe = {recipe!r}: expected a mapping of sections")
-    tree.setdefault("recipe", Path(recipe).stem)
-    for override in overrides:
-        _apply(tree, override)
-    return validate(tree)
-
-
-def validate(tree: dict[str, Any]) -> Config:
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(explain(error, Config)) from None
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, sign, value = override.partition("=")
-    if not sign or not key:
-        raise UserError(f"--set {override!r}: expected key=value, such as algorithm.lr=1e-5")
-    *sections, last = key.strip().split(".")
-    node = tree
-    for section in sections:
-        node = node.setdefault(section, {})
-        if not isinstance(node, dict):
-            raise UserError(f"--set {override!r}: {section} is a value, not a section")
-    try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override!r}: {value!r} is not a YAML value") from None
-
-
-def override(key: str, value: Any) -> str:
-    """key=value as `load` takes it, from which it reads exactly this value: a number, text, a truth or None."""
-    text = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, float):  # YAML takes 1e-05 for text, for want of a point
-        digits, e, exponent = repr(value).partition("e")
-        text = f"{digits}.0e{exponent}" if e and "." not in digits else repr(value)
-    elif isinstance(value, str):
-        with suppress(yaml.YAMLError):
-            text = value if yaml.safe_load(value) == value else text
-    return f"{key}={text}"
-
-
-def explain(error: ValidationError, root: type[BaseModel]) -> str:
-    """One line for all mistakes in a tree of `root`: each names the field, its value and what is allowed."""
-    return "; ".join(_line(e, root) for e in error.errors())
-
-
-def _line(error: Any, root: type[BaseModel]) -> str:
-    # A discriminated union puts its tag into the path: task.forum.seed is task.seed to a user.
-    path = [str(p) for i, p in enumerate(error["loc"]) if not (i == 1 and error["loc"][0] == "task")]
-    name = ".".join(path)
-    if error["type"] == "extra_forbidden":
-        return f"{name}: unknown key; allowed: {', '.join(_siblings(error['loc'], root))}"
-    if error["type"] == "missing":
-        return f"{name}: missing"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":  # of a whole section: the message names the fields
-        return f"{name}: {message}" if name else message
-    return f"{name} = {error['input']!r}: {message[0].lower() + message[1:]}"
-
-
-def _siblings(path: tuple[Any, ...], root: type[BaseModel]) -> list[str]:
-    """The keys allowed where `path` ends."""
-    node: Any = root
-    for part in path[:-1]:
-        if hasattr(node, "model_fields"):
-            fields = {field.alias or name: field for name, field in node.model_fields.items()}
-            node = fields[part].annotation
-        else:  # a list's or a mapping's item, or a union's member by its tag
-            members = get_args(node)
-            tagged = [m for m in members if hasattr(m, "model_fields") and "kind" in m.model_fields]
-            node = next((m for m in tagged if m.model_fields["kind"].default == part), members[-1])
-    return [field.alias or name for name, field in node.model_fields.items()]

@@ -1,0 +1,29 @@
+"""The name of what is compared: an arm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ESTIMATORS = {
+    "rloo": "RLOO", "grpo": "GRPO", "remax": "ReMax", "reinforce_pp": "REINFORCE++",
+    "reinforce_pp_baseline": "REINFORCE++-baseline",
+}  # fmt: skip
+
+
+def arm_of(tree: dict[str, Any]) -> str:
+    """Config.arm of a config's tree, which may be of an older version: what it lacks has its default."""
+    a, r = tree["algorithm"], tree["reward"]
+    estimator = ESTIMATORS[a["advantage"]]
+    if a.get("epochs") == 0:
+        return "SFT"
+    if not r["feedback"]:
+        return estimator
+    ablations = {
+        "noise": r.get("hidden") == "noise",
+        "no training": not r.get("train_head", True),
+        "no BT": r.get("train_head", True) and r.get("alpha") == 1,
+        "no GRE": r.get("train_head", True) and r.get("alpha") == 0,
+        "fixed Ω": r.get("omega_schedule") == "constant",
+    }
+    arm = "R2M" if estimator == "RLOO" else f"R2M+{estimator}"
+    return ", ".join([arm, *(name for name, holds in ablations.items() if holds)])

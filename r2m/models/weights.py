@@ -1,0 +1,61 @@
+"""Whether a local model's files can hold a model, seen without loading it: its weights, the sizes it names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from r2m.errors import UserError, shown
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SIZES = {"num_hidden_layers": 2000} | dict.fromkeys(
+    ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size"),
+    2**31 - 1,
+)
+
+
+def check_weights(model: str, field: str) -> None:
+    """Raises UserError where `model` is a local folder without whole safetensors. Only their headers are read."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return
+    what = f"{field} = {model!r}"
+    for name in _files(folder, what):
+        try:
+            with safe_open(folder / name, "pt") as file:
+                file.keys()
+        except FileNotFoundError:
+            raise UserError(f"{what}: {name}, which its index names, is missing") from None
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{what}: {name} is damaged, or cut short ({error})") from None
+
+
+def _files(folder: Path, what: str) -> list[str]:
+    if (folder / WHOLE).exists():
+        return [WHOLE]
+    if (folder / INDEX).exists():
+        try:
+            names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+            if names and all(isinstance(name, str) and Path(name).name == name for name in names):
+                return sorted(names)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        raise UserError(f"{what}: {INDEX} is damaged")
+    pickles = sorted(path.name for path in folder.glob("*.bin"))
+    if pickles:
+        raise UserError(
+            f"{what}: its weights are pickles ({pickles[0]}), which run code when they are read; {WHOLE} is needed: "
+            "save_pretrained of transformers writes it"
+        )
+    raise UserError(f"{what}: no weights: neither {WHOLE} nor {INDEX}")
+
+
+def check_sizes(hf_config: Any) -> None:
+    """Raises ValueError for a size that no model has: building one of a billion layers would not end."""
+    for name, most in SIZES.items():
+        value = getattr(hf_config, name, None)
+        if isinstance(value, int) and not 1 <= value <= most:
+            raise ValueError(f"{name} = {shown(value)}: from 1 to {most:,} is allowed")
