@@ -26,7 +26,7 @@ from r2m.assessment.bench import Bench, Policy, open_bench, open_policy
 from r2m.assessment.judging import TEXT_OF, against, judges, win_rate_tree
 from r2m.assessment.pairs import file_pairs, reward_accuracy
 from r2m.assessment.states import over_training, similarity
-from r2m.config import Config, validate
+from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.models.loading import load_config, load_feedback_head
@@ -36,7 +36,7 @@ from r2m.stages.common import Progress, silent
 from r2m.stages.forum import reproducible
 from r2m.tracking.journal import JournalView, read
 from r2m.training.loop import CHECKPOINTS, JOURNAL
-from r2m.training.runs import existing_folder
+from r2m.training.runs import existing_folder, kept_config
 
 VERSION = 1
 FILE = "assessment.json"
@@ -122,9 +122,7 @@ def finished_run(storage: str, name: str) -> tuple[Path, JournalView, Config]:
     view = read(folder / JOURNAL)
     if view.status != "finished":
         raise UserError(f"RUN = {name!r}: it is {view.status}; a finished run can be assessed")
-    tree = view.start["config"]
-    tree["run"]["storage"] = storage  # the folder may have moved
-    return folder, view, validate(tree)
+    return folder, view, kept_config(view, storage)
 
 
 def _on_file(folder: Path, view: JournalView) -> Tree | None:

@@ -33,6 +33,7 @@ def main() -> None:
     """The console script: a user's mistake is one line and exit code 2."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # the bars and lines that matter are our own
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         code = app(standalone_mode=False)  # of a typer.Exit
     except UserError as error:

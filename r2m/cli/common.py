@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 STORAGE = "r2m-runs"
 
-out, err = Console(), Console(stderr=True)
+out, err = Console(markup=False), Console(stderr=True, markup=False)  # names may hold what reads as markup
 
 
 def place(storage: str | None) -> str:

@@ -21,7 +21,7 @@ app = typer.Typer()
 @app.command()
 def paper(
     recipe: Annotated[str, typer.Option(help=f"a .yaml file, or one of: {', '.join(recipes())}")] = "forum",
-    seeds: Annotated[int, typer.Option(min=1, help="runs of each arm")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="runs of each arm")] = 5,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting of all arms")
     ] = None,

@@ -34,7 +34,7 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Run Algorithm 1 (reward.feedback=on), or plain RLOO (off), in Ray Train workers."""
-    from r2m.training.driver import check_address
+    from r2m.training.driver import check_address, connect
     from r2m.training.runs import check_name, new_run, open_run
 
     check_address(address)
@@ -56,6 +56,8 @@ def train(
             out.print(recipe_text, markup=False, soft_wrap=True)
             out.print(render(plan))
             return
+        if address is not None:  # before a run is begun that could not go on
+            connect(address, 0)
         with progress() as bar:
             runs = [new_run(config, name, bar)]
     _execute(runs, address)

@@ -31,7 +31,9 @@ def checked_path(option: str, path: str) -> str:
     try:
         return printable_path(path)
     except PydanticCustomError as error:
-        raise UserError(f"{option} {shown(path)}: {error.message()}") from None
+        raise UserError(
+            f"{option} {shown(path)}: {error.message()[0].lower()}{error.message()[1:]}"
+        ) from None
 
 
 def place(name: str, data: bool = False) -> str:

@@ -46,7 +46,7 @@ def _printable(text: str) -> str:
 
 def printable_path(text: str) -> str:
     if not text.strip() or not text.isprintable():
-        raise PydanticCustomError("path", "Input should be the printable name of something")
+        raise PydanticCustomError("path", "Input should be a name, of printable characters")
     if len(text.encode()) > 3000 or max(len(part.encode()) for part in text.split("/")) > 255:
         raise PydanticCustomError("path", "No name of a file may be longer than 255 bytes, no path than 3000")
     return text
@@ -59,6 +59,7 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[Int, Field(ge=1, le=2**31 - 1)]
 Whole = Annotated[Int, Field(ge=0, le=2**31 - 1)]
+Rows = Annotated[Count, Field(le=10_000_000)]  # that are made
 Seed = Annotated[Int, Field(ge=0, le=2**32 - 1)]
 Text = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_printable)]
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
@@ -76,14 +77,14 @@ class ForumTask(Section):
 
     kind: Literal["forum"] = "forum"
     seed: Seed = 0  # of grammar, models and preference data; a run's own is run.seed
-    posts: Count = 4000  # training prompts; the SFT data is on them too
-    held_out: Count = 256  # evaluation prompts, never trained on
+    posts: Rows = 4000  # training prompts; the SFT data is on them too
+    held_out: Rows = 256  # evaluation prompts, never trained on
     sft_noise: Share = 0.3  # chance that a word of a reference summary is corrupted
     sft_steps: Count = 300
     label_noise: Share = 0.05  # chance that gold's verdict on a pair is flipped
     artefact: Share = 0.25  # share of pairs whose preferred answer lost spaces after gold's verdict
     space_pairs: Share = 0.0  # share of pairs in which either answer lost spaces before it: gold minds them
-    preference_pairs: Annotated[Count, Field(ge=50)] = 7400  # before ties are left out
+    preference_pairs: Annotated[Rows, Field(ge=50)] = 7400  # before ties are left out
     reward_epochs: Count = 1
     reward_width: Annotated[Count, Field(ge=8, multiple_of=8)] = (
         128  # of the reward model; the policy's is 128

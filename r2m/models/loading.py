@@ -29,6 +29,7 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.models.hub import hub_reachable
 from r2m.models.reward import RewardModel
+from r2m.models.weights import check_weights
 
 HEAD_FILE = "feedback_head.safetensors"
 
@@ -73,6 +74,7 @@ def load_policy(model: str, dtype: str = "float32", device: str | torch.device =
     Raises UserError where the model changes its logits after that (soft caps, scales): the log-probs here
     are computed from the hidden states.
     """
+    check_weights(model, "policy.model")
     policy = (
         _fetch(AutoModelForCausalLM, "policy.model", model, dtype=getattr(torch, dtype)).eval().to(device)
     )
@@ -104,6 +106,7 @@ def load_reward_model(
     config = load_config(model, field)
     if config.num_labels != 1:
         raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
+    check_weights(model, field)
     loaded, report = _fetch(
         AutoModelForSequenceClassification,
         field,

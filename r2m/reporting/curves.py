@@ -39,6 +39,7 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.w_pad": 0.08,
     "figure.constrained_layout.h_pad": 0.08,
     "legend.frameon": False,
+    "text.parse_math": False,  # labels may hold a $
     "svg.hashsalt": "r2m",  # the same curves make the same file
 }
 

@@ -18,6 +18,7 @@ from r2m.core.reward_loss import bradley_terry
 from r2m.errors import UserError
 from r2m.models.loading import load_config, load_tokenizer
 from r2m.models.scoring import response_ids
+from r2m.models.weights import check_weights
 from r2m.reporting.statistics import wilson_interval
 from r2m.stages import common
 from r2m.tasks.columns import preference_pairs, read_rows
@@ -141,13 +142,16 @@ def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTraine
     Raises UserError for a model that cannot be had.
     """
     load_config(model, "model")
+    check_weights(model, "model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             classifier: Any = AutoModelForSequenceClassification.from_pretrained(
                 model, num_labels=1, dtype=torch.float32, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # as in r2m.models.loading
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"model = {model!r}: no sequence classifier can be made of it ({reason})"

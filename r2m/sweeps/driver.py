@@ -26,7 +26,7 @@ from r2m.tracking.journal import Journal, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.driver import SHIP_TIMEOUT_S, connect, numbers, on_signal
 from r2m.training.loop import JOURNAL
-from r2m.training.preflight import plan_for
+from r2m.training.preflight import plan_for, shapes_for
 
 POLL_S = 0.5
 KL = "eval/kl_sequence"
@@ -40,10 +40,12 @@ def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepP
     baselines = len(sweep.baselines)
     runs = (sweep.budget.trials + baselines) * len(sweep.seeds) + (1 + baselines) * len(sweep.confirm)
     cluster = None if address is None else _cluster(address)
+    base = config_of(sweep, {}, sweep.seeds[0], *extra)
     points = [*sweep.points(), *sweep.baselines.values()]
-    configs = [config_of(sweep, params, sweep.seeds[0], *extra) for params in points]
+    configs = [sweep.build(params).model_copy(update={"run": base.run}) for params in points]
     gpus = None if cluster is None else cluster["gpus"]
-    plans = [plan_for(config, address, gpus=gpus) for config in _dearest(configs)]
+    shapes = shapes_for(base)  # a sweep varies no model
+    plans = [plan_for(config, address, gpus=gpus, shapes=shapes) for config in _dearest(configs)]
     room = cluster or _machine()
     if address is None and (plans[0].workers > 1 or plans[0].gpus):
         room["cpus"] += 1  # drivers of nested trials only wait: see `connect`
@@ -96,7 +98,7 @@ def run_sweep(
     Raises UserError for one that has finished, is running elsewhere or cannot fit, or whose runs fail by their
     input; else what Ray raises. Whatever ends it, it can be resumed.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, markup=False)
     path = opened.folder / JOURNAL
     with Journal(path) as journal:
         view = read(path)
@@ -167,7 +169,7 @@ class _Session:
 
     def _watch(self, thread: threading.Thread) -> None:
         """Follow the tasks until Tune has ended."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         following: dict[TaskID, Task] = {}
         begun, began = 0, time.time()
         with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=self.console) as progress:

@@ -17,7 +17,7 @@ from r2m.config.paths import PLACES, setting
 from r2m.errors import UserError, shown
 from r2m.sweeps.cost import equal_cost
 from r2m.sweeps.objective import Constraint, Objective, check_judged
-from r2m.sweeps.space import Conditional, Parameter, Params, checked, normal, points
+from r2m.sweeps.space import MOST_POINTS, Conditional, Parameter, Params, checked, normal, points
 from r2m.sweeps.stopping import EarlyStopping, check_asked, check_saves, first_stop
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
@@ -227,9 +227,14 @@ class Sweep(Section):
             return [self.build(params) for params in self.points()]
         if self.early_stopping.omega_min is None:
             return [self.build({})]
-        found = []
+        found, most = [], self.base.algorithm.queries * self.base.algorithm.responses
+        if most > MOST_POINTS:
+            raise ValueError(
+                f"early_stopping.kind = {self.early_stopping.kind!r}: in a Python file, where trials may have any K, "
+                f"for rounds of at most {MOST_POINTS:,} trajectories, and these have {most:,}; give none"
+            )
         fixed = {"reward.feedback": True, "reward.omega_min": self.early_stopping.omega_min}
-        for K in range(2, self.base.algorithm.queries * self.base.algorithm.responses + 1):
+        for K in range(2, most + 1):
             with suppress(UserError):  # of a K that no trial can have
                 found.append(self.build(fixed | {"algorithm.responses": K}))
         return found

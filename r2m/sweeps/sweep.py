@@ -133,6 +133,8 @@ def open_sweep(storage: str, name: str) -> Opened:
         there = sorted(p.parent.name for p in folder.parent.glob(f"*/{JOURNAL}"))
         raise UserError(f"SWEEP = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
     start, given = view.start, view.start["config"]
+    if not {"sweep", "workers", "tracking_uri"} <= given.keys():
+        raise UserError(f"SWEEP = {name!r}: its journal is not a sweep's")
     sweep = load_sweep(sweep_file(folder), given["workers"], kept=given["sweep"])
     opened = Opened(sweep, name, storage, extra_settings(storage, given["tracking_uri"]))
     if start["config_hash"] != digest([opened.sweep.model_dump(mode="json"), opened.base.digest()]):

@@ -37,6 +37,12 @@ Record = dict[str, Any]
 
 # Stopped: by a user, to go on with later. Pruned: by a sweep, for good.
 STATUS_OF_EVENT = {name: name for name in ("finished", "stopped", "pruned", "failed")} | {"resume": "running"}
+FIELDS: dict[str, dict[str, Any]] = {  # of a record by its kind, that no reader can do without
+    "start": {"run_id": str, "config": dict},
+    "round": {"step": int, "metrics": dict},
+    "samples": {"step": int, "samples": list},
+    "event": {"name": str},
+}
 
 
 class Journal:
@@ -253,7 +259,10 @@ def _loose(tree: Record) -> Any:
 def _parse(line: bytes, path: Path, number: int) -> Record:
     try:
         record = json.loads(line, object_hook=_loose)
-        record["time"], record["kind"]
-    except (ValueError, TypeError, KeyError):
+        fields = {"time": int | float, "kind": str} | FIELDS.get(record["kind"], {})
+        wrong = [name for name, kind in fields.items() if not isinstance(record[name], kind)]
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"journal = {str(path)!r}, line {number}: not a record") from None
+    if wrong:
+        raise UserError(f"journal = {str(path)!r}, line {number}: not a record: {', '.join(wrong)}")
     return record

@@ -80,7 +80,9 @@ def connect(address: str | None, workers: int) -> None:
     try:
         # "local": never somebody else's cluster that happens to run on this machine.
         ray.init(address=address or "local", logging_level=logging.ERROR, **options)
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if address is None:
+            raise
         raise UserError(f"--address {address!r}: no Ray cluster answers there ({error})") from None
 
 

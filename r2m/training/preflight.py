@@ -11,34 +11,27 @@ from r2m.config import Config, ForumTask, TextTask
 from r2m.config.paths import check_places, check_storage_folder
 from r2m.errors import UserError
 from r2m.models.dimensions import config_for_planning
-from r2m.models.loading import load_config
 from r2m.models.weights import check_sizes, check_weights
 from r2m.training.plan import Plan, plan
 from r2m.training.shape import Shape, shape_of
 
+Shapes = tuple[Shape, Shape]  # of the policy and the reward model
+
 
 def plan_for(
-    config: Config, address: str | None = None, *, launch: bool = False, gpus: float | None = None
+    config: Config,
+    address: str | None = None,
+    *,
+    launch: bool = False,
+    gpus: float | None = None,
+    shapes: Shapes | None = None,
 ) -> Plan:
     """The plan; with `launch`, one that this machine can run. A cluster at `address` is not asked for resources;
-    `gpus`: how many it has, where that is known.
+    `gpus`: how many it has, where that is known. `shapes`: those of the config's models, where they are known.
 
-    Raises UserError for what cannot run: see `plan`.
+    Raises UserError for what cannot run: see `plan` and `shapes_for`.
     """
-    check_places(config)
-    check_storage_folder(config.run.storage)
-    policy, reward, judge = config.policy.model, config.reward.model, config.run.judge
-    policy_config = config_for_planning(policy, "policy.model") if policy else _forum(config.task, "policy")
-    reward_config = config_for_planning(reward, "reward.model") if reward else _forum(config.task, "reward")
-    if reward is not None and reward_config.num_labels != 1:
-        raise UserError(
-            f"reward.model = {reward!r}: it has {reward_config.num_labels} labels; it must have 1"
-        )
-    if judge is not None and load_config(judge, "run.judge").num_labels != 1:
-        raise UserError(f"run.judge = {judge!r}: a reward model has 1 label")
-    for field, model in (("policy.model", policy), ("reward.model", reward), ("run.judge", judge)):
-        if model is not None:
-            check_weights(model, field)
+    policy, reward = shapes or shapes_for(config)
     resources: dict[str, Any] = {"gpus": gpus}
     if address is None:
         import torch
@@ -49,11 +42,29 @@ def plan_for(
             memory = torch.cuda.get_device_properties(0).total_memory
         if launch or gpus or config.run.device != "gpu":  # GPUs can be planned for where there are none
             resources = {"cpus": os.cpu_count() or 1, "gpus": gpus, "worker_gib": memory / 2**30}
-    return plan(
-        config,
+    return plan(config, policy, reward, **resources)
+
+
+def shapes_for(config: Config) -> Shapes:
+    """Raises UserError where a model, the data or the storage is none that a run could use, as far as can be seen
+    without loading it."""
+    check_places(config)
+    check_storage_folder(config.run.storage)
+    policy, reward, judge = config.policy.model, config.reward.model, config.run.judge
+    policy_config = config_for_planning(policy, "policy.model") if policy else _forum(config.task, "policy")
+    reward_config = config_for_planning(reward, "reward.model") if reward else _forum(config.task, "reward")
+    if reward is not None and reward_config.num_labels != 1:
+        raise UserError(
+            f"reward.model = {reward!r}: it has {reward_config.num_labels} labels; it must have 1"
+        )
+    if judge is not None and config_for_planning(judge, "run.judge").num_labels != 1:
+        raise UserError(f"run.judge = {judge!r}: a reward model has 1 label")
+    for field, model in (("policy.model", policy), ("reward.model", reward), ("run.judge", judge)):
+        if model is not None:
+            check_weights(model, field)
+    return (
         _shape(policy or "forum", "policy.model", policy_config, AutoModelForCausalLM),
         _shape(reward or "forum", "reward.model", reward_config, AutoModelForSequenceClassification),
-        **resources,
     )
 
 

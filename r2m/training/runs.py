@@ -18,7 +18,7 @@ from r2m.config import Config, ForumTask, TextTask, digest, validate
 from r2m.errors import UserError, shown
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
-from r2m.tracking.journal import Journal, environment, git_state, read
+from r2m.tracking.journal import Journal, JournalView, environment, git_state, read
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.training.loop import JOURNAL, STOP_FILE
 
@@ -90,11 +90,20 @@ def open_run(storage: str, name: str) -> Run:
         raise UserError(f"run = {name!r}: it has finished; there is nothing to resume")
     Journal(folder / JOURNAL).close()  # refused while another process writes it
     (folder / STOP_FILE).unlink(missing_ok=True)
-    tree = view.start["config"]
-    tree["run"]["storage"] = storage  # the folder may have moved
-    config = validate(tree)
+    config = kept_config(view, storage)
     prepared = prepare(config)
     return Run(config, folder, (prepared.policy, prepared.reward))
+
+
+def kept_config(view: JournalView, storage: str) -> Config:
+    """A run's settings, as its journal has them; its folder may have moved to another `storage`.
+
+    Raises UserError where they are not those of a run.
+    """
+    run = view.start["config"].get("run")
+    return validate(
+        view.start["config"] | {"run": (run if isinstance(run, dict) else {}) | {"storage": storage}}
+    )
 
 
 def check_name(option: str, name: str, longest: int = LONGEST_NAME) -> None:

@@ -203,11 +203,11 @@ def test_a_sweep_that_nobody_runs_is_not_running(make_sweep: MakeSweep) -> None:
 def test_pauses_are_not_counted(tmp_path: Path) -> None:
     """Stopped at 130, resumed at 1000; killed after 1020, resumed at 2000: 30 + 20 + 5 seconds of work."""
     lines = [
-        {"time": 100, "kind": "start"},
-        {"time": 110, "kind": "round"},
+        {"time": 100, "kind": "start", "run_id": "a", "config": {}},
+        {"time": 110, "kind": "round", "step": 1, "metrics": {}},
         {"time": 130, "kind": "event", "name": "stopped"},
         {"time": 1000, "kind": "event", "name": "resume"},
-        {"time": 1020, "kind": "round"},
+        {"time": 1020, "kind": "round", "step": 2, "metrics": {}},
         {"time": 2000, "kind": "event", "name": "resume"},
         {"time": 2005, "kind": "event", "name": "finished"},
     ]
