@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +14,6 @@ from r2m.errors import UserError, shown
 app = typer.Typer()
 models_app = typer.Typer(no_args_is_help=True, help="Models to start from.")
 app.add_typer(models_app, name="models")
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise UserError(f"{value}: a finite number is needed")
-    return value
 
 
 def _device(device: str) -> str:
@@ -40,7 +33,7 @@ def _device(device: str) -> str:
 # What `r2m sft` and `r2m reward-model` share.
 Out = Annotated[Path, typer.Option("--out", callback=local, help="new folder for the model")]
 BatchSize = Annotated[int, typer.Option(min=1)]
-LearningRate = Annotated[float, typer.Option(callback=_finite, min=0.0, max=100.0)]
+LearningRate = Annotated[float, typer.Option(min=0.0, max=100.0)]
 MaxTokens = Annotated[int | None, typer.Option(min=2, help="leave longer rows out")]
 Limit = Annotated[int | None, typer.Option(min=1, help="use the first rows only")]
 Instruction = Annotated[str | None, typer.Option(help="put before a plain prompt")]
@@ -54,7 +47,7 @@ def sft(
     model: Annotated[str, typer.Argument(help="hub id or local folder of a causal language model")],
     data: Annotated[str, typer.Argument(help="prompt/completion rows: a hub id or a local file")],
     to: Out,
-    epochs: Annotated[float, typer.Option(callback=_finite, min=0.01, max=1000.0)] = 1.0,
+    epochs: Annotated[float, typer.Option(min=0.01, max=1000.0)] = 1.0,
     batch_size: BatchSize = 16,
     lr: LearningRate = 2e-5,
     max_tokens: MaxTokens = None,

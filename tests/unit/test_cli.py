@@ -1,5 +1,8 @@
 """The command line: a user's mistake is one line, exit code 2, and leaves nothing behind."""
 
+import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -104,6 +107,91 @@ class TestSettings:
         assert not storage.exists()
 
 
+class TestTyped:
+    """Words that no command takes."""
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("train", "forum", "more"), "unexpected extra argument"),
+            (("train", "forum", "--colour", "red"), "No such option: --colour"),
+            (("train", "forum", "--workers", "two"), "--workers"),
+            (("train", "forum", "--workers", "0"), "run.workers = 0: "),
+            (("train", "forum", "--set"), "--set"),
+            (("dance",), "No such command 'dance'"),
+            (("sync",), "Missing argument"),
+            (("train", ""), "RECIPE: missing"),
+            (("train", "x" * 300 + ".yaml"), "File name too long"),
+            (("train", "forum", "--storage", ""), "--storage '': input should be a name"),
+            (("train", "forum", "--storage", "a" * 256), "no name of a file may be longer than 255 bytes"),
+            (("sweep", "s.yaml", "--storage", " "), "--storage ' ': input should be a name"),
+            (("ui", "--storage", ""), "--storage '': "),
+            (("sync", "x", "--storage", ""), "--storage '': "),
+            (("compare", "x", "--storage", ""), "--storage '': "),
+            (("paper", "--storage", ""), "--storage '': "),
+            (("paper", "--recipe", "forum", "--name", "*"), "--name '*': "),
+            (("paper", "--seeds", "1000000000"), "--seeds"),
+            (("train", "forum", "--name", ""), "--name '': letters, digits"),
+            (("train", "forum", "--name", "a" * 101), "100 at most"),
+            (("train", "forum", "--name", "a/b"), "--name 'a/b': "),
+            (("train", "--resume", "x" * 300), "RUN = 'x"),
+            (("train", "--resume", "../x"), "RUN = '../x': not in"),
+            (("sweep", "status", "x" * 300), "SWEEP = 'x"),
+            (("sweep", "--resume", "../x"), "SWEEP = '../x': not in"),
+            (("sync", "x" * 300), "NAME = 'x"),
+            (("sync", "../.."), "NAME = '../..': not in"),
+            (("compare", "x" * 300), "RUN: no journal in"),
+            (("evaluate", "x" * 300), "RUN = 'x"),
+            (("train", "forum", "--address", ""), "--address '': no Ray cluster answers"),
+            (("sft", "m", "d", "--out", "o", "--lr", "nan"), "--lr"),
+            (
+                ("sft", "m", "d", "--out", "o", "--device", "tpu"),
+                "--device 'tpu': cpu, or a GPU that is there",
+            ),
+            (("sft", "m", "d", "--out", "o", "--seed", "-1"), "--seed"),
+        ],
+    )
+    def test_one_line(
+        self, r2m, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert_refused(r2m(*words), said)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_storage_that_is_a_file(
+        self, r2m, make_config: MakeConfig, sweep_file: SweepFile, tmp_path: Path
+    ) -> None:
+        recipe, sweep = recipe_file(tmp_path, make_config()), sweep_file()
+        before = sorted(tmp_path.rglob("*"))
+        for storage in (recipe, f"{recipe}/inside"):
+            for words in (("train", recipe), ("sweep", sweep)):
+                assert_refused(r2m(*words, "--storage", storage), "recipe.yaml is no folder")
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_a_refused_address_of_mlflow_leaves_no_run(
+        self, r2m, make_config: MakeConfig, sweep_file: SweepFile, tmp_path: Path, storage: Path
+    ) -> None:
+        recipe = recipe_file(tmp_path, make_config())
+        assert_refused(
+            r2m("train", recipe, "--set", "run.tracking_uri=http://me:hunter2@host"), "http://***@host"
+        )
+        uri = ("--tracking-uri", "http://host?token=hunter2")
+        assert_refused(
+            r2m("sweep", sweep_file(), "--storage", str(storage), *uri), "a secret here would be logged"
+        )
+        assert not storage.exists()
+
+    def test_no_cluster_to_be_found(
+        self, r2m, make_config: MakeConfig, tmp_path: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))  # where Ray looks for one on this machine
+        recipe = recipe_file(tmp_path, make_config())
+        assert_refused(
+            r2m("train", recipe, "--address", "auto"), "--address 'auto': no Ray cluster answers there"
+        )
+        assert not storage.exists()
+
+
 class TestData:
     """Each is refused before a run is started."""
 
@@ -166,8 +254,91 @@ class TestModels:
         assert_refused(ended, "reward.model = ", "it has 2 labels")
         assert not storage.exists()
 
+    @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+    def test_damaged_folders(
+        self,
+        r2m,
+        text_recipe: TextRecipe,
+        forum_models: tuple[str, str],
+        tmp_path: Path,
+        storage: Path,
+        dry: tuple,
+    ) -> None:
+        recipe = text_recipe(ROWS)
+
+        def refused(damage: Callable[[Path], object], said: str) -> None:
+            for field, model in zip(
+                ("policy.model", "reward.model", "run.judge"), (*forum_models, forum_models[1]), strict=True
+            ):
+                shutil.copytree(model, tmp_path / "copy")
+                damage(tmp_path / "copy")
+                assert_refused(
+                    r2m("train", recipe, *dry, "--set", f"{field}={tmp_path / 'copy'}"), field, said
+                )
+                shutil.rmtree(tmp_path / "copy")
+
+        def config(**values: object) -> Callable[[Path], object]:
+            def change(folder: Path) -> None:
+                path = folder / "config.json"
+                path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+            return change
+
+        weights = "model.safetensors"
+        refused(lambda f: (f / weights).unlink(), "no weights: neither model.safetensors nor")
+        refused(lambda f: (f / weights).rename(f / "pytorch_model.bin"), "pickles (pytorch_model.bin)")
+        refused(lambda f: os.truncate(f / weights, 2000), "is damaged, or cut short")
+        refused(lambda f: os.truncate(f / weights, 5), "is damaged, or cut short")
+        refused(lambda f: (f / weights).write_text("text of no use"), "is damaged, or cut short")
+        refused(lambda f: (f / "config.json").write_text("text of no use"), "is needed")
+        refused(lambda f: (f / "config.json").write_text("[" * 100_000), "is needed")
+        refused(config(hidden_size="big"), "hidden_size")
+        assert not storage.exists()
+
+    @pytest.mark.parametrize(
+        ("key", "value"), [("hidden_size", -32), ("num_hidden_layers", 10**9), ("num_attention_heads", 0)]
+    )
+    def test_sizes_of_no_model(
+        self,
+        r2m,
+        text_recipe: TextRecipe,
+        forum_models: tuple[str, str],
+        tmp_path: Path,
+        key: str,
+        value: int,
+    ) -> None:
+        shutil.copytree(forum_models[0], tmp_path / "copy")
+        path = tmp_path / "copy" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+        ended = r2m("train", text_recipe(ROWS), "--dry-run", "--set", f"policy.model={tmp_path / 'copy'}")
+        assert_refused(ended, "policy.model = ")
+
 
 class TestRuns:
+    @pytest.mark.parametrize(
+        ("broken", "said"),
+        [
+            (lambda start: start.pop("config"), "line 1: not a record"),
+            (lambda start: start.update(config={}), "task: missing"),
+            (lambda start: start.update(config=3), "line 1: not a record: config"),
+            (lambda start: start.update(kind="round"), "line 1: not a record"),
+        ],
+    )
+    def test_a_journal_without_its_settings(
+        self, r2m, make_config: MakeConfig, storage: Path, broken: Callable[[dict], object], said: str
+    ) -> None:
+        path = new_run(make_config(), "mine").journal
+        start = json.loads(path.read_text())
+        broken(start)
+        path.write_text(json.dumps(start) + "\n")
+        assert_refused(r2m("train", "--resume", "mine", "--storage", str(storage)), said)
+
+    def test_a_round_without_its_step(self, r2m, make_config: MakeConfig, storage: Path) -> None:
+        run = new_run(make_config(), "mine")
+        with open(run.journal, "a") as file:
+            file.write('{"time": 1.0, "kind": "round", "metrics": {}}\n')
+        assert_refused(r2m("train", "--resume", "mine", "--storage", str(storage)), "line 2: not a record")
+
     def test_a_name_that_is_taken(self, r2m, make_config: MakeConfig, tmp_path: Path) -> None:
         config = make_config()
         new_run(config, "mine")
@@ -221,6 +392,18 @@ class TestSweeps:
         [
             ({"parameters": {"reward.alfa": {"uniform": [0, 1]}}}, "parameters.reward.alfa: unknown key"),
             ({"parameters": {"reward.alpha": {"uniform": [0, 2]}}}, "parameters.reward.alpha = 2.0: "),
+            (
+                {"parameters": {"reward.alpha": {"uniform": [False, True]}}},
+                "uniform.0 = False: input should be a number",
+            ),
+            ({"parameters": {"algorithm.responses": {"int": [3, 10**9]}}}, "more than 10000 combinations"),
+            ({"parameters": {"algorithm.responses": {"int": [3, 10**90]}}}, "algorithm.responses = 1"),
+            ({"baselines": {"x" * 300: {"reward.feedback": False}}}, "100 printable characters at most"),
+            ({"baselines": {"a\x1b[31m": {"reward.feedback": False}}}, "100 printable characters at most"),
+            ({"seeds": [True]}, "seeds.0 = True: "),
+            ({"budget": {"trials": 10**30}}, "budget.trials = 1"),
+            ({"set": {"run.judge": ""}}, "run.judge = '': "),
+            ({"set": {"run.judge": "./none"}}, "none': no such folder"),
             ({"objectives": [{"metric": "reward/proxy"}]}, "it would select the model that flatters itself"),
             ({"budget": {"trials": 4096, "concurrent": 4096}}, "budget.concurrent = 4096: "),
         ],
@@ -229,6 +412,28 @@ class TestSweeps:
         self, r2m, sweep_file: SweepFile, storage: Path, sections: dict[str, Any], said: str
     ) -> None:
         assert_refused(r2m("sweep", sweep_file(**sections), "--storage", str(storage)), said)
+        assert not storage.exists()
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("exit()", "SystemExit: "),
+            ("import sys; sys.exit(0)", "SystemExit: 0"),
+            ("def f(): f()\nf()", "RecursionError: "),
+            ("x = (", "SyntaxError: "),
+            (
+                "def suggest(t): ...\nSWEEP = {'seeds': [object()]}",
+                "SWEEP: text, numbers, truths, lists and mappings",
+            ),
+            (
+                "def suggest(t): ...\nSWEEP = {}\nSWEEP['a'] = SWEEP",
+                "SWEEP: text, numbers, truths, lists and",
+            ),
+        ],
+    )
+    def test_a_python_file_of_no_use(self, r2m, tmp_path: Path, storage: Path, text: str, said: str) -> None:
+        (tmp_path / "sweep.py").write_text(text)
+        assert_refused(r2m("sweep", str(tmp_path / "sweep.py"), "--storage", str(storage)), said)
         assert not storage.exists()
 
     @pytest.mark.parametrize("words", [(), ("status",), ("status", "a", "b"), ("a.yaml", "--resume", "b")])

@@ -7,10 +7,13 @@ from typing import get_args
 
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 
 from r2m.config import ESTIMATORS, Algorithm, Config, arm_of, load, recipes, validate
+from r2m.config.paths import check_places, check_storage_folder, setting
+from r2m.config.uris import check_uri, sqlite_path, sqlite_uri
 from r2m.core.advantages import ADVANTAGES
-from r2m.errors import UserError
+from r2m.errors import UserError, shown
 
 PAPER = {"ultrafeedback_qwen2p5_3b", "ultrafeedback_llama3_8b", "tldr_pythia_2p8b", "tldr_pythia_1b"}
 MINIMAL = {"task": {"kind": "forum"}, "algorithm": {"rounds": 2}}
@@ -192,7 +195,7 @@ class TestArm:
 
 class TestRecipes:
     def test_there_are_these(self) -> None:
-        assert set(recipes()) == PAPER | {"forum", "smollm2_tldr"}
+        assert set(recipes()) == PAPER | {"forum", "smollm2_tldr", "smollm2_tldr_small"}
 
     @pytest.mark.parametrize("name", sorted(PAPER))
     def test_section_5(self, name: str) -> None:
@@ -253,29 +256,286 @@ class TestRecipes:
             del tree["algorithm"]["microbatch"], tree["algorithm"]["sample_batch"]  # memory, not the result
         assert small == large
 
-    def test_smollm2_in_small_by_the_overrides_of_its_comment(self) -> None:
-        text = (resources.files("r2m.recipes") / "smollm2_tldr.yaml").read_text()
-        overrides = re.findall(r"--set ([\w.]+=[\w.]+)", text.split("task:")[0])
-        c = load("smollm2_tldr", overrides)
-        a = c.algorithm
-        assert (a.rounds, a.max_response_tokens) == (3, 24)
-        assert a.queries * a.responses <= 16
-        assert load("smollm2_tldr").algorithm.queries > a.queries
+    def test_smollm2_in_small_is_smaller_and_else_the_same(self) -> None:
+        small, whole = (load(f"smollm2_tldr{end}") for end in ("_small", ""))
+        a = small.algorithm
+        assert a.total_rounds * a.queries * a.responses <= 16
+        assert a.max_response_tokens <= 24
+        assert (a.lr, a.temperature, a.beta) == (
+            whole.algorithm.lr,
+            whole.algorithm.temperature,
+            whole.algorithm.beta,
+        )
+        assert (small.policy, small.reward.model, small.reward.alpha) == (
+            whole.policy,
+            whole.reward.model,
+            whole.reward.alpha,
+        )
+        assert small.task.kind == whole.task.kind == "text"
+        assert (small.task.data, small.task.instruction) == (whole.task.data, whole.task.instruction)
 
-    @pytest.mark.parametrize("name", sorted(PAPER | {"smollm2_tldr"}))
+    @pytest.mark.parametrize("name", sorted(PAPER | {"smollm2_tldr", "smollm2_tldr_small"}))
     def test_every_value_has_a_source(self, name: str) -> None:
         """A comment on each line of a value, or on the line that opens a pair; sizes of memory need none."""
         lines = (resources.files("r2m.recipes") / f"{name}.yaml").read_text().splitlines()
         free = ("kind", "name", "model", "as_chat", "clip_high", "no_eos_value", "microbatch", "sample_batch",
-                "device", "hidden_on_host", "checkpoint_every", "eval_every")  # fmt: skip
+                "device", "hidden_on_host", "checkpoint_every", "eval_every", "samples")  # fmt: skip
         for line in lines:
             key = line.strip().split(":")[0]
             if line.startswith("  ") and key not in free:
-                assert re.search(r"# .*(F\.\d|Sec\. 5|here|fp32 values)", line), line
+                assert re.search(r"# .*(F\.\d|Sec\. 5|here|small|fp32 values)", line), line
 
-    @pytest.mark.parametrize("name", sorted(PAPER | {"forum", "smollm2_tldr"}))
+    @pytest.mark.parametrize("name", sorted(PAPER | {"forum", "smollm2_tldr", "smollm2_tldr_small"}))
     def test_it_reloads_as_it_is_written_to_a_run(self, name: str, tmp_path: Path) -> None:
         c: Config = load(name)
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(c.model_dump(mode="json")))
         assert load(str(path)) == c
+
+
+class TestStrict:
+    """What YAML or pydantic would let through."""
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("algorithm.lr=true", r"^algorithm.lr = True: input should be a number, not true or false$"),
+            ("algorithm.queries=on", r"^algorithm.queries = True: "),
+            ("run.seed=no", r"^run.seed = False: "),
+            ("algorithm.queries=" + "9" * 30, r"less than or equal to 2147483647$"),
+            ("run.seed=4294967296", r"^run.seed = 4294967296: .*4294967295$"),
+            ("algorithm.queries=" + "9" * 90, r"less than or equal to 2147483647$"),
+            ("algorithm.queries=" + "9" * 5000, r"'9{49}\.\.\.9{24}' is not a YAML value"),
+            ("algorithm.queries=0x" + "f" * 5000, r"^algorithm.queries = a int too large to show: "),
+            ("algorithm.temperature=1.0e-300", r"^algorithm.temperature = 1e-300: "),
+            (
+                "algorithm.temperature=1e-4",
+                r"^algorithm.temperature = '1e-4': .*greater than or equal to 0.001$",
+            ),
+            ("algorithm.lr=1.0e-300", r"^algorithm.lr = 1e-300: .* of a size from 1e-30 to 1e30$"),
+            ("reward.no_eos_value=1.0e+300", r"^reward.no_eos_value = 1e\+300: "),
+            ("run.seed=2024-01-01", r"^run.seed = '2024-01-01': input should be a valid integer"),
+            ("recipe=", r"^recipe = None: "),
+            ("recipe=''", r"^recipe = '': "),
+            ("run.storage=''", r"^run.storage = '': input should be a name"),
+            ("run.storage=' '", r"^run.storage = ' ': input should be a name"),
+            ("policy.model=''", r"^policy.model = '': input should be a name"),
+            ('policy.model="a\\0b"', r"^policy.model = 'a\\x00b': input should be a name"),
+            ("run.storage=" + "a" * 256, r"^run.storage = 'a+\.\.\.a+': no name of a file may be longer"),
+            ("run.storage=" + "a/" * 2000, r"no path than 3000$"),
+            ("algorithm={lr: 1, lr: 2}", r"lr: given twice, line 1"),
+            ("algorithm=[1", r"^--set algorithm: '\[1' is not a YAML value"),
+            ("algorithm=&a [*a]", r"an alias stands inside of what it stands for"),
+            ("algorithm=" + "[" * 40 + "]" * 40, r"nested more than 30 deep"),
+            ("run.workers=2\nrun.seed=1", r"^run.workers = '2 run.seed=1': "),
+            ("task.posts=1000000000", r"^task.posts = 1000000000: "),
+        ],
+    )
+    def test_override(self, override: str, message: str) -> None:
+        with pytest.raises(UserError) as error:
+            load("forum", [override])
+        text = str(error.value)
+        assert re.search(message, text), text
+        assert text.isprintable()
+        assert len(text) < 600
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("task: {kind: forum}\ntask: {kind: text}\n", r"not valid YAML \(task: given twice, line 2\)"),
+            ("task:\n  kind: forum\n  seed: 1\n  seed: 2\n", r"\(seed: given twice, line 4\)"),
+            ("[" * 100_000, "nested more than 30 deep"),
+            ("#" * 2**19, "524,288 characters; at most 262,144 are allowed"),
+            ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+        ],
+    )
+    def test_file(self, tmp_path: Path, text: str, message: str) -> None:
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(UserError, match=message):
+            load(str(tmp_path / "mine.yaml"))
+
+    def test_aliases_are_counted_as_what_they_stand_for(self, tmp_path: Path) -> None:
+        """Nine lists of nine: 9^9 values in 300 characters. And the same with a little is an alias as any."""
+        lists = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 9)}]" for i in range(9)]
+        with pytest.raises(UserError, match="more than 20,000 values"):
+            load("forum", ["colour={" + ", ".join(lists) + "}"])
+        (tmp_path / "mine.yaml").write_text(
+            "task: {kind: forum}\nalgorithm: {rounds: 2}\n"
+            "policy: &same {dtype: bfloat16}\nreward: {<<: *same, alpha: 1}"
+        )
+        c = load(str(tmp_path / "mine.yaml"))
+        assert (c.policy.dtype, c.reward.dtype, c.reward.alpha) == ("bfloat16", "bfloat16", 1)
+
+    def test_it_evaluates_on_as_many_prompts_as_there_are(self) -> None:
+        c = load("forum", ["run.eval_queries=1000000000", "task.held_out=12"])
+        assert c.run.eval_queries == 12
+        assert load("forum").run.eval_queries == 64
+
+    @pytest.mark.parametrize("few", ["task.held_out=1", "run.eval_queries=1"])
+    def test_a_worker_needs_a_prompt_to_evaluate(self, few: str) -> None:
+        with pytest.raises(UserError, match=r"^run.workers = 2: each evaluates at least one held-out prompt"):
+            load("forum", ["run.workers=2", few])
+        assert load("forum", ["run.workers=2", few, "run.eval_every=0"]).run.workers == 2
+
+
+class TestTrackingUri:
+    @pytest.mark.parametrize(
+        ("uri", "message"),
+        [
+            ("ftp://host", "http://, https://, sqlite://"),
+            ("mlruns", "a folder is not"),
+            ("''", "a folder is not"),
+            ("http://[::1", "no address"),
+            ("http://host:port", "no address"),
+            ("http://", "HOST"),
+            ("http://user:hunter2@host", r"http://\*\*\*@host: a user or password here would be logged"),
+            ("http://hunter2@host", r"http://\*\*\*@host: "),
+            (
+                "https://host/mlflow?token=hunter2",
+                r"https://host/mlflow\?\*\*\*: a secret here would be logged",
+            ),
+            ("postgresql://host/db?sslmode=x&password=hunter2", r"db\?\*\*\*: a secret"),
+            ("http://host?x=hunter2", "without anything behind it"),
+            ("sqlite://", "sqlite:///FILE"),
+            ("'sqlite:///:memory:'", "sqlite:///FILE"),
+            ("sqlite:///a?b.db", "sqlite:///FILE"),
+        ],
+    )
+    def test_refused_and_no_secret_shown(self, uri: str, message: str) -> None:
+        with pytest.raises(UserError, match=f"^run.tracking_uri: .*{message}") as error:
+            load("forum", [f"run.tracking_uri={uri}"])
+        assert "hunter2" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "http://127.0.0.1:5000",
+            "https://host/mlflow",
+            "postgresql://host/db",
+            "databricks",
+            "http://[::1]:5000",
+        ],
+    )
+    def test_allowed(self, uri: str) -> None:
+        assert load("forum", [f"run.tracking_uri={uri}"]).run.tracking_uri == uri
+
+    def test_a_file_is_relative_to_the_folder_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert (
+            load("forum", ["run.tracking_uri=sqlite:///x.db"]).run.tracking_uri
+            == f"sqlite:///{tmp_path}/x.db"
+        )
+
+    @pytest.mark.parametrize(
+        "name", ["plain", "a%20b", "a#b", "a?b", "a b", "~", "a'b\"c", "ü+@[x]", "a:b;c&d=e", "100%"]
+    )
+    def test_there_and_back(self, name: str) -> None:
+        """SQLAlchemy reads the same path out of it."""
+        path = Path(f"/storage/{name}/mlflow.db")
+        uri = sqlite_uri(path)
+        assert make_url(uri).database == str(path)
+        assert sqlite_path(uri) == path
+        assert check_uri(uri) == uri
+
+
+class TestPaths:
+    """Relative to the folder in which a command is typed, whichever file or option they are in."""
+
+    TEXT = MINIMAL | {
+        "task": {"kind": "text", "data": "rows.jsonl"},
+        "policy": {"model": "models/policy"},
+        "reward": {"model": "reward"},
+        "run": {"judge": "./judge", "storage": "~/runs"},
+    }
+
+    @pytest.fixture
+    def here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        here = tmp_path / "here"
+        for name in ("models/policy", "reward", "judge"):
+            (here / name).mkdir(parents=True)
+        (here / "rows.jsonl").touch()
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "text.yaml").write_text(yaml.safe_dump(self.TEXT))
+        monkeypatch.chdir(here)
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        return here
+
+    def test_of_a_recipe_in_another_folder(self, here: Path) -> None:
+        c = load("../elsewhere/text.yaml")
+        assert (c.policy.model, c.reward.model) == (f"{here}/models/policy", f"{here}/reward")
+        assert (c.run.judge, c.run.storage) == (f"{here}/judge", f"{here.parent}/home/runs")
+        assert c.task.kind == "text"
+        assert c.task.data == f"{here}/rows.jsonl"
+        check_places(c)
+        assert load("../elsewhere/text.yaml", ["run.storage=runs"]).run.storage == f"{here}/runs"
+
+    def test_of_a_recipe_of_ours(self, here: Path) -> None:
+        (here / "models" / "smollm2-135m").mkdir()
+        c = load("smollm2_tldr")
+        assert (c.policy.model, c.reward.model) == (
+            f"{here}/models/smollm2-135m",
+            "models/smollm2-135m-reward",
+        )
+
+    def test_what_is_kept_means_the_same_in_any_folder(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        c = load("../elsewhere/text.yaml")
+        (here / "kept.yaml").write_text(yaml.safe_dump(c.model_dump(mode="json")))
+        monkeypatch.chdir("/")
+        assert load(str(here / "kept.yaml")) == c
+
+    @pytest.mark.parametrize(
+        ("name", "place"),
+        [
+            ("reward", "/reward"), ("./none", "/none"), ("none/", "/none"), ("a/b/c", "/a/b/c"), ("-x", "/-x"),
+            ("none", None), ("org/none", None), ("org/none-1.5B_x", None), ("org/data.jsonl", None),
+        ],
+    )  # fmt: skip
+    def test_a_path_or_an_id(self, here: Path, name: str, place: str | None) -> None:
+        c = load("forum", [f"policy.model={name}"])
+        assert c.policy.model == (name if place is None else f"{here}{place}")
+
+    @pytest.mark.parametrize(
+        "data", ["none.jsonl", "none.JSONL", "org/none.parquet", "x.json.gz", "./none", "none.csv"]
+    )
+    def test_data_that_must_be_there(self, here: Path, data: str) -> None:
+        c = load("../elsewhere/text.yaml", [f"task.data={data}"])
+        with pytest.raises(UserError, match=r"^task.data = '/.*': no such file$"):
+            check_places(c)
+
+    def test_data_on_the_hub(self, here: Path) -> None:
+        c = load("../elsewhere/text.yaml", ["task.data=trl-lib/tldr"])
+        assert setting(c, "task.data") == "trl-lib/tldr"
+        check_places(c)
+
+    @pytest.mark.parametrize("key", ["policy.model", "reward.model", "run.judge"])
+    def test_models_that_must_be_there(self, here: Path, key: str) -> None:
+        for name in ("./none", "~/none", "rows.jsonl", "none/"):
+            with pytest.raises(
+                UserError, match=rf"^{key} = '/.*': no such folder; .* relative to the folder in which"
+            ):
+                check_places(load("../elsewhere/text.yaml", [f"{key}={name}"]))
+
+    def test_a_storage_that_cannot_be(self, here: Path) -> None:
+        for storage in (here / "rows.jsonl", here / "rows.jsonl" / "inside"):
+            with pytest.raises(UserError, match=r"rows.jsonl is no folder$"):
+                check_storage_folder(str(storage))
+        check_storage_folder(str(here / "new" / "runs"))
+        assert not (here / "new").exists()
+
+
+class TestUserError:
+    def test_one_printable_line(self) -> None:
+        assert str(UserError("a\nb\t\x1b[31m\u202e c\udc80")) == r"a b \x1b[31m\u202e c\udc80"
+        assert len(str(UserError("x" * 10**6))) == 2000
+
+    def test_values_are_cut(self) -> None:
+        assert shown("short") == "'short'"
+        assert shown(10**400) == f"1{'0' * 49}...{'0' * 25}"
+        assert shown(16**5000) == "a int too large to show"
+        loop: list[object] = []
+        loop.append(loop)
+        assert shown(loop) == "[[...]]"
