@@ -1,6 +1,8 @@
 """A sweep's folder: what begins, what is refused with nothing left behind, what is found again, and its answer."""
 
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from r2m.config import load
 from r2m.errors import UserError
+from r2m.sweeps.ranking import command
+from r2m.sweeps.spec import config_of
 from r2m.sweeps.sweep import (
     ARTIFACTS,
     Opened,
@@ -41,6 +46,65 @@ def run_of(opened: Opened, name: str, *golds: float, parent: str | None = None) 
         for step, gold in enumerate(golds, 1):
             journal.round(step, {"reward/proxy": 0.0, "eval/gold": gold, "eval/kl_sequence": 3.0})
         journal.event("finished")
+
+
+class TestAnyFolder:
+    """A sweep typed with relative paths, gone on with and repeated in other folders."""
+
+    @pytest.fixture
+    def opened(
+        self, make_config: Callable[..., Any], forum_models: tuple[str, str], tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Opened:  # fmt: skip
+        here = tmp_path / "a%20b #?~"
+        for name, model in zip(("policy", "reward"), forum_models, strict=True):
+            shutil.copytree(model, here / "models" / name)
+        recipe = make_config().model_dump(mode="json")
+        recipe["policy"]["model"], recipe["reward"]["model"] = "models/policy", "models/other"
+        (here / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        file = {
+            "recipe": "recipe.yaml",
+            "set": {"reward.model": "./models/reward"},
+            "objectives": [{"metric": "eval/gold"}],
+        }
+        (here / "sweep.yaml").write_text(yaml.safe_dump(file | POINTS))
+        monkeypatch.chdir(here)
+        opened = new_sweep("sweep.yaml", "mine", str(here / "runs"))
+        monkeypatch.chdir(tmp_path)
+        return opened
+
+    def test_it_is_found_again_as_it_was(self, opened: Opened) -> None:
+        again = open_sweep(opened.storage, "mine")
+        assert again.base == opened.base
+        here = opened.folder.parents[2]
+        assert (again.base.policy.model, again.base.reward.model) == (
+            f"{here}/models/policy",
+            f"{here}/models/reward",
+        )
+        assert again.sweep.set == {
+            "policy.model": f"{here}/models/policy",
+            "reward.model": f"{here}/models/reward",
+        }
+
+    def test_its_commands_repeat_its_runs(self, opened: Opened) -> None:
+        params = {"reward.alpha": 0.25}
+        r2m, train, recipe, *sets = shlex.split(command(opened.sweep, params, 10))
+        assert (r2m, train) == ("r2m", "train")
+        config = load(recipe, [word for word in sets if word != "--set"])
+        assert config.digest() == config_of(opened.sweep, params, 10).digest()
+        assert Path(str(config.policy.model)).is_dir()
+
+    def test_its_study_is_in_its_folder(self, opened: Opened) -> None:
+        study = opened.study()
+        study.optimize(lambda trial: trial.suggest_float("reward.alpha", 0, 1), n_trials=2)
+        assert (opened.folder / "study.db").is_file()
+        assert {path.name for path in opened.folder.parents[2].iterdir()} == {
+            "models",
+            "recipe.yaml",
+            "sweep.yaml",
+            "runs",
+        }
+        assert len(open_sweep(opened.storage, "mine").study().get_trials()) == 2
 
 
 class TestNew:

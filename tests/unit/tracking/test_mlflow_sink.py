@@ -151,3 +151,19 @@ def test_credentials_in_the_uri_are_refused_and_not_repeated(tmp_path, uri):
         Sink(uri, tmp_path)
     assert "hunter2" not in str(error.value)
     assert "me@" not in str(error.value)
+
+
+def test_all_is_in_a_storage_whose_path_has_to_be_quoted(storage):
+    """Database and artifacts, and no folder beside it that is named as the quoted path."""
+    with started(storage / "runs" / "quoted") as journal:
+        journal.round(0, {"reward/proxy": 0.5})
+        journal.samples(0, [{"prompt": "p"}])
+    uri = default_tracking_uri(storage)
+    Sink(uri, storage / "runs" / "quoted").ship()
+    (run,) = mlflow_runs(uri, "quoted")
+    (path,) = (storage / "mlartifacts").rglob(f"{run.info.run_id}/artifacts/samples.json")
+    assert json.loads(path.read_text())["data"] == [[0, "p"]]
+    assert [folder.name for folder in storage.parent.iterdir()] == [storage.name]
+    assert (
+        sqlite3.connect(storage / "mlflow.db").execute("select count(*) from experiments").fetchone()[0] >= 1
+    )
