@@ -10,8 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 VOCABULARY, WIDTH, HEADS, CONTEXT = 96, 32, 4, 64
 PAD, BOS, EOS = 0, 1, 2
@@ -93,11 +102,11 @@ SMALL: dict[str, float] = {
 }  # fmt: skip
 
 
-def tiny_config(family: str) -> PreTrainedConfig:
+def tiny_config(family: str, **options: Any) -> PreTrainedConfig:
     """The family's configuration with small sizes; KeyError for a family that `LEFT_OUT` names."""
     config_class = CONFIG_MAPPING[family]
     sizes = _small(config_class().to_dict())
-    return config_class(**sizes | SPECIAL.get(family, {}))
+    return config_class(**sizes | SPECIAL.get(family, {}) | options)
 
 
 def _small(sizes: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +131,7 @@ def _small(sizes: dict[str, Any]) -> dict[str, Any]:
             small[name] = [distinct[i % len(distinct)] for i in range(depth)]
         elif name in SMALL and value and not isinstance(value, (list, dict)):
             small[name] = SMALL[name]
-        elif name.endswith("_config") and isinstance(value, dict):
+        elif (name.endswith("_config") or name in ("encoder", "decoder")) and isinstance(value, dict):
             small[name] = value | _small(value) | SPECIAL.get(value.get("model_type"), {})
         elif name.endswith(("_token_id", "_token_index")) and isinstance(value, int | list):
             small[name] = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}.get(name, 3)
@@ -160,8 +169,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0],
         "hidden_size_per_layer_input": 8, "altup_num_inputs": 2,
     },
-    "gemma4_text": {"per_layer_config": None, "hidden_size_per_layer_input": 8},
-    "gemma4_unified_text": {"per_layer_config": None},
+    "gemma4_text": {"per_layer_config": {1: {"head_dim": 16}}, "hidden_size_per_layer_input": 8},
+    "gemma4_unified_text": {"per_layer_config": {1: {"head_dim": 16}}},
     "got_ocr2": {"vision_config": {"hidden_size": 32, "output_channels": 32, "num_hidden_layers": 1,
         "num_attention_heads": 4, "image_size": 64, "patch_size": 16, "window_size": 2, "mlp_dim": 64}},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
@@ -186,6 +195,18 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16], "attn_layers": ["local", "lsh"],
         "local_attn_chunk_length": 4, "lsh_attn_chunk_length": 4, "num_buckets": 4,
     },
+    # Sequence classifiers alone.
+    "distilbert": {"dim": 32, "hidden_dim": 64},
+    "esm": {"vocab_size": VOCABULARY, "pad_token_id": PAD},
+    "esmc": {"num_key_value_heads": 4},
+    "luke": {"entity_vocab_size": 8, "entity_emb_size": 8},
+    "mistral4": {
+        "num_key_value_heads": 4, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "head_dim": 16,
+    },
+    "mobilebert": {"true_hidden_size": 32, "intra_bottleneck_size": 32},
+    "t5": {"d_kv": 8, "d_ff": 64, "decoder_start_token_id": PAD},
+    "mt5": {"d_kv": 8, "d_ff": 64, "decoder_start_token_id": PAD},
+    "umt5": {"d_kv": 8, "d_ff": 64, "decoder_start_token_id": PAD},
     "xlstm": {"hidden_size": 64, "embedding_dim": 64, "qk_dim_factor": 1.0, "chunk_size": 8},
     "xmod": {"default_language": "en_XX"},
     "zamba": {
@@ -213,12 +234,33 @@ FAMILIES = tuple(family for family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if famil
 
 def tiny(family: str, seed: int = 0) -> PreTrainedModel:
     """The model of `tiny_config(family)`, its weights a function of the seed, in fp32 and eval mode."""
-    config = tiny_config(family)
+    return _noisy(AutoModelForCausalLM, tiny_config(family), seed)
+
+
+def tiny_classifier(family: str, seed: int = 0) -> PreTrainedModel:
+    """A sequence classifier of one label, as `tiny`; encoders are encoders here."""
+    config = tiny_config(family, num_labels=1, pad_token_id=PAD)
+    if getattr(config, "is_decoder", False):
+        config.is_decoder = False
+    return _noisy(AutoModelForSequenceClassification, config, seed)
+
+
+def _noisy(auto_class: Any, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = auto_class.from_config(config, dtype=torch.float32)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.is_floating_point():
                     parameter.add_(NOISE * torch.randn_like(parameter))
     return model.eval()
+
+
+NO_CLASSIFIER: dict[str, str] = {
+    **dict.fromkeys(("layoutlm", "layoutlmv2", "layoutlmv3", "lilt"), "reads where words stand on a page"),
+    "markuplm": "reads where words stand in a page of HTML",
+    "tapas": "reads where words stand in a table",
+    **dict.fromkeys(("canine", "perceiver"), "reads characters or bytes, and has no vocabulary"),
+}
+
+CLASSIFIERS = tuple(f for f in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES if f not in NO_CLASSIFIER)
