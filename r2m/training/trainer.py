@@ -25,6 +25,7 @@ from r2m.models.loading import (
     save_feedback_head,
     save_model,
 )
+from r2m.models.policy import hidden_width
 from r2m.models.scoring import FrozenScorer, Query, decode
 from r2m.rollout.prompts import query_indices
 from r2m.rollout.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
@@ -80,7 +81,7 @@ class Trainer:
 
     def _new_head(self) -> FeedbackHead:
         r = self.config.reward
-        width = self.policy.config.hidden_size
+        width = hidden_width(self.policy)
         return FeedbackHead.from_score(self.reward_model.phi, width, r.attention_width, r.num_heads)
 
     def rounds(self, first_step: int) -> Iterator[Round]:

@@ -105,7 +105,7 @@ class TestHiddenStates:
     ) -> None:
         """Each part comes without the columns that are padding in all of it, and finds its place again."""
         model, t = make_policy(), trajectories(PROMPTS, RESPONSES, extra=1)
-        hidden = HiddenStates(t, 16, torch.float32, "cpu")
+        hidden = HiddenStates(t, torch.float32, "cpu")
         for at in microbatches(range(3), 2, size):
             hidden.store(*at, policy_forward(model, t.block(*at), TEMPERATURE))
         rows_BTD, mask_BT = hidden.rows(slice(0, 3), "cpu")
@@ -119,7 +119,7 @@ class TestHiddenStates:
 
     def test_rows_of_some_queries(self, make_policy: Make) -> None:
         model, t = make_policy(), trajectories(PROMPTS, RESPONSES)
-        hidden = HiddenStates(t, 16, torch.float32, "cpu")
+        hidden = HiddenStates(t, torch.float32, "cpu")
         hidden.store(slice(0, 3), slice(0, 2), policy_forward(model, t, TEMPERATURE))
         everything, mask = hidden.rows(slice(0, 3), "cpu")
         some, some_mask = hidden.rows(slice(1, 2), "cpu")
@@ -128,7 +128,7 @@ class TestHiddenStates:
 
     def test_they_are_refreshed_detached_and_in_the_stated_precision(self, make_policy: Make) -> None:
         t = trajectories(PROMPTS, RESPONSES)
-        hidden = HiddenStates(t, 16, torch.bfloat16, "cpu")
+        hidden = HiddenStates(t, torch.bfloat16, "cpu")
         for seed in (1, 2):
             model = make_policy()
             torch.manual_seed(seed)

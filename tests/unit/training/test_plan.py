@@ -283,7 +283,7 @@ class TestAgainstTheRealThing:
 
     def test_hidden_states(self) -> None:
         t = self.trajectories()
-        hidden = HiddenStates(t, 64, torch.float32, "cpu")
+        hidden = HiddenStates(t, torch.float32, "cpu")
         allocated = sum(x.nbytes for x in vars(hidden).values() if x.is_floating_point())
         assert self.plan(shape_of(LlamaConfig(**self.TINY))).memory["hidden states"] == allocated
 
