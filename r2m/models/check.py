@@ -71,7 +71,8 @@ def _random_trajectories(model: PreTrainedModel) -> Trajectories:
     fit = model.get_input_embeddings()(drawn).abs().sum(-1) > 0
     if unused_V is not None:
         fit &= ~unused_V[drawn]
-    ids = iter(drawn[fit & (drawn != (model.config.pad_token_id or -1))].tolist())
+    padding = getattr(model.config.get_text_config(decoder=True), "pad_token_id", None)
+    ids = iter(drawn[fit & (drawn != (-1 if padding is None else padding))].tolist())
     prompt_ids, prompt_mask = pad([list(islice(ids, length)) for length in PROMPTS], 0, "left")
     responses = [list(islice(ids, length)) for _ in PROMPTS for length in RESPONSES]
     response_ids, response_mask = pad(responses, 0, "right")
