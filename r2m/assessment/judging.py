@@ -18,6 +18,7 @@ from r2m.evaluation.verdicts import StoredVerdicts, read_verdicts
 from r2m.evaluation.win_rate import Judge, ScoreJudge, WinRate, win_rate
 from r2m.models.loading import load_reward_model, load_tokenizer
 from r2m.models.scoring import response_ids
+from r2m.models.sizes import context_of
 from r2m.tasks.prompt import Prompt
 
 Tree = dict[str, Any]
@@ -57,7 +58,7 @@ def named_judge(bench: Bench, name: str) -> ScoreJudge:
     if name != "frozen":
         tokenizer = load_tokenizer(name, "--judge")
         model, _ = load_reward_model(name, "float32", device_of(bench.config), "--judge")
-    limit = getattr(model.model.config, "max_position_embeddings", None) or math.inf
+    limit = context_of(model.model.config) or math.inf
 
     @torch.no_grad()
     def scores(prompts: Sequence[str], texts: Sequence[str]) -> list[float]:

@@ -17,6 +17,7 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.evaluation.reward_accuracy import accuracy
 from r2m.models.scoring import response_ids
+from r2m.models.sizes import context_of
 from r2m.stages.common import Progress, silent
 from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, two_pairs
 from r2m.tasks.columns import preference_pairs, read_rows
@@ -116,9 +117,7 @@ def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
         (bench.supervised.tokenizer, bench.supervised.model.config),
         (bench.reward_tokenizer, bench.reward_model.model.config),
     ]
-    limits = [
-        (tokenizer, getattr(c, "max_position_embeddings", None) or math.inf) for tokenizer, c in readers
-    ]
+    limits = [(tokenizer, context_of(c) or math.inf) for tokenizer, c in readers]
 
     def fits(pair: Pair) -> bool:
         prompt, *texts = pair

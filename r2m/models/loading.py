@@ -32,6 +32,8 @@ from r2m.models.families import refusal
 from r2m.models.hub import hub_reachable
 from r2m.models.output import mark_unused_ids, vocabulary
 from r2m.models.reward import RewardModel
+from r2m.models.reward_check import check_reward_model
+from r2m.models.sizes import text_of
 
 HEAD_FILE = "feedback_head.safetensors"
 
@@ -122,9 +124,11 @@ def load_reward_model(
             f"{field} = {model!r}: no weights for {', '.join(sorted(report['missing_keys'])[:3])}; "
             "train one with `r2m reward-model`"
         )
-    if loaded.config.pad_token_id is None:  # only the model's own pooling asks, and it is not used here
-        loaded.config.pad_token_id = 0
+    for part in (loaded.config, text_of(loaded.config)):
+        if part.pad_token_id is None:  # only the model's own pooling asks, and it is not used here
+            part.pad_token_id = 0
     reward = RewardModel(loaded).eval().requires_grad_(False).to(device)
+    check_reward_model(reward, field, model)
     return reward, load_feedback_head(Path(model))
 
 

@@ -42,7 +42,7 @@ def plan_for(
     return plan(
         config,
         shape_of(policy_config),
-        shape_of(reward_config, AutoModelForSequenceClassification),
+        shape_of(reward_config, AutoModelForSequenceClassification, "reward.model"),
         **resources,
     )
 

@@ -113,6 +113,7 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     Raises UserError for unusable data, or a prompt that leaves no room in the models' context.
     """
     from r2m.models.loading import load_config
+    from r2m.models.sizes import context_of
 
     longest, datasets = _prompts(config.task, models[0])
     response = config.algorithm.max_response_tokens
@@ -123,7 +124,7 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
         hf = load_config(model, field)
         if field != "policy.model" and hf.num_labels != 1:
             raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
-        context = getattr(hf, "max_position_embeddings", None)
+        context = context_of(hf)
         if context is not None and longest + response > context:
             raise UserError(
                 f"{field} = {model!r}: its context is {context} tokens; the longest prompt has {longest} "

@@ -42,7 +42,7 @@ PYTHIA_2P8B = {
     "vocab_size": 50304,
 }  # fmt: skip
 
-POLICY = Shape(parameters=1000, width=8, layers=2, kv_width=4, mlp_values=64, vocabulary=10, context=100)
+POLICY = Shape(parameters=1000, width=8, layers=2, kv_values=16, mlp_values=64, vocabulary=10, context=100)
 REWARD = replace(POLICY, parameters=500, width=6)
 
 
@@ -83,11 +83,11 @@ class TestShape:
 
     def test_dimensions(self) -> None:
         assert shape_of(LlamaConfig(**LLAMA_8B)) == Shape(
-            8_030_261_248, width=4096, layers=32, kv_width=1024, mlp_values=4 * 14336, vocabulary=128256,
+            8_030_261_248, width=4096, layers=32, kv_values=2 * 32 * 1024, mlp_values=4 * 14336, vocabulary=128256,
             context=8192,
         )  # fmt: skip
         neox = shape_of(GPTNeoXConfig(**PYTHIA_1B))
-        assert (neox.kv_width, neox.mlp_values) == (2048, 2 * 8192)
+        assert (neox.kv_values, neox.mlp_values) == (2 * 16 * 2048, 2 * 8192)
 
 
 class TestPlan:
@@ -130,8 +130,8 @@ class TestPlan:
         p = plan(config({"lr": 1e-6}, policy={"model": "p", "dtype": "bfloat16"}), POLICY, REWARD)
         assert (p.memory["policy weights"], p.memory["AdamW states"]) == (2000, 4000)
         assert p.memory["hidden states"] == 12 * (20 + 4 * 9) * 8 * 2
-        assert "1e-06" in p.note
-        assert not plan(config({"lr": 1e-6}), POLICY, REWARD).note
+        assert "1e-06" in p.notes[0]
+        assert not plan(config({"lr": 1e-6}), POLICY, REWARD).notes
 
     def test_rloo_has_no_head(self) -> None:
         p = plan(config(reward={"feedback": False}), POLICY, REWARD)
