@@ -7,6 +7,8 @@ from typing import Any
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
+from r2m.models.families import longest
+
 CONTEXT = "max_position_embeddings", "max_seq_len", "max_target_positions"
 
 # Families whose first token has the position after the padding's id (1 as a rule): the positions before are lost.
@@ -22,13 +24,17 @@ def text_of(hf_config: Any) -> Any:
 
 
 def context_of(hf_config: Any) -> int | None:
-    """Tokens of the longest sequence; None where the family sets no limit (Bloom, Mamba)."""
+    """Tokens of the longest sequence; None where the family sets no limit (Bloom, Mamba).
+
+    Phi-3's long rope ends where it would begin: there the length of the longest sequence decides how all of a batch
+    are read, and what was kept of a shorter one is wrong.
+    """
     text = text_of(hf_config)
     sizes = [getattr(text, name, None) for name in CONTEXT]
     size = next((s for s in sizes if isinstance(s, int) and s > 0), None)  # XLNet has -1
     if size is not None and text.model_type in PADDED_POSITIONS:
         size -= max(text.pad_token_id or 0, 1) + 1
-    return size
+    return min((limit for limit in (size, longest(hf_config)) if limit is not None), default=None)
 
 
 def width_of(hf_config: Any) -> int:
