@@ -20,17 +20,17 @@ class Way(Enum):
     RERUN = "each response runs with its prompt, and in sampling again for every token"
 
 
-# Positions that do not follow from the mask: counted with the padding, from the ids, or from an offset that
-# explicit positions lose.
+# Positions that do not follow from the mask: counted with the padding, or not to be given.
 OWN_POSITIONS = frozenset({
-    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "camembert", "data2vec-text", "git", "marian",
-    "mbart", "mvp", "pegasus", "plbart", "roberta", "roberta-prelayernorm", "roformer", "trocr", "xlm-roberta",
-    "xlm-roberta-xl", "xmod",
+    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "git", "marian", "mbart", "mvp", "pegasus", "plbart",
+    "roformer", "trocr",
 })  # fmt: skip
-# No cache, one that lives in the model, or one whose rows cannot be taken out.
+# No cache, one that lives in the model, one whose rows cannot be taken out, or one that forgets how many of the
+# tokens before were the padding's id, which has no position of its own (RoBERTa's kin).
 NO_CACHE = frozenset({
-    "blt", "deepseek_v4", "minimax", "moshi", "openai-gpt", "qwen4_exp", "qwen4_exp_text", "recurrent_gemma",
-    "rwkv", "xlstm",
+    "blt", "camembert", "data2vec-text", "deepseek_v4", "minimax", "moshi", "openai-gpt", "qwen4_exp",
+    "qwen4_exp_text", "recurrent_gemma", "roberta", "roberta-prelayernorm", "rwkv", "xlm-roberta", "xlm-roberta-xl",
+    "xlstm", "xmod",
 })  # fmt: skip
 # Encoders that are decoders where their configuration says so. (Others leave is_decoder false and are decoders.)
 ENCODERS = frozenset({
@@ -63,6 +63,11 @@ def way_of(config: Any) -> Way:
     if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
         return Way.CACHED  # a recurrent state, which padding on the left would be part of
     return Way.CACHED if config.model_type in OWN_POSITIONS else Way.SHARED
+
+
+def shares_prompts(config: Any) -> bool:
+    """Whether a prompt runs once for all its responses; else training costs K (P + R) tokens, not P + K R."""
+    return way_of(config) is Way.SHARED
 
 
 def longest(config: Any) -> int | None:

@@ -26,16 +26,15 @@ def text_of(hf_config: Any) -> Any:
 def context_of(hf_config: Any) -> int | None:
     """Tokens of the longest sequence; None where the family sets no limit (Bloom, Mamba).
 
-    Where the positions of a sequence depend on its length (Phi-3's long rope, dynamic NTK) it ends where they begin
-    to: no batch of unequal lengths would be right beyond.
+    Phi-3's long rope ends where it would begin: there the length of the longest sequence decides how all of a batch
+    are read, and what was kept of a shorter one is wrong.
     """
     text = text_of(hf_config)
     sizes = [getattr(text, name, None) for name in CONTEXT]
     size = next((s for s in sizes if isinstance(s, int) and s > 0), None)  # XLNet has -1
     if size is not None and text.model_type in PADDED_POSITIONS:
         size -= max(text.pad_token_id or 0, 1) + 1
-    steady = longest(hf_config)
-    return size if steady is None else min(steady, size or steady)
+    return min((limit for limit in (size, longest(hf_config)) if limit is not None), default=None)
 
 
 def width_of(hf_config: Any) -> int:
