@@ -1,6 +1,7 @@
-"""A zoo of tiny random causal language models: one of every family that transformers ships.
+"""A zoo of tiny random models: one of every family of causal language models, and of sequence classifiers with one
+label, that transformers ships.
 
-`tiny(family)` is a model of a few thousand parameters with that family's own code: two layers, or one of each kind
+`tiny(name)` is a model of a few thousand parameters with that family's own code: two layers, or one of each kind
 that the family mixes. Every parameter gets noise, so that no row of an embedding is zero (the padding token's is,
 in a fresh model), no norm is the identity and no bias is zero: a test that passes then has seen them.
 """
@@ -10,19 +11,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
-VOCABULARY, WIDTH, HEADS, CONTEXT = 96, 32, 4, 64
+TOKENS, VOCABULARY = 90, 96  # ids that a token has, and rows of the embedding
+WIDTH, HEADS, CONTEXT = 32, 4, 64
 PAD, BOS, EOS = 0, 1, 2
 NOISE = 0.15
 
@@ -231,10 +237,47 @@ LEFT_OUT: dict[str, str] = {
 
 FAMILIES = tuple(family for family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if family not in LEFT_OUT)
 
+LONG_ROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0, 2.0, 2.0, 1.0],
+}  # fmt: skip
 
-def tiny(family: str, seed: int = 0) -> PreTrainedModel:
-    """The model of `tiny_config(family)`, its weights a function of the seed, in fp32 and eval mode."""
-    return _noisy(AutoModelForCausalLM, tiny_config(family), seed)
+# Published models whose settings take other paths through their family's code than its defaults do.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert, as published": ("bert", {"is_decoder": False}),
+    "falcon, ALiBi": ("falcon", {"alibi": True}),
+    "falcon, 40B's architecture": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "gemma3_text, both directions": ("gemma3_text", {"use_bidirectional_attention": True}),
+    "gpt_neox, one after the other": ("gpt_neox", {"use_parallel_residual": False}),
+    "llama, dynamic NTK": ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}),
+    "llama, dynamic NTK, beyond": (
+        "llama",
+        {
+            "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4},
+            "max_position_embeddings": 12,
+        },
+    ),
+    "llama, YaRN": (
+        "llama",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 1e4,
+            }
+        },
+    ),
+    "mpt, learned positions": ("mpt", {"attn_config": {"alibi": False}}),
+    "opt, 350m": ("opt", {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
+    "phi3, long rope": ("phi3", {"original_max_position_embeddings": 32, "rope_parameters": LONG_ROPE}),
+    "phi3, long rope, beyond": ("phi3", {"original_max_position_embeddings": 12, "rope_parameters": LONG_ROPE}),
+    "qwen2, sliding window": (
+        "qwen2", {"use_sliding_window": True, "sliding_window": 8, "layer_types": ["sliding_attention"] * 2},
+    ),
+}  # fmt: skip
+
+
+def tiny(name: str, seed: int = 0) -> PreTrainedModel:
+    """The model of a family or variant, its weights a function of the seed, in fp32 and eval mode."""
+    family, options = VARIANTS.get(name, (name, {}))
+    return _noisy(AutoModelForCausalLM, tiny_config(family, **options), seed)
 
 
 def tiny_classifier(family: str, seed: int = 0) -> PreTrainedModel:
@@ -243,6 +286,13 @@ def tiny_classifier(family: str, seed: int = 0) -> PreTrainedModel:
     if getattr(config, "is_decoder", False):
         config.is_decoder = False
     return _noisy(AutoModelForSequenceClassification, config, seed)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Words "w0" to "w89", split at spaces."""
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(TOKENS)}, unk_token=None))
+    words.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", bos_token="w1", eos_token="w2")
 
 
 def _noisy(auto_class: Any, config: PreTrainedConfig, seed: int) -> PreTrainedModel:

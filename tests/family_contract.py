@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
-from r2m.models.loading import load_policy
+from r2m.models.loading import load_policy, save_model
 from r2m.models.policy import policy_forward
 from r2m.rollout.sampler import sample, uniform_draws
-from tests.families import EOS, PAD, VOCABULARY, tiny
+from tests.families import EOS, PAD, TOKENS, tiny, tokenizer
 
 TEMPERATURE = 0.7
 PROMPTS = (11, 4)  # tokens: longer than the zoo's sliding windows, and padded on the left
@@ -42,17 +42,18 @@ class Gaps(NamedTuple):
 
 def saved(family: str, folder: Path) -> str:
     """The family's tiny model as a Hugging Face folder."""
-    tiny(family).save_pretrained(folder)
+    save_model(folder, tiny(family), tokenizer())
     return str(folder)
 
 
 def gaps(folder: str) -> Gaps:
     """Of the model that R2M loads from `folder`; UserError where it refuses to."""
     model = load_policy(folder)
+    tokens = len(AutoTokenizer.from_pretrained(folder))  # some families' own tokenizer classes add one
     random = torch.Generator().manual_seed(1)
 
     def ids(length: int) -> list[int]:
-        return torch.randint(VOCABULARY, (length,), generator=random).tolist()  # PAD and EOS among them
+        return torch.randint(TOKENS, (length,), generator=random).tolist()  # PAD and EOS among them
 
     prompts = [ids(length) for length in PROMPTS]
     responses = [[ids(length) for length in group] for group in RESPONSES]
@@ -67,15 +68,17 @@ def gaps(folder: str) -> Gaps:
     for n, prompt in enumerate(prompts):
         for k, response in enumerate(responses[n]):
             P, R = len(prompt), len(response)
-            expected_R, states_SD = plain(model, prompt, response)
+            expected_R, states_SD = plain(model, prompt, response, tokens)
             (expected_R * weights_NKR[n, k, :R]).sum().backward()
             log_probs = max(log_probs, gap(output.log_probs_NKR[n, k, :R], expected_R))
             own_SD = torch.cat([output.prompt_hidden_NPD[n, -P:], output.response_hidden_NKRD[n, k, : R - 1]])
             hidden = max(hidden, relative(own_SD, states_SD[:-1]))
-    return Gaps(log_probs, hidden, relative(gradient, gradient_of(model)), sampled_gap(model, prompts))
+    return Gaps(
+        log_probs, hidden, relative(gradient, gradient_of(model)), sampled_gap(model, prompts, tokens)
+    )
 
 
-def sampled_gap(model: PreTrainedModel, prompts: list[list[int]]) -> float:
+def sampled_gap(model: PreTrainedModel, prompts: list[list[int]], tokens: int) -> float:
     N, K, R = len(prompts), 3, 6
     t = sample(
         model, prompts, uniform_draws(0, 0, N, K, R), temperature=TEMPERATURE, eos_ids=(EOS,), pad_id=PAD
@@ -84,18 +87,23 @@ def sampled_gap(model: PreTrainedModel, prompts: list[list[int]]) -> float:
     for n, prompt in enumerate(prompts):
         for k in range(K):
             length = int(t.lengths_NK[n, k])
-            expected_R, _ = plain(model, prompt, t.response_ids_NKR[n, k, :length].tolist())
+            expected_R, _ = plain(model, prompt, t.response_ids_NKR[n, k, :length].tolist(), tokens)
             worst = max(worst, gap(t.sampler_log_probs_NKR[n, k, :length], expected_R))
     return worst
 
 
-def plain(model: PreTrainedModel, prompt: list[int], response: list[int]) -> tuple[Tensor, Tensor]:
+def plain(
+    model: PreTrainedModel, prompt: list[int], response: list[int], tokens: int
+) -> tuple[Tensor, Tensor]:
     """log_probs_R of the response, and the hidden states_SD of the whole sequence."""
     ids_1S = torch.tensor([prompt + response])
     logits_RV = model(input_ids=ids_1S, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
-    log_probs_RV = (logits_RV / TEMPERATURE).log_softmax(-1)
+    log_probs_RV = (logits_RV[:, :tokens] / TEMPERATURE).log_softmax(-1)  # ids that no token has: left out
+    base = (
+        model.model if model.base_model is model else model.base_model
+    )  # Llama 4's prefix names no module of it
     with torch.no_grad():
-        states_SD = model.base_model(input_ids=ids_1S, use_cache=False).last_hidden_state[0]
+        states_SD = base(input_ids=ids_1S, use_cache=False).last_hidden_state[0]
     return log_probs_RV.gather(1, torch.tensor(response)[:, None]).squeeze(1), states_SD
 
 

@@ -125,7 +125,9 @@ def load_reward_model(
             "train one with `r2m reward-model`"
         )
     for part in (loaded.config, text_of(loaded.config)):
-        if part.pad_token_id is None:  # only the model's own pooling asks, and it is not used here
+        if (
+            getattr(part, "pad_token_id", None) is None
+        ):  # only the model's own pooling asks, and it is not used here
             part.pad_token_id = 0
     reward = RewardModel(loaded).eval().requires_grad_(False).to(device)
     check_reward_model(reward, field, model)

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from r2m.errors import UserError
+from r2m.models.families import Way, refusal, way_of
 from r2m.models.sizes import context_of, kept_values, text_of, width_of
 
 
@@ -25,14 +26,18 @@ class Shape:
     context: int | None  # tokens; None: no limit
     stored: str = "float32"  # dtype of the saved weights
     state_values: int = 0  # of a sequence, whatever its length: what recurrent layers keep
-    shares_prompts: bool = True  # a prompt runs once for all its responses
+    way: Way = Way.SHARED  # how its prompts and responses run
 
 
 def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str = "policy.model") -> Shape:
     """Dimensions from a Hugging Face config; the parameters are counted on a model without storage.
 
-    Raises UserError, one line that names `field`, where there is no such model or it can't be built.
+    Raises UserError, one line that names `field`, where there is no such model, it can't be built, or no policy can
+    be made of its family.
     """
+    why = refusal(hf_config) if auto_class is AutoModelForCausalLM else None
+    if why is not None:
+        raise UserError(f"{field} = {hf_config.name_or_path!r}: {why}")
     try:
         with torch.device("meta"):
             model = auto_class.from_config(hf_config)
@@ -50,7 +55,7 @@ def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str 
             context=context_of(hf_config),
             stored=str(getattr(hf_config, "dtype", None) or torch.float32).removeprefix("torch."),
             state_values=state_values,
-            shares_prompts=True,
+            way=way_of(hf_config),
         )
     except Exception as error:  # whatever a family's own code raises at sizes that don't fit
         kind = "causal language model" if auto_class is AutoModelForCausalLM else "sequence classifier"
