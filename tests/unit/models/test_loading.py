@@ -40,7 +40,7 @@ from r2m.models.loading import (
     save_feedback_head,
     save_model,
 )
-from r2m.models.output import unused_ids, way
+from r2m.models.output import padding_id, unused_ids, way
 from r2m.models.sizes import context_of
 
 Make = Callable[..., PreTrainedModel]
@@ -384,3 +384,14 @@ class TestRewardModel:
 
     def test_no_head(self, tmp_path: Path) -> None:
         assert load_feedback_head(tmp_path) is None
+
+
+def test_padding_that_the_model_has_no_row_for_is_filled_with_another_id(
+    make_policy: Make, word_tokenizer: WordTokenizer
+) -> None:
+    words = word_tokenizer("<pad>", words="abcdefghijk")
+    assert (words.pad_token_id, padding_id(make_policy(), words)) == (None, 0)
+    words.add_special_tokens({"pad_token": "<late>"})
+    assert (words.pad_token_id, padding_id(make_policy(), words)) == (12, 0)
+    words.pad_token = "c"
+    assert padding_id(make_policy(), words) == words.convert_tokens_to_ids("c") != 0

@@ -200,7 +200,7 @@ class TestIdsThatNoTokenHas:
     @pytest.fixture
     def model(self, make_policy: Make) -> PreTrainedModel:
         model = alive(make_policy())
-        model.register_buffer("unused_ids_V", self.UNUSED, persistent=False)
+        model.unused_ids_V = self.UNUSED
         return model
 
     def test_they_have_no_part_in_any_distribution(self, model: PreTrainedModel) -> None:
@@ -215,9 +215,9 @@ class TestIdsThatNoTokenHas:
         assert all(p.grad.isfinite().all() for p in model.parameters())
         assert not model.lm_head.weight.grad[self.UNUSED].any()
 
-    def test_a_twin_knows_them_and_no_file_does(self, model: PreTrainedModel) -> None:
+    def test_a_twin_knows_them_and_no_checkpoint_does(self, model: PreTrainedModel) -> None:
         assert torch.equal(unused_ids(frozen_twin(model)), self.UNUSED)
-        assert "unused_ids_V" not in model.state_dict()
+        assert not any("unused" in name for name, _ in [*model.named_buffers(), *model.state_dict().items()])
 
 
 class TestHiddenStates:
