@@ -65,11 +65,6 @@ def way_of(config: Any) -> Way:
     return Way.CACHED if config.model_type in OWN_POSITIONS else Way.SHARED
 
 
-def shares_prompts(config: Any) -> bool:
-    """Whether a prompt runs once for all its responses; else training costs K (P + R) tokens, not P + K R."""
-    return way_of(config) is Way.SHARED
-
-
 def longest(config: Any) -> int | None:
     """The tokens up to which a position's encoding depends on the position alone; None: it always does.
 

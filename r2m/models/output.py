@@ -66,12 +66,19 @@ def mark_unused_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     ids = torch.tensor(sorted(set(tokenizer.get_vocab().values())))
     unused_V[ids[ids < len(unused_V)]] = False
     if unused_V.any():
-        model.register_buffer("unused_ids_V", unused_V.to(model.device), persistent=False)
+        model.unused_ids_V = unused_V.to(model.device)  # no buffer: it has no place in checkpoints
 
 
 def unused_ids(model: PreTrainedModel) -> Tensor | None:
     """unused_V, true at ids that no token has: they are never sampled, and have no part in any distribution."""
-    return getattr(model, "unused_ids_V", None)
+    found: Tensor | None = vars(model).get("unused_ids_V")
+    return found
+
+
+def padding_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """An id to fill rows with, which nothing looks at: the tokenizer's for padding, where the model has it."""
+    found = tokenizer.pad_token_id
+    return found if found is not None and found < vocabulary(model) else 0
 
 
 def vocabulary(model: PreTrainedModel) -> int:

@@ -57,15 +57,14 @@ def sample(
         uniforms_NKR = torch.cat([uniforms_NKR, torch.zeros_like(uniforms_NKR[:, :1])], 1)
     N, K, R = uniforms_NKR.shape
     device = model.device
-    filler = pad_id if pad_id < vocabulary(model) else 0
-    ids_NP, mask_NP = (x.to(device) for x in pad(list(prompts), filler, "left"))
-    ids = torch.full((N, K, R), filler, device=device)
+    ids_NP, mask_NP = (x.to(device) for x in pad(list(prompts), pad_id, "left"))
+    ids = torch.full((N, K, R), pad_id, device=device)
     log_probs = torch.zeros(N, K, R, device=device)
     for part in _batches([len(prompt) for prompt in prompts], max(1, batch // K), way(model) is Way.SHARED):
         width = int(mask_NP[part].sum(-1).max())
         ids[part], log_probs[part] = _write(
             model, ids_NP[part, -width:], mask_NP[part, -width:], uniforms_NKR[part].to(device),
-            temperature, torch.tensor(eos_ids, device=device), filler, greedy,
+            temperature, torch.tensor(eos_ids, device=device), pad_id, greedy,
         )  # fmt: skip
     is_eos = torch.isin(ids, torch.tensor(eos_ids, device=device))
     # The real tokens are those before and at the first end token; the rest was never written.

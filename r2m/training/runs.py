@@ -112,10 +112,11 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
 
     Raises UserError for unusable data, or a prompt that leaves no room in the models' context.
     """
+    from r2m.models.families import longest
     from r2m.models.loading import load_config
     from r2m.models.sizes import context_of
 
-    longest, datasets = _prompts(config.task, models[0])
+    prompt, datasets = _prompts(config.task, models[0])
     response = config.algorithm.max_response_tokens
     used = {"policy.model": models[0], "reward.model": models[1]}
     if config.run.judge is not None:
@@ -125,9 +126,10 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
         if field != "policy.model" and hf.num_labels != 1:
             raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
         context = context_of(hf)
-        if context is not None and longest + response > context:
+        if context is not None and prompt + response > context:
+            why = ", where its rope begins to depend on a sequence's length" if context == longest(hf) else ""
             raise UserError(
-                f"{field} = {model!r}: its context is {context} tokens; the longest prompt has {longest} "
+                f"{field} = {model!r}: its context is {context} tokens{why}; the longest prompt has {prompt} "
                 f"and algorithm.max_response_tokens is {response}; set task.max_prompt_tokens to at most "
                 f"{context - response}"
             )

@@ -25,6 +25,7 @@ from r2m.models.loading import (
     save_feedback_head,
     save_model,
 )
+from r2m.models.output import padding_id
 from r2m.models.policy import hidden_width
 from r2m.models.scoring import FrozenScorer, Query, decode
 from r2m.rollout.prompts import query_indices
@@ -112,10 +113,9 @@ class Trainer:
         greedy: bool = False,
     ) -> Trajectories:
         a = self.config.algorithm
-        pad_id = self.tokenizer.pad_token_id
         return sample(
             policy, prompts, uniforms_NKR, temperature=a.temperature, eos_ids=self._eos_ids,
-            pad_id=0 if pad_id is None else pad_id, batch=a.sample_batch, greedy=greedy,
+            pad_id=padding_id(policy, self.tokenizer), batch=a.sample_batch, greedy=greedy,
         )  # fmt: skip
 
     def evaluate(self, step: int) -> dict[str, float]:
