@@ -20,6 +20,7 @@ from r2m.config import Config, load, validate
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
+from r2m.models.families import Way
 from r2m.models.policy import HiddenStates, policy_forward
 from r2m.training.checkpoint import module_tensors, optimizer_tensors
 from r2m.training.plan import GIB, Plan, check_storage, human, plan, render, resolve_device
@@ -195,6 +196,26 @@ class TestPlan:
         assert plan(config(task=open_ended), POLICY, replace(REWARD, context=64)).prompt_tokens == 54
         assert plan(config(), POLICY, REWARD).prompt_tokens == 20
 
+    def test_a_policy_without_a_context(self) -> None:
+        endless, open_ended = replace(POLICY, context=None), {"kind": "text", "data": "rows.jsonl"}
+        assert plan(config(task=open_ended), endless, REWARD).prompt_tokens == 90
+        assert plan(config(), endless, replace(REWARD, context=None)).prompt_tokens == 20
+
+    def test_prompts_that_cannot_be_shared_run_with_each_response(self) -> None:
+        """A microbatch of K = 4 has 4 (20 + 9) tokens run, not 20 + 4 * 9: 60 more, of 12 * 8 + 64 values in each of
+        two layers. Where nothing is kept, sampling has a layer of all 48 * 30 tokens in place of keys and values."""
+        shared, cached, rerun = (plan(config(), replace(POLICY, way=way), REWARD) for way in Way)
+        for p in (cached, rerun):
+            assert p.phases["policy update"] - shared.phases["policy update"] == 60 * 2 * (12 * 8 + 64) * 4
+            assert "can't be shared" in p.notes[0]
+        assert not shared.notes
+        assert cached.phases["sampling"] == shared.phases["sampling"]
+        assert rerun.phases["sampling"] == 48 * 30 * (12 * 8 + 64) * 4 + 48 * 4 * 4 * 10
+
+    def test_recurrent_states_are_kept_once_a_sequence(self) -> None:
+        mamba = replace(POLICY, kv_values=0, state_values=70)
+        assert plan(config(), mamba, REWARD).phases["sampling"] == 48 * (70 * 4 + 4 * 4 * 10)
+
     @pytest.mark.parametrize(
         ("run", "gpus", "device"),
         [
@@ -226,6 +247,11 @@ class TestRefusals:
         with pytest.raises(UserError, match="context of 25"):
             plan(config(), POLICY, replace(REWARD, context=25))
         plan(config({"max_response_tokens": 80}), POLICY, REWARD)
+
+    def test_nothing_bounds_a_prompt(self) -> None:
+        endless = replace(POLICY, context=None)
+        with pytest.raises(UserError, match=r"^task\.max_prompt_tokens: set it: neither"):
+            plan(config(task={"kind": "text", "data": "rows.jsonl"}), endless, endless)
 
     def test_hidden_budget_shows_its_arithmetic(self) -> None:
         size = 12 * (20 + 4 * 9) * 8 * 4
