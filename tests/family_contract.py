@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
-from r2m.models.loading import load_policy, save_model
+from r2m.models.loading import save_model
 from r2m.models.policy import policy_forward
 from r2m.rollout.sampler import sample, uniform_draws
 from tests.families import EOS, PAD, TOKENS, tiny, tokenizer
@@ -46,9 +46,8 @@ def saved(family: str, folder: Path) -> str:
     return str(folder)
 
 
-def gaps(folder: str) -> Gaps:
-    """Of the model that R2M loads from `folder`; UserError where it refuses to."""
-    model = load_policy(folder)
+def gaps(model: PreTrainedModel, folder: str) -> Gaps:
+    """Of the model that was loaded from `folder`."""
     tokens = len(AutoTokenizer.from_pretrained(folder))  # some families' own tokenizer classes add one
     random = torch.Generator().manual_seed(1)
 
@@ -105,6 +104,14 @@ def plain(
     with torch.no_grad():
         states_SD = base(input_ids=ids_1S, use_cache=False).last_hidden_state[0]
     return log_probs_RV.gather(1, torch.tensor(response)[:, None]).squeeze(1), states_SD
+
+
+def states(model: PreTrainedModel, ids_BS: Tensor) -> Tensor:
+    """Hidden states BSD after the last norm."""
+    base = (
+        model.model if model.base_model is model else model.base_model
+    )  # Llama 4's prefix names no module of it
+    return base(input_ids=ids_BS, use_cache=False).last_hidden_state
 
 
 def trajectories(prompts: list[list[int]], responses: list[list[list[int]]]) -> Trajectories:

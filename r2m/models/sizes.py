@@ -20,7 +20,8 @@ PADDED_POSITIONS = frozenset({
 
 def text_of(hf_config: Any) -> Any:
     """The part of a configuration that says what reads and writes text."""
-    return hf_config.get_text_config(decoder=True)
+    text = hf_config.get_text_config(decoder=True)
+    return getattr(text, "decoder_config", text)  # BLT's own has no sizes
 
 
 def context_of(hf_config: Any) -> int | None:
@@ -52,7 +53,7 @@ def kept_values(hf_config: Any) -> tuple[int, int]:
     text = text_of(hf_config)
     kept = state = 0
     layers = getattr(text, "per_layer_config", None) or [text] * text.num_hidden_layers
-    for own, layer in zip(layers, DynamicCache(config=hf_config).layers, strict=False):
+    for own, layer in zip(layers, DynamicCache(config=text).layers, strict=False):
         heads = getattr(own, "num_attention_heads", None)
         if heads and isinstance(layer, DynamicLayer):
             kept += _keys_and_values(own)
