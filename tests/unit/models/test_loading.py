@@ -44,6 +44,7 @@ from r2m.models.output import padding_id, unused_ids, way
 from r2m.models.sizes import context_of
 
 Make = Callable[..., PreTrainedModel]
+BOTH_WAYS = {"head_dim": 4, "num_key_value_heads": 2, "use_bidirectional_attention": True}
 WordTokenizer = Callable[..., PreTrainedTokenizerFast]
 
 
@@ -116,13 +117,10 @@ class TestWay:
             load_policy(saved(short), dtype)
         assert "\n" not in str(error.value)
 
-    def test_attention_in_both_directions(self, saved: Callable[..., str], small: dict[str, int]) -> None:
-        with pytest.raises(
-            UserError, match="it does not give what it gives for one sequence: log-probs differ"
-        ):
-            load_policy(saved(Gemma3TextConfig(
-                **small, head_dim=4, num_key_value_heads=2, initializer_range=0.5, use_bidirectional_attention=True
-            )))  # fmt: skip
+    def test_attention_in_both_directions(self, make_policy: Make, small: dict[str, int]) -> None:
+        model = make_policy(Gemma3TextConfig(**small, **BOTH_WAYS, initializer_range=0.5))
+        with pytest.raises(UserError, match=r"^x: .* what it gives for one sequence: log-probs differ by"):
+            check.settle_way(model, "x")
 
     @pytest.mark.parametrize(
         ("hf_config", "why"),
@@ -130,8 +128,10 @@ class TestWay:
             (XLNetConfig(vocab_size=12, d_model=16, n_layer=1, n_head=4, d_inner=32), "in both directions"),
             (BertConfig(vocab_size=12, hidden_size=16, num_hidden_layers=1, num_attention_heads=4,
                         intermediate_size=32), r"\(is_decoder is false"),
+            (Gemma3TextConfig(vocab_size=12, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                              num_attention_heads=4, **BOTH_WAYS), r"\(use_bidirectional_attention is true"),
         ],
-        ids=["xlnet", "bert"],
+        ids=["xlnet", "bert", "gemma3"],
     )  # fmt: skip
     def test_families_that_are_no_policies(
         self, saved: Callable[..., str], hf_config: PreTrainedConfig, why: str
