@@ -45,23 +45,25 @@ SAID = {
     "phi3, long rope, beyond": "a context beyond which positions depend on the longest sequence of a batch",
 }
 
-END_TOKENS = "Each example must contain at least one <eos> token"
-POOLING = "read at the last token, two sequences of a padded batch score"
-# Reward models that are refused: what the one line says, and why.
-REWARD_REFUSED: dict[str, tuple[str, str]] = {
+# Reward models that are refused: what the one line says, and why in other words where it does not say it.
+END_TOKENS, PADDING = (
+    "it reads at end tokens, and a response that was cut off has none",
+    "padding changes its scores",
+)
+REWARD_REFUSED: dict[str, str] = {
+    **dict.fromkeys(("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"), END_TOKENS),
     **dict.fromkeys(
-        ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"),
-        (END_TOKENS, "it reads at end tokens, and a response that was cut off has none"),
+        ("convbert", "fnet", "mobilebert", "nystromformer", "reformer", "xlnet", "yoso"), PADDING
     ),
-    **dict.fromkeys(("t5gemma", "t5gemma2"), ("TypeError", "transformers passes it a cache that it doesn't take")),
-    "eurobert": (POOLING, "it scores the mean over all tokens"),
-    "funnel": ("RuntimeError", "it pools sequences down, and fails on short ones"),
-    "reformer": (POOLING, "its attention depends on the length of the whole sequence"),
-    "xlnet": (POOLING, "it reads the last column, padding or not"),
-    **dict.fromkeys(
-        ("convbert", "fnet", "mobilebert", "nystromformer", "yoso"), (POOLING, "padding changes its scores")
-    ),
-}  # fmt: skip
+    "eurobert": "read at the last token, two sequences of a padded batch score",
+    "funnel": "it can't be used as a reward model; RuntimeError",
+    **dict.fromkeys(("t5gemma", "t5gemma2"), "it can't be used as a reward model; TypeError"),
+}
+REWARD_SAID = {
+    "eurobert": "it scores the mean over all tokens",
+    "funnel": "its pooling fails on short sequences",
+    **dict.fromkeys(("t5gemma", "t5gemma2"), "its code fails where it is asked to keep no cache"),
+}
 
 ALL = (*FAMILIES, *VARIANTS)
 
@@ -77,13 +79,13 @@ def document() -> str:
     parts = ["# Model families", HEAD]
     for way in Way:
         parts += [f"**{len(right[way])}: {way.value}.**", _listed(right[way])]
-    refused = {name: SAID.get(name, said) for name, said in REFUSED.items()}
+    refused = REFUSED | SAID
     parts += [f"**{len(refused)} are refused.**", _table(refused)]
     parts += [f"**{len(LEFT_OUT)} are not tried.**", _table(LEFT_OUT)]
     parts += ["## As a reward model", REWARD_HEAD, f"**{len(rewards)} are right.**", _listed(rewards)]
     parts += [
         f"**{len(REWARD_REFUSED)} are refused.**",
-        _table({n: why for n, (_, why) in REWARD_REFUSED.items()}),
+        _table(REWARD_REFUSED | REWARD_SAID),
     ]
     parts += [f"**{len(NO_CLASSIFIER)} are not tried.**", _table(NO_CLASSIFIER)]
     return "\n\n".join(parts) + "\n"

@@ -27,12 +27,12 @@ from transformers import (
 
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
+from r2m.models import reward_check
 from r2m.models.check import settle_way
 from r2m.models.families import refusal
 from r2m.models.hub import hub_reachable
 from r2m.models.output import mark_unused_ids, vocabulary
 from r2m.models.reward import RewardModel
-from r2m.models.reward_check import check_reward_model
 from r2m.models.sizes import text_of
 
 HEAD_FILE = "feedback_head.safetensors"
@@ -112,6 +112,9 @@ def load_reward_model(
     config = load_config(model, field)
     if config.num_labels != 1:
         raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
+    why = reward_check.refusal(config)
+    if why is not None:
+        raise UserError(f"{field} = {model!r}: {why}")
     loaded, report = _fetch(
         AutoModelForSequenceClassification,
         field,
@@ -130,7 +133,7 @@ def load_reward_model(
         ):  # only the model's own pooling asks, and it is not used here
             part.pad_token_id = 0
     reward = RewardModel(loaded).eval().requires_grad_(False).to(device)
-    check_reward_model(reward, field, model)
+    reward_check.check_reward_model(reward, field, model)
     return reward, load_feedback_head(Path(model))
 
 

@@ -5,6 +5,8 @@ Axes: B sequences, T tokens.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,13 +15,28 @@ from r2m.errors import UserError
 from r2m.models.reward import RewardModel
 from r2m.models.sizes import text_of
 
+REFUSED = {
+    **dict.fromkeys(
+        ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"),
+        "it reads at end tokens, and a response that was cut off has none",
+    ),
+    **dict.fromkeys(
+        ("convbert", "fnet", "mobilebert", "nystromformer", "reformer", "xlnet", "yoso"),
+        "padding changes its scores",
+    ),
+}  # fmt: skip
 LENGTHS = 9, 4  # tokens: more than one of each, and padding
+
+
+def refusal(hf_config: Any) -> str | None:
+    """Why models of such a family can't be reward models; None where they may be: `check_reward_model` sees."""
+    return REFUSED.get(hf_config.model_type)
 
 
 @torch.no_grad()
 def check_reward_model(reward: RewardModel, field: str, model: str) -> None:
-    """Raises UserError, one line, for a family that pools otherwise than at the last token of what it is given (a
-    mean over tokens), whose scores depend on padding, or that can't read any text (T5 and BART need end tokens)."""
+    """Raises UserError, one line, where the scores of a padded batch are not the model's own of each sequence alone:
+    it pools otherwise than at the last token (a mean over tokens), or padding changes its scores."""
     device, config = reward.phi.weight.device, reward.model.config
     random = torch.Generator().manual_seed(0)
     filler = getattr(config, "pad_token_id", None) or 0

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from r2m.errors import UserError
-from r2m.models.families import Way, refusal, way_of
+from r2m.models import families, reward_check
+from r2m.models.families import Way, way_of
 from r2m.models.sizes import context_of, kept_values, text_of, width_of
 
 
@@ -32,10 +33,10 @@ class Shape:
 def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str = "policy.model") -> Shape:
     """Dimensions from a Hugging Face config; the parameters are counted on a model without storage.
 
-    Raises UserError, one line that names `field`, where there is no such model, it can't be built, or no policy can
-    be made of its family.
+    Raises UserError, one line that names `field`, where there is no such model, it can't be built, or its family
+    can't be a policy or a reward model.
     """
-    why = refusal(hf_config) if auto_class is AutoModelForCausalLM else None
+    why = (families if auto_class is AutoModelForCausalLM else reward_check).refusal(hf_config)
     if why is not None:
         raise UserError(f"{field} = {hf_config.name_or_path!r}: {why}")
     try:

@@ -41,7 +41,7 @@ from tests.families import tiny, tokenizer
             331_196_416, 24, 2048,
         ),
         (BloomConfig(hidden_size=1024, n_layer=24, n_head=16), 559_214_592, 24, None),
-        (MptConfig(d_model=4096, n_layers=32, n_heads=32), 6_649_286_656, 32, 2048),
+        (MptConfig(d_model=4096, n_layers=32, n_heads=32, vocab_size=50432), 6_649_286_656, 32, 2048),
         (MambaConfig(hidden_size=768, num_hidden_layers=24), 129_135_360, 24, None),
     ],
     ids=["gpt2", "opt-350m", "bloom-560m", "mpt-7b", "mamba-130m"],
@@ -78,6 +78,10 @@ class TestRefused:
         with pytest.raises(UserError, match=match) as error:
             shape_of(hf_config)
         assert "\n" not in str(error.value)
+
+    def test_a_reward_model_that_reads_at_end_tokens(self) -> None:
+        with pytest.raises(UserError, match=r"^reward\.model = '': it reads at end tokens, and"):
+            shape_of(T5Config(num_labels=1), AutoModelForSequenceClassification, "reward.model")
 
     def test_the_field_is_the_reward_models(self) -> None:
         with pytest.raises(UserError, match=r"^reward\.model = '': no sequence classifier can be planned"):
