@@ -93,7 +93,7 @@ def test_shaped(instruction: str | None, as_chat: bool, expected: Prompt) -> Non
 def test_a_conversation_is_shaped_already() -> None:
     chat = Prompt(messages=({"role": "user", "content": "a"},))
     assert shaped(chat, None, False) is chat
-    with pytest.raises(UserError, match="conversational already"):
+    with pytest.raises(UserError, match="a conversation already"):
         shaped(chat, None, True)
 
 
