@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from r2m.errors import UserError
-from r2m.tasks.files import Row, Rows
+from r2m.tasks.files import Row, Rows, listed
 from r2m.tasks.left_out import LeftOut
 from r2m.tasks.messages import (
     RowError,
@@ -113,7 +113,7 @@ class _Table:
     def need(self, *columns: str) -> None:
         missing = [column for column in columns if column not in self.columns]
         if missing:
-            there = ", ".join(dict.fromkeys(column for row in self.rows for column in row))
+            there = listed(dict.fromkeys(column for row in self.rows for column in row))
             raise UserError(f"{self.rows.name}: no column {', '.join(missing)}; the data has {there}")
 
     def read(self, convert: Callable[[Row, str], Item]) -> Read[Item]:

@@ -149,7 +149,7 @@ def _document(value: Any, line: int, split: str, name: str) -> tuple[list[Row], 
     for key in (split, "data"):
         if key in held:
             return held[key], None
-    raise UserError(f"{name}: no split {split!r} in it; there are {', '.join(held)}")
+    raise UserError(f"{name}: no split {split!r} in it; there are {listed(held)}")
 
 
 def _is_json(text: str) -> bool:
@@ -178,6 +178,12 @@ def _hub_rows(data: str, split: str, name: str) -> list[Row]:
             f"{name}, split {split!r}: neither a local file ({ALLOWED}) nor a data set to be had from the hub "
             f"({brief(error)})"
         ) from None
+
+
+def listed(keys: Iterable[str]) -> str:
+    """Names that a file gives, on one line, the first twenty."""
+    names = [" ".join(key.encode(errors="backslashreplace").decode().split())[:40] for key in keys]
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
 
 
 def brief(error: Exception) -> str:
