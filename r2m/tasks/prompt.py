@@ -49,38 +49,40 @@ def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     A conversation goes through the tokenizer's chat template, up to the header of the assistant's answer;
     plain text gets what the tokenizer puts in front of any text, such as a BOS.
 
-    Raises UserError, with the prompt's file and row, for a conversation where the tokenizer has no chat template or
-    its template refuses it.
+    Raises UserError as `conversation` does.
     """
     if prompt.messages is not None:
-        with located(prompt):
-            rendered = _templated(prompt, tokenizer)
         # The template writes the special tokens itself.
-        return tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        return tokenizer(conversation(prompt, tokenizer), add_special_tokens=False)["input_ids"]
     ids = tokenizer(prompt.text)["input_ids"]
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
-def _templated(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
+def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A conversation as the tokenizer's chat template writes it, up to the header of the assistant's answer.
+
+    Raises UserError, with the prompt's file and row, where the tokenizer has no chat template, and where its template
+    refuses the conversation.
+    """
     name = tokenizer.name_or_path
-    if tokenizer.chat_template is None:
-        raise UserError(
-            f"policy.model = {name!r}: its tokenizer has no chat template, which the task's conversations need"
-        )
-    try:
-        return str(
-            tokenizer.apply_chat_template(
+    with located(prompt):
+        if tokenizer.chat_template is None:
+            raise UserError(
+                f"policy.model = {name!r}: its tokenizer has no chat template, which the task's conversations need"
+            )
+        try:
+            text = tokenizer.apply_chat_template(
                 without_nulls(prompt.messages),
                 **(prompt.template or {}),
                 add_generation_prompt=True,
                 tokenize=False,
             )
-        )
-    except (
-        TemplateError,
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-    ) as error:  # a program of others
-        raise UserError(f"the chat template of {name!r} refuses it ({brief(error)})") from None
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+        ) as error:  # a program of others
+            raise UserError(f"the chat template of {name!r} refuses it ({brief(error)})") from None
+    return str(text)
