@@ -84,7 +84,7 @@ def accepted(items: Iterable[Item], left_out: LeftOut, tokenizer: PreTrainedToke
         except UserError as error:
             refusals.append(error)
             said = str(error).removeprefix(f"{prompt.origin}: ")
-            left_out.add("a chat template refuses its conversation", f"{place(prompt)}: {said}")
+            left_out.add("a chat template refuses it", f"{place(prompt)}: {said}")
             if len(refusals) > UNUSABLE * left_out.rows:
                 raise refusals[0] from None
         else:

@@ -176,7 +176,7 @@ def test_run_sft_leaves_out_what_the_template_refuses(policy_folder: str, tmp_pa
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = run_sft(policy_folder, str(data), tmp_path / "out")
     ((reason, of),) = report["data_left_out"].items()
-    assert (reason, of["rows"]) == ("a chat template refuses its conversation", 1)
+    assert (reason, of["rows"]) == ("a chat template refuses it", 1)
     assert of["first"].startswith("line 11: ")
     data.write_text("".join(json.dumps(row) + "\n" for row in rows[5:]))
     with pytest.raises(UserError, match=r"^data = '.*', line 6: .*no system turn"):

@@ -199,7 +199,7 @@ class TestConversationsThatATemplateRefuses:
     def test_few_are_left_out(self, tmp_path: Path) -> None:
         task = self.task(tmp_path, [SYSTEM] + [ASKED] * 9)
         assert len(task.train) + len(task.held_out) == 9
-        assert task.left_out == {"a chat template refuses its conversation": 1}
+        assert task.left_out == {"a chat template refuses it": 1}
         assert "(first: line 1: " in task.datasets[0]["left_out"]
         assert "refuses it (no system turn)" in task.datasets[0]["left_out"]
 
