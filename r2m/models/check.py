@@ -5,6 +5,7 @@ Axes: N queries, K responses, P prompt tokens, R response tokens, S = P + R - 1 
 
 from __future__ import annotations
 
+import warnings
 from itertools import islice
 from typing import NamedTuple
 
@@ -36,25 +37,29 @@ class Outputs(NamedTuple):
 
 @torch.no_grad()
 def settle_way(model: PreTrainedModel, named: str) -> None:
-    """Run the model in the fastest way of its family's and the slower ones that is right on random tokens.
+    """Run the model in the fastest way of its family's and the slower ones that is right on random tokens; a warning
+    says so where that is not its family's.
 
     Raises UserError, one line that begins with `named`, where none is.
     """
     slower = {Way.SHARED: [Way.CACHED, Way.RERUN], Way.CACHED: [Way.RERUN], Way.RERUN: []}
-    trouble = ""
     try:
         first = way_of(model.config)
         t = _random_trajectories(model)
         expected = _plain(model, t)
     except Exception as error:
         raise UserError(f"{named}: it cannot be run on plain text: {_one_line(error)}") from None
+    trouble = ""
     for found in (first, *slower[first]):
         vars(model)["way"] = found
+        before = trouble
         try:
             trouble = _difference(_ours(model, t), expected, TOLERANCE.get(model.dtype, 1e-3))
         except Exception as error:  # whatever a model raises that has another cache or other inputs
             trouble = _one_line(error)
         if not trouble:
+            if before:
+                warnings.warn(f"{named}: {found.value}, slower than planned; else {before}", stacklevel=2)
             return
     raise UserError(f"{named}: run in batches it does not give what it gives for one sequence: {trouble}")
 

@@ -97,7 +97,10 @@ class TestWay:
             )
         )  # fmt: skip
         monkeypatch.setattr(families, "OWN_POSITIONS", frozenset())
-        policy = load_policy(folder)
+        with pytest.warns(
+            UserWarning, match="keeps the model's own state, slower than planned; else log-probs differ"
+        ):
+            policy = load_policy(folder)
         assert way_of(policy.config) is Way.SHARED
         assert way(policy) is Way.CACHED
         assert way(frozen_twin(policy)) is Way.CACHED

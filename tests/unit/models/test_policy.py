@@ -23,11 +23,11 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from r2m.core.masking import pad
+from r2m.core.masking import pad, token_log_probs
 from r2m.core.trajectories import Trajectories, microbatches
 from r2m.models.families import Way
 from r2m.models.loading import frozen_twin
-from r2m.models.output import unused_ids, way
+from r2m.models.output import own_logits, unused_ids, way
 from r2m.models.policy import HiddenStates, hidden_width, policy_forward
 
 SMALL = {
@@ -180,6 +180,23 @@ def test_responses_of_one_token(make_policy: Make) -> None:
     for n, prompt in enumerate(PROMPTS):
         expected, _, _ = one_by_one(model, prompt, [3])
         torch.testing.assert_close(out.log_probs_NKR[n, 1], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "cohere", "granite", "llama"])
+def test_chunks_of_its_own_output_path_change_nothing(make_policy: Make, family: str) -> None:
+    """Two tokens of twelve at a time, and again in the backward."""
+    model = alive(make_policy(ARCHITECTURES[family])).double()
+    found = []
+    for max_elements in (2**26, 2 * 12):
+        torch.manual_seed(0)
+        hidden_ND = torch.randn(12, 16, dtype=torch.float64, requires_grad=True)
+        ids_N = torch.randint(12, (12,))
+        log_probs_N, entropy_N = token_log_probs(
+            hidden_ND, lambda h: own_logits(model, h), ids_N, TEMPERATURE, 12, max_elements=max_elements
+        )
+        gradients = torch.autograd.grad(log_probs_N.square().sum(), [hidden_ND, model.lm_head.weight])
+        found.append([log_probs_N.detach(), entropy_N, *gradients])
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize(("family", "width"), [("llama", 16), ("opt", 8), ("mamba", 16)])

@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     GPTNeoXConfig,
     LlamaConfig,
+    Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
 )
@@ -190,6 +191,27 @@ class TestPlan:
     def test_what_processes_share(self, stored: str, device: str, mapped: set[str]) -> None:
         c = config(run={"device": device})
         assert plan(c, replace(POLICY, stored=stored), REWARD).mapped == mapped
+
+    def test_a_context_ends_where_long_rope_would_begin(self) -> None:
+        """Beyond it the longest sequence of a batch decides how all are read."""
+        rope = {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "short_factor": [1.0] * 8,
+            "long_factor": [4.0] * 8,
+        }
+        phi = shape_of(
+            Phi3Config(
+                vocab_size=50, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+                max_position_embeddings=1024, original_max_position_embeddings=64, rope_parameters=rope,
+                pad_token_id=0,
+            )
+        )  # fmt: skip
+        open_ended = {"kind": "text", "data": "rows.jsonl"}
+        R = config().algorithm.max_response_tokens
+        assert plan(config(task=open_ended), phi, REWARD).prompt_tokens == 64 - R
+        with pytest.raises(UserError, match="at most the models' context of 64 tokens"):
+            plan(config(task=open_ended | {"max_prompt_tokens": 65 - R}), phi, REWARD)
 
     def test_prompts_are_bounded_by_the_shorter_context(self) -> None:
         open_ended = {"kind": "text", "data": "rows.jsonl"}
