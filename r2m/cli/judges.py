@@ -117,10 +117,16 @@ def check_out(to: Path | None, *read: str | Path | None) -> None:
     """Raises UserError where a file cannot be written there, or is one that the command reads."""
     if to is None:
         return
-    if not to.absolute().parent.is_dir():
-        raise UserError(f"--out {str(to)!r}: no such folder")
-    if to.is_dir():
-        raise UserError(f"--out {str(to)!r}: a folder; a file's name is needed")
+    part = Path(f"{to}.part")
+    try:
+        if not to.absolute().parent.is_dir():
+            raise UserError(f"--out {str(to)!r}: no such folder")
+        if to.is_dir():
+            raise UserError(f"--out {str(to)!r}: a folder; a file's name is needed")
+        part.touch()  # what is asked for in between costs time or money
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"--out {str(to)!r}: cannot be written ({error.strerror})") from None
     if any(file is not None and Path(file).resolve() == to.resolve() for file in read):
         raise UserError(f"--out {str(to)!r}: this command reads that file")
 

@@ -31,7 +31,7 @@ NAMELESS = "Current model"  # alpaca-eval's name for outputs without a generator
 
 def read_outputs(path: str | Path) -> list[Row]:
     """The rows of one model, each with instruction, output and generator."""
-    rows = read_rows(str(path), field="outputs")
+    rows = _rows(path, "outputs")
     seen: set[str] = set()
     for i, row in enumerate(rows):
         what = f"outputs = {str(path)!r}, row {i}"
@@ -73,7 +73,7 @@ def read_annotations(path: str | Path, instructions: EvaluationSet | None = None
 
     The index of a row is that of its instruction in `instructions`, else its own; without both nothing says it.
     """
-    rows = read_rows(str(path), field="annotations")
+    rows = _rows(path, "annotations")
     index, preference, lengths = [], [], []
     texts: dict[Any, int] = {}
     indices: dict[Any, int] = {}
@@ -138,6 +138,16 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
     part = Path(f"{path}.part")
     part.write_text(json.dumps(list(rows), indent=2, allow_nan=False) + "\n", "utf-8")
     os.replace(part, path)
+
+
+def _rows(path: str | Path, field: str) -> list[Row]:
+    try:
+        found = Path(path).is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL
+        found = False
+    if not found:
+        raise UserError(f"{field} = {str(path)!r}: no such file")
+    return read_rows(str(path), field=field)
 
 
 def _text(row: Row, key: str, what: str) -> str:

@@ -24,6 +24,7 @@ LARGEST = (1 << 31) - 1  # of a count of tokens
 CUT_OFF = "cut off"
 _CUT = frozenset({"length", "max_tokens", "model_length"})  # OpenAI's word, Anthropic's, Mistral's
 _REASONING = re.compile(r".*(?:</think(?:ing)?>|\[/THINK\])", re.DOTALL | re.IGNORECASE)
+_SECRET = re.compile(r"api_?key|secret|password|authorization|access_token", re.IGNORECASE)
 _STILL_REASONING = re.compile(r"\s*(?:<think(?:ing)?>|\[THINK\])", re.IGNORECASE)
 
 
@@ -70,6 +71,8 @@ def _change(change: str) -> tuple[str, Any]:
         raise UserError(f"--judge-body {change[:60]!r}: KEY=JSON is needed, such as temperature=null")
     if key in OURS:
         raise UserError(f"--judge-body {key}: all but {', '.join(OURS)} may be set")
+    if _SECRET.search(key):
+        raise UserError(f"--judge-body {key}: would be kept with the verdicts; --key-env is for secrets")
     try:
         value = json.loads(text)
         json.dumps(value, allow_nan=False)

@@ -178,16 +178,18 @@ class EndpointJudge:
         tally = self.tally
         with self._changed:
             tally.failed[reason] += 1
-            tally.said.setdefault(reason, said)
+            if said:
+                tally.said.setdefault(reason, said)
             lost = reason == NO_CONNECTION
             enough = 1 if lost and not tally.cached else IN_VAIN
             in_vain = not tally.answered and (lost or not tally.cached) and tally.failed.total() >= enough
         if in_vain:
             stop.set()
-            hint = "; --judge-body changes the request" if reason.startswith("status") else ""
+            first = "question" if enough == 1 else f"{enough} questions"
+            hint = "; --judge-body changes the request" if reason in ("status 400", "status 422") else ""
             raise UserError(
                 f"judge url = {self._endpoint.url!r}, model {self._endpoint.model!r}: no answer to the first "
-                f"{enough} asked ({tally.with_words(reason)}){hint}"
+                f"{first} ({tally.with_words(reason)}){hint}"
             ) from None
 
     def _account(self, messages: Messages) -> Callable[[Reply | None, bool], None]:

@@ -170,7 +170,11 @@ def stored_judge(path: Path | str, template: str, model: str | None = None) -> S
 
 
 def _check_file(path: Path) -> None:
-    if path.exists() and not path.is_file():
+    try:
+        other = path.exists() and not path.is_file()
+    except OSError as error:
+        raise UserError(f"verdicts = {str(path)!r}: cannot be read ({error.strerror})") from None
+    if other:
         raise UserError(f"verdicts = {str(path)!r}: not a file")
 
 

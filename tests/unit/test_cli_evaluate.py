@@ -85,7 +85,7 @@ def test_a_reasoning_model_is_asked_as_it_wants(r2m, tmp_path: Path) -> None:
         code, out, err = r2m(*ask)
         assert (code, out) == (2, "")
         assert err == (
-            f"error: judge url = '{url}', model 'gpt-5': no answer to the first 8 asked (status 400: Unsupported "
+            f"error: judge url = '{url}', model 'gpt-5': no answer to the first 8 questions (status 400: Unsupported "
             "parameter: 'max_tokens'. Use 'max_completion_tokens' instead.); --judge-body changes the request\n"
         )
         assert 8 <= LikeAReasoningModel.asked <= 8 + 3  # those under way
@@ -139,6 +139,8 @@ def test_a_few_refusals_are_said_in_the_endpoints_words(r2m, tmp_path: Path) -> 
         (("--out", "{file}"), "a.json': this command reads that file"),
         (("--out", "nowhere/a.json"), "--out 'nowhere/a.json': no such folder"),
         (("--out", "."), "--out '.': a folder; a file's name is needed"),
+        (("--out", "/proc/a.json"), "--out '/proc/a.json': cannot be written ("),
+        *((("--" + option, "x" * 300), "x") for option in ("out", "verdicts", "against")),
     ],
 )
 def test_a_mistake_is_one_line(r2m, tmp_path: Path, more: tuple[str, str], said: str) -> None:
@@ -273,6 +275,7 @@ class TestAnnotations:
                 "against another baseline than 'base'",
             ),
             (("--gamed", "none.csv", "--instructions", "base.json"), "cannot be read"),
+            (("--instructions", "nowhere"), "outputs = 'nowhere': no such file"),
             (("--gamed", "base.json", "--instructions", "base.json"), "gamed = "),
         ],
     )

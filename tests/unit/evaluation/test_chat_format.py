@@ -54,6 +54,7 @@ def test_a_body_is_the_default_one_changed(changes, max_tokens, body):
         (["a=" + "[" * 100_000], None, "is not JSON"),
         (["seed=" + "9" * 5000], None, "is not JSON"),
         (['model="x"'], None, "--judge-body model: all but messages, model, stream, n may be set"),
+        (['api_key="sk-1"'], None, "--judge-body api_key: would be kept with the verdicts; --key-env is"),
         (["n=2"], None, "--judge-body n: all but"),
         (["stream=true"], None, "--judge-body stream: all but"),
         (["messages=[]"], None, "--judge-body messages: all but"),

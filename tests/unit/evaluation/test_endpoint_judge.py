@@ -200,7 +200,7 @@ def test_nobody_listens(path):
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     server = type("Nobody", (), {"url": url})
-    with pytest.raises(UserError, match=r"no answer to the first 1 asked \(no connection: .*refused\)$"):
+    with pytest.raises(UserError, match=r"no answer to the first question \(no connection: .*refused\)$"):
         judged(server, path, comparisons(40), tries=2)
     assert not path.exists()
 
@@ -221,7 +221,7 @@ def test_an_endpoint_that_is_gone_loses_no_verdicts(serve, path):
             store.put(verdict_key(judge.name, judge.template, comparison), judge.name, Verdict(1.0))
         assert judge(batch[:4]) == [1.0, 1.0, None, None]
         assert judge.tally.failed == {"no connection": 2}
-        with pytest.raises(UserError, match="no answer to the first 8 asked"):
+        with pytest.raises(UserError, match="no answer to the first 8 questions"):
             judge(batch)
 
 
@@ -376,7 +376,7 @@ def test_an_endpoint_that_answers_nothing_is_asked_eight_questions(serve, path, 
     with pytest.raises(UserError) as caught:
         judged(server, path, comparisons(40), key_env="JUDGE_KEY", concurrency=1)
     said = str(caught.value)
-    assert "no answer to the first 8 asked (status 400: Unsupported parameter: 'max_tokens'" in said
+    assert "no answer to the first 8 questions (status 400: Unsupported parameter: 'max_tokens'" in said
     assert "\\x1b[2J for (the key). More." in said
     assert said.endswith("…); --judge-body changes the request")
     assert said.isprintable()
@@ -387,7 +387,7 @@ def test_an_endpoint_that_answers_nothing_is_asked_eight_questions(serve, path, 
 
 def test_replies_that_are_all_cut_off_are_paid_for_eight_times(serve, path):
     server = serve(lambda n, h: h.say("Let me think", "length"))
-    with pytest.raises(UserError, match=r"8 asked \(cut off at 256 tokens: raise --judge-max-tokens\)$"):
+    with pytest.raises(UserError, match=r"8 questions \(cut off at 256 tokens: raise --judge-max-tokens\)$"):
         judged(server, path, comparisons(40))
     assert len(server.bodies) == 8
 
