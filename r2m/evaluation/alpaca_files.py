@@ -147,7 +147,10 @@ def _rows(path: str | Path, field: str) -> list[Row]:
         found = False
     if not found:
         raise UserError(f"{field} = {str(path)!r}: no such file")
-    return read_rows(str(path), field=field)
+    try:
+        return read_rows(str(path), field=field)
+    except RecursionError:
+        raise UserError(f"{field} = {str(path)!r}: nested too deeply") from None
 
 
 def _text(row: Row, key: str, what: str) -> str:

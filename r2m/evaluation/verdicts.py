@@ -163,9 +163,8 @@ def stored_judge(path: Path | str, template: str, model: str | None = None) -> S
     names = sorted({same_judge(label): label for label in sorted(labels)}.values())
     chosen = [name for name in names if model in (None, name) or name.startswith(f"{model} at ")]
     if len(chosen) != 1:
-        raise UserError(
-            f"--verdicts {str(path)!r}: name one judge by --judge-model; it has {names or 'none'}"
-        )
+        there = [name[:100] for name in names[:5]] or "none"
+        raise UserError(f"--verdicts {str(path)!r}: name one judge by --judge-model; it has {there}")
     return StoredVerdicts(chosen[0], template, verdicts)
 
 
