@@ -12,13 +12,10 @@ The key is read from an environment variable, sent in the Authorization header, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import http.client
 import json
 import os
 import random
-import socket
-import ssl
 import threading
 import time
 import urllib.error
@@ -32,8 +29,10 @@ from urllib.parse import urlsplit
 
 from r2m.errors import UserError
 from r2m.evaluation.chat_format import DEFAULT_BODY, Reply, own_words, read_reply
+from r2m.evaluation.chat_transport import never_sent, opener, read_all
 
 LARGEST_ANSWER = 4 << 20  # bytes
+LARGEST_REFUSAL = 1 << 16  # of which are read, at least
 AGAIN = frozenset({408, 409, 425, 429})
 THIS_QUESTION = frozenset({400, 413, 422})
 NO_CONNECTION = "no connection"
@@ -61,11 +60,6 @@ class _TroubleError(Exception):
         self.billed, self.said, self.retry_after_s = billed, said, retry_after_s
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 @dataclass
 class ChatEndpoint:
     """`url` without /chat/completions, such as https://api.openai.com/v1; `body`: what a request has besides."""
@@ -88,7 +82,7 @@ class ChatEndpoint:
             if getattr(self, name) <= 0:
                 raise UserError(f"judge {name} = {getattr(self, name)}: must be above 0")
         self._key = None if self.key_env is None else _key(self.key_env)
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        self._opener = opener()
         self._resume_at = 0.0  # no call before, on the monotonic clock
 
     def __repr__(self) -> str:  # what a traceback shows
@@ -145,23 +139,17 @@ class ChatEndpoint:
         deadline = time.monotonic() + self.timeout_s
         try:
             with self._opener.open(request, timeout=self.timeout_s) as response:
-                raw = b""
-                while chunk := response.read1(
-                    1 << 16
-                ):  # what has arrived: a slow server meets the deadline too
-                    raw += chunk
-                    if time.monotonic() > deadline:
-                        raise TimeoutError
-                    if len(raw) > LARGEST_ANSWER:
-                        raise _TroubleError("an answer of more than 4 MiB", billed=True)
+                raw = read_all(response, LARGEST_ANSWER, deadline)
+                if len(raw) > LARGEST_ANSWER:
+                    raise _TroubleError("an answer of more than 4 MiB", billed=True)
         except urllib.error.HTTPError as error:
-            raise self._status(error) from None
+            raise self._status(error, deadline) from None
         except (OSError, http.client.HTTPException) as error:
-            cause = getattr(error, "reason", error)
-            if isinstance(cause, TimeoutError):
+            if isinstance(error, TimeoutError):
                 raise _TroubleError(f"no whole answer in {self.timeout_s:g} s", billed=True) from None
-            if _never_sent(cause):
-                raise _TroubleError(NO_CONNECTION, False, own_words(str(cause).encode(), self._key)) from None
+            if isinstance(error, urllib.error.URLError) and never_sent(error.reason):
+                words = own_words(str(error.reason).encode(), self._key)
+                raise _TroubleError(NO_CONNECTION, False, words) from None
             raise _TroubleError("connection cut", billed=True) from None
         try:
             reply = read_reply(raw)
@@ -171,10 +159,10 @@ class ChatEndpoint:
             ) from None
         return reply if self._key is None else replace(reply, text=reply.text.replace(self._key, "(the key)"))
 
-    def _status(self, error: urllib.error.HTTPError) -> Exception:
+    def _status(self, error: urllib.error.HTTPError, deadline: float) -> Exception:
         said = ""
         with contextlib.suppress(OSError, http.client.HTTPException):
-            said = own_words(error.read(1 << 16), self._key)
+            said = own_words(read_all(error, LARGEST_REFUSAL, deadline), self._key)
         status = f"status {error.code}"
         if error.code in AGAIN or error.code >= 500:
             return _TroubleError(status, False, said, _retry_after(error.headers.get("Retry-After")))
@@ -199,12 +187,6 @@ def _check_address(url: str) -> None:
         raise UserError(f"judge url = {shown!r}: http:// or https://, a host and a path are allowed")
     if parts.fragment or parts.path.rstrip("/").endswith("/chat/completions"):
         raise UserError(f"judge url = {url!r}: without /chat/completions and #, such as http://HOST/v1")
-
-
-def _never_sent(cause: Any) -> bool:
-    return isinstance(cause, ConnectionRefusedError | socket.gaierror | ssl.SSLError) or getattr(
-        cause, "errno", None
-    ) in (errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
 def _key(variable: str) -> str:

@@ -1,5 +1,6 @@
 """The endpoint judge against a real local server that misbehaves in every way that we know of."""
 
+import contextlib
 import email.utils
 import hashlib
 import json
@@ -125,9 +126,9 @@ def comparisons(n: int) -> list[Comparison]:
 EXPECTED = [1.0, 0.0] * 20
 
 
-def drip(handler: Handler) -> None:
+def drip(handler: Handler, status: int = 200) -> None:
     """A byte now and then, for as long as somebody listens."""
-    handler.send(200, b"", length=1 << 20)
+    handler.send(status, b"", length=1 << 20)
     while not handler.server.gate.wait(0.02):
         handler.wfile.write(b" ")
 
@@ -153,6 +154,7 @@ TROUBLES = {
     "no HTTP": lambda h: h.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"),
     "silence": lambda h: h.server.gate.wait(30),
     "a byte now and then": drip,
+    "status 500, a byte now and then": lambda h: drip(h, 500),
 }
 REASONS = {
     "half of a chunked body": "connection cut", "no HTTP": "connection cut",
@@ -161,12 +163,13 @@ REASONS = {
     "deep JSON": "an answer that is no chat completion",
     "content of another kind": "an answer that is no chat completion",
     "silence": "no whole answer in 0.8 s", "a byte now and then": "no whole answer in 0.8 s",
+    "status 500, a byte now and then": "status 500",
 }  # fmt: skip
 
 
 def patience(trouble: str) -> float:
     """Seconds: little only where it has to run out, since good answers must make it too."""
-    return 0.8 if trouble in ("silence", "a byte now and then") else 20.0
+    return 0.8 if trouble == "silence" or trouble.endswith("now and then") else 20.0
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -203,6 +206,28 @@ def test_nobody_listens(path):
     with pytest.raises(UserError, match=r"no answer to the first question \(no connection: .*refused\)$"):
         judged(server, path, comparisons(40), tries=2)
     assert not path.exists()
+
+
+def test_nobody_takes_the_connection(path, monkeypatch):
+    """A host behind a firewall says nothing: here the queue of a socket that accepts nobody is full."""
+    monkeypatch.setattr("r2m.evaluation.chat_transport.CONNECT_S", 0.2)
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        server = type("Deaf", (), {"url": f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"})
+        with pytest.raises(UserError, match=r"no answer to the first question \(no connection: timed out\)$"):
+            judged(server, path, comparisons(2), tries=1, timeout_s=600)
+
+
+def test_a_slow_answer_is_waited_for_longer_than_a_connection(serve, path, monkeypatch):
+    monkeypatch.setattr("r2m.evaluation.chat_transport.CONNECT_S", 0.2)
+    server = serve(lambda n, h: (h.server.gate.wait(0.6), better(h)))
+    assert judged(server, path, comparisons(1), tries=1)[0] == [1.0]
 
 
 def test_an_endpoint_that_is_gone_loses_no_verdicts(serve, path):
