@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from r2m.cli.common import Address, DryRun, Storage, Workers, err, out, place, program, progress
+from r2m.cli.common import (
+    Address,
+    DryRun,
+    Storage,
+    Workers,
+    err,
+    out,
+    place,
+    program,
+    progress,
+    say_left_out,
+)
 from r2m.config import Config, load, override, recipes
 from r2m.errors import UserError
 
@@ -60,6 +71,7 @@ def train(
             connect(address, 0)
         with progress() as bar:
             runs = [new_run(config, name, bar)]
+        say_left_out(runs[0].journal)
     _execute(runs, address)
 
 

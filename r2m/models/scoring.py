@@ -17,6 +17,7 @@ from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.reward import RewardModel
+from r2m.models.sizes import context_of
 from r2m.tasks.prompt import Prompt, render
 
 
@@ -59,7 +60,7 @@ class FrozenScorer:
         self._tokenizer, self._policy_tokenizer = tokenizer, policy_tokenizer
         self._microbatch = microbatch
         self._same = same_tokens(tokenizer, policy_tokenizer)
-        self._limit = getattr(model.model.config, "max_position_embeddings", None)
+        self._limit = context_of(model.model.config)
 
     @torch.no_grad()
     def embed(self, queries: Sequence[Query], t: Trajectories) -> Tensor:

@@ -17,10 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from r2m.core.masking import pad
 from r2m.errors import UserError
 from r2m.models.loading import load_policy, load_tokenizer
+from r2m.models.output import base, own_logits
 from r2m.stages import common
-from r2m.tasks.columns import completions, read_rows
-from r2m.tasks.prompt import Prompt, render
-from r2m.tasks.text import shaped
+from r2m.tasks.columns import completions
+from r2m.tasks.files import read_rows
+from r2m.tasks.prompt import Prompt, located, render
+from r2m.tasks.text import accepted, shaped
 
 Tokens = tuple[list[int], int]  # ids of prompt + completion + EOS, and the number that are the prompt's
 
@@ -95,16 +97,19 @@ def run_sft(
     progress: common.Progress = common.silent,
     **options: Any,
 ) -> dict[str, Any]:
-    """`r2m sft`: fine-tune a model on prompt/completion data into the new folder `out`, report.json beside it.
+    """`r2m sft`: fine-tune a model on prompt/completion data into the new folder `out`, report.json beside it, which
+    says in `data_left_out` what rows are not used, and why.
 
     `options` are those of `supervised_finetune`. Raises UserError, one line, for unusable input.
     """
     with common.new_folder(out) as folder:
         tokenizer = load_tokenizer(model, "model")
-        rows = read_rows(data, split, "data")[:limit]
-        examples = [(shaped(prompt, instruction, as_chat), text) for prompt, text in completions(rows)]
+        read = completions(read_rows(data, split, "data", limit))
+        shaped_ones = ((shaped(prompt, instruction, as_chat), text) for prompt, text in read)
+        examples = list(accepted(shaped_ones, read.left_out, tokenizer))
         policy = load_policy(model, device=device)
         report = supervised_finetune(policy, tokenizer, examples, progress=progress, **options)
+        report["data_left_out"] = read.left_out.tree()
         common.save(folder, policy, tokenizer, report | {"stage": "sft", "model": model, "data": data})
     return report
 
@@ -112,7 +117,8 @@ def run_sft(
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str) -> Tokens:
     asked = render(prompt, tokenizer)
     if not asked:
-        raise UserError("data: a prompt without a token; the first response token needs one to follow")
+        with located(prompt):
+            raise UserError("data: a prompt without a token; the first response token needs one to follow")
     answer = tokenizer(completion, add_special_tokens=False)["input_ids"]
     return [*asked, *answer, tokenizer.eos_token_id], len(asked)
 
@@ -123,9 +129,8 @@ def _forward(model: PreTrainedModel, batch: Sequence[Tokens]) -> tuple[Tensor, T
     prompt_B1 = torch.tensor([[length] for _, length in batch], device=model.device)
     target_BT = mask_BT & (torch.arange(ids_BT.shape[1], device=model.device) >= prompt_B1)
     # Padding on the right comes after all that is real: a causal model needs no mask to ignore it.
-    hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-    logits_MV = model.get_output_embeddings()(hidden_BTD[:, :-1][target_BT[:, 1:]])
-    return logits_MV.float(), ids_BT[target_BT]
+    hidden_BTD = base(model)(input_ids=ids_BT, use_cache=False).last_hidden_state
+    return own_logits(model, hidden_BTD[:, :-1][target_BT[:, 1:]]).float(), ids_BT[target_BT]
 
 
 @torch.no_grad()

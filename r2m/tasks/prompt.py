@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from r2m.errors import UserError
+from r2m.tasks.files import brief
+from r2m.tasks.messages import without_nulls
 
 
 @dataclass(frozen=True)
@@ -17,10 +22,25 @@ class Prompt:
     text: str | None = None
     messages: tuple[dict[str, Any], ...] | None = None
     reference: str | None = None  # a good response, where the task knows one
+    template: dict[str, Any] | None = None  # given to the chat template beside the messages: tools and such
+    origin: str | None = field(
+        default=None, compare=False, repr=False
+    )  # file and row, for what is said of it
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
             raise ValueError(f"text = {self.text!r}, messages = {self.messages!r}: give one of the two")
+
+
+@contextmanager
+def located(prompt: Prompt) -> Iterator[None]:
+    """A UserError from within names the prompt's file and row first."""
+    try:
+        yield
+    except UserError as error:
+        if prompt.origin is None or str(error).startswith(prompt.origin):
+            raise
+        raise UserError(f"{prompt.origin}: {error}") from None
 
 
 def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -29,18 +49,40 @@ def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     A conversation goes through the tokenizer's chat template, up to the header of the assistant's answer;
     plain text gets what the tokenizer puts in front of any text, such as a BOS.
 
-    Raises UserError for a conversation where the tokenizer has no chat template.
+    Raises UserError as `conversation` does.
     """
     if prompt.messages is not None:
-        if tokenizer.chat_template is None:
-            raise UserError(
-                f"policy.model = {tokenizer.name_or_path!r}: its tokenizer has no chat template, which the "
-                "task's conversations need"
-            )
-        rendered = tokenizer.apply_chat_template(
-            list(prompt.messages), add_generation_prompt=True, tokenize=False
-        )
         # The template writes the special tokens itself.
-        return tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        return tokenizer(conversation(prompt, tokenizer), add_special_tokens=False)["input_ids"]
     ids = tokenizer(prompt.text)["input_ids"]
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A conversation as the tokenizer's chat template writes it, up to the header of the assistant's answer.
+
+    Raises UserError, with the prompt's file and row, where the tokenizer has no chat template, and where its template
+    refuses the conversation.
+    """
+    name = tokenizer.name_or_path
+    with located(prompt):
+        if tokenizer.chat_template is None:
+            raise UserError(
+                f"policy.model = {name!r}: its tokenizer has no chat template, which the task's conversations need"
+            )
+        try:
+            text = tokenizer.apply_chat_template(
+                without_nulls(prompt.messages),
+                **(prompt.template or {}),
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+        ) as error:  # a program of others
+            raise UserError(f"the chat template of {name!r} refuses it ({brief(error)})") from None
+    return str(text)

@@ -11,6 +11,7 @@ from r2m.config import Config, ForumTask, TextTask
 from r2m.config.paths import check_places, check_storage_folder
 from r2m.errors import UserError
 from r2m.models.dimensions import config_for_planning
+from r2m.models.sizes import text_of
 from r2m.models.weights import check_sizes, check_weights
 from r2m.training.plan import Plan, plan
 from r2m.training.shape import Shape, shape_of
@@ -71,8 +72,8 @@ def shapes_for(config: Config) -> Shapes:
 def _shape(model: str, field: str, hf_config: Any, auto_class: Any) -> Shape:
     """Raises UserError where the model's config.json describes none that can be built."""
     try:
-        check_sizes(hf_config)
-        return shape_of(hf_config, auto_class)
+        check_sizes(text_of(hf_config))
+        return shape_of(hf_config, auto_class, field)
     except UserError:
         raise
     except Exception as error:  # of a model's own code, given sizes that it did not expect

@@ -21,7 +21,7 @@ CPU = Plan(
     },
     mapped=frozenset({"reference", "reward model"}),
     phases={"sampling": GIB, "policy update": 3 * GIB}, host_memory=0,
-    checkpoint=6 * GIB, checkpoints=3, export=5 * GIB, note="",
+    checkpoint=6 * GIB, checkpoints=3, export=5 * GIB, notes=(),
 )  # fmt: skip
 OWN, SHARED = (10 * GIB + PROCESS) / GIB, (5 * GIB + RAY) / GIB
 GPU = replace(CPU, device="gpu", gpus=1, mapped=frozenset())
