@@ -12,7 +12,14 @@ from r2m.errors import UserError, shown
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SIZES = {"num_hidden_layers": 2000} | dict.fromkeys(
-    ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size"),
+    (
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "vocab_size",
+        "max_position_embeddings",
+    ),
     2**31 - 1,
 )
 

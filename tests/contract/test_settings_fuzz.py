@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from settings_fuzz import CASES, Ground, search
 
-EXAMPLES = {"train": 150, "sweep": 150, "model": 60}  # about a minute on two cores
+EXAMPLES = {"train": 500, "sweep": 500, "model": 150}  # half a minute to a minute
 
 
 @pytest.fixture

@@ -296,7 +296,13 @@ class TestModels:
         assert not storage.exists()
 
     @pytest.mark.parametrize(
-        ("key", "value"), [("hidden_size", -32), ("num_hidden_layers", 10**9), ("num_attention_heads", 0)]
+        ("key", "value"),
+        [
+            ("hidden_size", -32),
+            ("num_hidden_layers", 10**9),
+            ("num_attention_heads", 0),
+            ("max_position_embeddings", -1),
+        ],
     )
     def test_sizes_of_no_model(
         self,
