@@ -21,10 +21,11 @@ from r2m.errors import UserError
 from r2m.evaluation.held_out import measure
 from r2m.models.loading import load_policy, load_tokenizer
 from r2m.models.reward import RewardModel
-from r2m.models.scoring import FrozenScorer, Query, decode, same_tokens
+from r2m.models.scoring import FrozenScorer, Query, response_texts, same_tokens
 from r2m.rollout.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
+from r2m.tasks.answer import answer_ids
 from r2m.tasks.prompt import Prompt, render
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
@@ -67,12 +68,8 @@ class Bench:
             eos_ids=eos_token_ids(policy.model, policy.tokenizer.eos_token_id), pad_id=_pad_id(policy),
             batch=a.sample_batch,
         )  # fmt: skip
-        lengths_NK = t.lengths_NK.tolist()
-        texts_NK = [
-            [decode(policy.tokenizer, ids[:n]) for ids, n in zip(ids_KR, lengths_K, strict=True)]
-            for ids_KR, lengths_K in zip(t.response_ids_NKR.tolist(), lengths_NK, strict=True)
-        ]
-        return Written(queries, t, texts_NK)
+        texts = response_texts(policy.tokenizer, queries, t)
+        return Written(queries, t, [texts[i : i + K] for i in range(0, len(texts), K)])
 
     def measure(
         self, policy: Policy, queries: Sequence[Query], t: Trajectories, head: FeedbackHead | None, kl: bool
@@ -140,7 +137,10 @@ def encoded(
     device = policy.model.device
     queries = [Query(prompt, render(prompt, policy.tokenizer)) for prompt in prompts]
     eos = policy.tokenizer.eos_token_id
-    responses = [[*policy.tokenizer(text, add_special_tokens=False)["input_ids"], eos] for text in texts_B]
+    responses = [
+        [*answer_ids(policy.tokenizer, prompt, text), eos]
+        for prompt, text in zip(prompts, texts_B, strict=True)
+    ]
     prompt_ids_NP, prompt_mask_NP = pad([q.ids for q in queries], _pad_id(policy), "left")
     ids_NR, mask_NR = pad(responses, _pad_id(policy), "right")
     t = Trajectories(

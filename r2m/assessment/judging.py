@@ -17,7 +17,7 @@ from r2m.evaluation.judge_prompts import TEMPLATES
 from r2m.evaluation.verdicts import StoredVerdicts, read_verdicts
 from r2m.evaluation.win_rate import Judge, ScoreJudge, WinRate, win_rate
 from r2m.models.loading import load_reward_model, load_tokenizer
-from r2m.models.scoring import response_ids
+from r2m.models.reward_input import response_ids
 from r2m.tasks.prompt import Prompt
 
 Tree = dict[str, Any]

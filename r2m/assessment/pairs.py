@@ -16,7 +16,7 @@ from r2m.config import ForumTask, TextTask
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.evaluation.reward_accuracy import accuracy
-from r2m.models.scoring import response_ids
+from r2m.models.reward_input import response_ids
 from r2m.stages.common import Progress, silent
 from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, two_pairs
 from r2m.tasks.columns import preference_pairs, read_rows

@@ -18,6 +18,7 @@ from r2m.core.masking import pad
 from r2m.errors import UserError
 from r2m.models.loading import load_policy, load_tokenizer
 from r2m.stages import common
+from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import completions, read_rows
 from r2m.tasks.prompt import Prompt, render
 from r2m.tasks.text import shaped
@@ -113,8 +114,8 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str)
     asked = render(prompt, tokenizer)
     if not asked:
         raise UserError("data: a prompt without a token; the first response token needs one to follow")
-    answer = tokenizer(completion, add_special_tokens=False)["input_ids"]
-    return [*asked, *answer, tokenizer.eos_token_id], len(asked)
+    answer, end = answer_ids(tokenizer, prompt, completion), [tokenizer.eos_token_id]
+    return asked + answer + end * (answer[-1:] != end), len(asked)
 
 
 def _forward(model: PreTrainedModel, batch: Sequence[Tokens]) -> tuple[Tensor, Tensor]:

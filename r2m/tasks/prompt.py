@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from r2m.errors import UserError
@@ -24,23 +25,53 @@ class Prompt:
 
 
 def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a prompt, up to where the response begins: never with an end token of its own.
+    """Token ids of a prompt, up to where the response begins: never with an end token of its own, or two BOS.
 
     A conversation goes through the tokenizer's chat template, up to the header of the assistant's answer;
     plain text gets what the tokenizer puts in front of any text, such as a BOS.
 
-    Raises UserError for a conversation where the tokenizer has no chat template.
+    Raises UserError as `conversation` does.
     """
     if prompt.messages is not None:
-        if tokenizer.chat_template is None:
-            raise UserError(
-                f"policy.model = {tokenizer.name_or_path!r}: its tokenizer has no chat template, which the "
-                "task's conversations need"
-            )
-        rendered = tokenizer.apply_chat_template(
-            list(prompt.messages), add_generation_prompt=True, tokenize=False
-        )
-        # The template writes the special tokens itself.
-        return tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        return template_ids(conversation(prompt, tokenizer), tokenizer)
     ids = tokenizer(prompt.text)["input_ids"]
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+    return _one_bos(ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids, tokenizer)
+
+
+def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, answer: str | None = None) -> str:
+    """A conversation as the tokenizer's chat template writes it: whole with its answer, or, without one, up to the
+    header of the assistant's answer.
+
+    Raises UserError where the tokenizer has no chat template, and where its template refuses the conversation.
+    """
+    assert prompt.messages is not None, "plain text has no template"
+    messages = [*prompt.messages, *([] if answer is None else [{"role": "assistant", "content": answer}])]
+    name = tokenizer.name_or_path
+    if tokenizer.chat_template is None:
+        raise UserError(f"{name!r}: its tokenizer has no chat template, which the task's conversations need")
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=answer is None, tokenize=False)
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+    ) as error:  # a program of others
+        roles = ", ".join(str(message.get("role")) for message in messages)
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"{name!r}: its chat template refuses messages of {roles}: {reason}") from None
+    return str(text)
+
+
+def template_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of what a chat template wrote: the special tokens are in it, and none is added."""
+    return _one_bos(tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer)
+
+
+def _one_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """A text that begins with a BOS, as a conversation written out beforehand does, gets no second one."""
+    bos = tokenizer.bos_token_id
+    while bos is not None and ids[:2] == [bos, bos]:
+        ids = ids[1:]
+    return ids

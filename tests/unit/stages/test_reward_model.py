@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from r2m.core.masking import pad
 from r2m.errors import UserError
 from r2m.models.loading import load_reward_model, load_tokenizer, save_model
-from r2m.models.scoring import response_ids
+from r2m.models.reward_input import response_ids
 from r2m.reporting.statistics import wilson_interval
 from r2m.stages.reward_model import (
     add_padding,

@@ -52,6 +52,38 @@ def test_a_conversation_goes_up_to_the_header_of_the_answer_with_no_second_bos()
     assert render(Prompt(messages=CHAT), tokenizer(TEMPLATE, before="[BOS]")) == [4, 6, 7, 2, 5]
 
 
+def test_a_text_that_begins_with_a_bos_gets_no_second_one() -> None:
+    """A conversation written out beforehand, such as "<|begin_of_text|>...", in a plain prompt."""
+    for before in ("[BOS]", ""):
+        assert render(Prompt(text="[BOS] a b"), tokenizer(before=before)) == [3, 6, 7]
+    assert render(Prompt(text="[BOS] a [BOS] b"), tokenizer(before="[BOS]")) == [3, 6, 3, 7]
+
+
+def test_a_template_s_own_bos_is_the_only_one() -> None:
+    for start in ("{{ bos_token }} ", "{{ bos_token }} {{ bos_token }} "):
+        ids = render(Prompt(messages=CHAT), tokenizer(start + TEMPLATE, before="[BOS]"))
+        assert ids == [3, 4, 6, 7, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"role": "system", "content": "b"}, "of system: no system, please"),
+        ({"role": None, "content": "b"}, "of None: .*NoneType"),
+        ({"role": 7, "content": "b"}, "of 7: .*int"),
+        ({"role": "user"}, "of user: .*content"),
+    ],
+)
+def test_a_template_that_refuses_is_one_line(message: dict[str, object], reason: str) -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system, please') }}{% endif %}"
+        "{{ '[' + m.role + '] ' + m.content.strip() }}{% endfor %}"
+    )
+    with pytest.raises(UserError, match=f"its chat template refuses messages {reason}") as refused:
+        render(Prompt(messages=(message,)), tokenizer(template))
+    assert "\n" not in str(refused.value)
+
+
 def test_a_conversation_needs_a_template() -> None:
     with pytest.raises(UserError, match="no chat template"):
         render(Prompt(messages=CHAT), tokenizer())
