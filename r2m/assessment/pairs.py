@@ -19,7 +19,8 @@ from r2m.evaluation.reward_accuracy import accuracy
 from r2m.models.reward_input import response_ids
 from r2m.stages.common import Progress, silent
 from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, two_pairs
-from r2m.tasks.columns import preference_pairs, read_rows
+from r2m.tasks.columns import comparable, preference_pairs
+from r2m.tasks.files import read_rows
 from r2m.tasks.prompt import Prompt
 from r2m.tasks.text import shaped
 
@@ -105,7 +106,8 @@ def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
     if file is None:
         return []
     task = bench.config.task
-    pairs = preference_pairs(read_rows(file, field="--pairs"))
+    read = comparable(preference_pairs(read_rows(file, field="--pairs")))
+    pairs: list[Pair] = read
     if isinstance(task, TextTask):  # plain prompts are put as the task puts its own
         pairs = [
             (shaped(p, task.instruction, task.as_chat) if p.messages is None else p, chosen, rejected)
@@ -131,4 +133,4 @@ def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
     kept = [pair for pair in pairs if fits(pair)]
     if not kept:
         raise UserError(f"--pairs {file!r}: none of its {len(pairs)} pairs fits into the models' contexts")
-    return [(file, kept, len(pairs) - len(kept))]
+    return [(file, kept, len(pairs) - len(kept) + sum(read.left_out.values()))]

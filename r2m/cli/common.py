@@ -38,5 +38,18 @@ def program() -> str:
 
 def report(facts: dict[str, Any], to: Path) -> None:
     for key, value in facts.items():
+        if key == "data_left_out":
+            for reason, of in value.items():
+                out.print(f"left out: {of['rows']} rows: {reason} (first: {of['first']})", markup=False)
+            continue
         out.print(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}", markup=False)
     out.print(f"written: {to}", soft_wrap=True)
+
+
+def say_left_out(journal: Path) -> None:
+    """What rows of its data a run or a sweep that starts does not use."""
+    from r2m.tracking.journal import read
+
+    for dataset in read(journal).start["datasets"]:
+        if "left_out" in dataset:
+            err.print(dataset["left_out"], markup=False, highlight=False, soft_wrap=True)

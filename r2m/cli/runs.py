@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from r2m.cli.common import STORAGE, Address, DryRun, Storage, Workers, err, out, program, progress
+from r2m.cli.common import (
+    STORAGE,
+    Address,
+    DryRun,
+    Storage,
+    Workers,
+    err,
+    out,
+    program,
+    progress,
+    say_left_out,
+)
 from r2m.config import Config, load, recipes
 from r2m.errors import UserError
 
@@ -55,6 +66,7 @@ def train(
             return
         with progress() as bar:
             runs = [new_run(config, name, bar)]
+        say_left_out(runs[0].journal)
     _execute(runs, address)
 
 

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import STORAGE, Address, DryRun, Storage, Workers, err, out, program, progress
+from r2m.cli.common import (
+    STORAGE,
+    Address,
+    DryRun,
+    Storage,
+    Workers,
+    err,
+    out,
+    program,
+    progress,
+    say_left_out,
+)
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +65,7 @@ def sweep(
             f"--address {address!r}: a sweep's driver reads and writes the storage itself; start it on a node of the "
             "cluster, with --address auto or HOST:6379"
         )
-    from r2m.sweeps.sweep import new_sweep, open_sweep
+    from r2m.sweeps.sweep import JOURNAL, new_sweep, open_sweep
 
     if resume is not None:
         _run(open_sweep(place, resume), address)
@@ -64,6 +75,7 @@ def sweep(
     if not dry_run:
         with progress() as bar:
             opened = new_sweep(file, name, place, workers, tracking_uri, bar)
+        say_left_out(opened.folder / JOURNAL)
         _run(opened, address)
 
 

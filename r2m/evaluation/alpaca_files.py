@@ -23,7 +23,7 @@ import numpy as np
 
 from r2m.errors import UserError
 from r2m.evaluation.alpaca_eval import Annotations, Gamed, Weights
-from r2m.tasks.columns import read_rows
+from r2m.tasks.files import read_rows
 
 Row = dict[str, Any]
 

@@ -20,7 +20,8 @@ from r2m.models.loading import load_config, load_tokenizer
 from r2m.models.reward_input import response_ids
 from r2m.reporting.statistics import wilson_interval
 from r2m.stages import common
-from r2m.tasks.columns import preference_pairs, read_rows
+from r2m.tasks.columns import comparable, preference_pairs
+from r2m.tasks.files import read_rows
 from r2m.tasks.prompt import Prompt
 from r2m.tasks.text import shaped
 
@@ -115,20 +116,23 @@ def run_reward_model(
     **options: Any,
 ) -> dict[str, Any]:
     """`r2m reward-model`: from a language model (usually the supervised one) and prompt/chosen/rejected data to
-    a reward model in the new folder `out`, report.json beside it.
+    a reward model in the new folder `out`, report.json beside it, which says in `data_left_out` what rows are not
+    used, and why.
 
     `options` are those of `train_reward_model`. Raises UserError, one line, for unusable input.
     """
     with common.new_folder(out) as folder:
         tokenizer = load_tokenizer(model, "model")
-        rows = read_rows(data, split, "data")[:limit]
+        read = comparable(preference_pairs(read_rows(data, split, "data", limit)))
+        if len(read) < 2:
+            raise UserError(f"data = {data!r}: {len(read)} pairs, and at least 2 are needed; {read.left_out}")
         pairs = [
-            (shaped(prompt, instruction, as_chat), chosen, rejected)
-            for prompt, chosen, rejected in preference_pairs(rows)
+            (shaped(prompt, instruction, as_chat), chosen, rejected) for prompt, chosen, rejected in read
         ]
         classifier = load_classifier(model, options.get("seed", 0), device)
         add_padding(classifier, tokenizer)
         report = train_reward_model(classifier, tokenizer, pairs, progress=progress, **options)
+        report["data_left_out"] = read.left_out.tree()
         common.save(
             folder, classifier, tokenizer, report | {"stage": "reward-model", "model": model, "data": data}
         )

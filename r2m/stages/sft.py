@@ -19,8 +19,9 @@ from r2m.errors import UserError
 from r2m.models.loading import load_policy, load_tokenizer
 from r2m.stages import common
 from r2m.tasks.answer import answer_ids
-from r2m.tasks.columns import completions, read_rows
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.columns import completions
+from r2m.tasks.files import read_rows
+from r2m.tasks.prompt import Prompt, located, render
 from r2m.tasks.text import shaped
 
 Tokens = tuple[list[int], int]  # ids of prompt + completion + EOS, and the number that are the prompt's
@@ -96,16 +97,18 @@ def run_sft(
     progress: common.Progress = common.silent,
     **options: Any,
 ) -> dict[str, Any]:
-    """`r2m sft`: fine-tune a model on prompt/completion data into the new folder `out`, report.json beside it.
+    """`r2m sft`: fine-tune a model on prompt/completion data into the new folder `out`, report.json beside it, which
+    says in `data_left_out` what rows are not used, and why.
 
     `options` are those of `supervised_finetune`. Raises UserError, one line, for unusable input.
     """
     with common.new_folder(out) as folder:
         tokenizer = load_tokenizer(model, "model")
-        rows = read_rows(data, split, "data")[:limit]
-        examples = [(shaped(prompt, instruction, as_chat), text) for prompt, text in completions(rows)]
+        read = completions(read_rows(data, split, "data", limit))
+        examples = [(shaped(prompt, instruction, as_chat), text) for prompt, text in read]
         policy = load_policy(model, device=device)
         report = supervised_finetune(policy, tokenizer, examples, progress=progress, **options)
+        report["data_left_out"] = read.left_out.tree()
         common.save(folder, policy, tokenizer, report | {"stage": "sft", "model": model, "data": data})
     return report
 
@@ -113,7 +116,8 @@ def run_sft(
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str) -> Tokens:
     asked = render(prompt, tokenizer)
     if not asked:
-        raise UserError("data: a prompt without a token; the first response token needs one to follow")
+        with located(prompt):
+            raise UserError("data: a prompt without a token; the first response token needs one to follow")
     answer, end = answer_ids(tokenizer, prompt, completion), [tokenizer.eos_token_id]
     return asked + answer + end * (answer[-1:] != end), len(asked)
 

@@ -1,181 +1,233 @@
-"""Rows of prompts, completions and preference pairs in TRL's column formats, plain or conversational.
+"""Prompts, completions and preference pairs from rows in TRL's column formats, plain or conversational.
 
 A plain value is text; a conversational one is a list of {"role", "content"} messages. Prompts may be implicit:
-`chosen` and `rejected` are then whole texts or conversations that begin with the same prompt.
+`chosen` and `rejected` are then whole texts or conversations that begin with the same prompt. What other forms are
+read is in r2m.tasks.messages.
+
+A row that cannot be used is left out and counted, with the first of its kind named by file and place, as long as at
+most a tenth of the rows are such; else the data are refused.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from r2m.errors import UserError
+from r2m.tasks.files import Row, Rows, listed
+from r2m.tasks.left_out import LeftOut
+from r2m.tasks.messages import (
+    RowError,
+    conversation,
+    in_trl_columns,
+    template_options,
+    text,
+    trl_columns,
+    without_nulls,
+)
 from r2m.tasks.prompt import Prompt
+from r2m.tasks.shared_prompt import DIFFER, UNANSWERED, split_shared
 
-Row = dict[str, Any]
-LOCAL = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+UNUSABLE = 0.1  # share of a file's rows that may be unusable
 
-
-def read_rows(data: str, split: str = "train", field: str = "task.data") -> list[Row]:
-    """The rows of a local file (JSON lines, a JSON array or Parquet), or of a split of a data set on the hub.
-
-    Raises UserError, one line, for a file that is missing, broken or empty, and for an unreachable data set.
-    """
-    path = Path(data)
-    if path.is_file() or data.endswith(LOCAL):
-        if not data.endswith(LOCAL):
-            raise UserError(f"{field} = {data!r}: a local file must end in {', '.join(LOCAL)}")
-        rows = _local_rows(path, f"{field} = {data!r}")
-    else:
-        rows = _hub_rows(data, split, field)
-    if not rows:
-        raise UserError(f"{field} = {data!r}: no rows; at least one is needed")
-    return rows
+Item = TypeVar("Item")
+Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected
 
 
-def _local_rows(path: Path, what: str) -> list[Row]:
-    if not path.is_file():
-        raise UserError(f"{what}: no such file")
-    try:
-        if path.suffix == ".parquet":
-            from pyarrow import parquet
+class Read(list[Item]):
+    """What rows gave, and which rows gave nothing."""
 
-            return parquet.read_table(path).to_pylist()
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(f"{what}: cannot be read ({_brief(error)})") from None
-    if text.lstrip().startswith("["):
-        numbered = [(1, text)]
-    else:
-        numbered = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    rows: list[Row] = []
-    for number, line in numbered:
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{what}: line {number} is not JSON ({_brief(error)})") from None
-        rows += value if isinstance(value, list) else [value]
-    for i, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise UserError(f"{what}: row {i} is a {type(row).__name__}; rows must be JSON objects")
-    return rows
+    def __init__(self, items: Iterable[Item], left_out: LeftOut) -> None:
+        super().__init__(items)
+        self.left_out = left_out
 
 
-def _hub_rows(data: str, split: str, field: str) -> list[Row]:
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(data, split=split).to_list()
-    except Exception as error:  # the hub's client, the network and a set's files fail in dozens of ways
-        raise UserError(
-            f"{field} = {data!r}, split {split!r}: neither a local file ({', '.join(LOCAL)}) nor a data set to "
-            f"be had from the hub ({_brief(error)})"
-        ) from None
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
-
-def completions(rows: Sequence[Row]) -> list[tuple[Prompt, str]]:
+def completions(rows: Sequence[Row]) -> Read[tuple[Prompt, str]]:
     """Pairs for supervised fine-tuning, of the columns prompt and completion, or messages.
 
-    Raises UserError that names the columns there are, or the row that is malformed.
+    Raises UserError that names the columns there are, or the first unusable row of too many.
     """
-    if "messages" in rows[0]:
-        return [_split(row, "messages", i) for i, row in enumerate(rows)]
-    return [_split(row, "completion", i) for i, row in enumerate(rows)]
+    table = _Table(rows)
+    column = "messages" if "messages" in table.columns else "completion"
+    table.need(column)
+    return _unrepeated(table.read(lambda row, origin: _split(row, column, origin)))
 
 
-def preference_pairs(rows: Sequence[Row]) -> list[tuple[Prompt, str, str]]:
+def preference_pairs(rows: Sequence[Row]) -> Read[Pair]:
     """(prompt, chosen, rejected), of the columns chosen and rejected, with or without prompt.
 
-    Raises UserError that names the columns there are, or the row that is malformed.
+    Raises UserError that names the columns there are, or the first unusable row of too many.
     """
-    pairs = []
-    for i, row in enumerate(rows):
-        _need(row, "chosen", "rejected")
-        if "prompt" not in row and isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
-            pairs.append(_implicit(row["chosen"], row["rejected"], i))
-            continue
-        prompt, chosen = _split(row, "chosen", i)
-        other, rejected = _split(row, "rejected", i)
-        if prompt.messages != other.messages:
+    table = _Table(rows)
+    table.need("chosen", "rejected")
+    implicit = "prompt" not in table.columns
+    return _unrepeated(table.read(lambda row, origin: _pair(row, implicit, origin)))
+
+
+def comparable(pairs: Read[Pair]) -> Read[Pair]:
+    """Without the pairs that say nothing of what is better: equal answers, and empty ones. They are no fault of the
+    file's: any number may be."""
+    kept: Read[Pair] = Read([], pairs.left_out)
+    for pair in pairs:
+        prompt, chosen, rejected = pair
+        if chosen == rejected:
+            kept.left_out.add("chosen and rejected are equal", place(prompt))
+        elif not chosen.strip() or not rejected.strip():
+            kept.left_out.add("chosen or rejected is empty", place(prompt))
+        else:
+            kept.append(pair)
+    return kept
+
+
+def prompts(rows: Sequence[Row], column: str) -> Read[Prompt]:
+    """Prompts, with the chosen or supervised response as their reference where the rows have one.
+
+    Raises UserError that names the columns there are, or the first unusable row of too many.
+    """
+    table = _Table(rows)
+    columns = table.columns
+    if {"chosen", "rejected"} <= columns and column in ("prompt", "chosen", "conversations"):
+        pairs = preference_pairs(table.rows)
+        return Read((replace(prompt, reference=chosen) for prompt, chosen, _ in pairs), pairs.left_out)
+    wanted = "prompt" if column == "conversations" else column
+    if "messages" in columns and (column == "messages" or (wanted == "prompt" and "prompt" not in columns)):
+        return table.read(_asked)
+    if "completion" in columns and column == "prompt":
+        answered = completions(table.rows)
+        return Read((replace(prompt, reference=answer) for prompt, answer in answered), answered.left_out)
+    table.need(column)
+    return table.read(lambda row, origin: _prompt(row, column, origin))
+
+
+class _Table:
+    """Rows, and the columns of TRL's that most of them have or can be put into."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows if isinstance(rows, Rows) else Rows(rows)
+        counts = Counter(column for row in self.rows for column, value in row.items() if value is not None)
+        self._there = {column for column, count in counts.items() if 2 * count >= len(self.rows)}
+        self.columns = trl_columns(self._there)
+
+    def need(self, *columns: str) -> None:
+        missing = [column for column in columns if column not in self.columns]
+        if missing:
+            there = listed(dict.fromkeys(column for row in self.rows for column in row))
+            raise UserError(f"{self.rows.name}: no column {', '.join(missing)}; the data has {there}")
+
+    def read(self, convert: Callable[[Row, str], Item]) -> Read[Item]:
+        """What `convert` makes of each row and its origin; UserError where it fails for too many."""
+        items, left_out, first = [], LeftOut(len(self.rows)), ""
+        for i, row in enumerate(self.rows):
+            where = self.rows.place(i)
+            try:
+                items.append(convert(in_trl_columns(row, self._there), f"{self.rows.name}, {where}"))
+            except RowError as bad:
+                detail = f": {bad.detail}" if bad.detail else ""
+                left_out.add(bad.reason, where + detail)
+                first = first or f"{where}: {bad.reason}{detail}"
+        count = sum(left_out.values())
+        if count > UNUSABLE * len(self.rows):
             raise UserError(
-                f"row {i}: chosen and rejected must be the same conversation up to its last message"
+                f"{self.rows.name}: {count:,} of {len(self.rows):,} rows cannot be used, and at most "
+                f"{UNUSABLE:.0%} may be; the first: {first}"
             )
-        pairs.append((prompt, chosen, rejected))
-    return pairs
+        return Read(items, left_out)
 
 
-def prompts(rows: Sequence[Row], column: str) -> list[Prompt]:
-    """Prompts, with the chosen or supervised response as their reference where the rows have one."""
-    first = rows[0]
-    if "chosen" in first and "rejected" in first and column in ("prompt", "chosen"):
-        return [replace(prompt, reference=chosen) for prompt, chosen, _ in preference_pairs(rows)]
-    if ("completion" in first and column == "prompt") or ("messages" in first and column == "messages"):
-        return [replace(prompt, reference=completion) for prompt, completion in completions(rows)]
-    _need(first, column)
-    return [_prompt(row[column], f"row {i}, {column}") for i, row in enumerate(rows)]
-
-
-def _need(row: Row, *columns: str) -> None:
-    missing = [column for column in columns if column not in row]
-    if missing:
-        raise UserError(f"no column {', '.join(missing)}; the data has {', '.join(row)}")
-
-
-def _prompt(value: Any, what: str) -> Prompt:
+def _prompt(row: Row, column: str, origin: str) -> Prompt:
+    value, template = row.get(column), template_options(row)
+    if value is None:
+        raise RowError(f"it has no {column}")
     if isinstance(value, str):
-        return Prompt(text=value)
-    return Prompt(messages=tuple(_messages(value, what)))
+        if not value.strip():
+            raise RowError(f"{column} is empty")
+        if template and "tools" in template:
+            raise RowError(
+                "tools are beside a plain prompt, which has no place for them; put it into messages"
+            )
+        return Prompt(text=text(value, column), template=template, origin=origin)
+    messages = conversation(value, column)
+    if messages[-1]["role"] == "assistant":
+        raise RowError(f"{column} ends with the assistant's turn")
+    return Prompt(messages=tuple(messages), template=template, origin=origin)
 
 
-def _messages(value: Any, what: str) -> list[dict[str, Any]]:
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(m, dict) and isinstance(m.get("content"), str) and "role" in m for m in value)
-    ):
-        return value
-    raise UserError(
-        f"{what} = {str(value)[:60]!r}: text or a list of messages with role and content is allowed"
-    )
+def _asked(row: Row, origin: str) -> Prompt:
+    """The prompt of a conversation, which may or may not have been answered."""
+    messages = row.get("messages")
+    if isinstance(messages, list) and conversation(messages, "messages")[-1]["role"] != "assistant":
+        return _prompt(row, "messages", origin)
+    prompt, answer = _split(row, "messages", origin)
+    return replace(prompt, reference=answer)
 
 
-def _split(row: Row, column: str, number: int) -> tuple[Prompt, str]:
+def _split(row: Row, column: str, origin: str) -> tuple[Prompt, str]:
     """The prompt and the response of one row: the response is text, or the last message of a conversation."""
-    _need(row, column)
-    what = f"row {number}, {column}"
-    value, prompt = row[column], row.get("prompt")
+    value = row.get(column)
+    if value is None:
+        raise RowError(f"it has no {column}")
     if isinstance(value, str):
-        _need(row, "prompt")
-        return _prompt(prompt, f"row {number}, prompt"), value
-    *before, answer = _messages(value, what)
+        return _prompt(row, "prompt", origin), text(value, column)
+    *before, answer = conversation(value, column)
     if answer["role"] != "assistant":
-        raise UserError(f"{what}: its last message is the {answer['role']}'s; it must be the assistant's")
-    if not before:  # else the conversation is whole, and a prompt column beside it repeats it
-        _need(row, "prompt")
-        asked = _prompt(prompt, f"row {number}, prompt")
-        before = list(asked.messages or ({"role": "user", "content": asked.text},))
-    elif isinstance(prompt, list) and before != prompt:
-        raise UserError(f"{what}: one message of the assistant's must follow the prompt")
-    return Prompt(messages=tuple(before)), answer["content"]
+        raise RowError(UNANSWERED, f"the last message of {column} is of {answer['role']!r}")
+    if answer.get("tool_calls"):
+        raise RowError("its answer is a call of tools, which is not text")
+    if not before and row.get("prompt") is None:
+        raise RowError("nothing is before its answer")
+    if row.get("prompt") is not None:
+        before = _after(_prompt(row, "prompt", origin), before)
+    return Prompt(messages=tuple(before), template=template_options(row), origin=origin), answer["content"]
 
 
-def _implicit(chosen: str, rejected: str, number: int) -> tuple[Prompt, str, str]:
-    """The shared beginning of two texts is their prompt, up to the last whole word."""
-    length = min(len(chosen), len(rejected))
-    shared = next((i for i in range(length) if chosen[i] != rejected[i]), length)
-    cut = max(chosen.rfind(space, 0, shared) for space in " \n")
-    if cut <= 0:
-        raise UserError(
-            f"row {number}: without a prompt column, chosen and rejected must begin with a shared prompt"
-        )
-    return Prompt(text=chosen[:cut]), chosen[cut:], rejected[cut:]
+def _after(prompt: Prompt, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The whole conversation up to the answer, of a prompt and what stands before the answer in its own column,
+    which may begin with the prompt again."""
+    if prompt.messages is None:
+        asked = str(prompt.text).strip()
+        if not before:
+            return [{"role": "user", "content": prompt.text}]
+        if any(m["content"].strip() in asked or asked in m["content"] for m in before if m.get("content")):
+            return before
+    elif not before or before[0]["role"] in ("assistant", "tool"):
+        return [*prompt.messages, *before]
+    elif without_nulls(before) == without_nulls(prompt.messages):
+        return before
+    raise RowError("its answer's conversation is not the prompt's")
+
+
+def _pair(row: Row, implicit: bool, origin: str) -> Pair:
+    chosen, rejected = row.get("chosen"), row.get("rejected")
+    if implicit and isinstance(chosen, str) and isinstance(rejected, str) and row.get("prompt") is None:
+        shared, *answers = split_shared(text(chosen, "chosen"), text(rejected, "rejected"))
+        prompt = Prompt(text=shared, template=template_options(row), origin=origin)
+        return prompt, answers[0], answers[1]
+    prompt, answer = _split(row, "chosen", origin)
+    other, worse = _split(row, "rejected", origin)
+    if prompt != other and without_nulls(prompt.messages) != without_nulls(other.messages):
+        raise RowError(DIFFER)
+    return prompt, answer, worse
+
+
+def _unrepeated(read: Read[Any]) -> Read[Any]:
+    """Answers without the prompt, where those of nearly all rows begin with it; the other rows are left out."""
+    repeats = [
+        prompt.text is not None and all(answer.startswith(prompt.text) for answer in answers)
+        for prompt, *answers in read
+    ]
+    if not any(repeats) or repeats.count(False) > UNUSABLE * len(repeats):
+        return read
+    kept: Read[Any] = Read([], read.left_out)
+    for (prompt, *answers), repeated in zip(read, repeats, strict=True):
+        if repeated:
+            kept.append((prompt, *(answer[len(prompt.text) :] for answer in answers)))
+        else:
+            kept.left_out.add("its answers do not begin with the prompt, as the others do", place(prompt))
+    return kept
+
+
+def place(prompt: Prompt) -> str:
+    """The line or the row that it is from, without the file."""
+    return (prompt.origin or "").rpartition(", ")[2]

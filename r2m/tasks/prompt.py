@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from r2m.errors import UserError
+from r2m.tasks.files import brief
+from r2m.tasks.messages import without_nulls
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,25 @@ class Prompt:
     text: str | None = None
     messages: tuple[dict[str, Any], ...] | None = None
     reference: str | None = None  # a good response, where the task knows one
+    template: dict[str, Any] | None = None  # given to the chat template beside the messages: tools and such
+    origin: str | None = field(
+        default=None, compare=False, repr=False
+    )  # file and row, for what is said of it
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
             raise ValueError(f"text = {self.text!r}, messages = {self.messages!r}: give one of the two")
+
+
+@contextmanager
+def located(prompt: Prompt) -> Iterator[None]:
+    """A UserError from within names the prompt's file and row first."""
+    try:
+        yield
+    except UserError as error:
+        if prompt.origin is None or str(error).startswith(prompt.origin):
+            raise
+        raise UserError(f"{prompt.origin}: {error}") from None
 
 
 def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -42,25 +61,34 @@ def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, answer: str
     """A conversation as the tokenizer's chat template writes it: whole with its answer, or, without one, up to the
     header of the assistant's answer.
 
-    Raises UserError where the tokenizer has no chat template, and where its template refuses the conversation.
+    Raises UserError, with the prompt's file and row, where the tokenizer has no chat template, and where its template
+    refuses the conversation.
     """
-    assert prompt.messages is not None, "plain text has no template"
-    messages = [*prompt.messages, *([] if answer is None else [{"role": "assistant", "content": answer}])]
+    messages = [
+        *(prompt.messages or ()),
+        *([] if answer is None else [{"role": "assistant", "content": answer}]),
+    ]
     name = tokenizer.name_or_path
-    if tokenizer.chat_template is None:
-        raise UserError(f"{name!r}: its tokenizer has no chat template, which the task's conversations need")
-    try:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=answer is None, tokenize=False)
-    except (
-        TemplateError,
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-    ) as error:  # a program of others
-        roles = ", ".join(str(message.get("role")) for message in messages)
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"{name!r}: its chat template refuses messages of {roles}: {reason}") from None
+    with located(prompt):
+        if tokenizer.chat_template is None:
+            raise UserError(
+                f"{name!r}: its tokenizer has no chat template, which the task's conversations need"
+            )
+        try:
+            text = tokenizer.apply_chat_template(
+                without_nulls(messages),
+                **(prompt.template or {}),
+                add_generation_prompt=answer is None,
+                tokenize=False,
+            )
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+        ) as error:  # a program of others
+            raise UserError(f"the chat template of {name!r} refuses it ({brief(error)})") from None
     return str(text)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from r2m.config import ForumTask, TextTask, digest
+from r2m.tasks.left_out import LeftOut
 from r2m.tasks.prompt import Prompt
 
 
@@ -26,7 +27,7 @@ class Task:
     gold: Callable[[Sequence[Prompt], Sequence[str]], list[float]] | None  # the reward that proxies stand for
     measures: Callable[[Sequence[Prompt], Sequence[str]], dict[str, float]] | None  # means over the responses
     datasets: list[dict[str, Any]]  # name, digest, source, rows, split of each
-    left_out: dict[str, int] = field(default_factory=dict)  # rows dropped, by the setting that did it
+    left_out: LeftOut = field(default_factory=LeftOut)  # rows not used, by reason
 
 
 def load_task(section: ForumTask | TextTask, tokenizer: PreTrainedTokenizerBase | None = None) -> Task:
@@ -43,14 +44,19 @@ def load_task(section: ForumTask | TextTask, tokenizer: PreTrainedTokenizerBase 
 
 
 def described(name: str, source: str, splits: Mapping[str, Sequence[Prompt]]) -> list[dict[str, Any]]:
-    """`Task.datasets` of a task's splits."""
+    """`Task.datasets` of a task's splits. The digest is of what the prompts are, not of where they are from."""
     return [
         {
             "name": f"{name}-{split}",
-            "digest": digest([[prompt.text, prompt.messages, prompt.reference] for prompt in prompts]),
+            "digest": digest([_content(prompt) for prompt in prompts]),
             "source": source,
             "rows": len(prompts),
             "split": split,
         }
         for split, prompts in splits.items()
     ]
+
+
+def _content(prompt: Prompt) -> list[Any]:
+    template = [] if prompt.template is None else [prompt.template]
+    return [prompt.text, prompt.messages, prompt.reference, *template]

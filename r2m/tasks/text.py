@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from r2m.config import TextTask
 from r2m.errors import UserError
-from r2m.tasks.columns import prompts, read_rows
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.columns import place, prompts
+from r2m.tasks.files import read_rows
+from r2m.tasks.prompt import Prompt, located, render
 from r2m.tasks.task import Task, described
 
 
@@ -20,10 +20,10 @@ def text_task(section: TextTask, tokenizer: PreTrainedTokenizerBase | None = Non
 
     Raises UserError for unusable data, and ValueError for limits in tokens without a tokenizer to count them.
     """
-    rows = read_rows(section.data, section.split)
+    read = prompts(read_rows(section.data, section.split), section.prompt_column)
+    left_out = read.left_out
     kept: list[Prompt] = []
-    left_out: Counter[str] = Counter()
-    for prompt in prompts(rows, section.prompt_column):
+    for prompt in read:
         if len(kept) == section.limit:
             break
         prompt = shaped(prompt, section.instruction, section.as_chat)
@@ -31,17 +31,19 @@ def text_task(section: TextTask, tokenizer: PreTrainedTokenizerBase | None = Non
         if limit is None:
             kept.append(prompt)
         else:
-            left_out[limit] += 1
+            left_out.add(limit, place(prompt))
     if len(kept) <= section.held_out:
         raise UserError(
             f"task.held_out = {section.held_out}: it must be less than the {len(kept)} usable rows of "
-            f"{section.data!r} ({left_out.total()} are left out as too long)"
+            f"{section.data!r}{f' ({left_out})' if left_out else ''}"
         )
     end = len(kept) - section.held_out
     splits = {"train": kept[:end], "held-out": kept[end:]}
     source = Path(section.data).name if Path(section.data).is_file() else section.data
     datasets = described(section.name, source, splits)
-    return Task(section.name, splits["train"], splits["held-out"], None, None, datasets, dict(left_out))
+    if left_out:
+        datasets[0]["left_out"] = f"task.data = {section.data!r}: {left_out}"
+    return Task(section.name, splits["train"], splits["held-out"], None, None, datasets, left_out)
 
 
 def shaped(prompt: Prompt, instruction: str | None, as_chat: bool) -> Prompt:
@@ -52,10 +54,11 @@ def shaped(prompt: Prompt, instruction: str | None, as_chat: bool) -> Prompt:
     if instruction is None and not as_chat:
         return prompt
     if prompt.text is None:
-        raise UserError("instruction and as_chat are for plain prompts; this data is conversational already")
+        with located(prompt):
+            raise UserError("instruction and as_chat are for plain prompts; this is a conversation already")
     text = prompt.text if instruction is None else f"{instruction}\n\n{prompt.text}"
     if as_chat:
-        return Prompt(messages=({"role": "user", "content": text},), reference=prompt.reference)
+        return replace(prompt, text=None, messages=({"role": "user", "content": text},))
     return replace(prompt, text=text)
 
 

@@ -79,7 +79,8 @@ class Journal:
         parent: str | None = None,
         tags: dict[str, str] | None = None,
     ) -> None:
-        """Say what the run is. `datasets`: a dict each of name, digest, source, rows, split.
+        """Say what the run is. `datasets`: a dict each of name, digest, source, rows, split, and left_out: a
+        line on the rows that are not used, in the first where there are any.
 
         For MLflow: `experiment` (None: r2m/<task>/<policy>), `parent`, the run_id of the run in it that this
         one is a part of, and further tags.

@@ -110,19 +110,21 @@ def existing_folder(storage: str, name: str) -> Path:
 def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     """Load tokenizers and prompts as a worker will, and refuse what would fail there; the data sets used.
 
-    Raises UserError for unusable data, or a prompt that leaves no room in the models' context.
+    Raises UserError for unusable data, a prompt that a model's chat template refuses, or one that leaves no room in
+    a model's context.
     """
     from r2m.models.loading import load_config
 
-    longest, datasets = _prompts(config.task, models[0])
     response = config.algorithm.max_response_tokens
     used = {"policy.model": models[0], "reward.model": models[1]}
     if config.run.judge is not None:
         used["run.judge"] = config.run.judge
+    lengths, datasets = _prompts(config.task, tuple(used.items()))
     for field, model in used.items():
         hf = load_config(model, field)
         if field != "policy.model" and hf.num_labels != 1:
             raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
+        longest = lengths[field]
         context = getattr(hf, "max_position_embeddings", None)
         if context is not None and longest + response > context:
             raise UserError(
@@ -134,13 +136,24 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=4)
-def _prompts(task: ForumTask | TextTask, policy: str) -> tuple[int, list[dict[str, Any]]]:
-    """Tokens of the longest prompt, and the data sets: once for all runs of a sweep."""
+def _prompts(
+    task: ForumTask | TextTask, models: tuple[tuple[str, str], ...]
+) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Tokens of the longest prompt under each (field, model), the policy's first, and the data sets: once for all
+    runs of a sweep."""
     from r2m.models.loading import load_tokenizer
+    from r2m.models.scoring import same_tokens
     from r2m.tasks.prompt import render
     from r2m.tasks.task import load_task
 
-    tokenizer = load_tokenizer(policy)
-    loaded = load_task(task, tokenizer)
+    tokenizers = {field: load_tokenizer(model, field) for field, model in models}
+    policy = tokenizers["policy.model"]
+    loaded = load_task(task, policy)
     prompts = [*loaded.train, *loaded.held_out]
-    return max(len(render(prompt, tokenizer)) for prompt in prompts), loaded.datasets
+    lengths: dict[str, int] = {}
+    for field, tokenizer in tokenizers.items():
+        if lengths and same_tokens(tokenizer, policy):
+            lengths[field] = lengths["policy.model"]
+        else:
+            lengths[field] = max(len(render(prompt, tokenizer)) for prompt in prompts)
+    return lengths, loaded.datasets

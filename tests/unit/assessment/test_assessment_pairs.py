@@ -25,7 +25,8 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.models.loading import load_feedback_head, save_model
 from r2m.models.reward_input import response_ids
-from r2m.tasks.columns import preference_pairs, read_rows
+from r2m.tasks.columns import preference_pairs
+from r2m.tasks.files import read_rows
 from r2m.tasks.forum import gold
 
 SHARED = Path(os.environ.get("R2M_SHARED_DATA", Path(__file__).parents[3] / "../shared/data"))

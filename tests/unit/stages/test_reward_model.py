@@ -187,3 +187,30 @@ def test_run_reward_model_refuses_unusable_data_and_leaves_nothing(
     with pytest.raises(UserError, match="no column chosen, rejected; the data has prompt, completion"):
         run_reward_model(policy_folder, data, tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_run_reward_model_leaves_out_what_cannot_be_compared_and_says_so(
+    policy_folder: str, tmp_path: Path
+) -> None:
+    rows = [{"prompt": p.text, "chosen": c, "rejected": r} for p, c, r in PAIRS * 3]
+    rows += [rows[0] | {"rejected": rows[0]["chosen"]}, rows[0] | {"rejected": ""}, {"prompt": "mom"}]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = run_reward_model(policy_folder, str(data), tmp_path / "out")
+    assert (report["rows"], report["held_out_rows"], report["left_out"]) == (8, 1, 0)
+    assert report["data_left_out"] == {
+        "it has no chosen": {"rows": 1, "first": "line 12"},
+        "chosen and rejected are equal": {"rows": 1, "first": "line 10"},
+        "chosen or rejected is empty": {"rows": 1, "first": "line 11"},
+    }
+    assert (
+        json.loads((tmp_path / "out" / "report.json").read_text())["data_left_out"] == report["data_left_out"]
+    )
+
+
+def test_run_reward_model_of_equal_pairs_alone(policy_folder: str, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text(json.dumps({"prompt": "mom", "chosen": " sad", "rejected": " sad"}) + "\n")
+    said = r"data = '.*': 0 pairs, and at least 2 are needed; 1 of 1 rows left out: 1: chosen and rejected are equal"
+    with pytest.raises(UserError, match=said):
+        run_reward_model(policy_folder, str(data), tmp_path / "out")

@@ -152,3 +152,13 @@ def test_run_sft_keeps_a_folder_that_is_there(policy_folder: str, data: str) -> 
     with pytest.raises(UserError, match="it exists"):
         run_sft(policy_folder, data, Path(policy_folder))
     load_policy(policy_folder)
+
+
+def test_run_sft_leaves_out_unusable_rows_and_says_so(policy_folder: str, tmp_path: Path) -> None:
+    rows: list[dict[str, str]] = [{"prompt": "mom", "completion": " help"}] * 10 + [{"prompt": "mom"}]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = run_sft(policy_folder, str(data), tmp_path / "out")
+    assert report["rows"] + report["held_out_rows"] == 10
+    assert report["data_left_out"] == {"it has no completion": {"rows": 1, "first": "line 11"}}
+    assert run_sft(policy_folder, str(data), tmp_path / "first", limit=10)["data_left_out"] == {}

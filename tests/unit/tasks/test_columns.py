@@ -1,92 +1,29 @@
 """TRL's column formats, with TRL's own reading of them as the oracle where it has one."""
 
-import gzip
-import json
-from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
-import pyarrow
 import pytest
-from pyarrow import parquet
 from trl import extract_prompt
 
 from r2m.errors import UserError
-from r2m.tasks.columns import completions, preference_pairs, prompts, read_rows
+from r2m.tasks.columns import comparable, completions, preference_pairs, prompts
+from r2m.tasks.files import Rows
 from r2m.tasks.prompt import Prompt
 
 ROWS = [{"prompt": "a", "completion": " b"}, {"prompt": "c", "completion": " d"}]
-LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
 
 
-def user(text: str) -> dict[str, str]:
+def user(text: Any) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-def assistant(text: str) -> dict[str, str]:
+def assistant(text: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("rows.jsonl", LINES.encode()),
-        ("rows.jsonl", LINES.replace("\n", "\n\n").encode()),
-        ("rows.json", LINES.encode()),
-        ("rows.json", json.dumps(ROWS, indent=1).encode()),
-        ("rows.jsonl.gz", gzip.compress(LINES.encode())),
-        ("rows.json.gz", gzip.compress(json.dumps(ROWS).encode())),
-    ],
-)
-def test_local_json(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    assert read_rows(str(tmp_path / name)) == ROWS
-
-
-def test_a_line_separator_inside_a_text_is_not_a_new_row(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "a\u2028b"}\n')
-    assert read_rows(str(tmp_path / "rows.jsonl")) == [{"prompt": "a\u2028b"}]
-
-
-def test_local_parquet(tmp_path: Path) -> None:
-    rows = [{"prompt": "a", "chosen": [user("a"), assistant("b")]}]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    assert read_rows(str(tmp_path / "rows.parquet")) == rows
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("rows.jsonl", None, "no such file"),
-        ("rows.jsonl", b"", "no rows"),
-        ("rows.json", b"[]", "no rows"),
-        ("rows.jsonl", LINES.encode() + b'{"prompt": "e"\n', "line 3 is not JSON"),
-        ("rows.jsonl", LINES.encode() + b'"e"\n', "row 2 is a str"),
-        ("rows.jsonl", b"\xff\xfe\n", "cannot be read"),
-        ("rows.jsonl.gz", LINES.encode(), "cannot be read"),
-        ("rows.jsonl.gz", gzip.compress(LINES.encode())[:-9], "cannot be read"),
-        ("rows.parquet", LINES.encode(), "cannot be read"),
-        ("rows.csv", b"prompt\na\n", r"must end in \.jsonl, \.json, "),
-    ],
-)
-def test_unusable_files_are_refused_in_one_line(
-    tmp_path: Path, name: str, content: bytes | None, message: str
-) -> None:
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
-        read_rows(str(path), field="--data")
-    assert str(caught.value).startswith(f"--data = {str(path)!r}: ")
-    assert "\n" not in str(caught.value)
-
-
-def test_an_unreachable_data_set_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    message = r"task\.data = 'nobody/nothing', split 'test': neither a local file"
-    with pytest.raises(UserError, match=message) as caught:
-        read_rows("nobody/nothing", split="test")
-    assert "\n" not in str(caught.value)
+CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+IMAGE = {"type": "image"}
 
 
 def test_completions_plain_conversational_and_as_messages() -> None:
@@ -152,29 +89,188 @@ def test_implicit_plain_prompts_end_with_a_whole_word() -> None:
     ("row", "message"),
     [
         ({"question": "a", "answer": "b"}, "no column chosen, rejected; the data has question, answer"),
-        ({"chosen": "yes", "rejected": "no"}, "row 0: without a prompt column"),
-        ({"prompt": "a", "chosen": 3, "rejected": "b"}, "row 0, chosen = '3': text or a list of messages"),
-        ({"prompt": "a", "chosen": [], "rejected": []}, "row 0, chosen = '\\[\\]'"),
+        ({"chosen": "yes", "rejected": "no"}, "row 0: without a prompt, chosen and rejected must begin with"),
+        ({"chosen": "a b", "rejected": "a b"}, "row 0: chosen and rejected are one text"),
+        ({"prompt": "a", "chosen": 3, "rejected": "b"}, "chosen is neither text nor a list of messages: chosen = 3"),
+        ({"prompt": "a", "chosen": [], "rejected": []}, "row 0: chosen is empty"),
+        ({"prompt": " ", "chosen": "b", "rejected": "c"}, "row 0: prompt is empty"),
+        ({"prompt": [], "chosen": "b", "rejected": "c"}, "row 0: prompt is empty"),
+        ({"prompt": [user("a"), assistant("b")], "chosen": "b", "rejected": "c"}, "prompt ends with the assistant's"),
+        ({"prompt": "a", "chosen": "b", "rejected": None}, "no column rejected; the data has prompt, chosen"),
         (
             {"chosen": [user("a"), assistant("b")], "rejected": [user("x"), assistant("c")]},
-            "row 0: chosen and rejected must be the same conversation",
+            "row 0: chosen and rejected differ before the last answer",
         ),
-        ({"chosen": [user("a")], "rejected": [user("a")]}, "last message is the user's"),
-        ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "no column prompt"),
+        (
+            {"chosen": [user("a")], "rejected": [user("a")]},
+            "its last turn is not the assistant's: the last message of chosen is of 'user'",
+        ),
+        ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "row 0: nothing is before its answer"),
         (
             {"prompt": [user("a")], "chosen": [user("x"), assistant("b")], "rejected": [user("x"), assistant("c")]},
-            "one message of the assistant's must follow the prompt",
+            "its answer's conversation is not the prompt's",
+        ),
+        (
+            {"prompt": "a", "chosen": [user("x"), assistant("b")], "rejected": [user("x"), assistant("c")]},
+            "its answer's conversation is not the prompt's",
+        ),
+        (
+            {"prompt": "a", "chosen": [{"role": "assistant", "tool_calls": [CALL]}], "rejected": [assistant("c")]},
+            "its answer is a call of tools, which is not text",
+        ),
+        (
+            {"prompt": "a", "chosen": [assistant("b") | {"tool_calls": [CALL]}], "rejected": [assistant("c")]},
+            "its answer is a call of tools, which is not text",
+        ),
+        ({"prompt": "a", "chosen": [{"role": None, "content": "b"}], "rejected": "c"}, "of text: role = None"),
+        ({"prompt": "a", "chosen": [{"role": 3, "content": "b"}], "rejected": "c"}, "has no role of text: role = 3"),
+        ({"prompt": "a", "chosen": ["b"], "rejected": "c"}, "neither text nor a list of messages: a message is 'b'"),
+        ({"prompt": "a", "chosen": [assistant(None)], "rejected": "c"}, "has no content of text: content = None"),
+        ({"prompt": "a", "chosen": [assistant([IMAGE])], "rejected": "c"}, "has a part that is not text: a part"),
+        ({"prompt": "\ud800", "chosen": "b", "rejected": "c"}, "prompt has half of a surrogate pair"),
+        ({"prompt": "a", "chosen": "b", "rejected": "\udfff c"}, "rejected has half of a surrogate pair"),
+        ({"prompt": [user("\ud83d")], "chosen": "b", "rejected": "c"}, "prompt has half of a surrogate pair"),
+        ({"prompt": "a", "chosen": str([assistant("b")]), "rejected": "c"}, "is a conversation written as text"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "tools": [TOOL]}, "tools are beside a plain prompt"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "system": "d"}, "a system text is beside a plain prompt"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "images": ["d"]}, "it has images; only text is read"),
+        ({"prompt": [user("a")], "chosen": "b", "rejected": "c", "tools": "[}"}, "tools is not JSON: tools = '\\[}'"),
+        ({"prompt": [user("a")], "chosen": "b", "rejected": "c", "tools": {"d": 1}}, "tools is not a list of JSON"),
+        (
+            {"prompt": [user("a")], "chosen": "b", "rejected": "c", "chat_template_kwargs": {"tokenize": True}},
+            "chat_template_kwargs sets what is not a row's to set: tokenize",
         ),
     ],
 )  # fmt: skip
 def test_malformed_preferences_are_refused(row: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         preference_pairs([row])
+    assert "\n" not in str(caught.value)
 
 
-def test_a_malformed_row_is_named_by_its_number() -> None:
-    with pytest.raises(UserError, match="row 1, completion"):
-        completions([*ROWS[:1], {"prompt": "a", "completion": None}])
+GOOD = {"prompt": "a", "chosen": " b", "rejected": " c"}
+
+
+def test_a_bad_row_among_many_is_left_out_and_counted() -> None:
+    rows = Rows(
+        [GOOD] * 18 + [GOOD | {"prompt": None}, {"chosen": " b", "rejected": " c"}],
+        "data = 'x'",
+        range(1, 21),
+    )
+    pairs = preference_pairs(rows)
+    assert pairs == [(Prompt(text="a"), " b", " c")] * 18
+    assert pairs.left_out == {"it has no prompt": 2}
+    assert str(pairs.left_out) == "2 of 20 rows left out: 2: it has no prompt (first: line 19)"
+    assert pairs.left_out.tree() == {"it has no prompt": {"rows": 2, "first": "line 19"}}
+    assert prompts(rows, "prompt").left_out == {"it has no prompt": 2}
+
+
+def test_more_than_a_tenth_of_bad_rows_is_refused_with_the_first() -> None:
+    bad = [{"prompt": "a", "chosen": 3, "rejected": " c"}, {"prompt": None}]
+    message = (
+        r"^data = 'x': 2 of 19 rows cannot be used, and at most 10% may be; the first: line 18: "
+        r"chosen is neither text nor a list of messages: chosen = 3$"
+    )
+    with pytest.raises(UserError, match=message):
+        preference_pairs(Rows([GOOD] * 17 + bad, "data = 'x'", range(1, 20)))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"prompt": "a"},
+        {"completion": " b"},
+        {},
+        {"prompt": [], "completion": " b"},
+        {"prompt": None, "completion": [assistant("b")]},
+        {"prompt": "a", "completion": [{"role": "assistant", "tool_calls": [{"type": "function"}]}]},
+        {"prompt": "a", "completion": "\ud800"},
+    ],
+)
+def test_a_bad_row_of_a_supervised_set_harms_neither_stage(bad: dict[str, Any]) -> None:
+    rows = [{"prompt": "a", "completion": " b"}] * 9 + [bad]
+    assert completions(rows) == [(Prompt(text="a"), " b")] * 9
+    assert prompts(rows, "prompt") == [Prompt(text="a", reference=" b")] * 9
+
+
+def test_equal_and_empty_answers_are_no_pairs_but_prompts() -> None:
+    rows = [
+        {"prompt": "a", "chosen": " b", "rejected": " c"},
+        {"prompt": "d", "chosen": " b", "rejected": " b"},
+        {"prompt": "e", "chosen": " b", "rejected": ""},
+        {"prompt": "f", "chosen": "\n", "rejected": " b"},
+        {"prompt": "g", "chosen": "", "rejected": ""},
+    ]
+    pairs = comparable(preference_pairs(rows))
+    assert [prompt.text for prompt, _, _ in pairs] == ["a"]
+    assert pairs.left_out == {"chosen and rejected are equal": 2, "chosen or rejected is empty": 2}
+    assert pairs.left_out.first == {
+        "chosen and rejected are equal": "row 1", "chosen or rejected is empty": "row 2",
+    }  # fmt: skip
+    assert [prompt.text for prompt in prompts(rows, "prompt")] == ["a", "d", "e", "f", "g"]
+
+
+class TestAnswersThatRepeatThePrompt:
+    def test_plain(self) -> None:
+        rows = [{"prompt": f"Q{i}", "chosen": f"Q{i} b", "rejected": f"Q{i} c"} for i in range(3)]
+        expected = [(Prompt(text=f"Q{i}"), " b", " c") for i in range(3)]
+        assert preference_pairs(rows) == expected
+        assert prompts(rows, "prompt")[2] == Prompt(text="Q2", reference=" b")
+        assert completions([{"prompt": "a", "completion": "a b"}]) == [(Prompt(text="a"), " b")]
+
+    def test_both_answers_do_or_neither_is_touched(self) -> None:
+        rows = [{"prompt": "a", "chosen": "a b", "rejected": "c"}]
+        assert preference_pairs(rows) == [(Prompt(text="a"), "a b", "c")]
+
+    def test_all_rows_do_or_none_is_touched(self) -> None:
+        repeating = [{"prompt": "a", "chosen": "a b", "rejected": "a c"}]
+        rows = repeating * 8 + [{"prompt": "a", "chosen": " b", "rejected": " c"}] * 2
+        assert [chosen for _, chosen, _ in preference_pairs(rows)] == ["a b"] * 8 + [" b"] * 2
+        pairs = preference_pairs(repeating + rows[:9])
+        assert [chosen for _, chosen, _ in pairs] == [" b"] * 9
+        assert pairs.left_out == {"its answers do not begin with the prompt, as the others do": 1}
+
+    def test_conversational(self) -> None:
+        asked = [user("a"), assistant("b"), user("c")]
+        row = {"prompt": asked, "chosen": [*asked, assistant("d")], "rejected": [*asked, assistant("e")]}
+        assert preference_pairs([row]) == [(Prompt(messages=tuple(asked)), "d", "e")]
+
+
+def test_a_completion_of_several_turns_follows_the_prompt() -> None:
+    row = {"prompt": [user("a")], "completion": [assistant("b"), user("c"), assistant("d")]}
+    assert completions([row]) == [(Prompt(messages=(user("a"), assistant("b"), user("c"))), "d")]
+
+
+def test_calls_of_tools_before_the_answer_need_no_content() -> None:
+    call = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f"}}]}
+    asked = [user("a"), call, {"role": "tool", "name": "f", "content": "3"}]
+    row = {
+        "messages": [*asked, assistant("b")],
+        "tools": '[{"type": "function"}]',
+        "chat_template_kwargs": {"x": 1},
+    }
+    expected = Prompt(messages=tuple(asked), template={"tools": [{"type": "function"}], "x": 1})
+    assert completions([row]) == [(expected, "b")]
+
+
+def test_null_keys_of_a_table_of_structs_mean_nothing() -> None:
+    asked, answer = user("a") | {"tool_calls": None}, assistant("b") | {"tool_calls": None}
+    row = {
+        "prompt": [user("a")],
+        "chosen": [asked, answer],
+        "rejected": [asked, assistant("c")],
+        "tools": None,
+    }
+    ((prompt, *texts),) = preference_pairs([row])
+    assert (prompt.messages, prompt.template, texts) == ((asked,), None, ["b", "c"])
+
+
+def test_rows_know_where_they_are_from() -> None:
+    rows = Rows([GOOD, GOOD], "task.data = 'x'", [3, 5])
+    assert [p.origin for p in prompts(rows, "prompt")] == [
+        "task.data = 'x', line 3",
+        "task.data = 'x', line 5",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +283,8 @@ def test_a_malformed_row_is_named_by_its_number() -> None:
         ({"prompt": "a", "chosen": " b", "rejected": " c"}, "prompt", Prompt(text="a", reference=" b")),
         ({"chosen": "a b", "rejected": "a c"}, "prompt", Prompt(text="a", reference=" b")),
         ({"messages": [user("a"), assistant("b")]}, "messages", Prompt(messages=(user("a"),), reference="b")),
+        ({"messages": [user("a"), assistant("b")]}, "prompt", Prompt(messages=(user("a"),), reference="b")),
+        ({"messages": [user("a")]}, "messages", Prompt(messages=(user("a"),))),
     ],
 )
 def test_prompts_have_a_reference_where_the_rows_do(

@@ -65,25 +65,52 @@ def test_a_template_s_own_bos_is_the_only_one() -> None:
         assert ids == [3, 4, 6, 7, 2, 5]
 
 
-@pytest.mark.parametrize(
-    ("message", "reason"),
-    [
-        ({"role": "system", "content": "b"}, "of system: no system, please"),
-        ({"role": None, "content": "b"}, "of None: .*NoneType"),
-        ({"role": 7, "content": "b"}, "of 7: .*int"),
-        ({"role": "user"}, "of user: .*content"),
-    ],
-)
-def test_a_template_that_refuses_is_one_line(message: dict[str, object], reason: str) -> None:
-    template = (
-        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system, please') }}{% endif %}"
-        "{{ '[' + m.role + '] ' + m.content.strip() }}{% endfor %}"
-    )
-    with pytest.raises(UserError, match=f"its chat template refuses messages {reason}") as refused:
-        render(Prompt(messages=(message,)), tokenizer(template))
-    assert "\n" not in str(refused.value)
-
-
 def test_a_conversation_needs_a_template() -> None:
     with pytest.raises(UserError, match="no chat template"):
         render(Prompt(messages=CHAT), tokenizer())
+
+
+PICKY = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}{% endif %}"
+    "{% if m.tool_calls is defined and m.tool_calls | length > 1 %}{{ raise_exception('One call only') }}{% endif %}"
+    "[{{ m.role }}] {{ m.content + ' ' }}{% endfor %}"
+)
+CALLS = {"role": "assistant", "content": "b", "tool_calls": [{"function": {"name": "f"}}] * 2}
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        (({"role": "system", "content": "a"}, *CHAT), "System role not supported"),
+        (CHAT * 2, "Roles must alternate"),
+        ((*CHAT, CALLS, *CHAT), "One call only"),
+        (({"role": "user", "tool_calls": [1]},), "no attribute 'content'"),  # and no content
+    ],
+)
+def test_what_a_template_refuses_is_named_by_file_and_row(
+    messages: tuple[dict[str, object]], reason: str
+) -> None:
+    prompt = Prompt(messages=messages, origin="task.data = 'x', line 7")
+    with pytest.raises(UserError, match=rf"^task.data = 'x', line 7: .*{reason}") as caught:
+        render(prompt, tokenizer(PICKY))
+    assert "\n" not in str(caught.value)
+
+
+def test_null_keys_of_messages_are_not_there_for_a_template() -> None:
+    (message,) = CHAT
+    asked = Prompt(messages=(message | {"tool_calls": None},))
+    assert render(asked, tokenizer(PICKY)) == render(Prompt(messages=CHAT), tokenizer(PICKY)) == [4, 6, 7]
+
+
+def test_tools_and_more_reach_the_template() -> None:
+    template = (
+        "{% for tool in tools or [] %}{{ tool.name }} {% endfor %}{% if thinking %}[BOS] {% endif %}[user]"
+    )
+    assert render(Prompt(messages=CHAT), tokenizer(template)) == [4]
+    given = {"tools": [{"name": "a", "x": None}, {"name": "b"}], "thinking": True}
+    assert render(Prompt(messages=CHAT, template=given), tokenizer(template)) == [6, 7, 3, 4]
+
+
+def test_where_a_prompt_is_from_is_not_what_it_is() -> None:
+    assert Prompt(text="a", origin="x, line 1") == Prompt(text="a", origin="y, line 2")

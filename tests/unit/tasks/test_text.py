@@ -93,10 +93,90 @@ def test_shaped(instruction: str | None, as_chat: bool, expected: Prompt) -> Non
 def test_a_conversation_is_shaped_already() -> None:
     chat = Prompt(messages=({"role": "user", "content": "a"},))
     assert shaped(chat, None, False) is chat
-    with pytest.raises(UserError, match="conversational already"):
+    with pytest.raises(UserError, match="a conversation already"):
         shaped(chat, None, True)
 
 
 def test_load_task_goes_by_kind(data: str) -> None:
     assert load_task(ForumTask(posts=3, held_out=2)).name == "forum"
     assert load_task(TextTask(name="posts", data=data, held_out=1)).name == "posts"
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_unusable_rows_are_left_out_and_said_with_the_data_sets(tmp_path: Path) -> None:
+    data = written(
+        tmp_path / "p.jsonl", [{"prompt": f"mom{' sad' * i}"} for i in range(19)] + [{"text": "x"}]
+    )
+    task = text_task(TextTask(data=data, held_out=1, max_prompt_tokens=18), forum_tokenizer())
+    assert task.left_out == {"it has no prompt": 1, "max_prompt_tokens": 1}
+    assert task.datasets[0]["left_out"] == (
+        f"task.data = {data!r}: 2 of 20 rows left out: 1: it has no prompt (first: line 20); "
+        "1: max_prompt_tokens (first: line 19)"
+    )
+    assert "left_out" not in task.datasets[1]
+    assert [d["rows"] for d in task.datasets] == [17, 1]
+
+
+def test_an_instruction_to_a_conversation_is_refused_with_its_row(tmp_path: Path) -> None:
+    rows = [{"prompt": "a"}, {"prompt": [{"role": "user", "content": "a"}]}]
+    data = written(tmp_path / "p.jsonl", rows)
+    with pytest.raises(UserError, match=r"^task.data = '.*', line 2: instruction and as_chat are for plain"):
+        text_task(TextTask(data=data, held_out=1, as_chat=True))
+
+
+USER, BOT = "user", "assistant"
+
+
+def said(role: str, content: str, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+@pytest.mark.parametrize(
+    ("row", "train", "held_out"),
+    [
+        (lambda i: {"prompt": f"p{i}"}, "365d2d7ad25a", "03dfb0d9c162"),
+        (lambda i: {"prompt": f"p{i}", "completion": f" c{i}"}, "7a1243b07f31", "b3003d50865b"),
+        (lambda i: {"prompt": f"p{i}", "chosen": f" c{i}", "rejected": " r"}, "7a1243b07f31", "b3003d50865b"),
+        (
+            lambda i: {"chosen": f"Say {i} (or not) yes", "rejected": f"Say {i} (or not) no"},
+            "092ff65ab01d",
+            "9d13f3988f5c",
+        ),
+        (
+            lambda i: {
+                "prompt": [said(USER, f"p{i}")],
+                "chosen": [said(BOT, "c")],
+                "rejected": [said(BOT, "r")],
+            },
+            "13b8b0658730",
+            "699f6ac0346a",
+        ),
+        (
+            lambda i: {
+                "prompt": [said(USER, f"p{i}", name=None)],
+                "completion": [said(BOT, "c", tool_calls=None)],
+            },
+            "522ec19ba58f",
+            "8669da051274",
+        ),
+    ],
+)
+def test_digests_that_runs_have_recorded(tmp_path: Path, row: Any, train: str, held_out: str) -> None:
+    """A change of these is a change of data: runs of before and after are not of one arm."""
+    data = written(tmp_path / "rows.jsonl", [row(i) for i in range(4)])
+    assert [d["digest"] for d in text_task(TextTask(data=data, held_out=1)).datasets] == [train, held_out]
+
+
+def test_tools_are_part_of_the_digest(tmp_path: Path) -> None:
+    row = {"prompt": [said(USER, "a")]}
+    plain, tools = (
+        text_task(TextTask(data=written(tmp_path / "rows.jsonl", [row | more] * 2), held_out=1)).datasets[0][
+            "digest"
+        ]
+        for more in ({}, {"tools": [{"name": "f"}]})
+    )
+    assert plain != tools

@@ -1,11 +1,13 @@
 """Runs as folders: what starts, what is refused with nothing left behind, and what can be gone on with."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from r2m.cli.common import say_left_out
 from r2m.config import Config, load, validate
 from r2m.errors import UserError
 from r2m.tracking.journal import Journal, read
@@ -139,3 +141,41 @@ class TestPrompts:
     def test_left_out_by_its_length_it_does_no_harm(self, text_recipe: TextRecipe) -> None:
         run = new_run(self.config(text_recipe, max_prompt_tokens=56))
         assert [d["rows"] for d in read(run.journal).start["datasets"]] == [1, 2]
+
+
+class TestRowsOfData:
+    SAD = [{"prompt": "my mom sold my tv ."}] * 20
+
+    def test_those_left_out_are_in_the_journal_and_said(
+        self, text_recipe: TextRecipe, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        recipe = text_recipe([*self.SAD, {"text": "x"}])
+        run = new_run(load(recipe))
+        train, held_out = read(run.journal).start["datasets"]
+        said = "': 1 of 21 rows left out: 1: it has no prompt (first: line 21)"
+        assert train["left_out"].endswith(said)
+        assert "left_out" not in held_out
+        say_left_out(run.journal)
+        assert capsys.readouterr().err == train["left_out"] + "\n"
+        say_left_out(new_run(load(text_recipe(self.SAD, held_out=3))).journal)
+        assert capsys.readouterr().err == ""
+
+    def test_a_conversation_that_a_template_refuses_is_named_by_its_line(
+        self, text_recipe: TextRecipe, storage: Path, tmp_path: Path, forum_models: tuple[str, str]
+    ) -> None:
+        """The policy's template takes a system turn, the reward model's does not."""
+        takes = "{% for m in messages %} my{% endfor %}"
+        refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %} my"
+        folders = []
+        for source, template in zip(forum_models, (takes, refuses), strict=True):
+            folders.append(shutil.copytree(source, tmp_path / Path(source).name))
+            (folders[-1] / "chat_template.jinja").write_text(template)
+        asked, system = {"role": "user", "content": "mom"}, {"role": "system", "content": "mom"}
+        recipe = text_recipe([{"prompt": [asked]}] * 5 + [{"prompt": [system, asked]}])
+        models = [
+            f"{part}.model={folder}" for part, folder in zip(("policy", "reward"), folders, strict=True)
+        ]
+        with pytest.raises(UserError, match=r"^task.data = '.*', line 6: .*no system") as caught:
+            new_run(load(recipe, models))
+        assert "\n" not in str(caught.value)
+        assert not storage.exists()

@@ -1,0 +1,191 @@
+"""Rows of a local file, however people keep it, or of a split of a data set on the hub.
+
+Read are JSON lines, one JSON document (a list of rows, or an object that holds such lists by split or as "data"),
+CSV and TSV with a header, and Parquet; text in UTF-8, -16 or -32, with or without a byte-order mark; gzip, whatever
+the name says.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from r2m.errors import UserError
+
+Row = dict[str, Any]
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+ALLOWED = ".jsonl, .ndjson, .json, .csv, .tsv (these also .gz) or .parquet"
+COLUMNS = {"prompt", "completion", "messages", "conversations", "chosen", "rejected", "instruction"}
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+FOREIGN = {
+    b"\x28\xb5\x2f\xfd": "Zstandard: unpack it (zstd -d)",
+    b"BZh": "bzip2: unpack it (bunzip2)",
+    b"\xfd7zXZ": "xz: unpack it (unxz)",
+    b"PK\x03\x04": "a zip archive or a spreadsheet: unpack it, or export it as CSV",
+    b"ARROW1": "Arrow: write it as Parquet",
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file itself (git lfs pull)",
+}
+
+
+class Rows(list[Row]):
+    """Rows that know where they come from: `name` is their source, as an error names it."""
+
+    def __init__(
+        self, rows: Iterable[Row] = (), name: str = "data", lines: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(rows)
+        self.name, self._lines = name, lines
+
+    def place(self, i: int) -> str:
+        """A row of a text file is named by its line, from 1; of a list, Parquet or the hub by its index, from 0."""
+        return f"line {self._lines[i]}" if self._lines is not None else f"row {i}"
+
+
+def read_rows(data: str, split: str = "train", field: str = "task.data", limit: int | None = None) -> Rows:
+    """All rows, or the first `limit`. `split`: of a data set on the hub, or of a JSON object that holds splits.
+
+    Raises UserError, one line, for a file that is missing, broken or empty, and for an unreachable data set.
+    """
+    path, name = Path(data), f"{field} = {data!r}"
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    lines: list[int] | None = None
+    if path.is_file() or suffix in SUFFIXES:
+        if suffix not in SUFFIXES:
+            raise UserError(f"{name}: a local file must end in {ALLOWED}")
+        rows, lines = _local_rows(path, suffix, split, name)
+    else:
+        rows = _hub_rows(data, split, name)
+    if not rows:
+        raise UserError(f"{name}: no rows; at least one is needed")
+    table = Rows(rows[:limit], name, lines)
+    for i, row in enumerate(table):
+        if not isinstance(row, dict):
+            raise UserError(f"{name}: {table.place(i)} is a {type(row).__name__}; rows must be JSON objects")
+    return table
+
+
+def _local_rows(path: Path, suffix: str, split: str, name: str) -> tuple[list[Row], list[int] | None]:
+    """Rows, and the line of each where they have lines."""
+    if not path.is_file():
+        raise UserError(f"{name}: no such file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+            if start.startswith(PARQUET):
+                from pyarrow import parquet
+
+                return parquet.read_table(path).to_pylist(), None
+            for magic, said in FOREIGN.items():
+                if start.startswith(magic):
+                    raise UserError(f"{name}: it is {said}; read are {ALLOWED}")
+            raw = start + file.read()
+        if raw.startswith(GZIP):
+            raw = gzip.decompress(raw)
+        if suffix == ".parquet":
+            raise UserError(f"{name}: cannot be read (it is not Parquet)")
+        text = raw.decode(json.detect_encoding(raw))
+        if suffix in (".csv", ".tsv"):
+            return _table_rows(text, "\t" if suffix == ".tsv" else ",", name)
+    except UserError:
+        raise
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        csv.Error,
+        ValueError,
+    ) as error:  # pyarrow's errors are ValueErrors
+        raise UserError(f"{name}: cannot be read ({brief(error)})") from None
+    return _json_rows(text, split, name)
+
+
+def _table_rows(text: str, delimiter: str, name: str) -> tuple[list[Row], list[int]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows, lines = [], []
+    _ = reader.fieldnames  # reads the header
+    line = reader.line_num + 1
+    for row in reader:
+        if None in row:
+            raise UserError(f"{name}: line {line} has more cells than the header has columns")
+        rows.append(row)
+        lines.append(line)
+        line = reader.line_num + 1
+    return rows, lines
+
+
+def _json_rows(text: str, split: str, name: str) -> tuple[list[Row], list[int] | None]:
+    numbered = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not numbered:
+        return [], None
+    (number, start), *more = numbered
+    one = not more or (not _is_json(start) and (start.lstrip().startswith("[") or _is_json(text)))
+    if one:  # document, in one line or over several
+        return _document(_parsed(text, None if more else number, name), number, split, name)
+    rows: list[Row] = []
+    lines: list[int] = []
+    for number, line in numbered:
+        value = _parsed(line, number, name)
+        values = value if isinstance(value, list) else [value]
+        rows += values
+        lines += [number] * len(values)
+    return rows, lines
+
+
+def _document(value: Any, line: int, split: str, name: str) -> tuple[list[Row], list[int] | None]:
+    """The rows of one JSON document: a list, a row, or an object of lists by split."""
+    if isinstance(value, list):
+        return value, None
+    held = {k: v for k, v in value.items() if isinstance(v, list)} if isinstance(value, dict) else {}
+    by_split = any(isinstance(v[0], dict) for v in held.values() if v)
+    if not by_split or COLUMNS & value.keys():
+        return [value], [line]
+    for key in (split, "data"):
+        if key in held:
+            return held[key], None
+    raise UserError(f"{name}: no split {split!r} in it; there are {listed(held)}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _parsed(text: str, line: int | None, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        what = "it" if line is None else f"line {line}"
+        raise UserError(f"{name}: {what} is not JSON ({brief(error)})") from None
+
+
+def _hub_rows(data: str, split: str, name: str) -> list[Row]:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(data, split=split).to_list()
+    except Exception as error:  # the hub's client, the network and a set's files fail in dozens of ways
+        raise UserError(
+            f"{name}, split {split!r}: neither a local file ({ALLOWED}) nor a data set to be had from the hub "
+            f"({brief(error)})"
+        ) from None
+
+
+def listed(keys: Iterable[str]) -> str:
+    """Names that a file gives, on one line, the first twenty."""
+    names = [" ".join(key.encode(errors="backslashreplace").decode().split())[:40] for key in keys]
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+
+
+def brief(error: Exception) -> str:
+    """An error's own words on one line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
