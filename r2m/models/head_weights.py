@@ -32,8 +32,8 @@ def score_layer(model: nn.Module) -> tuple[str, nn.Linear]:
 def settle_head(
     model: PreTrainedModel, path: str, unexpected: Collection[str], field: str, **hub: Any
 ) -> None:
-    """Give the score layer the bias that the checkpoint at `path` has for it. `unexpected`: names of weights that were
-    not loaded; `hub`: as for `cached_file`.
+    """Give the score layer the bias that the checkpoint at `path` has for it. `unexpected`: names of weights that
+    were not loaded; `hub`: as for `cached_file`.
 
     Raises UserError where any other of them may be part of a head: the scores would be another model's.
     """
@@ -43,8 +43,8 @@ def settle_head(
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise UserError(
-            f"{field} = {path!r}: its checkpoint has {', '.join(unknown[:3])}{more}, which {type(model).__name__} has no place "
-            "for; without them the scores would not be its own"
+            f"{field} = {path!r}: its checkpoint has {', '.join(unknown[:3])}{more}, which {type(model).__name__} "
+            "has no place for; without them the scores would not be its own"
         )
     if bias in unexpected:
         stored = _stored(path, bias, field, **hub)
