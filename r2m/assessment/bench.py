@@ -72,10 +72,17 @@ class Bench:
         return Written(queries, t, [texts[i : i + K] for i in range(0, len(texts), K)])
 
     def measure(
-        self, policy: Policy, queries: Sequence[Query], t: Trajectories, head: FeedbackHead | None, kl: bool
+        self,
+        policy: Policy,
+        queries: Sequence[Query],
+        t: Trajectories,
+        head: FeedbackHead | None,
+        kl: bool,
+        texts_N: Sequence[str] | None = None,
     ) -> dict[str, list[float]]:
         """As r2m.evaluation.held_out.measure, at ω = Ω, the weight of a run's last rounds. `kl`: to the supervised
-        policy, for a policy with the same tokens."""
+        policy, for a policy with the same tokens. `texts_N`: what `t` has been made of, for the reward model to
+        read."""
         c = self.config
         scorer = FrozenScorer(
             self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch
@@ -86,6 +93,7 @@ class Bench:
         columns = measure(
             policy.model, reference, scorer, queries, t, head, c.reward.omega_min, c.algorithm, c.reward,
             Workers(), c.run.eval_seed,
+            None if texts_N is None else scorer.embed_texts([q.prompt for q in queries], texts_N)[:, None],
         )  # fmt: skip
         return {name: values_N.tolist() for name, values_N in columns.items()}
 

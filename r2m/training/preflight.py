@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from transformers import AutoModelForSequenceClassification
@@ -12,6 +13,11 @@ from r2m.errors import UserError
 from r2m.models.dimensions import config_for_planning
 from r2m.training.plan import Plan, plan
 from r2m.training.shape import shape_of
+
+UNCENTRED = (
+    "reward.no_eos=replace rests on a reward whose mean over supervised samples is near 0, and the reward model's "
+    "config has no reward_mean, which `r2m reward-model` writes; reward.no_eos=keep asks for none"
+)
 
 
 def plan_for(
@@ -39,12 +45,15 @@ def plan_for(
             memory = torch.cuda.get_device_properties(0).total_memory
         if launch or gpus or config.run.device != "gpu":  # GPUs can be planned for where there are none
             resources = {"cpus": os.cpu_count() or 1, "gpus": gpus, "worker_gib": memory / 2**30}
-    return plan(
+    p = plan(
         config,
         shape_of(policy_config),
         shape_of(reward_config, AutoModelForSequenceClassification),
         **resources,
     )
+    if reward is not None and config.reward.no_eos == "replace" and not hasattr(reward_config, "reward_mean"):
+        return replace(p, note="; ".join(filter(None, (p.note, UNCENTRED))))
+    return p
 
 
 def _forum(task: ForumTask | TextTask, model: str) -> Any:
