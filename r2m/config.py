@@ -55,7 +55,7 @@ class ForumTask(Section):
 
 
 class TextTask(Section):
-    """Prompts from a Hugging Face data set id or a local jsonl, json.gz or parquet file."""
+    """Prompts from a Hugging Face data set id or a local file, as r2m.tasks.files reads it."""
 
     kind: Literal["text"] = "text"
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "text"  # names the MLflow experiment

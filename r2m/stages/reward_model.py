@@ -23,7 +23,7 @@ from r2m.stages import common
 from r2m.tasks.columns import comparable, preference_pairs
 from r2m.tasks.files import read_rows
 from r2m.tasks.prompt import Prompt
-from r2m.tasks.text import shaped
+from r2m.tasks.text import accepted, shaped
 
 Pair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
 
@@ -131,11 +131,12 @@ def run_reward_model(
     with common.new_folder(out) as folder:
         tokenizer = load_tokenizer(model, "model")
         read = comparable(preference_pairs(read_rows(data, split, "data", limit)))
-        if len(read) < 2:
-            raise UserError(f"data = {data!r}: {len(read)} pairs, and at least 2 are needed; {read.left_out}")
-        pairs = [
-            (shaped(prompt, instruction, as_chat), chosen, rejected) for prompt, chosen, rejected in read
-        ]
+        shaped_ones = ((shaped(p, instruction, as_chat), chosen, rejected) for p, chosen, rejected in read)
+        pairs = list(accepted(shaped_ones, read.left_out, tokenizer))
+        if len(pairs) < 2:
+            raise UserError(
+                f"data = {data!r}: {len(pairs)} pairs, and at least 2 are needed; {read.left_out}"
+            )
         classifier = load_classifier(model, options.get("seed", 0), device)
         add_padding(classifier, tokenizer)
         report = train_reward_model(classifier, tokenizer, pairs, progress=progress, **options)

@@ -22,7 +22,7 @@ from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import completions
 from r2m.tasks.files import read_rows
 from r2m.tasks.prompt import Prompt, located, render
-from r2m.tasks.text import shaped
+from r2m.tasks.text import accepted, shaped
 
 Tokens = tuple[list[int], int]  # ids of prompt + completion + EOS, and the number that are the prompt's
 
@@ -105,7 +105,8 @@ def run_sft(
     with common.new_folder(out) as folder:
         tokenizer = load_tokenizer(model, "model")
         read = completions(read_rows(data, split, "data", limit))
-        examples = [(shaped(prompt, instruction, as_chat), text) for prompt, text in read]
+        shaped_ones = ((shaped(prompt, instruction, as_chat), text) for prompt, text in read)
+        examples = list(accepted(shaped_ones, read.left_out, tokenizer))
         policy = load_policy(model, device=device)
         report = supervised_finetune(policy, tokenizer, examples, progress=progress, **options)
         report["data_left_out"] = read.left_out.tree()

@@ -114,7 +114,7 @@ class _Table:
         missing = [column for column in columns if column not in self.columns]
         if missing:
             there = listed(dict.fromkeys(column for row in self.rows for column in row))
-            raise UserError(f"{self.rows.name}: no column {', '.join(missing)}; the data has {there}")
+            raise UserError(f"{self.rows.name}: no column {listed(missing)}; the data has {there or 'none'}")
 
     def read(self, convert: Callable[[Row, str], Item]) -> Read[Item]:
         """What `convert` makes of each row and its origin; UserError where it fails for too many."""
@@ -138,6 +138,7 @@ class _Table:
 
 def _prompt(row: Row, column: str, origin: str) -> Prompt:
     value, template = row.get(column), template_options(row)
+    column = listed([column])
     if value is None:
         raise RowError(f"it has no {column}")
     if isinstance(value, str):

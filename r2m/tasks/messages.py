@@ -15,7 +15,7 @@ SPEAKERS = {
     "human": "user", "user": "user", "system": "system", "tool": "tool", "observation": "tool",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant",
 }  # fmt: skip
-MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+MEDIA = {"image", "images", "video", "videos", "audio", "audios"}
 OURS = {"chat_template", "tokenize", "add_generation_prompt", "continue_final_message", "return_dict",
         "return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length"}  # fmt: skip
 
@@ -44,21 +44,25 @@ def in_trl_columns(row: Row, columns: set[str]) -> Row:
 
     Raises RowError for what would be lost: media, earlier turns, a system text beside a plain prompt.
     """
-    for column in MEDIA:
-        if column in columns and row.get(column):
+    for column in sorted(MEDIA & row.keys()):
+        if row[column]:
             raise RowError(f"it has {column}; only text is read")
     made = trl_columns(columns) - columns
     if made and "conversations" in columns:
         row = row | {column: row.get("conversations") for column in made}
     elif made:
         row = row | {"prompt": _instruction(row), "completion": row.get("output")}
-    system = row.get("system") if "system" in columns else None
-    if system:
-        column = "messages" if isinstance(row.get("messages"), list) else "prompt"
-        if not isinstance(row.get(column), list):
-            raise RowError("a system text is beside a plain prompt; put both into messages")
-        row = row | {column: [{"role": "system", "content": system}, *row[column]]}
-    return row
+    return _with_system(row) if row.get("system") else row
+
+
+def _with_system(row: Row) -> Row:
+    column = "messages" if isinstance(row.get("messages"), list) else "prompt"
+    messages = row.get(column)
+    if not isinstance(messages, list):
+        raise RowError("a system text is beside a plain prompt; put both into messages")
+    if any(isinstance(m, dict) and "system" in (m.get("role"), m.get("from")) for m in messages):
+        raise RowError("a system text is beside a conversation that has one")
+    return row | {column: [{"role": "system", "content": row["system"]}, *messages]}
 
 
 def _instruction(row: Row) -> Any:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from r2m.config import TextTask
 from r2m.errors import UserError
-from r2m.tasks.columns import place, prompts
+from r2m.tasks.columns import UNUSABLE, place, prompts
 from r2m.tasks.files import read_rows
-from r2m.tasks.prompt import Prompt, located, render
+from r2m.tasks.left_out import LeftOut
+from r2m.tasks.prompt import Prompt, conversation, located, render
 from r2m.tasks.task import Task, described
+
+Item = TypeVar("Item")
 
 
 def text_task(section: TextTask, tokenizer: PreTrainedTokenizerBase | None = None) -> Task:
@@ -23,10 +28,12 @@ def text_task(section: TextTask, tokenizer: PreTrainedTokenizerBase | None = Non
     read = prompts(read_rows(section.data, section.split), section.prompt_column)
     left_out = read.left_out
     kept: list[Prompt] = []
-    for prompt in read:
+    usable: Iterable[Prompt] = (shaped(prompt, section.instruction, section.as_chat) for prompt in read)
+    if tokenizer is not None:
+        usable = accepted(usable, left_out, tokenizer)
+    for prompt in usable:
         if len(kept) == section.limit:
             break
-        prompt = shaped(prompt, section.instruction, section.as_chat)
         limit = _limit_exceeded(prompt, section, tokenizer)
         if limit is None:
             kept.append(prompt)
@@ -60,6 +67,28 @@ def shaped(prompt: Prompt, instruction: str | None, as_chat: bool) -> Prompt:
     if as_chat:
         return replace(prompt, text=None, messages=({"role": "user", "content": text},))
     return replace(prompt, text=text)
+
+
+def accepted(items: Iterable[Item], left_out: LeftOut, tokenizer: PreTrainedTokenizerBase) -> Iterator[Item]:
+    """Prompts, or tuples that begin with one, whose conversation the tokenizer's chat template takes; the others are
+    left out, as unusable rows are.
+
+    Raises UserError, the first refusal with its file and row, where they are more than a tenth of the rows.
+    """
+    refusals: list[UserError] = []
+    for item in items:
+        prompt: Any = item[0] if isinstance(item, tuple) else item
+        try:
+            if prompt.messages is not None:
+                conversation(prompt, tokenizer)
+        except UserError as error:
+            refusals.append(error)
+            said = str(error).removeprefix(f"{prompt.origin}: ")
+            left_out.add("a chat template refuses it", f"{place(prompt)}: {said}")
+            if len(refusals) > UNUSABLE * left_out.rows:
+                raise refusals[0] from None
+        else:
+            yield item
 
 
 def _limit_exceeded(

@@ -140,20 +140,26 @@ def _prompts(
     task: ForumTask | TextTask, models: tuple[tuple[str, str], ...]
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """Tokens of the longest prompt under each (field, model), the policy's first, and the data sets: once for all
-    runs of a sweep."""
+    runs of a sweep. To a reward model a prompt is all that its template has around an answer."""
     from r2m.models.loading import load_tokenizer
     from r2m.models.scoring import same_tokens
-    from r2m.tasks.prompt import render
+    from r2m.tasks.answer import frame
+    from r2m.tasks.prompt import Prompt, render, template_ids
     from r2m.tasks.task import load_task
+
+    def around(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> int:
+        if prompt.messages is None:
+            return len(render(prompt, tokenizer))
+        f = frame(prompt, tokenizer)
+        return len(template_ids(f.before, tokenizer)) + len(template_ids(f.after, tokenizer))
 
     tokenizers = {field: load_tokenizer(model, field) for field, model in models}
     policy = tokenizers["policy.model"]
     loaded = load_task(task, policy)
     prompts = [*loaded.train, *loaded.held_out]
-    lengths: dict[str, int] = {}
-    for field, tokenizer in tokenizers.items():
-        if lengths and same_tokens(tokenizer, policy):
-            lengths[field] = lengths["policy.model"]
-        else:
-            lengths[field] = max(len(render(prompt, tokenizer)) for prompt in prompts)
+    longest = max(prompts, key=lambda prompt: len(render(prompt, policy)))
+    lengths = {"policy.model": len(render(longest, policy))}
+    for field, tokenizer in list(tokenizers.items())[1:]:
+        some = [longest] if same_tokens(tokenizer, policy) else prompts
+        lengths[field] = max(around(prompt, tokenizer) for prompt in some)
     return lengths, loaded.datasets

@@ -334,3 +334,41 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert ended.stderr.startswith("error: recipe = 'nothing': not one of ")
     assert ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+class TestDataInEveryCommand:
+    """`train`, `sft` and `reward-model` on files that cannot be used; `evaluate` is in test_assessment_pairs."""
+
+    @pytest.mark.parametrize("command", ["train", "sft", "reward-model"])
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            ("rows.txt", b"a\n", "a local file must end in .jsonl, "),
+            ("rows.csv", b"question,answer\na,b\n", "the data has question, answer"),
+            (
+                "rows.jsonl",
+                b'{"prompt": "a", "chosen": "b", "rejected": "c", "completion": "d"}\n{"prompt": "\\ud800"}\n'
+                * 2,
+                "2 of 4 rows cannot be used, and at most 10% may be; the first: line 2: it has no c",
+            ),
+            (
+                "rows.json",
+                b'[{"prompt": [{"role": null, "content": "a"}], "chosen": "b", "rejected": "c", "completion": "d"}]',
+                "the first: row 0: a message of prompt has no role of text: role = None",
+            ),
+        ],
+    )
+    def test_one_line_with_file_and_row(
+        self, r2m, text_recipe: TextRecipe, forum_models: tuple[str, str], tmp_path: Path, storage: Path,
+        command: str, name: str, content: bytes, said: str,
+    ) -> None:  # fmt: skip
+        data, new = tmp_path / name, tmp_path / "new"
+        data.write_bytes(content)
+        words = (
+            (text_recipe(data=str(data)),)
+            if command == "train"
+            else (forum_models[0], str(data), "--out", str(new))
+        )
+        assert_refused(r2m(command, *words), f"data = {str(data)!r}: ", said)
+        assert not new.exists()
+        assert not storage.exists()

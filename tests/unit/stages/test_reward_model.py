@@ -289,3 +289,22 @@ def test_run_reward_model_of_equal_pairs_alone(policy_folder: str, tmp_path: Pat
     said = r"data = '.*': 0 pairs, and at least 2 are needed; 1 of 1 rows left out: 1: chosen and rejected are equal"
     with pytest.raises(UserError, match=said):
         run_reward_model(policy_folder, str(data), tmp_path / "out")
+
+
+def test_run_reward_model_leaves_out_what_the_template_refuses(policy_folder: str, tmp_path: Path) -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %} mom"
+    (Path(policy_folder) / "chat_template.jinja").write_text(template)
+    user, system = {"role": "user", "content": "mom"}, {"role": "system", "content": "s"}
+    data = tmp_path / "rows.jsonl"
+    rows = [
+        {"prompt": turns, "chosen": " help", "rejected": " sad"} for turns in [[user]] * 10 + [[system, user]]
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = run_reward_model(policy_folder, str(data), tmp_path / "out")
+    ((reason, of),) = report["data_left_out"].items()
+    assert (reason, of["rows"]) == ("a chat template refuses it", 1)
+    assert of["first"].startswith("line 11: ")
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows[5:]))
+    with pytest.raises(UserError, match=r"^data = '.*', line 6: .*no system turn"):
+        run_reward_model(policy_folder, str(data), tmp_path / "more")
+    assert not (tmp_path / "more").exists()

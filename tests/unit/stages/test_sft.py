@@ -173,3 +173,23 @@ def test_run_sft_leaves_out_unusable_rows_and_says_so(policy_folder: str, tmp_pa
     assert report["rows"] + report["held_out_rows"] == 10
     assert report["data_left_out"] == {"it has no completion": {"rows": 1, "first": "line 11"}}
     assert run_sft(policy_folder, str(data), tmp_path / "first", limit=10)["data_left_out"] == {}
+
+
+def test_run_sft_leaves_out_what_the_template_refuses(policy_folder: str, tmp_path: Path) -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %} mom"
+    (Path(policy_folder) / "chat_template.jinja").write_text(template)
+    user, system = {"role": "user", "content": "mom"}, {"role": "system", "content": "s"}
+    data = tmp_path / "rows.jsonl"
+    rows = [
+        {"messages": [*turns, {"role": "assistant", "content": " help"}]}
+        for turns in [[user]] * 10 + [[system, user]]
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = run_sft(policy_folder, str(data), tmp_path / "out")
+    ((reason, of),) = report["data_left_out"].items()
+    assert (reason, of["rows"]) == ("a chat template refuses it", 1)
+    assert of["first"].startswith("line 11: ")
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows[5:]))
+    with pytest.raises(UserError, match=r"^data = '.*', line 6: .*no system turn"):
+        run_sft(policy_folder, str(data), tmp_path / "more")
+    assert not (tmp_path / "more").exists()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from r2m.cli.common import say_left_out
 from r2m.errors import UserError
 from r2m.sweeps.sweep import (
     ARTIFACTS,
@@ -81,6 +82,12 @@ class TestNew:
         with pytest.raises(UserError, match="letters, digits"):
             new_sweep(sweep_file(), name, str(storage))
         assert not storage.exists()
+
+    def test_what_it_leaves_out_of_its_data_is_in_its_journal(
+        self, make_sweep: MakeSweep, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        say_left_out(make_sweep().folder / "journal.jsonl")  # of the forum: nothing
+        assert capsys.readouterr().err == ""
 
     def test_a_name_that_is_taken(self, make_sweep: MakeSweep) -> None:
         journal = make_sweep().folder / "journal.jsonl"

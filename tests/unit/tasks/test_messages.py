@@ -69,6 +69,7 @@ def test_alpaca_with_preferences() -> None:
         ({"conversations": [said("human", "a"), said("function_call", "{}")]}, "from = 'function_call'"),
         ({"conversations": [said("human", None), said("gpt", "b")]}, "no content of text: content = None"),
         ({"instruction": "a", "output": "b", "history": [["c", "d"]]}, "a history of earlier turns"),
+        ({"conversations": SHAREGPT, "system": "t"}, "a system text is beside a conversation that has one"),
         ({"instruction": "a", "output": "b", "system": "c"}, "a system text is beside a plain prompt"),
         (
             {"instruction": None, "input": "a", "output": "b"},
@@ -88,3 +89,9 @@ def test_content_in_parts() -> None:
         {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "a"}]},
     ]
     assert completions(rows) == [(chat(("user", "a b")), "a")] * 2
+
+
+def test_a_system_text_in_few_rows_is_not_dropped() -> None:
+    plain, system = {"conversations": SHAREGPT[1:]}, {"conversations": SHAREGPT[1:], "system": "s"}
+    found = completions([plain] * 9 + [system])
+    assert [prompt.messages[0]["role"] for prompt, _ in found if prompt.messages] == ["user"] * 9 + ["system"]

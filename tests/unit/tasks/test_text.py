@@ -9,9 +9,10 @@ import pytest
 from r2m.config import ForumTask, TextTask
 from r2m.errors import UserError
 from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.left_out import LeftOut
 from r2m.tasks.prompt import Prompt
 from r2m.tasks.task import load_task
-from r2m.tasks.text import shaped, text_task
+from r2m.tasks.text import accepted, shaped, text_task
 
 ROWS = [{"prompt": "mom" + " sad" * i, "completion": " help" * i} for i in range(6)]  # i + 1 and i tokens
 
@@ -180,3 +181,34 @@ def test_tools_are_part_of_the_digest(tmp_path: Path) -> None:
         for more in ({}, {"tools": [{"name": "f"}]})
     )
     assert plain != tools
+
+
+REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %} mom"
+
+
+ASKED = {"prompt": [said(USER, "a")]}
+SYSTEM = {"prompt": [said("system", "s"), said(USER, "a")]}
+
+
+class TestConversationsThatATemplateRefuses:
+    def task(self, tmp_path: Path, rows: list[dict[str, Any]]) -> Any:
+        tokenizer = forum_tokenizer()
+        tokenizer.chat_template = REFUSES
+        return text_task(TextTask(data=written(tmp_path / "rows.jsonl", rows), held_out=1), tokenizer)
+
+    def test_few_are_left_out(self, tmp_path: Path) -> None:
+        task = self.task(tmp_path, [SYSTEM] + [ASKED] * 9)
+        assert len(task.train) + len(task.held_out) == 9
+        assert task.left_out == {"a chat template refuses it": 1}
+        assert "(first: line 1: " in task.datasets[0]["left_out"]
+        assert "refuses it (no system turn)" in task.datasets[0]["left_out"]
+
+    def test_many_are_refused_with_the_first_ones_line(self, tmp_path: Path) -> None:
+        rows = [ASKED] * 5 + [SYSTEM] + [ASKED] * 5 + [SYSTEM] * 2
+        with pytest.raises(UserError, match=r"^task.data = '.*', line 6: .* refuses it \(no system turn\)$"):
+            self.task(tmp_path, rows)
+
+    def test_a_plain_prompt_needs_no_template(self) -> None:
+        left_out = LeftOut(1)
+        assert list(accepted([Prompt(text="a")], left_out, forum_tokenizer())) == [Prompt(text="a")]
+        assert left_out == {}
