@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from r2m.errors import UserError
 from r2m.tasks.encoding import decode, encode
-from r2m.tasks.prompt import Prompt, conversation
+from r2m.tasks.prompt import Prompt, conversation, render, template_ids
 
 MARK = "r2mAnswerHere7f3a91"  # stands for an answer; one that no template takes for anything else
 OPEN_THOUGHT = re.compile(r"<think>\s*$")
@@ -44,6 +44,17 @@ def frame(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> Frame:
             f"{tokenizer.name_or_path!r}: its chat template does not show the text of an assistant's answer"
         )
     return Frame(conversation(prompt, tokenizer), before, after)
+
+
+def tokens_around_answer(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens a reward model reads beside an answer's own, the end token of plain text not counted.
+
+    Raises UserError as `frame` does.
+    """
+    if prompt.messages is None:
+        return len(render(prompt, tokenizer))
+    f = frame(prompt, tokenizer)
+    return len(template_ids(f.before, tokenizer)) + len(template_ids(f.after, tokenizer))
 
 
 def policy_frame(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> Frame:

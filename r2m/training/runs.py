@@ -127,10 +127,11 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
         longest = lengths[field]
         context = getattr(hf, "max_position_embeddings", None)
         if context is not None and longest + response > context:
+            most = context - response - max(0, longest - lengths["policy.model"])  # by the policy's tokens
             raise UserError(
                 f"{field} = {model!r}: its context is {context} tokens; the longest prompt has {longest} "
                 f"and algorithm.max_response_tokens is {response}; set task.max_prompt_tokens to at most "
-                f"{context - response}"
+                f"{most}"
             )
     return datasets
 
@@ -143,15 +144,9 @@ def _prompts(
     runs of a sweep. To a reward model a prompt is all that its template has around an answer."""
     from r2m.models.loading import load_tokenizer
     from r2m.models.scoring import same_tokens
-    from r2m.tasks.answer import frame
-    from r2m.tasks.prompt import Prompt, render, template_ids
+    from r2m.tasks.answer import tokens_around_answer
+    from r2m.tasks.prompt import render
     from r2m.tasks.task import load_task
-
-    def around(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> int:
-        if prompt.messages is None:
-            return len(render(prompt, tokenizer))
-        f = frame(prompt, tokenizer)
-        return len(template_ids(f.before, tokenizer)) + len(template_ids(f.after, tokenizer))
 
     tokenizers = {field: load_tokenizer(model, field) for field, model in models}
     policy = tokenizers["policy.model"]
@@ -161,5 +156,5 @@ def _prompts(
     lengths = {"policy.model": len(render(longest, policy))}
     for field, tokenizer in list(tokenizers.items())[1:]:
         some = [longest] if same_tokens(tokenizer, policy) else prompts
-        lengths[field] = max(around(prompt, tokenizer) for prompt in some)
+        lengths[field] = max(tokens_around_answer(prompt, tokenizer) for prompt in some)
     return lengths, loaded.datasets

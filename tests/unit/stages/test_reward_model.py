@@ -292,7 +292,8 @@ def test_run_reward_model_of_equal_pairs_alone(policy_folder: str, tmp_path: Pat
 
 
 def test_run_reward_model_leaves_out_what_the_template_refuses(policy_folder: str, tmp_path: Path) -> None:
-    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %} mom"
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    template += "{% for m in messages %}{{ m.content }}{% endfor %}"
     (Path(policy_folder) / "chat_template.jinja").write_text(template)
     user, system = {"role": "user", "content": "mom"}, {"role": "system", "content": "s"}
     data = tmp_path / "rows.jsonl"
