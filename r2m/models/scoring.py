@@ -18,7 +18,7 @@ from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.reward import RewardModel
 from r2m.models.reward_input import RewardInput, response_ids
-from r2m.tasks.answer import answer_text
+from r2m.tasks.answer import answer_texts
 from r2m.tasks.prompt import Prompt
 
 
@@ -43,13 +43,15 @@ def response_texts(
 ) -> list[str]:
     """The text of each response, query by query, as gold, judges and people read it: spaces as they were written,
     no end token; of a conversation, the answer alone."""
-    K = t.ended_NK.shape[1]
-    rows = zip(
-        t.response_ids_NKR.flatten(0, 1).tolist(),
-        (t.lengths_NK - t.ended_NK.long()).flatten().tolist(),
-        strict=True,
-    )
-    return [answer_text(tokenizer, queries[i // K].prompt, ids[:n]) for i, (ids, n) in enumerate(rows)]
+    lengths_NK = (t.lengths_NK - t.ended_NK.long()).tolist()
+    rows = zip(queries, t.response_ids_NKR.tolist(), lengths_NK, strict=True)
+    return [
+        text
+        for query, ids_KR, lengths_K in rows
+        for text in answer_texts(
+            tokenizer, query.prompt, [ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)]
+        )
+    ]
 
 
 class FrozenScorer:

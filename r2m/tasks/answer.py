@@ -75,12 +75,15 @@ def written(f: Frame, text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     return opened[0] + text if opened and "</think>" in text else text
 
 
-def answer_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: Sequence[int]) -> str:
-    """The text of a response, its end token excluded: of a conversation, the answer alone."""
-    text = decode(tokenizer, ids)
+def answer_texts(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, responses_K: Sequence[Sequence[int]]
+) -> list[str]:
+    """The texts of a prompt's responses, their end tokens excluded: of a conversation, the answers alone."""
+    texts_K = [decode(tokenizer, ids) for ids in responses_K]
     if prompt.messages is None:
-        return text
-    return written(policy_frame(prompt, tokenizer), text, tokenizer)
+        return texts_K
+    f = policy_frame(prompt, tokenizer)
+    return [written(f, text, tokenizer) for text in texts_K]
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str) -> list[int]:

@@ -3,11 +3,14 @@
 from itertools import product
 
 import pytest
+import torch
 from made_tokenizers import CHATML, TEMPLATES, chat_tokenizer, sentencepiece_tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.reward_input import RewardInput, response_ids
+from r2m.models.scoring import Query, response_texts
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.prompt import Prompt, render
 
@@ -164,3 +167,32 @@ def test_a_template_that_shows_no_answer_is_refused() -> None:
     other = chat_tokenizer(CHATML)  # to ask by it is enough for a policy
     (ids,) = RewardInput(other, tokenizer).ids(ASKED, [[*tokenizer("4")["input_ids"], 256]], [True])
     assert ids == whole(other, ASKED, "4")
+
+
+def test_texts_are_the_answers_alone() -> None:
+    """As gold, judges and people read them: without the template's own text, spaces of plain responses kept."""
+    plain, chat = Prompt(text="TL;DR:"), ASKED
+    tokenizer = sentencepiece_tokenizer("legacy", TEMPLATES["mistral"])
+    spaced, bare, end = tokenizer.convert_tokens_to_ids(["▁mom", "mom", "</s>"])
+    queries = [Query(prompt, render(prompt, tokenizer)) for prompt in (plain, chat)]
+    ids = torch.tensor([[[spaced, end], [bare, spaced]]] * 2)
+    t = Trajectories(
+        torch.ones(2, 1, dtype=torch.long), torch.ones(2, 1, dtype=torch.bool), ids, torch.ones_like(ids).bool(),
+        torch.zeros(ids.shape), torch.tensor([[True, False]] * 2),
+    )  # fmt: skip
+    assert response_texts(tokenizer, queries, t) == [" mom", "mom mom", "mom", "mom mom"]
+
+
+def test_an_end_token_that_is_not_special_is_not_in_the_text() -> None:
+    tokenizer = chat_tokenizer(None)
+    end = tokenizer("!")["input_ids"]
+    prompt = Prompt(text="TL;DR:")
+    body = tokenizer(" mom")["input_ids"]
+    ids = torch.tensor([[body + end]])
+    t = Trajectories(
+        torch.ones(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool), ids, torch.ones_like(ids).bool(),
+        torch.zeros(ids.shape), torch.tensor([[True]]),
+    )  # fmt: skip
+    assert response_texts(tokenizer, [Query(prompt, [])], t) == [" mom"]
+    (read,) = RewardInput(tokenizer, tokenizer).ids(prompt, [body + end], [True])
+    assert read == [*tokenizer("TL;DR: mom")["input_ids"], tokenizer.eos_token_id]
