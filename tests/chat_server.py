@@ -5,10 +5,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 class ChatJudge(BaseHTTPRequestHandler):
-    """Counts what it is asked, and answers as `verdict` says."""
+    """Counts what it is asked, and answers as `verdict` says, or refuses as `refusal` does."""
 
     asked = 0
 
@@ -17,12 +18,19 @@ class ChatJudge(BaseHTTPRequestHandler):
         """The answer to a prompt."""
         raise NotImplementedError
 
+    @staticmethod
+    def refusal(body: dict[str, Any]) -> str | None:
+        """Why a request is not answered; None: it is."""
+        return None
+
     def do_POST(self) -> None:
         type(self).asked += 1
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        said = self.verdict(body["messages"][-1]["content"])
-        data = json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]}).encode()
-        self.send_response(200)
+        refused = self.refusal(body)
+        said = "" if refused else self.verdict(body["messages"][-1]["content"])
+        answer = {"choices": [{"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}]}
+        data = json.dumps({"error": {"message": refused}} if refused else answer).encode()
+        self.send_response(400 if refused else 200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

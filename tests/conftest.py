@@ -5,6 +5,7 @@ tokens end, at all lengths.
 """
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import torch
 import yaml
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
+from r2m.cli import main
 from r2m.config import Config, load
 from r2m.models.loading import save_model
 from r2m.tasks.forum_tokenizer import forum_tokenizer
@@ -23,6 +25,7 @@ from r2m.workers import Workers
 if TYPE_CHECKING:
     from r2m.sweeps.sweep import Opened
 
+Command = Callable[..., tuple[int, str, str]]
 MakeConfig = Callable[..., Config]
 MakeTrainer = Callable[..., Trainer]
 TextRecipe = Callable[..., str]
@@ -167,3 +170,17 @@ def make_sweep(sweep_file: SweepFile, tmp_path: Path) -> MakeSweep:
         return new_sweep(file, name, str(tmp_path / "storage"), workers, tracking_uri)
 
     return make
+
+
+@pytest.fixture
+def r2m(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command line: exit code, standard output, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["r2m", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run

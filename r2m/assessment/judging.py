@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +11,6 @@ import torch
 from r2m.assessment.bench import Bench, device_of
 from r2m.core.masking import pad
 from r2m.errors import UserError
-from r2m.evaluation.judge_prompts import TEMPLATES
-from r2m.evaluation.verdicts import StoredVerdicts, read_verdicts
 from r2m.evaluation.win_rate import Judge, ScoreJudge, WinRate, win_rate
 from r2m.models.loading import load_reward_model, load_tokenizer
 from r2m.models.reward_input import response_ids
@@ -98,23 +94,6 @@ def output_rows(rows: Sequence[Tree], generator: str, dataset: str) -> list[Tree
         {"instruction": prompt, "output": first[prompt], "generator": generator, "dataset": dataset}
         for prompt in dict.fromkeys(map(asked, rows))
     ]
-
-
-def stored_judge(path: str | Path, template: str, model: str | None = None) -> StoredVerdicts:
-    """The judge whose verdicts are on file, which answers nothing else. `template` is one of TEMPLATES; `model`
-    picks a judge where the file has several.
-
-    Raises UserError for a file that cannot be read, or without one such judge.
-    """
-    verdicts = read_verdicts(path)
-    lines = Path(path).read_bytes().split(b"\n")[:-1]
-    names = sorted({str(json.loads(line).get("judge", "")) for line in lines})
-    chosen = [name for name in names if model is None or name.startswith(f"{model} at ")]
-    if len(chosen) != 1:
-        raise UserError(
-            f"--verdicts {str(path)!r}: name one judge by --judge-model; it has {names or 'none'}"
-        )
-    return StoredVerdicts(chosen[0], TEMPLATES[template].text, verdicts)
 
 
 def win_rate_tree(w: WinRate, rival: str) -> Tree:

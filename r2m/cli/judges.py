@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -13,43 +16,119 @@ from r2m.cli.common import err, out
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
-    from r2m.evaluation.endpoint_judge import Cap
     from r2m.evaluation.win_rate import Judge, WinRate
 
-JudgeUrl = Annotated[str | None, typer.Option(help="an OpenAI-compatible endpoint, such as http://HOST/v1")]
-JudgeModel = Annotated[str | None, typer.Option(help="the model to ask for there")]
-Verdicts = Annotated[Path | None, typer.Option(help="file that keeps every verdict; none is asked for twice")]
-KeyEnv = Annotated[str | None, typer.Option(help="the environment variable that holds the endpoint's key")]
-Template = Annotated[str, typer.Option(help="what the judge is asked: general or tldr")]
-MaxCalls = Annotated[int | None, typer.Option(min=1, help="requests at most")]
-MaxCost = Annotated[float | None, typer.Option(min=0.0, help="spend at most; needs the prices")]
-PriceIn = Annotated[float, typer.Option(min=0.0, help="of a million tokens asked")]
-PriceOut = Annotated[float, typer.Option(min=0.0, help="of a million tokens answered")]
-Concurrency = Annotated[int, typer.Option(min=1)]
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Each is an option of the commands that `with_judge_options` makes."""
+
+    judge_url: Annotated[
+        str | None, typer.Option(help="an OpenAI-compatible endpoint, such as http://HOST/v1")
+    ] = None
+    judge_model: Annotated[str | None, typer.Option(help="the model to ask for there")] = None
+    verdicts: Annotated[
+        Path | None, typer.Option(help="file that keeps every verdict; none is asked for twice")
+    ] = None
+    template: Annotated[str, typer.Option(help="what the judge is asked: general or tldr")] = "general"
+    key_env: Annotated[
+        str | None, typer.Option(help="the environment variable that holds the endpoint's key")
+    ] = None
+    judge_max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="of a reply, its reasoning included; 256 if not given")
+    ] = None
+    judge_body: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=JSON",
+            help="a field of the request's body, null takes it out: temperature=null; may be repeated",
+        ),
+    ] = None
+    max_calls: Annotated[int | None, typer.Option(min=1, help="requests at most")] = None
+    max_cost: Annotated[float | None, typer.Option(min=0.0, help="spend at most; needs the prices")] = None
+    price_in: Annotated[float, typer.Option(min=0.0, help="of a million tokens asked")] = 0.0
+    price_out: Annotated[float, typer.Option(min=0.0, help="of a million tokens answered")] = 0.0
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="requests at a time")] = 4
+
+    def check(self) -> None:
+        """Raises UserError for a template that is not there, and for options that do not go together."""
+        from r2m.evaluation.judge_prompts import TEMPLATES
+
+        if self.template not in TEMPLATES:
+            raise UserError(f"--template {self.template!r}: one of {', '.join(TEMPLATES)}")
+        if self.judge_url is not None:
+            if self.judge_model is None or self.verdicts is None:
+                raise UserError("--judge-url: --judge-model and --verdicts are needed with it")
+            return
+        for option in fields(self):
+            of_verdicts = option.name in ("judge_model", "verdicts", "template")
+            if not of_verdicts and (getattr(self, option.name) or option.default) != option.default:
+                raise UserError(f"--{option.name.replace('_', '-')}: --judge-url is needed with it")
+
+    @contextmanager
+    def judge(self) -> Iterator[Judge | None]:
+        """A language model, whose tally is said at the end; without an address the verdicts on file; None without
+        either."""
+        from r2m.evaluation.chat_endpoint import ChatEndpoint
+        from r2m.evaluation.chat_format import request_body
+        from r2m.evaluation.endpoint_judge import Cap, EndpointJudge
+        from r2m.evaluation.judge_prompts import TEMPLATES
+        from r2m.evaluation.verdicts import VerdictStore, stored_judge
+
+        self.check()
+        if self.judge_url is None or self.judge_model is None or self.verdicts is None:
+            words, file = TEMPLATES[self.template].text, self.verdicts
+            yield None if file is None else stored_judge(file, words, self.judge_model)
+            return
+        cap = Cap(self.max_calls, self.max_cost, self.price_in, self.price_out)
+        body = request_body(self.judge_body or (), self.judge_max_tokens)
+        endpoint = ChatEndpoint(self.judge_url, self.judge_model, key_env=self.key_env, body=body)
+        with VerdictStore(self.verdicts) as store:
+            judge = EndpointJudge(endpoint, TEMPLATES[self.template], store, cap, self.concurrency)
+            try:
+                yield judge
+            except BaseException:
+                if judge.tally.answered:  # and paid for
+                    err.print(str(judge.tally), markup=False)
+                raise
+        err.print(str(judge.tally), markup=False)
 
 
-@contextmanager
-def endpoint_judge(
-    url: str, model: str, key_env: str | None, verdicts: Path, template: str, cap: Cap, concurrency: int
-) -> Iterator[Judge]:
-    """A language model as the judge; what became of its verdicts is said at the end."""
-    from r2m.evaluation.chat_endpoint import ChatEndpoint
-    from r2m.evaluation.endpoint_judge import EndpointJudge
-    from r2m.evaluation.judge_prompts import TEMPLATES
-    from r2m.evaluation.verdicts import VerdictStore
+def with_judge_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of a judge, which it takes as `spoken`."""
+    options = inspect.signature(JudgeOptions).parameters
+    hints = get_type_hints(command, include_extras=True)
+    hints = {**hints, **get_type_hints(JudgeOptions, include_extras=True)}
+    own = inspect.signature(command).parameters
 
-    with VerdictStore(verdicts) as store:
-        endpoint = ChatEndpoint(url, model, key_env=key_env)
-        judge = EndpointJudge(endpoint, TEMPLATES[template], store, cap, concurrency)
-        yield judge
-    err.print(str(judge.tally), markup=False)
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        spoken = JudgeOptions(**{name: given.pop(name) for name in options})
+        command(spoken=spoken, **given)
+
+    shown = [p for name, p in own.items() if name != "spoken"] + list(options.values())
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in shown]
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: hints[p.name] for p in shown}
+    return with_options
 
 
-def check_template(template: str) -> None:
-    from r2m.evaluation.judge_prompts import TEMPLATES
-
-    if template not in TEMPLATES:
-        raise UserError(f"--template {template!r}: one of {', '.join(TEMPLATES)}")
+def check_out(to: Path | None, *read: str | Path | None) -> None:
+    """Raises UserError where a file cannot be written there, or is one that the command reads."""
+    if to is None:
+        return
+    part = Path(f"{to}.part")
+    try:
+        if not to.absolute().parent.is_dir():
+            raise UserError(f"--out {str(to)!r}: no such folder")
+        if to.is_dir():
+            raise UserError(f"--out {str(to)!r}: a folder; a file's name is needed")
+        part.touch()  # what is asked for in between costs time or money
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"--out {str(to)!r}: cannot be written ({error.strerror})") from None
+    if any(file is not None and Path(file).resolve() == to.resolve() for file in read):
+        raise UserError(f"--out {str(to)!r}: this command reads that file")
 
 
 def print_win_rate(result: WinRate, prompts: int) -> None:

@@ -10,9 +10,10 @@ Sources: Dubois et al., Length-Controlled AlpacaEval (2024), and alpaca-eval 0.6
   the model. Two rows an instruction of a baseline with gamed lengths are added with weight 0.1 each, without the
   model's term: they hold the first two terms to what is known of the judge.
 - A row without a preference still counts in the spread of lengths and in the mean of the predictions.
-- An instruction is known by the row's "index" or, as in every published file, by the row's position. Where rows
-  are missing, positions are off by as many: the leaderboard's alpaca-7b_verbose, 3 rows short, is 0.04 points
-  higher for it.
+- A difficulty belongs to an instruction. Published annotations have no index, and alpaca-eval takes a row's position
+  for one, which is wrong from the first missing row on: alpaca-7b_verbose, 3 rows short, is at 6.82 on the
+  leaderboard and at 5.20 with the difficulties of its own instructions. Here an instruction is known by its text or
+  its index, and never by its position.
 
 Refits of the leaderboard's models come within 0.005 points of alpaca-eval 0.6.6 under sklearn 1.9, and of the
 published rate for most. Outliers, 0.06 to 0.11 points off, are models for which two values of the penalty's weight
@@ -33,7 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from r2m.errors import UserError
-from r2m.evaluation.length_glm import cross_validated, fit, sigmoid, tanh_of_lengths
+from r2m.evaluation.length_glm import FOLDS, cross_validated, fit, sigmoid, tanh_of_lengths
 
 GAMED_WEIGHT = 0.2 / 2  # λ, shared by the two gamed rows of an instruction
 
@@ -44,7 +45,7 @@ class Annotations:
 
     model: str
     baseline: str
-    index_N: np.ndarray  # which instruction
+    index_N: np.ndarray | None  # which instruction; None where nothing says so
     preference_N: np.ndarray  # 1 .. 2, 0, or NaN for none
     len_1_N: np.ndarray  # characters of the baseline's output
     len_2_N: np.ndarray  # of the model's
@@ -58,6 +59,7 @@ class Gamed:
     std_delta_len_G: np.ndarray
     difficulty_G: np.ndarray
     difficulty: Mapping[int, float]  # of an instruction
+    baseline: str | None = None  # whose lengths are gamed, where the table says so
 
 
 @dataclass(frozen=True)
@@ -118,19 +120,36 @@ def controlled_by(weights: Weights, difficulty_N: np.ndarray) -> LengthControlle
 
 
 def length_controlled(annotations: Annotations, gamed: Gamed) -> LengthControlled:
-    """Fit the model to these annotations and predict. The baseline against itself is 50 by definition.
+    """Fit the model to these annotations, in the order of their instructions, and predict. The baseline against
+    itself is 50 by definition.
 
-    Raises UserError where no row has a preference, or an instruction has no difficulty.
+    Raises UserError for another baseline than the gamed one, an instruction without a difficulty, and fewer rows with
+    a preference than the fit has folds.
     """
+    if gamed.baseline not in (None, annotations.baseline):
+        raise UserError(
+            f"generator_1 = {annotations.baseline!r} in the annotations of {annotations.model!r}; the gamed rows are "
+            f"those of {gamed.baseline!r}"
+        )
     difficulty_N = difficulties(annotations, gamed.difficulty)
     if annotations.model == annotations.baseline:
         return controlled_by(Weights(0.0, 0.0, 0.0), difficulty_N)
-    win_rate(annotations.preference_N)  # says so where there is none
-    preference_N = annotations.preference_N
+    count = win_rate(annotations.preference_N).n_total  # says so where there is none
+    if count < FOLDS:
+        raise UserError(
+            f"annotations of {annotations.model!r}: {count} with a preference; the length-controlled rate needs "
+            f"{FOLDS} or more"
+        )
+    assert annotations.index_N is not None, "difficulties has found them"
+    order_N = np.argsort(annotations.index_N, kind="stable")  # a row's place decides its fold
+    difficulty_N, preference_N = difficulty_N[order_N], annotations.preference_N[order_N]
     share_N = np.where(preference_N == 0, 0.5, preference_N - 1)
     p = np.concatenate([gamed.preference_G, share_N])
     length = np.concatenate(
-        [np.tanh(gamed.std_delta_len_G), tanh_of_lengths(annotations.len_1_N, annotations.len_2_N)]
+        [
+            np.tanh(gamed.std_delta_len_G),
+            tanh_of_lengths(annotations.len_1_N[order_N], annotations.len_2_N[order_N]),
+        ]
     )
     difficulty = np.concatenate([gamed.difficulty_G, difficulty_N])
     of_model = np.arange(len(p)) >= len(gamed.preference_G)
@@ -149,7 +168,12 @@ def length_controlled(annotations: Annotations, gamed: Gamed) -> LengthControlle
 
 
 def difficulties(annotations: Annotations, difficulty: Mapping[int, float]) -> np.ndarray:
-    """[N]. Raises UserError for an instruction whose difficulty is not known."""
+    """[N]. Raises UserError for rows without an index, and an instruction whose difficulty is not known."""
+    if annotations.index_N is None:
+        raise UserError(
+            f"annotations of {annotations.model!r}: the rows have no index, and a position says nothing; give the "
+            "baseline's model_outputs.json as --instructions"
+        )
     unknown = [i for i in annotations.index_N.tolist() if i not in difficulty]
     if unknown:
         raise UserError(

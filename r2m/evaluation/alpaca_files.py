@@ -1,39 +1,37 @@
-"""AlpacaEval's files: model_outputs.json, annotations.json, and the tables that its length-controlled rate needs.
+"""AlpacaEval's files: model_outputs.json and annotations.json.
 
 model_outputs.json is a list of {instruction, output, generator, dataset}; annotations.json one of {instruction,
 output_1, generator_1, dataset, output_2, generator_2, annotator, preference}, where 1 is the baseline and 2 the
-model. Other keys are read over and, of outputs, kept. Every reader raises UserError, one line, for a file that is
-missing or malformed; it names the file, the row and the key.
+model. Other keys are read over and, of outputs, kept; "index", an instruction's place in the evaluation set, is read
+where there is one. Every reader raises UserError, one line, for a file that is missing or malformed; it names the
+file, the row and the key.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 import math
 import os
-import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from r2m.errors import UserError
-from r2m.evaluation.alpaca_eval import Annotations, Gamed, Weights
+from r2m.evaluation.alpaca_eval import Annotations
+from r2m.evaluation.alpaca_tables import once
 from r2m.tasks.files import read_rows
 
 Row = dict[str, Any]
 
 NAMELESS = "Current model"  # alpaca-eval's name for outputs without a generator
-WEIGHTS = ("np.tanh(std_delta_len)", "instruction_difficulty", "not_gamed_baseline.astype(float)")
 
 
 def read_outputs(path: str | Path) -> list[Row]:
     """The rows of one model, each with instruction, output and generator."""
-    rows = read_rows(str(path), field="outputs")
+    rows = _rows(path, "outputs")
     seen: set[str] = set()
     for i, row in enumerate(rows):
         what = f"outputs = {str(path)!r}, row {i}"
@@ -47,27 +45,55 @@ def read_outputs(path: str | Path) -> list[Row]:
     return rows
 
 
-def read_annotations(path: str | Path, instructions: Sequence[str] | None = None) -> Annotations:
-    """A judge's preferences between one model and one baseline.
+@dataclass(frozen=True)
+class EvaluationSet:
+    """`index`: of an instruction. `baseline`: whose outputs they came with, None where the file doesn't say."""
 
-    `instructions`: the evaluation set, to find the index of each row in; without it that is the row's "index", or
-    its position as alpaca-eval has it, which is right only if no row is missing.
+    index: Mapping[str, int]
+    baseline: str | None
+    by_position: bool  # the rows had no index of their own
+
+
+def read_evaluation_set(path: str | Path) -> EvaluationSet:
+    """The instructions of a baseline's outputs, each with its index or, where no row has one, its position."""
+    rows = read_outputs(path)
+    by_position = "index" not in rows[0]
+    index: dict[str, int] = {}
+    taken: dict[Any, int] = {}
+    for i, row in enumerate(rows):
+        what = f"outputs = {str(path)!r}, row {i}"
+        index[row["instruction"]] = i if by_position else _index(row, what)
+        once(taken, index[row["instruction"]], i, f"{what}: index =")
+    name = rows[0]["generator"]
+    return EvaluationSet(index, None if name == NAMELESS else name, by_position)
+
+
+def read_annotations(path: str | Path, instructions: EvaluationSet | None = None) -> Annotations:
+    """A judge's preferences between one model and one baseline, one of each instruction.
+
+    The index of a row is that of its instruction in `instructions`, else its own; without both nothing says it.
     """
-    rows = read_rows(str(path), field="annotations")
-    places = None if instructions is None else {text: i for i, text in enumerate(instructions)}
+    rows = _rows(path, "annotations")
     index, preference, lengths = [], [], []
+    texts: dict[Any, int] = {}
+    indices: dict[Any, int] = {}
+    by_index = instructions is not None or "index" in rows[0]
     for i, row in enumerate(rows):
         what = f"annotations = {str(path)!r}, row {i}"
         for side in ("generator_1", "generator_2"):
             _the_same(row, side, rows[0], what)
-        index.append(_index(row, i, places, what))
-        preference.append(_preference(row.get("preference"), what))
+        if "instruction" in row or not by_index:
+            once(texts, _text(row, "instruction", what), i, f"{what}: the instruction")
+        if by_index:
+            index.append(_index(row, what) if instructions is None else _place(row, instructions, what))
+            once(indices, index[-1], i, f"{what}: index =")
+        preference.append(_preference(row, what))
         lengths.append([len(_text(row, side, what)) for side in ("output_1", "output_2")])
     len_1_N, len_2_N = np.array(lengths).T
     return Annotations(
         rows[0]["generator_2"],
         rows[0]["generator_1"],
-        np.array(index),
+        np.array(index) if by_index else None,
         np.array(preference),
         len_1_N,
         len_2_N,
@@ -110,32 +136,21 @@ def annotation_rows(
 def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
     """Outputs or annotations, whole or not at all. Raises OSError."""
     part = Path(f"{path}.part")
-    part.write_text(json.dumps(list(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    part.write_text(json.dumps(list(rows), indent=2, allow_nan=False) + "\n", "utf-8")
     os.replace(part, path)
 
 
-def read_gamed(path: str | Path) -> Gamed:
-    """df_gamed.csv of the data set tatsu-lab/alpaca_eval, or that file in gzip."""
-    columns = ("index", "preference", "std_delta_len", "instruction_difficulty")
-    index, preference, std_delta_len, difficulty = _csv_numbers(path, columns, "gamed").values()
-    of = {
-        int(i): float(value) for i, value in zip(index[::-1], difficulty[::-1], strict=True)
-    }  # the first counts
-    return Gamed(preference, std_delta_len, difficulty, of)
-
-
-def read_difficulty(path: str | Path) -> dict[int, float]:
-    """A table of index and instruction_difficulty: all that published weights need."""
-    table = _csv_numbers(path, ("index", "instruction_difficulty"), "difficulty")
-    return {int(i): float(value) for i, value in zip(*table.values(), strict=True)}
-
-
-def read_weights(path: str | Path) -> dict[str, Weights]:
-    """Model -> weights, of a table like the leaderboard's baseline_gpt4_1106_preview.csv."""
-    rows = _csv_rows(path, WEIGHTS, "weights")
-    names = [row[next(iter(row))] for row in rows]  # the first column, which has no heading
-    table = _csv_numbers(path, WEIGHTS, "weights")
-    return {name: Weights(*map(float, values)) for name, *values in zip(names, *table.values(), strict=True)}
+def _rows(path: str | Path, field: str) -> list[Row]:
+    try:
+        found = Path(path).is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL
+        found = False
+    if not found:
+        raise UserError(f"{field} = {str(path)!r}: no such file")
+    try:
+        return read_rows(str(path), field=field)
+    except RecursionError:
+        raise UserError(f"{field} = {str(path)!r}: nested too deeply") from None
 
 
 def _text(row: Row, key: str, what: str) -> str:
@@ -152,55 +167,36 @@ def _the_same(row: Row, key: str, first: Row, what: str) -> None:
         )
 
 
-def _index(row: Row, position: int, places: Mapping[str, int] | None, what: str) -> int:
-    if places is not None:
-        instruction = _text(row, "instruction", what)
-        if instruction not in places:
-            raise UserError(f"{what}: the instruction {instruction[:60]!r} is not in the evaluation set")
-        return places[instruction]
-    index = row.get("index", position)
-    if not isinstance(index, int) or index < 0:
-        raise UserError(f"{what}: index = {index!r}; a whole number from 0 on is allowed")
+def _index(row: Row, what: str) -> int:
+    index = row.get("index")
+    if type(index) is not int or not 0 <= index < 1 << 31:
+        raise UserError(f"{what}: index = {repr(index)[:60]}; a whole number from 0 on is allowed")
     return index
 
 
-def _preference(value: Any, what: str) -> float:
+def _place(row: Row, instructions: EvaluationSet, what: str) -> int:
+    instruction = _text(row, "instruction", what)
+    place = instructions.index.get(instruction)
+    if place is None:
+        raise UserError(f"{what}: the instruction {instruction[:60]!r} is not in the evaluation set")
+    if "index" in row and row["index"] != place:
+        raise UserError(f"{what}: index = {repr(row['index'])[:60]}, and {place} in the evaluation set")
+    if instructions.baseline not in (None, row["generator_1"]):
+        raise UserError(
+            f"{what}: generator_1 = {row['generator_1']!r}; the outputs of the evaluation set are those of "
+            f"{instructions.baseline!r}"
+        )
+    return place
+
+
+def _preference(row: Row, what: str) -> float:
+    if "preference" not in row:
+        raise UserError(f"{what}: no preference; 1 .. 2, 0 for a tie, or null is allowed")
+    value = row["preference"]
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"{what}: preference = {repr(value)[:60]}; a number or null is allowed")
-    if not (math.isnan(value) or value == 0 or 1 <= value <= 2):
-        raise UserError(f"{what}: preference = {value}; 1 .. 2, 0 for a tie, or null is allowed")
+    if not (value == 0 or 1 <= value <= 2 or value != value):
+        raise UserError(f"{what}: preference = {repr(value)[:60]}; 1 .. 2, 0 for a tie, or null is allowed")
     return float(value)
-
-
-def _csv_rows(path: str | Path, columns: Sequence[str], field: str) -> list[dict[str, str]]:
-    try:
-        raw = Path(path).read_bytes()
-        text = (gzip.decompress(raw) if str(path).endswith(".gz") else raw).decode()
-        rows = list(csv.DictReader(io.StringIO(text), strict=True))
-    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
-        raise UserError(
-            f"{field} = {str(path)!r}: cannot be read ({' '.join(str(error).split())[:160]})"
-        ) from None
-    missing = [column for column in columns if not rows or column not in rows[0]]
-    if missing:
-        raise UserError(f"{field} = {str(path)!r}: no rows with {', '.join(missing)}")
-    return rows
-
-
-def _csv_numbers(path: str | Path, columns: Sequence[str], field: str) -> dict[str, np.ndarray]:
-    """Column -> its values, all finite."""
-    table: dict[str, list[float]] = {column: [] for column in columns}
-    for i, row in enumerate(_csv_rows(path, columns, field)):
-        for column, values in table.items():
-            try:
-                value = float(row[column])
-            except (TypeError, ValueError):  # a short row has None
-                value = math.nan
-            if not math.isfinite(value):
-                raise UserError(
-                    f"{field} = {str(path)!r}, row {i}: {column} = {row[column]!r}; a finite number is needed"
-                )
-            values.append(value)
-    return {column: np.array(values) for column, values in table.items()}

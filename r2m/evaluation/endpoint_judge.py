@@ -1,26 +1,35 @@
 """A language model behind an OpenAI-compatible endpoint as the judge, with every answer on file and a cap on cost.
 
-An answer is on file before anything else happens, and what is on file is never asked again, also where it is no
-usable verdict: the next run would pay for the same words. What had no answer is asked again by the next run.
+A whole answer is on file before anything else happens, and what is on file is never asked again, also where it is no
+usable verdict: the next run would pay for the same words. What had no answer, one that was cut off, or an empty one
+is asked again by the next run. Where nothing is answered at all, asking ends early.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any
 
 from r2m.errors import UserError
-from r2m.evaluation.chat_endpoint import ChatEndpoint, Messages, Reply, StoppedError, UnansweredError
+from r2m.evaluation.chat_endpoint import (
+    NO_CONNECTION,
+    ChatEndpoint,
+    Messages,
+    StoppedError,
+    UnansweredError,
+)
+from r2m.evaluation.chat_format import CUT_OFF, LIMITS, Reply
 from r2m.evaluation.judge_prompts import Template, read_verdict
 from r2m.evaluation.verdicts import Verdict, VerdictStore, verdict_key
 from r2m.evaluation.win_rate import Comparison
 
 PER_MESSAGE = 16  # tokens, at most, of a message's role and delimiters
+IN_VAIN = 8  # the first questions; more without any answer are not asked
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,9 @@ class Cap:
     price_out: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("max_cost", "price_in", "price_out"):
+            if not math.isfinite(getattr(self, name) or 0.0):
+                raise UserError(f"judge {name} = {getattr(self, name)}: a finite number is needed")
         if self.max_cost is not None and not (self.price_in > 0 or self.price_out > 0):
             raise UserError(f"judge max_cost = {self.max_cost}: needs price_in or price_out above 0")
 
@@ -45,6 +57,7 @@ class Tally:
     answered: int = 0
     nonsense: int = 0  # of cached and answered: without a usable verdict
     failed: Counter[str] = field(default_factory=Counter)  # reason -> how many
+    said: dict[str, str] = field(default_factory=dict)  # reason -> the endpoint's own words, or what helps
     not_asked: int = 0  # because of the cap
     calls: int = 0
     tokens_in: int = 0
@@ -55,11 +68,16 @@ class Tally:
 
     def __str__(self) -> str:
         parts = [f"{self.answered} verdicts asked for, {self.cached} from the file, {self.nonsense} unusable"]
-        parts += [f"{n} without an answer ({reason})" for reason, n in self.failed.most_common()]
+        parts += [
+            f"{n} without an answer ({self.with_words(reason)})" for reason, n in self.failed.most_common()
+        ]
         if self.not_asked:
             parts.append(f"{self.not_asked} not asked: the cap is reached")
         cost = f", at most {self.cost:.4f}" if self.cost else ""
         return f"{'; '.join(parts)}; {self.calls} calls, {self.tokens_in} + {self.tokens_out} tokens{cost}"
+
+    def with_words(self, reason: str) -> str:
+        return f"{reason}: {self.said[reason]}" if self.said.get(reason) else reason
 
 
 class _CapReachedError(Exception):
@@ -85,7 +103,8 @@ class EndpointJudge:
         self.tally = Tally()
         self._endpoint, self._template, self._store, self._cap = endpoint, template, store, cap
         self._concurrency = concurrency
-        self._most_out = _most_out(endpoint.body)
+        self._limit = next((name for name in LIMITS if name in endpoint.body), None)
+        self._most_out: int | None = endpoint.body[self._limit] if self._limit else None  # tokens of a reply
         if cap.max_cost is not None and self._most_out is None:
             raise UserError(f"judge max_cost = {cap.max_cost}: needs max_tokens in the request's body")
         self._changed = threading.Condition()  # guards the tally and what is reserved
@@ -94,8 +113,13 @@ class EndpointJudge:
 
     @property
     def name(self) -> str:
-        """Model, address and sampling settings: verdicts of other ones are other verdicts."""
-        body = ", ".join(f"{key} {value}" for key, value in sorted(self._endpoint.body.items()))
+        """Model, address and the request's settings: verdicts of other ones are other verdicts, but for the limit on
+        a reply's tokens (`verdict_key`)."""
+        settings = dict(self._endpoint.body)
+        if not any(name in settings for name in LIMITS):
+            settings["max_tokens"] = None
+        order = sorted(settings, key=lambda name: "max_tokens" if name in LIMITS else name)
+        body = ", ".join(f"{name} {json.dumps(settings[name], sort_keys=True)}" for name in order)
         return f"{self._endpoint.model} at {self._endpoint.url.rstrip('/')} ({body})"
 
     @property
@@ -124,9 +148,8 @@ class EndpointJudge:
         messages = self._template.messages(comparison)
         try:
             reply = self._endpoint.ask(messages, stop, lambda: self._account(messages))
-        except UnansweredError as reason:
-            with self._changed:
-                self.tally.failed[str(reason)] += 1
+        except UnansweredError as trouble:
+            self._unanswered(str(trouble), trouble.said, stop)
         except _CapReachedError:
             with self._changed:
                 self.tally.not_asked += 1
@@ -136,9 +159,38 @@ class EndpointJudge:
             stop.set()  # before this thread takes the next question
             raise
         else:
+            if reply.lacking is not None:
+                self._unanswered(*self._why(reply.lacking), stop)
+                return
             self._store.put(key, self.name, Verdict(read_verdict(reply.text), reply.text))
             with self._changed:
                 self.tally.answered += 1
+
+    def _why(self, lacking: str) -> tuple[str, str]:
+        """In words, and what may help."""
+        if lacking != CUT_OFF or self._limit is None:
+            return lacking, ""
+        option = "--judge-max-tokens" if self._limit == "max_tokens" else f"--judge-body {self._limit}"
+        return f"cut off at {self._most_out} tokens", f"raise {option}"
+
+    def _unanswered(self, reason: str, said: str, stop: threading.Event) -> None:
+        """Count it. Raises UserError, all others being stopped, where no question seems to have an answer."""
+        tally = self.tally
+        with self._changed:
+            tally.failed[reason] += 1
+            if said:
+                tally.said.setdefault(reason, said)
+            lost = reason == NO_CONNECTION
+            enough = 1 if lost and not tally.cached else IN_VAIN
+            in_vain = not tally.answered and (lost or not tally.cached) and tally.failed.total() >= enough
+        if in_vain:
+            stop.set()
+            first = "question" if enough == 1 else f"{enough} questions"
+            hint = "; --judge-body changes the request" if reason in ("status 400", "status 422") else ""
+            raise UserError(
+                f"judge url = {self._endpoint.url!r}, model {self._endpoint.model!r}: no answer to the first "
+                f"{first} ({tally.with_words(reason)}){hint}"
+            ) from None
 
     def _account(self, messages: Messages) -> Callable[[Reply | None, bool], None]:
         """Take a call and its greatest cost from the cap, waiting for calls under way where they may leave enough."""
@@ -175,8 +227,3 @@ class EndpointJudge:
 
     def _cost(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self._cap.price_in + tokens_out * self._cap.price_out) / 1e6
-
-
-def _most_out(body: Any) -> int | None:
-    """Tokens that a reply may have, by the request."""
-    return next((body[name] for name in ("max_completion_tokens", "max_tokens") if name in body), None)

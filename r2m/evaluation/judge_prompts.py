@@ -13,6 +13,7 @@ import json
 import re
 from dataclasses import dataclass
 
+from r2m.evaluation.chat_format import without_reasoning
 from r2m.evaluation.win_rate import Comparison
 
 _RULES = """\
@@ -83,10 +84,10 @@ _VERDICT = re.compile(r"(?:preferred\s*:)?[\W_]*(a|b|tie)[\W_]*", re.IGNORECASE)
 
 
 def read_verdict(reply: str) -> float | None:
-    """1 for A, 0 for B, 0.5 for a tie, by the reply's last line; None where that is no verdict.
+    """1 for A, 0 for B, 0.5 for a tie, by the last line after the reasoning; None where that is no verdict.
 
     The bare letter will do, in any case and between any marks ("**B**."); more than the verdict on the line will not.
     """
-    lines = reply.strip().splitlines()
+    lines = without_reasoning(reply).strip().splitlines()
     match = _VERDICT.fullmatch(lines[-1].strip(" *_#>`\t")) if lines else None
     return _PREFERENCES[match[1].lower()] if match else None

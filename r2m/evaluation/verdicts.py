@@ -6,17 +6,21 @@ One JSON object a line, only ever appended:
     judge       the judge's name
     preference  1 the first is better, 0 the second, 0.5 neither, null: an answer without a usable verdict
     reply       what the judge wrote
+    whole       true: the reply was not cut off
 
 Each line is on the disk before its verdict is used. Opening to write cuts off a torn last line; reading passes over
-it. Of two lines with one key the first counts.
+it. Of two lines with one key the first counts. A line with neither a preference nor `whole`, as earlier versions
+wrote, may be a reply that was cut off: it counts as none, and is asked again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,8 +36,19 @@ class Verdict:
     reply: str = ""
 
 
+_LIMIT = re.compile(r"max_(?:completion_)?tokens (?:\d+|null)")
+_START = b'{"key": "'  # of each line
+
+
+def same_judge(judge: str) -> str:
+    """The name without its limit on a reply's tokens, which takes no part in a verdict: what it cuts off is not kept,
+    and what was whole under one limit need not be paid for under another. 256, the first one, stands for all."""
+    return _LIMIT.sub("max_tokens 256", judge, count=1)
+
+
 def verdict_key(judge: str, template: str, comparison: Comparison) -> str:
-    return hashlib.sha256(json.dumps([judge, template, *comparison]).encode()).hexdigest()
+    parts = [same_judge(judge), template, *comparison]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def read_verdicts(path: Path | str) -> dict[str, Verdict]:
@@ -41,6 +56,7 @@ def read_verdicts(path: Path | str) -> dict[str, Verdict]:
 
     Raises UserError for a file that cannot be read, and for a whole line that is not a verdict.
     """
+    _check_file(Path(path))
     try:
         return _parsed(Path(path).read_bytes(), str(path))
     except OSError as error:
@@ -48,7 +64,8 @@ def read_verdicts(path: Path | str) -> dict[str, Verdict]:
 
 
 class VerdictStore:
-    """The one writer of a file of verdicts; threads may share it. Makes the file where there is none.
+    """The one writer of a file of verdicts; threads may share it. Makes the file where there is none, and
+    leaves none without a verdict.
 
     Raises UserError where another process has it open, and as `read_verdicts` does.
     """
@@ -56,6 +73,9 @@ class VerdictStore:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
+        _check_file(self.path)
+        parents = (self.path, *self.path.absolute().parents)
+        self._made = [path for path in parents if not path.exists()]  # taken away again if nothing is put
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by close)
@@ -67,6 +87,10 @@ class VerdictStore:
             raw = self._file.read()
             self._verdicts = _parsed(raw, str(path))
             self._size = raw.rfind(b"\n") + 1  # bytes of whole lines
+            if not _START.startswith(
+                raw[self._size :][: len(_START)]
+            ):  # nobody's torn line, but another file's text
+                raise UserError(f"verdicts = {str(path)!r}: holds something else than verdicts")
             self._file.truncate(self._size)
         except BlockingIOError:
             self._file.close()
@@ -84,6 +108,7 @@ class VerdictStore:
     def put(self, key: str, judge: str, verdict: Verdict) -> None:
         """Append, unless the key has a verdict. Raises OSError, and the file still ends with a whole line."""
         record = {"key": key, "judge": judge, "preference": verdict.preference, "reply": verdict.reply}
+        record["whole"] = True
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
         with self._lock:
             if key in self._verdicts:
@@ -100,6 +125,11 @@ class VerdictStore:
             self._verdicts[key] = verdict
 
     def close(self) -> None:
+        if self._made and not self._size:
+            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody else uses the folder
+                for folder in self._made[1:]:
+                    folder.rmdir()
         self._file.close()
 
     def __enter__(self) -> VerdictStore:
@@ -122,6 +152,31 @@ class StoredVerdicts:
         return [None if verdict is None else verdict.preference for verdict in found]
 
 
+def stored_judge(path: Path | str, template: str, model: str | None = None) -> StoredVerdicts:
+    """The judge whose verdicts are on file, which answers nothing else. `model`, or all of a judge's name, picks one
+    where the file has several.
+
+    Raises UserError for a file that cannot be read, or without one such judge.
+    """
+    verdicts = read_verdicts(path)
+    labels = {str(json.loads(line).get("judge", "")) for line in Path(path).read_bytes().split(b"\n")[:-1]}
+    names = sorted({same_judge(label): label for label in sorted(labels)}.values())
+    chosen = [name for name in names if model in (None, name) or name.startswith(f"{model} at ")]
+    if len(chosen) != 1:
+        there = [name[:100] for name in names[:5]] or "none"
+        raise UserError(f"--verdicts {str(path)!r}: name one judge by --judge-model; it has {there}")
+    return StoredVerdicts(chosen[0], template, verdicts)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        other = path.exists() and not path.is_file()
+    except OSError as error:
+        raise UserError(f"verdicts = {str(path)!r}: cannot be read ({error.strerror})") from None
+    if other:
+        raise UserError(f"verdicts = {str(path)!r}: not a file")
+
+
 def _parsed(raw: bytes, path: str) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
     for number, line in enumerate(
@@ -133,13 +188,14 @@ def _parsed(raw: bytes, path: str) -> dict[str, Verdict]:
             if not (
                 isinstance(key, str)
                 and isinstance(reply, str)
-                and (preference is None or 0 <= preference <= 1)
+                and (preference is None or (type(preference) in (int, float) and 0 <= preference <= 1))
             ):
                 raise ValueError
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise UserError(
                 f"verdicts = {path!r}: line {number} is no verdict; a JSON object with key, preference (0 .. 1 or "
                 "null) and reply is needed"
             ) from None
-        verdicts.setdefault(key, Verdict(preference, reply))
+        if preference is not None or record.get("whole") is True:
+            verdicts.setdefault(key, Verdict(preference, reply))
     return verdicts

@@ -121,16 +121,20 @@ def _table_rows(text: str, delimiter: str, name: str) -> tuple[list[Row], list[i
 
 
 def _json_rows(text: str, split: str, name: str) -> tuple[list[Row], list[int] | None]:
-    numbered = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not numbered:
+    body = text.lstrip()
+    if not body:
         return [], None
-    (number, start), *more = numbered
-    one = not more or (not _is_json(start) and (start.lstrip().startswith("[") or _is_json(text)))
+    start, _, rest = body.partition("\n")
+    more = bool(rest) and not rest.isspace()
+    one = not more or (not _is_json(start) and (body.startswith("[") or _is_json(text)))
     if one:  # document, in one line or over several
+        number = 1 + text.count("\n", 0, len(text) - len(body))
         return _document(_parsed(text, None if more else number, name), number, split, name)
     rows: list[Row] = []
     lines: list[int] = []
-    for number, line in numbered:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
         value = _parsed(line, number, name)
         values = value if isinstance(value, list) else [value]
         rows += values

@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from r2m.evaluation.alpaca_eval import (
     length_controlled,
     win_rate,
 )
-from r2m.evaluation.alpaca_files import read_annotations, read_difficulty, read_gamed, read_weights
+from r2m.evaluation.alpaca_files import EvaluationSet, read_annotations
+from r2m.evaluation.alpaca_tables import read_difficulty, read_gamed, read_weights
 
 SHARED = Path(os.environ.get("R2M_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 DATA = SHARED / "alpaca_eval2"
@@ -105,7 +107,8 @@ def written(folder: Path, model: tuple[float, float, int]) -> Path:
 
 def agrees(folder: Path, oracle: dict[str, float]) -> None:
     """Liblinear stops early and shuffles: hence 0.01 points, at a penalty within 1e-7 nats of the best."""
-    annotations = read_annotations(folder / "annotations.json")
+    instructions = EvaluationSet({f"instruction {i}": i for i in range(200)}, "base", True)
+    annotations = read_annotations(folder / "annotations.json", instructions)
     for key, value in vars(win_rate(annotations.preference_N)).items():
         assert value == pytest.approx(oracle[key], abs=1e-9), key
     fitted = length_controlled(annotations, read_gamed(folder / "df_gamed.csv"))
@@ -134,12 +137,17 @@ def test_made_up_models_have_the_live_oracles_numbers(model, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[str, Annotations]:
-    """As in the published files, which have no index: an instruction is known by its position."""
+def stored() -> dict[str, list[dict]]:
     rows: dict[str, list[dict]] = {}
     with gzip.open(DATA / "annotations_14_models.jsonl.gz", "rt") as lines:
         for row in map(json.loads, lines):
             rows.setdefault(row["generator_2"], []).append(row)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def models(stored) -> dict[str, Annotations]:
+    """As alpaca-eval reads the published files, which have no index: by position, also where rows are missing."""
     return {
         name: Annotations(
             name,
@@ -149,7 +157,7 @@ def models() -> dict[str, Annotations]:
             np.array([row["len_1"] for row in own]),
             np.array([row["len_2"] for row in own]),
         )
-        for name, own in rows.items()
+        for name, own in stored.items()
     }
 
 
@@ -206,3 +214,65 @@ def test_refits_give_the_published_rates_but_where_two_penalties_are_about_as_go
         assert found.losses[other] - found.losses[found.strength] < 2e-5, name
         assert abs(found.win_rate - rate) < 0.12, name
     assert near >= 9
+
+
+@pytest.fixture(scope="module")
+def as_files(stored, tmp_path_factory) -> Path:
+    """Annotations as they are published: with texts (of the stored lengths), and without an index."""
+    folder = tmp_path_factory.mktemp("annotations")
+    with gzip.open(DATA / "eval_set_805_with_gpt4turbo_baseline.jsonl.gz", "rt") as lines:
+        instructions = {row["index"]: row["instruction"] for row in map(json.loads, lines)}
+    for name, rows in stored.items():
+        texts = [
+            {"instruction": instructions[row["index"]], "output_1": "x" * row["len_1"], "generator_1": BASELINE,
+             "output_2": "y" * row["len_2"], "generator_2": name, "preference": row["preference"]}
+            for row in rows
+        ]  # fmt: skip
+        (folder / f"{name}.json").write_text(json.dumps(texts))
+    return folder
+
+
+def rates(r2m, file: Path, *options: str) -> list[float]:
+    """Win rate, and the length-controlled one where it is asked for, as the command prints them."""
+    gamed, order = "df_gamed_reconstructed.csv.gz", "eval_set_805_with_gpt4turbo_baseline.jsonl.gz"
+    known = ("--gamed", str(DATA / gamed), "--instructions", str(DATA / order))
+    code, out, err = r2m("evaluate", "annotations", str(file), *known, *options)
+    assert code == 0, err
+    return [float(rate) for rate in re.findall(r"win rate ([\d.]+)", out)]
+
+
+@needs_data
+def test_the_command_gives_the_published_rates_by_the_published_weights(r2m, as_files, published):
+    """But of NullModel (see above), and of the two models with missing rows: published rates are by position."""
+    whole = published.keys() - {
+        "Meta-Llama-3-8B-Instruct",
+        "NullModel",
+        "alpaca-7b_verbose",
+        "alpaca-7b_concise",
+    }
+    assert len(whole) == 10
+    for name in whole:
+        found = rates(r2m, as_files / f"{name}.json", "--weights", str(DATA / "glm_weights.csv"))
+        row = published[name]
+        assert found == [round(float(row[key]), 2) for key in ("win_rate", "length_controlled_winrate")], name
+
+
+@needs_data
+def test_the_order_of_rows_and_a_missing_row_say_nothing(r2m, as_files, tmp_path, published):
+    """By position, this model goes from 15.77 to 26.29 (reversed) and 24.68 (without its first row)."""
+    name = "gpt-3.5-turbo-1106_concise"
+    rows = json.loads((as_files / f"{name}.json").read_text())
+    found = []
+    for order in (rows, rows[::-1], rows[1:]):
+        (tmp_path / "annotations.json").write_text(json.dumps(order))
+        found.append(rates(r2m, tmp_path / "annotations.json"))
+    assert found[0] == found[1]
+    assert found[0][1] == pytest.approx(float(published[name]["length_controlled_winrate"]), abs=0.05)
+    assert found[2][1] == pytest.approx(found[0][1], abs=0.05)
+
+
+@needs_data
+def test_short_files_have_the_difficulties_of_their_own_instructions(r2m, as_files):
+    """The leaderboard's 6.82 for alpaca-7b_verbose is by position."""
+    assert rates(r2m, as_files / "alpaca-7b_verbose.json")[1] == pytest.approx(5.20, abs=0.02)
+    assert rates(r2m, as_files / "alpaca-7b_concise.json")[1] == pytest.approx(4.67, abs=0.02)

@@ -101,8 +101,10 @@ def test_an_endpoint_judges_both_orders_and_its_verdicts_are_enough_later(
         "evaluate", "rloo", "--storage", storage, "--prompts", "4", "--against", "reference", "--template", "tldr",
         "--verdicts", str(verdicts),
     )  # fmt: skip
-    code, out, err = r2m(*command, "--judge-url", endpoint, "--judge-model", "m")
+    asked_with = ("--judge-max-tokens", "99", "--judge-body", "temperature=null")
+    code, out, err = r2m(*command, "--judge-url", endpoint, "--judge-model", "m", *asked_with)
     assert code == 0, err
+    assert f"judge m at {endpoint} (max_tokens 99), both orders" in flat(out)
     assert AlwaysA.asked == 8  # 4 prompts, both orders
     assert "against reference, asked as tldr" in out
     assert "win rate 50.0 %" in out
@@ -137,6 +139,8 @@ def test_an_endpoint_judges_both_orders_and_its_verdicts_are_enough_later(
             ("r2m", "--judge-url", "http://127.0.0.1:1/v1"),
             "--judge-url: --judge-model and --verdicts are needed",
         ),
+        (("r2m", "--judge-body", "a=1"), "--judge-body: --judge-url is needed with it"),
+        (("r2m", "--out", "."), "--out '.': a folder; a file's name is needed"),
         (("r2m", "--verdicts", "v.jsonl"), "--verdicts: --against is needed with it"),
         (("r2m", "--verdicts", "v.jsonl", "--against", "sft"), "verdicts = 'v.jsonl': cannot be read"),
         (("r2m", "--template", "poem"), "--template 'poem': one of tldr, general"),

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,14 +18,14 @@ from r2m.evaluation.alpaca_eval import (
     win_rate,
 )
 from r2m.evaluation.alpaca_files import (
+    EvaluationSet,
     annotation_rows,
     read_annotations,
-    read_difficulty,
-    read_gamed,
+    read_evaluation_set,
     read_outputs,
-    read_weights,
     write_rows,
 )
+from r2m.evaluation.alpaca_tables import read_difficulty, read_gamed, read_weights
 from r2m.evaluation.length_glm import cross_validated, fit, sigmoid, tanh_of_lengths
 
 NAN = math.nan
@@ -172,6 +173,40 @@ class TestLengthControlled:
         ):
             length_controlled(annotations([1.5] * 41), gamed)
 
+    def test_rows_without_an_index_are_refused(self, gamed):
+        with pytest.raises(UserError, match=r"the rows have no index, .* as --instructions$"):
+            length_controlled(annotations([1.5] * 9, index_N=None), gamed)
+
+    @pytest.mark.parametrize("n", [1, 4])
+    def test_fewer_rows_than_folds_are_refused(self, n, gamed):
+        few = annotations([1.2, 1.4, 1.6, 1.8][:n] + [NAN] * 3)
+        with pytest.raises(UserError, match=f"'new': {n} with a preference; .* rate needs 5 or more"):
+            length_controlled(few, gamed)
+
+    def test_another_baseline_than_the_gamed_one_is_refused(self, gamed):
+        with pytest.raises(UserError, match=r"^generator_1 = 'base' .*; the gamed rows are those of 'gpt4'$"):
+            length_controlled(annotations([1.5] * 9), replace(gamed, baseline="gpt4"))
+
+    def test_the_order_of_rows_says_nothing(self, gamed):
+        """Difficulties that matter, rows shuffled and one missing: the instruction counts, to the last digit."""
+        rng = np.random.default_rng(4)
+        hard = {i: float(z) for i, z in enumerate(rng.normal(size=40))}
+        gamed = replace(gamed, difficulty=hard, difficulty_G=np.array([*hard.values()] * 2))
+        rows = annotations(1 + sigmoid(np.array([2 * z for z in hard.values()])))
+        whole = length_controlled(rows, gamed)
+
+        def taken(order):
+            columns = ("index_N", "preference_N", "len_1_N", "len_2_N")
+            return replace(rows, **{name: getattr(rows, name)[order] for name in columns})
+
+        assert length_controlled(taken(np.arange(40)[::-1]), gamed) == whole
+        assert length_controlled(taken(rng.permutation(40)), gamed) == whole
+        assert length_controlled(taken(np.arange(1, 40)), gamed).win_rate == pytest.approx(
+            whole.win_rate, abs=2
+        )
+        misplaced = replace(rows, index_N=np.arange(40)[::-1])
+        assert abs(length_controlled(misplaced, gamed).standard_error - whole.standard_error) > 1
+
     def test_no_preferences_are_refused(self, gamed):
         with pytest.raises(UserError, match="none of 6 rows"):
             length_controlled(annotations([NAN] * 6), gamed)
@@ -201,8 +236,11 @@ class TestFiles:
         assert (found.model, found.baseline) == ("new", "base")
         assert found.preference_N.tolist() == pytest.approx([1.25, NAN], nan_ok=True)
         assert (found.len_1_N.tolist(), found.len_2_N.tolist()) == ([5, 3], [2, 4])
-        assert found.index_N.tolist() == [0, 1]  # by position, as upstream
-        assert read_annotations(tmp_path / "annotations.json", ["a", "b", "c"]).index_N.tolist() == [1, 2]
+        assert found.index_N is None  # a position says nothing
+        write_rows(tmp_path / "model_outputs.json", base)
+        order = read_evaluation_set(tmp_path / "model_outputs.json")
+        assert order == EvaluationSet({"a": 0, "b": 1, "c": 2}, "base", by_position=True)
+        assert read_annotations(tmp_path / "annotations.json", order).index_N.tolist() == [1, 2]
         assert sorted(path.name for path in tmp_path.iterdir()) == ["annotations.json", "model_outputs.json"]
 
     def test_an_index_in_the_rows_is_taken(self, tmp_path):
@@ -211,6 +249,27 @@ class TestFiles:
             tmp_path / "annotations.json", [row | {"index": i} for row, i in zip(rows, (7, 3), strict=True)]
         )
         assert read_annotations(tmp_path / "annotations.json").index_N.tolist() == [7, 3]
+        order = EvaluationSet({"b": 3, "a": 7}, "base", by_position=False)
+        assert read_annotations(tmp_path / "annotations.json", order).index_N.tolist() == [7, 3]
+        with pytest.raises(UserError, match="row 0: index = 7, and 6 in the evaluation set"):
+            read_annotations(tmp_path / "annotations.json", EvaluationSet({"a": 6, "b": 3}, None, True))
+
+    def test_an_evaluation_sets_own_index_counts_before_the_position(self, tmp_path):
+        rows = [
+            row | {"index": i} for row, i in zip(outputs("base", b="", a="", c=""), (4, 2, 0), strict=True)
+        ]
+        write_rows(tmp_path / "o.json", rows)
+        order = read_evaluation_set(tmp_path / "o.json")
+        assert order == EvaluationSet({"b": 4, "a": 2, "c": 0}, "base", by_position=False)
+        for change, message in (
+            ({"index": 4}, "row 2: index = 4 is there twice, in row 0 too"),
+            ({"index": 1.0}, "row 2: index = 1.0; a whole number from 0 on is allowed"),
+            ({"index": None}, "row 2: index = None; a whole number from 0 on is allowed"),
+        ):
+            write_rows(tmp_path / "o.json", [*rows[:2], rows[2] | change])
+            with pytest.raises(UserError) as caught:
+                read_evaluation_set(tmp_path / "o.json")
+            assert message in str(caught.value)
 
     def test_outputs_without_a_generator_have_upstreams_name(self, tmp_path):
         write_rows(tmp_path / "o.json", [{"instruction": "a", "output": "b"}])
@@ -241,16 +300,68 @@ class TestFiles:
             ({"preference": True}, "row 1: preference = True; a number or null is allowed"),
             ({"output_2": None}, "row 1: output_2 = None; text is needed"),
             ({"generator_2": "other"}, "row 1: generator_2 = 'other', and 'new' in row 0"),
-            ({"index": -1}, "row 1: index = -1; a whole number from 0 on is allowed"),
+            ({"preference": 5}, "row 1: preference = 5; 1 .. 2, 0 for a tie, or null is allowed"),
+            ({"preference": -0.1}, "row 1: preference = -0.1; 1 .. 2, 0 for a tie, or null is allowed"),
+            ({"preference": 10**400}, "row 1: preference = 1000000000"),
+            ({"preference": [2]}, "row 1: preference = [2]; a number or null is allowed"),
+            ({"preference": ...}, "row 1: no preference; 1 .. 2, 0 for a tie, or null is allowed"),
+            ({"instruction": "a"}, "row 1: the instruction 'a' is there twice, in row 0 too"),
+            ({"instruction": None}, "row 1: instruction = None; text is needed"),
+            ({"instruction": ...}, "row 1: instruction = None; text is needed"),
+            (
+                {"generator_1": "text_davinci_003"},
+                "row 1: generator_1 = 'text_davinci_003', and 'base' in row 0",
+            ),
         ],
     )
     def test_bad_annotations_are_one_line(self, change, message, tmp_path):
         rows = annotation_rows(outputs("base", a="1", b="2"), outputs("new", a="1", b="2"), {}, "judge")
-        write_rows(tmp_path / "a.json", [rows[0], rows[1] | change])
+        changed = {key: value for key, value in (rows[1] | change).items() if value is not ...}
+        write_rows(tmp_path / "a.json", [rows[0], changed])
         with pytest.raises(UserError) as caught:
             read_annotations(tmp_path / "a.json")
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+    @pytest.mark.parametrize(
+        ("second", "message"),
+        [
+            (-1, "row 1: index = -1; a whole number from 0 on is allowed"),
+            (True, "row 1: index = True; a whole number"),
+            ("1", "row 1: index = '1'; a whole number"),
+            (10**400, "row 1: index = 1000000"),
+            (..., "row 1: index = None; a whole number"),
+            (7, "row 1: index = 7 is there twice, in row 0 too"),
+        ],
+    )
+    def test_an_index_that_is_none_or_there_twice_is_one_line(self, second, message, tmp_path):
+        rows = annotation_rows(outputs("base", a="1", b="2"), outputs("new", a="1", b="2"), {}, "judge")
+        changed = rows[1] if second is ... else rows[1] | {"index": second}
+        write_rows(tmp_path / "a.json", [rows[0] | {"index": 7}, changed])
+        with pytest.raises(UserError) as caught:
+            read_annotations(tmp_path / "a.json")
+        assert message in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+    def test_a_file_given_twice_is_refused(self, tmp_path):
+        rows = annotation_rows(outputs("base", a="1", b="2"), outputs("new", a="1", b="2"), {}, "judge")
+        write_rows(tmp_path / "a.json", rows * 2)
+        with pytest.raises(UserError, match="row 2: the instruction 'a' is there twice, in row 0 too"):
+            read_annotations(tmp_path / "a.json")
+
+    def test_annotations_against_another_baseline_are_refused(self, tmp_path):
+        rows = annotation_rows(outputs("davinci", a="1"), outputs("new", a="1"), {}, "judge")
+        write_rows(tmp_path / "a.json", rows)
+        known = EvaluationSet({"a": 0}, "gpt4", True)
+        with pytest.raises(UserError, match=r"row 0: generator_1 = 'davinci'; the outputs of .* 'gpt4'$"):
+            read_annotations(tmp_path / "a.json", known)
+        nameless = EvaluationSet({"a": 0}, None, True)
+        assert read_annotations(tmp_path / "a.json", nameless).baseline == "davinci"
+
+    def test_broken_text_is_written_and_read(self, tmp_path):
+        write_rows(tmp_path / "o.json", outputs("m", a="\ud800 é"))
+        assert read_outputs(tmp_path / "o.json")[0]["output"] == "\ud800 é"
 
     def test_an_instruction_of_another_evaluation_set_is_named(self, tmp_path):
         write_rows(
@@ -258,9 +369,9 @@ class TestFiles:
             annotation_rows(outputs("base", a="1"), outputs("new", a="1"), {}, "judge"),
         )
         with pytest.raises(UserError, match="row 0: the instruction 'a' is not in the evaluation set"):
-            read_annotations(tmp_path / "a.json", ["b"])
+            read_annotations(tmp_path / "a.json", EvaluationSet({"b": 0}, None, True))
 
-    @pytest.mark.parametrize("text", ["", "[", "[1]", "{}", "[]"])
+    @pytest.mark.parametrize("text", ["", "[", "[1]", "{}", "[]", "[" * 100_000, f"[{'9' * 5000}]"])
     def test_a_file_that_is_no_list_of_rows_is_refused(self, text, tmp_path):
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(UserError) as caught:
@@ -280,6 +391,7 @@ class TestFiles:
         )
         gamed = read_gamed(tmp_path / "g.csv.gz")
         assert gamed.difficulty == {5: -1, 6: 0.5}
+        assert gamed.baseline is None  # "c" and "v" do not say
         assert gamed.preference_G.tolist() == [0.1, 0.2, 0.3]
         assert gamed.std_delta_len_G.tolist() == [2.5, 1.5, -2.5]
         (tmp_path / "d.csv").write_text("index,instruction_difficulty\n0,-1.5\n1,2\n")
@@ -288,6 +400,29 @@ class TestFiles:
             ",np.tanh(std_delta_len),instruction_difficulty,not_gamed_baseline.astype(float)\nm,-1,2,3\n"
         )
         assert read_weights(tmp_path / "w.csv") == {"m": Weights(-1, 2, 3)}
+
+    def test_gamed_rows_name_their_baseline(self, tmp_path):
+        heading = "\ufeffmodel,preference,index,std_delta_len,instruction_difficulty\n"
+        rows = "base_x_concise,0.1,5,2,1\nbase_x_verbose,0.1,5,2,1\n"
+        (tmp_path / "g.csv").write_text(heading + rows)
+        assert read_gamed(tmp_path / "g.csv").baseline == "base_x"
+        for bad, message in (
+            ("base_x_concise,5,6,2,1\n", "row 2: preference = 5.0; 0 .. 1 is allowed"),
+            ("base_x_concise,-0.1,6,2,1\n", "row 2: preference = -0.1; 0 .. 1 is allowed"),
+            ("base_x_concise,0.1,5,2,1\n", "model and index ('base_x_concise', 5) is there twice, in row 0"),
+            ("base_y_concise,0.1,5,2,3\n", "row 2: another instruction_difficulty of index 5 than before"),
+            ("base_y_concise,0.1,5.5,2,3\n", "row 2: index = 5.5; a whole number from 0 on is allowed"),
+        ):
+            (tmp_path / "g.csv").write_text(heading + rows + bad)
+            with pytest.raises(UserError) as caught:
+                read_gamed(tmp_path / "g.csv")
+            assert message in str(caught.value)
+
+    def test_weights_of_a_model_that_is_there_twice_are_refused(self, tmp_path):
+        heading = ",np.tanh(std_delta_len),instruction_difficulty,not_gamed_baseline.astype(float)\n"
+        (tmp_path / "w.csv").write_text(f"{heading}m,-1,2,3\nm,-1,2,4\n")
+        with pytest.raises(UserError, match="row 1: the model 'm' is there twice, in row 0 too"):
+            read_weights(tmp_path / "w.csv")
 
     @pytest.mark.parametrize(
         ("text", "message"),

@@ -1,7 +1,10 @@
 """The endpoint judge against a real local server that misbehaves in every way that we know of."""
 
+import contextlib
 import email.utils
+import hashlib
 import json
+import math
 import re
 import signal
 import socket
@@ -16,9 +19,10 @@ import pytest
 
 from r2m.errors import UserError
 from r2m.evaluation.chat_endpoint import ChatEndpoint, _retry_after
+from r2m.evaluation.chat_format import request_body
 from r2m.evaluation.endpoint_judge import Cap, EndpointJudge
 from r2m.evaluation.judge_prompts import TEMPLATES, read_verdict
-from r2m.evaluation.verdicts import VerdictStore, read_verdicts
+from r2m.evaluation.verdicts import Verdict, VerdictStore, read_verdicts, verdict_key
 from r2m.evaluation.win_rate import Comparison, win_rate
 
 KEY = "sk-never-to-be-seen-4711"
@@ -48,6 +52,7 @@ class Handler(BaseHTTPRequestHandler):
             number = len(self.server.bodies)
             self.server.bodies.append((self.path, body))
             self.server.headers_seen.append(dict(self.headers))
+        self.body = body
         self.texts = re.findall(
             r"\[\w{12} [AB]\]\n(.*?)\n\[\w{12} end\]", body["messages"][1]["content"], re.DOTALL
         )
@@ -63,8 +68,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def say(self, text: str | None, **more) -> None:
-        self.send(200, json.dumps({"choices": [{"message": {"content": text}}], **more}).encode())
+    def say(self, text: object, finish: str = "stop", message: dict | None = None, **more) -> None:
+        choice = {"message": {"content": text, **(message or {})}, "finish_reason": finish}
+        self.send(200, json.dumps({"choices": [choice], **more}).encode())
 
     def hang_up(self) -> None:
         self.close_connection = True
@@ -120,9 +126,9 @@ def comparisons(n: int) -> list[Comparison]:
 EXPECTED = [1.0, 0.0] * 20
 
 
-def drip(handler: Handler) -> None:
+def drip(handler: Handler, status: int = 200) -> None:
     """A byte now and then, for as long as somebody listens."""
-    handler.send(200, b"", length=1 << 20)
+    handler.send(status, b"", length=1 << 20)
     while not handler.server.gate.wait(0.02):
         handler.wfile.write(b" ")
 
@@ -143,23 +149,27 @@ TROUBLES = {
     "no JSON": lambda h: h.send(200, b"\xff\x00 it works!"),
     "other JSON": lambda h: h.send(200, b'[{"choices": 3}]'),
     "no choices": lambda h: h.send(200, b'{"choices": []}'),
+    "deep JSON": lambda h: h.send(200, b"[" * 100_000),
     "content of another kind": lambda h: h.say(["A"]),
     "no HTTP": lambda h: h.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"),
     "silence": lambda h: h.server.gate.wait(30),
     "a byte now and then": drip,
+    "status 500, a byte now and then": lambda h: drip(h, 500),
 }
 REASONS = {
     "half of a chunked body": "connection cut", "no HTTP": "connection cut",
     "half a body": "an answer that is no chat completion", "no JSON": "an answer that is no chat completion",
     "other JSON": "an answer that is no chat completion", "no choices": "an answer that is no chat completion",
+    "deep JSON": "an answer that is no chat completion",
     "content of another kind": "an answer that is no chat completion",
     "silence": "no whole answer in 0.8 s", "a byte now and then": "no whole answer in 0.8 s",
+    "status 500, a byte now and then": "status 500",
 }  # fmt: skip
 
 
 def patience(trouble: str) -> float:
     """Seconds: little only where it has to run out, since good answers must make it too."""
-    return 0.8 if trouble in ("silence", "a byte now and then") else 20.0
+    return 0.8 if trouble == "silence" or trouble.endswith("now and then") else 20.0
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -193,9 +203,51 @@ def test_nobody_listens(path):
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     server = type("Nobody", (), {"url": url})
-    answers, tally = judged(server, path, comparisons(2), tries=2)
-    assert answers == [None, None]
-    assert tally.failed == {"no connection": 2}
+    with pytest.raises(UserError, match=r"no answer to the first question \(no connection: .*refused\)$"):
+        judged(server, path, comparisons(40), tries=2)
+    assert not path.exists()
+
+
+def test_nobody_takes_the_connection(path, monkeypatch):
+    """A host behind a firewall says nothing: here the queue of a socket that accepts nobody is full."""
+    monkeypatch.setattr("r2m.evaluation.chat_transport.CONNECT_S", 0.2)
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        server = type("Deaf", (), {"url": f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"})
+        with pytest.raises(UserError, match=r"no answer to the first question \(no connection: timed out\)$"):
+            judged(server, path, comparisons(2), tries=1, timeout_s=600)
+
+
+def test_a_slow_answer_is_waited_for_longer_than_a_connection(serve, path, monkeypatch):
+    monkeypatch.setattr("r2m.evaluation.chat_transport.CONNECT_S", 0.2)
+    server = serve(lambda n, h: (h.server.gate.wait(0.6), better(h)))
+    assert judged(server, path, comparisons(1), tries=1)[0] == [1.0]
+
+
+def test_an_endpoint_that_is_gone_loses_no_verdicts(serve, path):
+    """What is on file is worth something without it, as long as few questions are open."""
+    server = serve(lambda n, h: better(h))
+    judged(server, path, comparisons(2))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        gone = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    batch = comparisons(40)
+    with VerdictStore(path) as store:
+        judge = EndpointJudge(
+            ChatEndpoint(gone, "m", tries=1, backoff_s=0.001), TEMPLATES["tldr"], store, concurrency=1
+        )
+        for comparison in batch[:2]:
+            store.put(verdict_key(judge.name, judge.template, comparison), judge.name, Verdict(1.0))
+        assert judge(batch[:4]) == [1.0, 1.0, None, None]
+        assert judge.tally.failed == {"no connection": 2}
+        with pytest.raises(UserError, match="no answer to the first 8 questions"):
+            judge(batch)
 
 
 def test_a_long_retry_after_is_not_waited_for_and_nobody_else_asks(serve, path):
@@ -227,15 +279,152 @@ def test_retry_after_may_be_a_date():
 
 
 def test_an_unusable_verdict_is_kept_counted_and_not_asked_again(serve, path):
-    said = ["I cannot decide.", None, "Preferred: A and B", "preferred: tie"]
+    said = ["I cannot decide.", "Preferred: A and B", "preferred: tie"]
     server = serve(lambda n, h: h.say(said[n]))
-    batch = comparisons(4)
+    batch = comparisons(3)
     answers, tally = judged(server, path, batch)
-    assert answers == [None, None, None, 0.5]
-    assert (tally.answered, tally.nonsense, tally.failed) == (4, 3, {})
+    assert answers == [None, None, 0.5]
+    assert (tally.answered, tally.nonsense, tally.failed) == (3, 2, {})
     answers, tally = judged(server, path, batch)
-    assert answers == [None, None, None, 0.5]
-    assert (tally.cached, tally.nonsense, tally.calls, len(server.bodies)) == (4, 3, 0, 4)
+    assert answers == [None, None, 0.5]
+    assert (tally.cached, tally.nonsense, tally.calls, len(server.bodies)) == (3, 2, 0, 3)
+
+
+LACKING = {
+    "cut off": (lambda h: h.say("It is\nPreferred: A", "length"), "cut off at 256 tokens"),
+    "cut off, Mistral's word": (lambda h: h.say("It is", "model_length"), "cut off at 256 tokens"),
+    "cut off in hidden reasoning": (lambda h: h.say("", "length"), "cut off at 256 tokens"),
+    "nothing": (lambda h: h.say(None), "an empty answer"),
+    "blanks": (lambda h: h.say(" \n"), "an empty answer"),
+    "reasoning beside it": (
+        lambda h: h.say(None, message={"reasoning_content": "Hm.\nPreferred: A"}),
+        "no answer after its reasoning",
+    ),
+    "reasoning that does not end": (
+        lambda h: h.say("<think>Hm.\nPreferred: A"),
+        "no answer after its reasoning",
+    ),
+    "reasoning and nothing": (lambda h: h.say("Hm.</think>\n"), "no answer after its reasoning"),
+    "filtered": (lambda h: h.say("It", "content_filter"), "stopped by the endpoint's filter"),
+}
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_what_is_no_whole_answer_is_counted_not_kept_and_asked_again(what, serve, path):
+    say, reason = LACKING[what]
+    server = serve(lambda n, h: say(h) if n == 1 else better(h))
+    answers, tally = judged(server, path, comparisons(3))
+    assert answers == [1.0, None, 1.0]
+    assert (tally.answered, tally.nonsense, tally.failed, tally.calls) == (2, 0, {reason: 1}, 3)
+    assert len(read_verdicts(path)) == 2
+    answers, tally = judged(server, path, comparisons(3))
+    assert answers == EXPECTED[:3]
+    assert (tally.cached, tally.answered, len(server.bodies)) == (2, 1, 4)
+
+
+def test_another_limit_asks_what_was_cut_off_and_nothing_else(serve, path):
+    """A judge that needs 400 tokens for the first question, and is asked by all names that a limit has."""
+
+    def script(n, h):
+        limit = h.body.get("max_completion_tokens") or h.body.get("max_tokens") or 10**6
+        if h.texts[0] == "a" * 4 and limit < 400:
+            h.say("Hm, they", "length")
+        else:
+            better(h)
+
+    server, batch = serve(script), comparisons(2)
+    answers, tally = judged(server, path, batch)
+    assert answers == [None, 0.0]
+    assert "1 without an answer (cut off at 256 tokens: raise --judge-max-tokens)" in str(tally)
+    for body, asked in (
+        (request_body(max_tokens=300), 1),
+        (request_body(["max_completion_tokens=399"]), 1),
+        (request_body(["max_tokens=null"]), 1),
+        (request_body(max_tokens=400), 0),
+        ({"max_tokens": 256, "temperature": 0}, 0),
+        (request_body(["temperature=1"]), 2),
+    ):
+        before = len(server.bodies)
+        answers, tally = judged(server, path, batch, body=body)
+        assert (tally.calls, len(server.bodies) - before) == (asked, asked), body
+        if "399" in str(body):
+            assert "cut off at 399 tokens: raise --judge-body max_completion_tokens" in str(tally)
+    assert [json.loads(line)["judge"].partition("(")[2] for line in path.read_text().splitlines()] == [
+        "max_tokens 256, temperature 0)",
+        "max_tokens null, temperature 0)",
+        "max_tokens 256, temperature 1)",
+    ]
+
+
+def test_a_file_of_an_earlier_version_is_used_and_what_may_be_cut_off_is_asked_again(serve, path):
+    """Its lines, with the key worked out as it did: SHA-256 of the name, the template and the three texts."""
+    server, batch = serve(lambda n, h: h.say("Preferred: B")), comparisons(3)
+    name = f"m at {server.url} (max_tokens 256, temperature 0)"
+    lines = [
+        {
+            "key": hashlib.sha256(json.dumps([name, TEMPLATES["tldr"].text, *c]).encode()).hexdigest(),
+            "judge": name,
+            "preference": preference,
+            "reply": reply,
+        }
+        for c, preference, reply in zip(
+            batch, (1.0, None, None), ("Preferred: A", "", "A is good since"), strict=True
+        )
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    answers, tally = judged(server, path, batch)
+    assert answers == [1.0, 0.0, 0.0]
+    assert (tally.cached, tally.answered, len(server.bodies)) == (1, 2, 2)
+    answers, tally = judged(server, path, batch)
+    assert (answers, tally.cached, tally.calls) == ([1.0, 0.0, 0.0], 3, 0)
+
+
+def test_replies_that_reason_first_and_content_in_parts_are_read(serve, path):
+    said = [
+        "<think>A? B?\nPreferred: B\n</think>\n\nPreferred: A",
+        "The template has opened it.\nPreferred: A</think>B",
+        "[THINK]Hm[/THINK]Clear.\nPreferred: A",
+        [{"type": "thinking", "thinking": []}, {"type": "text", "text": "Short."}, {"text": "\nB"}],
+    ]
+    server = serve(lambda n, h: h.say(said[n]))
+    answers, tally = judged(server, path, comparisons(4))
+    assert answers == [1.0, 0.0, 1.0, 0.0]
+    assert tally.nonsense == 0
+
+
+def test_an_endpoint_that_answers_nothing_is_asked_eight_questions(serve, path, monkeypatch):
+    """The endpoint's words, as OpenAI puts them, on one line: without the key, control characters escaped."""
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    words = f"Unsupported parameter: 'max_tokens'\x1b[2J\n\n for {KEY}. " + "More. " * 99
+    refusal = json.dumps({"error": {"message": words, "code": "unsupported_parameter"}}).encode()
+    server = serve(lambda n, h: h.send(400, refusal))
+    with pytest.raises(UserError) as caught:
+        judged(server, path, comparisons(40), key_env="JUDGE_KEY", concurrency=1)
+    said = str(caught.value)
+    assert "no answer to the first 8 questions (status 400: Unsupported parameter: 'max_tokens'" in said
+    assert "\\x1b[2J for (the key). More." in said
+    assert said.endswith("…); --judge-body changes the request")
+    assert said.isprintable()
+    assert len(said) < 400
+    assert len(server.bodies) == 8
+    assert not path.exists()
+
+
+def test_replies_that_are_all_cut_off_are_paid_for_eight_times(serve, path):
+    server = serve(lambda n, h: h.say("Let me think", "length"))
+    with pytest.raises(UserError, match=r"8 questions \(cut off at 256 tokens: raise --judge-max-tokens\)$"):
+        judged(server, path, comparisons(40))
+    assert len(server.bodies) == 8
+
+
+def test_refusals_after_an_answer_stop_nothing(serve, path):
+    server = serve(lambda n, h: better(h) if n in (0, 11) else h.send(413, b"too long"))
+    answers, tally = judged(server, path, comparisons(12))
+    assert [answers[0], answers[11], set(answers[1:11])] == [1.0, 0.0, {None}]
+    assert str(tally).count("too long") == 1
+    assert "10 without an answer (status 413: too long)" in str(tally)
+    answers, tally = judged(server, path, comparisons(12))  # all that is new is refused
+    assert (tally.cached, tally.failed) == (2, {"status 413": 10})
 
 
 def test_a_question_asked_twice_in_a_batch_is_sent_once(serve, path):
@@ -247,10 +436,12 @@ def test_a_question_asked_twice_in_a_batch_is_sent_once(serve, path):
 
 def test_another_template_model_or_temperature_is_another_question(serve, path):
     server = serve(lambda n, h: better(h))
-    for options in ({}, {"template": "general"}, {"body": {"temperature": 1, "max_tokens": 9}}, {}):
+    bodies = ({"temperature": 1, "max_tokens": 9}, request_body(['reasoning_effort="low"']))
+    for options in ({}, {"template": "general"}, *({"body": body} for body in bodies), {}):
         assert judged(server, path, comparisons(1), **options)[0] == [1.0]
-    assert len(server.bodies) == 3
-    assert [body.get("max_tokens") for _, body in server.bodies] == [256, 256, 9]
+    assert len(server.bodies) == 4
+    assert [body.get("max_tokens") for _, body in server.bodies] == [256, 256, 9, 256]
+    assert server.bodies[3][1]["reasoning_effort"] == "low"
     assert {(where, body["model"]) for where, body in server.bodies} == {("/v1/chat/completions", "m")}
 
 
@@ -283,6 +474,7 @@ def test_a_question_that_is_too_long_is_not_asked_again_and_stops_nothing(serve,
     answers, tally = judged(server, path, comparisons(2))
     assert answers == [None, 0.0]
     assert (tally.failed, tally.calls) == ({"status 400": 1}, 2)
+    assert "1 without an answer (status 400: context length)" in str(tally)
 
 
 def test_the_key_is_in_one_header_and_nowhere_else(serve, path, monkeypatch, capfd):
@@ -309,12 +501,21 @@ def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(value, monkeypa
 
 @pytest.mark.parametrize(
     "url",
-    ["localhost:8000", "ftp://host/v1", "http:///v1", "http://host:port/v1", "http://me:secret@host/v1"],
-)
+    ["localhost:8000", "ftp://host/v1", "http:///v1", "http://host:port/v1", "http://me:secret@host/v1", "",
+     "http://:secret@host/v1", "http://me:secret@[host/v1", "http://host/v1?key=secret", "http://ho st/v1",
+     "http://host/v\n1", "http://höst/v1", "http://a..b/v1", "http://[::1/v1", "http://host:99999/v1",
+     "http://host/v1#part", "http://host/v1/chat/completions", "http://host/v1/chat/completions/"],
+)  # fmt: skip
 def test_an_address_that_cannot_be_asked_is_refused(url):
     with pytest.raises(UserError, match=r"^judge url = ") as caught:
         ChatEndpoint(url, "m")
     assert "secret" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_a_model_without_a_name_is_refused():
+    with pytest.raises(UserError, match=r"^judge model = ' ': a name is needed"):
+        ChatEndpoint("http://host/v1", " ")
 
 
 class TestCap:
@@ -355,6 +556,22 @@ class TestCap:
             Cap(max_cost=1)
         with pytest.raises(UserError, match="max_cost = 1: needs max_tokens"):
             judged(serve(better), path, [], Cap(max_cost=1, price_in=1), body={})
+        for bad in ({"max_cost": math.nan}, {"price_in": math.inf}, {"price_out": math.nan}):
+            with pytest.raises(UserError, match="a finite number is needed"):
+                Cap(**bad)
+
+    def test_the_cost_of_a_reply_that_is_cut_off_counts(self, serve, path):
+        usage = {"prompt_tokens": 1000, "completion_tokens": 256}
+        server = serve(lambda n, h: h.say("Preferred: A", "length" if n else "stop", usage=usage))
+        _, tally = judged(server, path, comparisons(2), Cap(max_cost=9, price_out=1000.0))
+        assert tally.cost == pytest.approx(2 * 0.256)
+
+    @pytest.mark.parametrize("count", [10**400, -1, True, "9", None])
+    def test_a_count_of_tokens_that_is_none_is_no_count(self, count, serve, path):
+        server = serve(lambda n, h: h.say("Preferred: A", usage={"prompt_tokens": count}))
+        answers, tally = judged(server, path, comparisons(1), Cap(max_cost=9, price_out=1000.0))
+        assert (answers, tally.tokens_in) == ([1.0], 0)
+        assert tally.cost == pytest.approx(0.256)
 
 
 def test_as_many_calls_as_allowed_are_under_way_and_no_more(serve, path):
