@@ -90,7 +90,10 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str) 
     """Ids behind those of `render(prompt)` by which a policy writes this answer, without an end token."""
     if prompt.messages is None:
         return encode(tokenizer, answer)
-    f = policy_frame(prompt, tokenizer)
+    try:
+        f = frame(prompt, tokenizer)
+    except UserError:  # its template asks for answers alone
+        return encode(tokenizer, answer)
     if not f.before.startswith(f.asked):  # the header opens a thought, and the conversation shows none
         return encode(tokenizer, answer)
     text = conversation(prompt, tokenizer, answer)

@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_tokenizers import CHATML, chat_tokenizer
+from made_tokenizers import CHATML, TEMPLATES, chat_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from r2m.assessment.bench import Bench, Policy, open_bench, open_policy
+from r2m.assessment.bench import Bench, Policy, encoded, open_bench, open_policy
+from r2m.assessment.judging import named_judge, shown
 from r2m.assessment.pairs import CHUNK, Pair, _forum_pairs, file_pairs, reward_accuracy
 from r2m.config import Config, load
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
+from r2m.evaluation.held_out import frozen_judge
 from r2m.models.loading import load_feedback_head, save_model
 from r2m.models.reward_input import response_ids
+from r2m.models.scoring import FrozenScorer, response_texts
 from r2m.tasks.columns import preference_pairs
 from r2m.tasks.files import read_rows
 from r2m.tasks.forum import gold
@@ -133,6 +136,44 @@ def byte_models(folder: Path, template: str | None = None) -> list[str]:
         folder / "reward", LlamaForSequenceClassification(LlamaConfig(**shape, num_labels=1)), tokenizer
     )
     return [f"policy.model={folder / 'policy'}", f"reward.model={folder / 'reward'}"]
+
+
+@pytest.mark.parametrize("family", ["gemma", "qwen3", "deepseek-r1", "mistral"])
+def test_the_loop_pairs_and_judges_give_a_conversation_one_score(
+    text_recipe, tmp_path: Path, family: str
+) -> None:
+    """That of the classifier itself on the whole conversation."""
+    template = TEMPLATES[family]
+    recipe = text_recipe([{"prompt": f"What is {i}?"} for i in range(4)], as_chat=True)
+    bench = open_bench(load(recipe, byte_models(tmp_path, template)))
+    tokenizer, prompts, texts = bench.reward_tokenizer, bench.prompts, ["It is 4.", "mom\n\nsold"]
+    whole = [
+        tokenizer.apply_chat_template(
+            [*(prompt.messages or ()), {"role": "assistant", "content": text}], return_dict=False
+        )
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+    with torch.no_grad():
+        own = [float(bench.reward_model.model(input_ids=torch.tensor([ids])).logits) for ids in whole]
+    queries, t = encoded(bench.supervised, prompts, texts)
+    found = {
+        "loop": bench.measure(bench.supervised, queries, t, None, kl=False)["eval/vanilla"],
+        "pairs": bench.measure(bench.supervised, queries, t, None, kl=False, texts_N=texts)["eval/vanilla"],
+        "frozen": named_judge(bench, "frozen").scores([shown(p) for p in prompts], texts),
+        "--judge": named_judge(bench, str(tmp_path / "reward")).scores([shown(p) for p in prompts], texts),
+    }
+    scorer = FrozenScorer(bench.reward_model, tokenizer, bench.supervised.tokenizer, 4)
+    found["run.judge"] = frozen_judge(scorer)(queries, t).flatten().tolist()
+    assert found == {path: pytest.approx(own, abs=1e-5) for path in found}
+    assert response_texts(bench.supervised.tokenizer, queries, t) == texts
+
+
+def test_a_judge_whose_template_shows_no_answer_is_refused(text_recipe, tmp_path: Path) -> None:
+    recipe = text_recipe([{"prompt": f"What is {i}?"} for i in range(4)], as_chat=True)
+    bench = open_bench(load(recipe, byte_models(tmp_path, CHATML)))
+    (tmp_path / "reward" / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    with pytest.raises(UserError, match="does not show the text of an assistant's answer"):
+        named_judge(bench, str(tmp_path / "reward"))
 
 
 @pytest.mark.parametrize(

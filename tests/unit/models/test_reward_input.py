@@ -165,6 +165,7 @@ def test_a_template_that_shows_no_answer_is_refused() -> None:
     with pytest.raises(UserError, match="its chat template does not show the text of an assistant's answer"):
         list(RewardInput(tokenizer, tokenizer).ids(ASKED, [[1, 2]], [True]))
     other = chat_tokenizer(CHATML)  # to ask by it is enough for a policy
+    assert answer_ids(tokenizer, ASKED, "4") == tokenizer("4")["input_ids"]
     (ids,) = RewardInput(other, tokenizer).ids(ASKED, [[*tokenizer("4")["input_ids"], 256]], [True])
     assert ids == whole(other, ASKED, "4")
 
