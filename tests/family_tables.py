@@ -33,14 +33,13 @@ REFUSED: dict[str, str] = {
     "xlm": "it reads a sequence in both directions",
     "xlnet": "it reads a sequence in both directions",
     "bert, as published": "it reads a sequence in both directions",
-    "gemma3_text, both directions": "run in batches it does not give what it gives for one sequence",
+    "gemma3_text, both directions": "it reads a sequence in both directions",
     "llama, dynamic NTK, beyond": "run in batches it does not give what it gives for one sequence",
     "phi3, long rope, beyond": "run in batches it does not give what it gives for one sequence",
 }
 SAID = {
     "emu3": "transformers saves its text model as one that it cannot load",
     "mllama": "transformers saves its text model as one that it cannot load",
-    "gemma3_text, both directions": "it reads a sequence in both directions",
     "llama, dynamic NTK, beyond": "a context beyond which positions depend on the longest sequence of a batch",
     "phi3, long rope, beyond": "a context beyond which positions depend on the longest sequence of a batch",
 }
