@@ -26,7 +26,7 @@ import r2m.config
 from r2m.algorithm import Round, train
 from r2m.config import Algorithm, Reward
 from r2m.core.feedback_head import FeedbackHead
-from r2m.models.policy import HiddenStates
+from r2m.models.policy import HiddenStates, hidden_width
 from r2m.models.reward import RewardModel
 from r2m.models.scoring import FrozenScorer, Query
 from r2m.rollout.sampler import sample, uniform_draws
@@ -91,7 +91,7 @@ def rounds(s: Setting, feedback: bool) -> Iterator[Round]:
     torch.manual_seed(2)
     head = head_optimizer = None
     if feedback:
-        width = policy.config.hidden_size
+        width = hidden_width(policy)
         head = FeedbackHead.from_score(s.scorer.phi, width, s.reward.attention_width, s.reward.num_heads)
         head_optimizer = torch.optim.AdamW(head.parameters(), s.reward.lr, weight_decay=0.0, fused=True)
     return train(
@@ -205,7 +205,7 @@ def memory_tables(name: str, setting: Setting) -> None:
         rloo, full = ([m[i] for m in arms[feedback]] for feedback in (False, True))
         rows.append((label, spread(rloo, 0), spread(full, 0), spread(ratios(full, rloo), 3)))
     print_table(("peak memory, MiB", "RLOO", "R2M", "ratio"), rows)
-    a, r, D = setting.algorithm, setting.reward, setting.policy.config.hidden_size
+    a, r, D = setting.algorithm, setting.reward, hidden_width(setting.policy)
     P = max(len(query.ids) for query in setting.queries)
     hidden = 4 * a.queries * (P + a.responses * (a.max_response_tokens - 1)) * D
     gathered = 4 * min(a.queries * a.responses, a.microbatch) * (P + a.max_response_tokens - 1) * D

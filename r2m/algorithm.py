@@ -89,7 +89,7 @@ def train(
             old_NKR, ref_NKR, entropy_NKR = (torch.zeros_like(t.sampler_log_probs_NKR) for _ in range(3))
             hidden = None
             if head is not None:  # feedback
-                hidden = HiddenStates(t, policy.config.hidden_size, policy.dtype, hidden_device or device)
+                hidden = HiddenStates(t, policy.dtype, hidden_device or device)
             for at in microbatches(range(N), K, a.microbatch):
                 block = t.block(*at)
                 width = block.response_ids_NKR.shape[-1]

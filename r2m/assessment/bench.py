@@ -20,6 +20,7 @@ from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.evaluation.held_out import measure
 from r2m.models.loading import load_policy, load_tokenizer
+from r2m.models.output import padding_id
 from r2m.models.reward import RewardModel
 from r2m.models.scoring import FrozenScorer, Query, response_texts, same_tokens
 from r2m.rollout.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
@@ -65,7 +66,7 @@ class Bench:
         queries = [Query(prompt, render(prompt, policy.tokenizer)) for prompt in prompts]
         t = sample(
             policy.model, [q.ids for q in queries], draws, temperature=a.temperature,
-            eos_ids=eos_token_ids(policy.model, policy.tokenizer.eos_token_id), pad_id=_pad_id(policy),
+            eos_ids=eos_token_ids(policy.model, policy.tokenizer.eos_token_id), pad_id=padding_id(*policy),
             batch=a.sample_batch,
         )  # fmt: skip
         texts = response_texts(policy.tokenizer, queries, t)
@@ -149,14 +150,11 @@ def encoded(
         [*answer_ids(policy.tokenizer, prompt, text), eos]
         for prompt, text in zip(prompts, texts_B, strict=True)
     ]
-    prompt_ids_NP, prompt_mask_NP = pad([q.ids for q in queries], _pad_id(policy), "left")
-    ids_NR, mask_NR = pad(responses, _pad_id(policy), "right")
+    filler = padding_id(*policy)
+    prompt_ids_NP, prompt_mask_NP = pad([q.ids for q in queries], filler, "left")
+    ids_NR, mask_NR = pad(responses, filler, "right")
     t = Trajectories(
         prompt_ids_NP, prompt_mask_NP, ids_NR[:, None], mask_NR[:, None],
         torch.zeros(ids_NR[:, None].shape), torch.ones(len(queries), 1, dtype=torch.bool),
     )  # fmt: skip
     return queries, t.to(device)
-
-
-def _pad_id(policy: Policy) -> int:
-    return policy.tokenizer.pad_token_id if policy.tokenizer.pad_token_id is not None else 0

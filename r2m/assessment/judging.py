@@ -14,6 +14,7 @@ from r2m.errors import UserError
 from r2m.evaluation.win_rate import Judge, ScoreJudge, WinRate, win_rate
 from r2m.models.loading import load_reward_model, load_tokenizer
 from r2m.models.reward_input import response_ids
+from r2m.models.sizes import context_of
 from r2m.tasks.answer import frame
 from r2m.tasks.prompt import Prompt
 
@@ -56,7 +57,7 @@ def named_judge(bench: Bench, name: str) -> ScoreJudge:
         model, _ = load_reward_model(name, "float32", device_of(bench.config), "--judge")
         if bench.prompts[0].messages is not None:
             frame(bench.prompts[0], tokenizer)  # it shows answers, or is refused
-    limit = getattr(model.model.config, "max_position_embeddings", None) or math.inf
+    limit = context_of(model.model.config) or math.inf
 
     @torch.no_grad()
     def scores(prompts: Sequence[str], texts: Sequence[str]) -> list[float]:

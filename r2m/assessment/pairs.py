@@ -17,6 +17,7 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.evaluation.reward_accuracy import accuracy
 from r2m.models.reward_input import response_ids
+from r2m.models.sizes import context_of
 from r2m.stages.common import Progress, silent
 from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, two_pairs
 from r2m.tasks.answer import answer_ids
@@ -125,10 +126,10 @@ def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
         return []
     read = comparable(preference_pairs(read_rows(file, field="--pairs")))
     policies = [
-        (policy.tokenizer, getattr(policy.model.config, "max_position_embeddings", None) or math.inf)
+        (policy.tokenizer, context_of(policy.model.config) or math.inf)
         for policy in (trained, bench.supervised)
     ]
-    limit = getattr(bench.reward_model.model.config, "max_position_embeddings", None) or math.inf
+    limit = context_of(bench.reward_model.model.config) or math.inf
 
     def fits(prompt: Prompt, text: str) -> bool:
         return len(response_ids(bench.reward_tokenizer, prompt, text)) <= limit and all(

@@ -137,7 +137,7 @@ def vectors(
     _, t = encoded(policy, prompts, texts_B)
     for at in microbatches(range(len(texts_B)), 1, a.microbatch):
         block = t.block(*at)
-        hidden = HiddenStates(block, policy.model.config.hidden_size, policy.model.dtype, device)
+        hidden = HiddenStates(block, policy.model.dtype, device)
         hidden.store(
             everything, everything, policy_forward(policy.model, block, a.temperature, entropy=False)
         )

@@ -4,12 +4,14 @@ Axes: B sequences, T tokens, D width, V vocabulary, N = B T. Masks are true at t
 They come from known lengths: an id that equals the padding's may be a token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+NEVER = -1e30  # a logit, in place of -inf: its probability is 0, and 0 times its log-prob is not NaN
 
 
 def pad(
@@ -48,27 +50,35 @@ def positions(mask_BT: Tensor) -> Tensor:
     return (mask_BT.long().cumsum(-1) - 1).clamp(min=0)
 
 
+def scaled_logits(logits_NV: Tensor, temperature: float, unused_V: Tensor | None = None) -> Tensor:
+    """Logits over the temperature, in fp32 at least, possibly in place; at `unused_V` too low for any probability."""
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)).div_(temperature)
+    return logits_NV if unused_V is None else logits_NV.masked_fill_(unused_V, NEVER)
+
+
 def token_log_probs(
     hidden_BTD: Tensor,
-    weight_VD: Tensor,
+    logits_of: Callable[[Tensor], Tensor],
     ids_BT: Tensor,
     temperature: float,
-    bias: Tensor | None = None,
+    vocabulary: int,
+    unused_V: Tensor | None = None,
     *,
     entropy: bool = True,
     max_elements: int = 2**26,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs of tokens under softmax((h Wᵀ + b) / temperature), and the entropies of those distributions.
+    """Log-probs of tokens under softmax(logits / temperature), and the entropies of those distributions.
 
-    The product is taken in the hidden states' float type, the softmax in fp32 at least. Where [N, V] exceeds
-    max_elements, chunks of tokens are taken in turn, and again in the backward, so that no tensor of that
-    size ever exists.
+    The softmax is taken in fp32 at least. Where [N, V] exceeds max_elements, chunks of tokens are taken in turn, and
+    again in the backward, so that no tensor of that size ever exists.
 
     Args:
         hidden_BTD: last-layer hidden states at the positions that predict ids_BT. Any leading axes that are
             those of ids_BT.
-        weight_VD, bias: of the language model's output layer.
+        logits_of: the model's path from hidden states [N, D] to logits [N, V].
         temperature: the sampler's.
+        vocabulary: V.
+        unused_V: true at ids that no token has: they have no part in any distribution.
         entropy: whether it is wanted; it costs another pass over [tokens, V].
         max_elements: the greatest tensor of [tokens, V].
 
@@ -81,43 +91,22 @@ def token_log_probs(
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}, allowed: above 0")
     hidden_ND, ids_N = hidden_BTD.flatten(0, -2), ids_BT.flatten()
-    chunk = max(1, max_elements // weight_VD.shape[0])
+
+    def log_probs(hidden_ND: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs_NV = F.log_softmax(scaled_logits(logits_of(hidden_ND), temperature, unused_V), dim=-1)
+        log_probs_N = log_probs_NV.gather(-1, ids_N.unsqueeze(-1)).squeeze(-1)
+        if not entropy:
+            return log_probs_N, torch.full_like(log_probs_N, torch.nan)
+        with torch.no_grad():
+            return log_probs_N, -torch.linalg.vecdot(log_probs_NV.exp(), log_probs_NV)
+
+    chunk = max(1, max_elements // vocabulary)
     if len(ids_N) <= chunk:
-        log_probs_N, entropy_N = _log_probs(hidden_ND, weight_VD, ids_N, temperature, bias, entropy)
+        log_probs_N, entropy_N = log_probs(hidden_ND, ids_N)
     else:
         pieces = [
-            checkpoint(
-                _log_probs,
-                hidden,
-                weight_VD,
-                ids,
-                temperature,
-                bias,
-                entropy,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
+            checkpoint(log_probs, hidden, ids, use_reentrant=False, preserve_rng_state=False)
             for hidden, ids in zip(hidden_ND.split(chunk), ids_N.split(chunk), strict=True)
         ]
         log_probs_N, entropy_N = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return log_probs_N.view(ids_BT.shape), entropy_N.view(ids_BT.shape)
-
-
-def _log_probs(
-    hidden_ND: Tensor,
-    weight_VD: Tensor,
-    ids_N: Tensor,
-    temperature: float,
-    bias: Tensor | None,
-    entropy: bool,
-) -> tuple[Tensor, Tensor]:
-    dtype = hidden_ND.dtype
-    logits_NV = F.linear(hidden_ND, weight_VD.to(dtype), None if bias is None else bias.to(dtype))
-    logits_NV = logits_NV.to(torch.promote_types(dtype, torch.float32)).div_(temperature)
-    log_probs_NV = F.log_softmax(logits_NV, dim=-1)
-    del logits_NV  # at most two tensors of this size at a time
-    log_probs_N = log_probs_NV.gather(-1, ids_N.unsqueeze(-1)).squeeze(-1)
-    if not entropy:
-        return log_probs_N, torch.full_like(log_probs_N, torch.nan)
-    with torch.no_grad():
-        return log_probs_N, -torch.linalg.vecdot(log_probs_NV.exp(), log_probs_NV)

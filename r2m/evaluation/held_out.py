@@ -67,7 +67,7 @@ def measure(
     }
     if reference is not None:
         columns["eval/kl_sequence"] = torch.zeros(N, device=device)
-    hidden = HiddenStates(t, policy.config.hidden_size, policy.dtype, device) if head is not None else None
+    hidden = HiddenStates(t, policy.dtype, device) if head is not None else None
     for at in microbatches(range(N), 1, algorithm.microbatch):
         if hidden is None and reference is None:
             break

@@ -27,9 +27,14 @@ from transformers import (
 
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
+from r2m.models import reward_check
+from r2m.models.check import settle_way
+from r2m.models.families import refusal
 from r2m.models.head_weights import settle_head
 from r2m.models.hub import hub_reachable
+from r2m.models.output import mark_unused_ids, vocabulary
 from r2m.models.reward import RewardModel
+from r2m.models.sizes import text_of
 
 HEAD_FILE = "feedback_head.safetensors"
 
@@ -67,20 +72,25 @@ def load_tokenizer(model: str, field: str = "policy.model") -> PreTrainedTokeniz
 
 
 def load_policy(model: str, dtype: str = "float32", device: str | torch.device = "cpu") -> PreTrainedModel:
-    """A causal language model without dropout, whose logits are `output_embeddings(last hidden state)`.
+    """A causal language model without dropout, run in the fastest way that gives what a plain forward gives.
 
-    Raises UserError where the model changes its logits after that (soft caps, scales): the log-probs here
-    are computed from the hidden states.
+    Ids that its tokenizer has no token for are kept out of its distributions.
+    Raises UserError where no way is right, and where the tokenizer's end token is not one of the model's.
     """
-    policy = (
+    why = refusal(load_config(model))
+    if why is not None:
+        raise UserError(f"policy.model = {model!r}: {why}")
+    tokenizer = load_tokenizer(model)
+    policy: PreTrainedModel = (
         _fetch(AutoModelForCausalLM, "policy.model", model, dtype=getattr(torch, dtype)).eval().to(device)
     )
-    probe = torch.zeros(1, 4, dtype=torch.long, device=device)
-    with torch.no_grad():
-        hidden = policy.base_model(input_ids=probe).last_hidden_state
-        head = policy.get_output_embeddings()
-        if not torch.allclose(head(hidden), policy(input_ids=probe).logits, atol=1e-2, rtol=1e-2):
-            raise UserError(f"policy.model = {model!r}: its logits are not a linear map of its hidden states")
+    if tokenizer.eos_token_id >= vocabulary(policy):
+        raise UserError(
+            f"policy.model = {model!r}: its tokenizer's end token is {tokenizer.eos_token_id}, and the model has "
+            f"{vocabulary(policy)} tokens"
+        )
+    mark_unused_ids(policy, tokenizer)
+    settle_way(policy, f"policy.model = {model!r}")
     return policy
 
 
@@ -107,6 +117,9 @@ def load_reward_model(
     config = load_config(model, field)
     if config.num_labels != 1:
         raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
+    why = reward_check.refusal(config)
+    if why is not None:
+        raise UserError(f"{field} = {model!r}: {why}")
     loaded, report = _fetch(
         AutoModelForSequenceClassification,
         field,
@@ -121,9 +134,12 @@ def load_reward_model(
         )
     offline = not Path(model).is_dir() and not hub_reachable()
     settle_head(loaded, model, report["unexpected_keys"], field, local_files_only=offline)
-    if loaded.config.pad_token_id is None:  # only the model's own pooling asks, and it is not used here
-        loaded.config.pad_token_id = 0
+    # Only the model's own pooling asks for one, and it is not used here.
+    for part in (loaded.config, text_of(loaded.config)):
+        if getattr(part, "pad_token_id", None) is None:
+            part.pad_token_id = 0
     reward = RewardModel(loaded).eval().requires_grad_(False).to(device)
+    reward_check.check_reward_model(reward, field, model)
     return reward, load_feedback_head(Path(model))
 
 

@@ -18,6 +18,7 @@ from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.reward import RewardModel
 from r2m.models.reward_input import RewardInput, response_ids
+from r2m.models.sizes import context_of
 from r2m.tasks.answer import answer_texts
 from r2m.tasks.prompt import Prompt
 
@@ -67,7 +68,7 @@ class FrozenScorer:
         self.model, self.phi = model, model.phi
         self._tokenizer, self._microbatch = tokenizer, microbatch
         self._input = RewardInput(tokenizer, policy_tokenizer)
-        self._limit = getattr(model.model.config, "max_position_embeddings", None)
+        self._limit = context_of(model.model.config)
 
     def embed(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
         """H_last, [N, K, D], fp32, on the reward model's device."""

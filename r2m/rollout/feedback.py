@@ -81,7 +81,7 @@ def greedy_scores(
     H_N1D = reward_model.embed(queries, greedy)
     if head is None:
         return end_token_rule(reward_model.phi(H_N1D).squeeze(-1), greedy.ended_NK, reward).squeeze(1)
-    hidden = HiddenStates(greedy, policy.config.hidden_size, policy.dtype, device)
+    hidden = HiddenStates(greedy, policy.dtype, device)
     for at in microbatches(range(len(queries)), 1, a.microbatch):
         hidden.store(*at, policy_forward(policy, greedy.block(*at), a.temperature, entropy=False))
     h: HiddenStates | NoiseStates = hidden

@@ -8,14 +8,17 @@ batch size, on the rows that have finished, or on the number of workers, and nee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from r2m.core.masking import pad, positions
+from r2m.core.masking import pad, scaled_logits
 from r2m.core.trajectories import Trajectories
+from r2m.models.decoding import Decoder
+from r2m.models.families import Way
+from r2m.models.output import own_logits, unused_ids, vocabulary, way
 from r2m.rollout.seeds import generator
 
 HELD_OUT = "held-out"  # the stream of evaluation draws: evaluating does not change what training samples
@@ -57,9 +60,7 @@ def sample(
     ids_NP, mask_NP = (x.to(device) for x in pad(list(prompts), pad_id, "left"))
     ids = torch.full((N, K, R), pad_id, device=device)
     log_probs = torch.zeros(N, K, R, device=device)
-    groups = max(1, batch // K)
-    for start in range(0, N, groups):
-        part = slice(start, start + groups)
+    for part in _batches([len(prompt) for prompt in prompts], max(1, batch // K), way(model) is Way.SHARED):
         width = int(mask_NP[part].sum(-1).max())
         ids[part], log_probs[part] = _write(
             model, ids_NP[part, -width:], mask_NP[part, -width:], uniforms_NKR[part].to(device),
@@ -79,39 +80,38 @@ def sample(
     )
 
 
+def _batches(lengths_N: list[int], size: int, any_lengths: bool) -> Iterator[list[int]]:
+    """Indices of prompts, in batches of at most `size`: in order, or each of prompts of one length."""
+    alike = [range(len(lengths_N))] if any_lengths else [
+        [i for i, length in enumerate(lengths_N) if length == wanted] for wanted in sorted(set(lengths_N))
+    ]  # fmt: skip
+    for group in alike:
+        for start in range(0, len(group), size):
+            yield list(group[start : start + size])
+
+
 def _write(
     model: PreTrainedModel, ids_NP: Tensor, mask_NP: Tensor, uniforms_NKR: Tensor,
     temperature: float, eos_ids: Tensor, pad_id: int, greedy: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Token ids and their log-probs, [N, K, R], of one batch of groups."""
     N, K, R = uniforms_NKR.shape
-    P = ids_NP.shape[1]
     B = N * K
-    head = model.get_output_embeddings()
-    cache = DynamicCache(config=model.config)
-    hidden = model.base_model(
-        input_ids=ids_NP,
-        attention_mask=mask_NP.long(),
-        position_ids=positions(mask_NP),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state[:, -1]
-    cache.batch_repeat_interleave(K)
-    hidden = hidden.repeat_interleave(K, 0)
-
+    unused_V = unused_ids(model)
+    last = (
+        vocabulary(model) - 1 if unused_V is None else int((~unused_V).nonzero().max())
+    )  # id that a draw can give
     uniforms_BR = uniforms_NKR.reshape(B, R)
-    mask_BS = torch.ones(B, P + R, dtype=torch.long, device=ids_NP.device)
-    mask_BS[:, :P] = mask_NP.repeat_interleave(K, 0)
-    position_B = mask_NP.sum(-1).repeat_interleave(K, 0)
     out_ids = torch.full((B, R), pad_id, device=ids_NP.device)
     out_log_probs = torch.zeros(B, R, device=ids_NP.device)
     rows = torch.arange(B, device=ids_NP.device)  # row of the output that each active row writes
+    decoder = Decoder(model, ids_NP, mask_NP, K)
     for t in range(R):
-        logits_AV = head(hidden).float().div_(temperature)
+        logits_AV = scaled_logits(own_logits(model, decoder.hidden_AD), temperature, unused_V)
         log_probs_AV = logits_AV.log_softmax(-1)
         cumulative_AV = log_probs_AV.exp().cumsum(-1)
         draw_A1 = uniforms_BR[rows, t, None] * cumulative_AV[:, -1:]
-        token_A1 = torch.searchsorted(cumulative_AV, draw_A1, right=True).clamp_(max=logits_AV.shape[-1] - 1)
+        token_A1 = torch.searchsorted(cumulative_AV, draw_A1, right=True).clamp_(max=last)
         if greedy:
             last_A1 = (rows % K == K - 1)[:, None]
             token_A1 = torch.where(last_A1, logits_AV.argmax(-1, keepdim=True), token_A1)
@@ -123,13 +123,7 @@ def _write(
             break
         if not alive.all():
             keep = alive.nonzero().squeeze(1)
-            cache.batch_select_indices(keep)
-            rows, token_A1, mask_BS, position_B = rows[keep], token_A1[keep], mask_BS[keep], position_B[keep]
-        hidden = model.base_model(
-            input_ids=token_A1,
-            attention_mask=mask_BS[:, : P + t + 1],
-            position_ids=(position_B + t)[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+            decoder.keep(keep)
+            rows, token_A = rows[keep], token_A[keep]
+        decoder.append(token_A)
     return out_ids.view(N, K, R), out_log_probs.view(N, K, R)

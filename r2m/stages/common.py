@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.errors import UserError
 from r2m.models.loading import save_model
+from r2m.models.sizes import context_of
 
 Progress = Callable[[str, int, int], None]  # (phase, steps done, steps in all)
 Item = TypeVar("Item")
@@ -92,7 +93,7 @@ def descend(
 
 def check_lengths(longest: int, model: PreTrainedModel) -> None:
     """Raises UserError where a sequence is longer than the model's context."""
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_of(model.config)
     if context is not None and longest > context:
         raise UserError(
             f"data: its longest sequence has {longest} tokens, the context of "

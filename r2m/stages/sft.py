@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from r2m.core.masking import pad
 from r2m.errors import UserError
 from r2m.models.loading import load_policy, load_tokenizer
+from r2m.models.output import base, own_logits
 from r2m.stages import common
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import completions
@@ -129,9 +130,8 @@ def _forward(model: PreTrainedModel, batch: Sequence[Tokens]) -> tuple[Tensor, T
     prompt_B1 = torch.tensor([[length] for _, length in batch], device=model.device)
     target_BT = mask_BT & (torch.arange(ids_BT.shape[1], device=model.device) >= prompt_B1)
     # Padding on the right comes after all that is real: a causal model needs no mask to ignore it.
-    hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-    logits_MV = model.get_output_embeddings()(hidden_BTD[:, :-1][target_BT[:, 1:]])
-    return logits_MV.float(), ids_BT[target_BT]
+    hidden_BTD = base(model)(input_ids=ids_BT, use_cache=False).last_hidden_state
+    return own_logits(model, hidden_BTD[:, :-1][target_BT[:, 1:]]).float(), ids_BT[target_BT]
 
 
 @torch.no_grad()

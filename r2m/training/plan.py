@@ -15,6 +15,7 @@ from rich.table import Table
 from r2m.config import Config, Run
 from r2m.core.schedule import omega_reaches_minimum
 from r2m.errors import UserError
+from r2m.models.families import Way
 from r2m.training.shape import Shape
 
 GIB = 2**30
@@ -43,7 +44,7 @@ class Plan:
     checkpoint: int
     checkpoints: int  # on disk at once: those kept and the one being written
     export: int  # the trained models that a finished run leaves
-    note: str  # what the user should know, if anything
+    notes: tuple[str, ...]  # what the user should know, if anything
     round_greedy: int = 0  # greedy responses beside a round's trajectories: ReMax's, one a query
 
     @property
@@ -90,7 +91,7 @@ def plan(
     a, r, run = config.algorithm, config.reward, config.run
     T, n, K, R = a.total_rounds, a.queries // run.workers, a.responses, a.max_response_tokens
     sampled = K + (a.advantage == "remax")  # responses to a prompt
-    P = prompt_tokens(config, min(policy.context, reward.context))
+    P = prompt_tokens(config, policy.context, reward.context)
     device = resolve_device(run, gpus)
     item = BYTES[config.policy.dtype]
     weights = policy.parameters * item
@@ -122,7 +123,13 @@ def plan(
     }
     mapped = frozenset(part for part, same in as_stored.items() if same and device == "cpu")
     settles = omega_reaches_minimum(T, r.omega_min) if r.omega_schedule == "cosine" else 0.0
-    rounded = config.policy.dtype == "bfloat16" and a.lr < BF16_LR
+    notes = []
+    if policy.way is not Way.SHARED:
+        notes.append(
+            f"slower, as this family's prompts can't be shared by their responses: {policy.way.value}"
+        )
+    if config.policy.dtype == "bfloat16" and a.lr < BF16_LR:
+        notes.append(f"most updates of bfloat16 weights by lr = {a.lr:g} are rounded away")
     certain = memory | {"gradients": weights}
     there = gpus if device == "gpu" else cpus
     if there is not None and there < run.workers:
@@ -152,15 +159,22 @@ def plan(
         checkpoint=3 * weights + (3 if r.train_head else 1) * head,
         checkpoints=run.keep_checkpoints + 1,
         export=weights + memory["reward model"] + head,
-        note=f"most updates of bfloat16 weights by lr = {a.lr:g} are rounded away" if rounded else "",
+        notes=tuple(notes),
         round_greedy=a.queries * (sampled - K),
     )
 
 
-def prompt_tokens(config: Config, context: int) -> int:
-    """P at most: task.max_prompt_tokens, else what the context leaves beside R."""
+def prompt_tokens(config: Config, *contexts: int | None) -> int:
+    """P at most: task.max_prompt_tokens, else what the shortest context leaves beside R."""
     R = config.algorithm.max_response_tokens
     P = config.task.max_prompt_tokens if config.task.kind == "text" else None
+    context = min((c for c in contexts if c is not None), default=None)
+    if context is None:
+        if P is None:
+            raise UserError(
+                "task.max_prompt_tokens: set it: neither the policy nor the reward model has a context length"
+            )
+        return P
     if (P or 1) + R > context:
         limits = f"task.max_prompt_tokens = {P}, algorithm.max_response_tokens = {R}"
         raise UserError(f"{limits}: together at most the models' context of {context} tokens")
@@ -185,17 +199,23 @@ def hidden_states(config: Config, policy: Shape, P: int) -> int:
 
 
 def _sampling(policy: Shape, B: int, tokens: int, item: int) -> int:
-    """Keys and values of B trajectories, and about four fp32 tensors of [B, V]."""
-    return 2 * policy.layers * policy.kv_width * B * tokens * item + 4 * 4 * B * policy.vocabulary
+    """Keys and values, and states, of B trajectories (or one layer of all their tokens, where nothing is kept), and
+    about four fp32 tensors of [B, V]."""
+    kept = B * (tokens * policy.kv_values + policy.state_values)
+    if policy.way is Way.RERUN:
+        kept = B * tokens * (12 * policy.width + policy.mlp_values)
+    return kept * item + 4 * 4 * B * policy.vocabulary
 
 
 def _policy_microbatch(policy: Shape, B: int, K: int, P: int, R: int, item: int) -> int:
     """What a forward of B trajectories keeps for its backward, no layer recomputed: in each layer about 12 D
     beside the MLP for a token that is run, keys and values again for each trajectory that shares them; and
     about three fp32 tensors of logits."""
-    run_tokens, read_tokens = max(1, B // K) * P + B * (R - 1), B * (P + R - 1)
-    layer = run_tokens * (12 * policy.width + policy.mlp_values) + read_tokens * 2 * policy.kv_width
-    return policy.layers * layer * item + 3 * 4 * min(B * R * policy.vocabulary, LOGITS_AT_ONCE)
+    prompts = max(1, B // K) if policy.way is Way.SHARED else B
+    run_tokens, read_tokens = prompts * P + B * (R - 1), B * (P + R - 1)
+    layer = run_tokens * (12 * policy.width + policy.mlp_values)
+    kept = policy.layers * layer + read_tokens * policy.kv_values
+    return kept * item + 3 * 4 * min(B * R * policy.vocabulary, LOGITS_AT_ONCE)
 
 
 def free_disk(storage: Path) -> int:
@@ -242,6 +262,6 @@ def render(p: Plan) -> Table:
     table.add_row(f"{p.device.upper()} memory of each worker", f"about {human(p.peak_memory)}: not sharded")
     if p.host_memory:
         table.add_row("host memory of each worker", f"{human(p.host_memory)} of hidden states")
-    if p.note:
-        table.add_row("note", p.note)
+    for note in p.notes:
+        table.add_row("note", note)
     return table

@@ -48,11 +48,11 @@ def plan_for(
     p = plan(
         config,
         shape_of(policy_config),
-        shape_of(reward_config, AutoModelForSequenceClassification),
+        shape_of(reward_config, AutoModelForSequenceClassification, "reward.model"),
         **resources,
     )
     if reward is not None and config.reward.no_eos == "replace" and not hasattr(reward_config, "reward_mean"):
-        return replace(p, note="; ".join(filter(None, (p.note, UNCENTRED))))
+        return replace(p, notes=(*p.notes, UNCENTRED))
     return p
 
 

@@ -113,7 +113,9 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     Raises UserError for unusable data, a prompt that a model's chat template refuses, or one that leaves no room in
     a model's context.
     """
+    from r2m.models.families import longest
     from r2m.models.loading import load_config
+    from r2m.models.sizes import context_of
 
     response = config.algorithm.max_response_tokens
     used = {"policy.model": models[0], "reward.model": models[1]}
@@ -124,12 +126,12 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
         hf = load_config(model, field)
         if field != "policy.model" and hf.num_labels != 1:
             raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
-        longest = lengths[field]
-        context = getattr(hf, "max_position_embeddings", None)
-        if context is not None and longest + response > context:
-            most = context - response - max(0, longest - lengths["policy.model"])  # by the policy's tokens
+        prompt, context = lengths[field], context_of(hf)
+        if context is not None and prompt + response > context:
+            most = context - response - max(0, prompt - lengths["policy.model"])  # by the policy's tokens
+            why = ", where its rope begins to depend on a sequence's length" if context == longest(hf) else ""
             raise UserError(
-                f"{field} = {model!r}: its context is {context} tokens; the longest prompt has {longest} "
+                f"{field} = {model!r}: its context is {context} tokens{why}; the longest prompt has {prompt} "
                 f"and algorithm.max_response_tokens is {response}; set task.max_prompt_tokens to at most "
                 f"{most}"
             )

@@ -8,6 +8,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from r2m.errors import UserError
+from r2m.models import families, reward_check
+from r2m.models.families import Way, way_of
+from r2m.models.sizes import context_of, kept_values, text_of, width_of
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -16,27 +21,46 @@ class Shape:
     parameters: int
     width: int
     layers: int
-    kv_width: int  # of a token's key in one layer: key-value heads × their width
+    kv_values: int  # keys and values of a token, in all layers
     mlp_values: int  # that the backward keeps of a token in one layer's MLP
     vocabulary: int
-    context: int  # tokens
+    context: int | None  # tokens; None: no limit
     stored: str = "float32"  # dtype of the saved weights
+    state_values: int = 0  # of a sequence, whatever its length: what recurrent layers keep
+    way: Way = Way.SHARED  # how its prompts and responses run
 
 
-def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM) -> Shape:
-    """Dimensions from a Hugging Face config; the parameters are counted on a model without storage."""
-    with torch.device("meta"):
-        model = auto_class.from_config(hf_config)
-    c, heads = hf_config, hf_config.num_attention_heads
-    head_width = getattr(c, "head_dim", None) or c.hidden_size // heads
-    gated = any(name.endswith("gate_proj") for name, _ in model.named_modules())
-    return Shape(
-        parameters=sum(p.numel() for p in model.parameters()),
-        width=c.hidden_size,
-        layers=c.num_hidden_layers,
-        kv_width=(getattr(c, "num_key_value_heads", None) or heads) * head_width,
-        mlp_values=(4 if gated else 2) * (getattr(c, "intermediate_size", None) or 4 * c.hidden_size),
-        vocabulary=c.vocab_size,
-        context=c.max_position_embeddings,
-        stored=str(getattr(c, "dtype", None) or torch.float32).removeprefix("torch."),
-    )
+def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str = "policy.model") -> Shape:
+    """Dimensions from a Hugging Face config; the parameters are counted on a model without storage.
+
+    Raises UserError, one line that names `field`, where there is no such model, it can't be built, or its family
+    can't be a policy or a reward model.
+    """
+    why = (families if auto_class is AutoModelForCausalLM else reward_check).refusal(hf_config)
+    if why is not None:
+        raise UserError(f"{field} = {hf_config.name_or_path!r}: {why}")
+    try:
+        with torch.device("meta"):
+            model = auto_class.from_config(hf_config)
+        text = text_of(hf_config)
+        kv_values, state_values = kept_values(hf_config)
+        gated = any(name.endswith("gate_proj") for name, _ in model.named_modules())
+        inner = getattr(text, "intermediate_size", None) or 4 * width_of(hf_config)
+        return Shape(
+            parameters=sum(p.numel() for p in model.parameters()),
+            width=width_of(hf_config),
+            layers=text.num_hidden_layers,
+            kv_values=kv_values,
+            mlp_values=(4 if gated else 2) * (max(inner) if isinstance(inner, list) else inner),
+            vocabulary=text.vocab_size,
+            context=context_of(hf_config),
+            stored=str(getattr(hf_config, "dtype", None) or torch.float32).removeprefix("torch."),
+            state_values=state_values,
+            way=way_of(hf_config),
+        )
+    except Exception as error:  # whatever a family's own code raises at sizes that don't fit
+        kind = "causal language model" if auto_class is AutoModelForCausalLM else "sequence classifier"
+        raise UserError(
+            f"{field} = {hf_config.name_or_path!r}: no {kind} can be planned from its configuration of "
+            f"{hf_config.model_type!r}; {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        ) from None

@@ -25,6 +25,8 @@ from r2m.models.loading import (
     save_feedback_head,
     save_model,
 )
+from r2m.models.output import padding_id
+from r2m.models.policy import hidden_width
 from r2m.models.scoring import FrozenScorer, Query, response_texts
 from r2m.rollout.prompts import query_indices
 from r2m.rollout.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
@@ -80,7 +82,7 @@ class Trainer:
 
     def _new_head(self) -> FeedbackHead:
         r = self.config.reward
-        width = self.policy.config.hidden_size
+        width = hidden_width(self.policy)
         return FeedbackHead.from_score(self.reward_model.phi, width, r.attention_width, r.num_heads)
 
     def rounds(self, first_step: int) -> Iterator[Round]:
@@ -111,10 +113,9 @@ class Trainer:
         greedy: bool = False,
     ) -> Trajectories:
         a = self.config.algorithm
-        pad_id = self.tokenizer.pad_token_id
         return sample(
             policy, prompts, uniforms_NKR, temperature=a.temperature, eos_ids=self._eos_ids,
-            pad_id=0 if pad_id is None else pad_id, batch=a.sample_batch, greedy=greedy,
+            pad_id=padding_id(policy, self.tokenizer), batch=a.sample_batch, greedy=greedy,
         )  # fmt: skip
 
     def evaluate(self, step: int) -> dict[str, float]:

@@ -132,7 +132,7 @@ def ours(model: Any) -> tuple[Tensor, Tensor]:
         position_ids=positions(attention_mask),
     ).last_hidden_state
     hidden_BTD = hidden[:, prompt_ids_BP.shape[1] - 1 : -1]
-    return token_log_probs(hidden_BTD, model.lm_head.weight, ids_BT, TEMPERATURE)
+    return token_log_probs(hidden_BTD, model.lm_head, ids_BT, TEMPERATURE, VOCABULARY)
 
 
 def gradients(model: torch.nn.Module, loss: Tensor) -> Tensor:

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -13,6 +14,20 @@ from r2m.core.masking import (
     positions,
     token_log_probs,
 )
+
+
+def linear_log_probs(
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    ids_BT: Tensor,
+    temperature: float,
+    bias: Tensor | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """token_log_probs of the plainest model: logits h Wᵀ + b."""
+    return token_log_probs(
+        hidden_BTD, lambda h: F.linear(h, weight_VD, bias), ids_BT, temperature, len(weight_VD), **options
+    )
 
 
 class TestPad:
@@ -79,7 +94,7 @@ class TestTokenLogProbs:
     def test_by_hand(self) -> None:
         hidden_BTD = torch.tensor([[[1.0], [2.0]]])
         weight_VD = torch.tensor([[math.log(3)], [0.0]])
-        log_probs_BT, entropy_BT = token_log_probs(hidden_BTD, weight_VD, torch.tensor([[0, 1]]), 2.0)
+        log_probs_BT, entropy_BT = linear_log_probs(hidden_BTD, weight_VD, torch.tensor([[0, 1]]), 2.0)
         p = [math.sqrt(3) / (1 + math.sqrt(3)), 0.75]  # logits (log 3) / 2 and log 3, against 0
         torch.testing.assert_close(log_probs_BT, torch.tensor([[math.log(p[0]), math.log(0.25)]]))
         expected_BT = torch.tensor([[-x * math.log(x) - (1 - x) * math.log(1 - x) for x in p]])
@@ -87,7 +102,7 @@ class TestTokenLogProbs:
 
     def test_against_torch_distributions(self) -> None:
         inputs = self.inputs(torch.float32)
-        log_probs_BT, entropy_BT = token_log_probs(**inputs, temperature=0.7)
+        log_probs_BT, entropy_BT = linear_log_probs(**inputs, temperature=0.7)
         logits_BTV = inputs["hidden_BTD"] @ inputs["weight_VD"].T + inputs["bias"]
         distribution = torch.distributions.Categorical(logits=logits_BTV / 0.7)
         torch.testing.assert_close(log_probs_BT, distribution.log_prob(inputs["ids_BT"]))
@@ -98,8 +113,8 @@ class TestTokenLogProbs:
     @pytest.mark.parametrize("tokens_a_chunk", [1, 7, 63])
     def test_chunks_change_nothing(self, tokens_a_chunk: int) -> None:
         whole, chunked = self.inputs(), self.inputs()
-        expected = token_log_probs(**whole, temperature=0.7)
-        result = token_log_probs(**chunked, temperature=0.7, max_elements=tokens_a_chunk * self.V)
+        expected = linear_log_probs(**whole, temperature=0.7)
+        result = linear_log_probs(**chunked, temperature=0.7, max_elements=tokens_a_chunk * self.V)
         torch.testing.assert_close(result, expected)
         assert not result[1].requires_grad
         weights_BT = torch.randn(self.B, self.T, dtype=torch.float64)
@@ -111,7 +126,7 @@ class TestTokenLogProbs:
     def test_no_tensor_exceeds_the_bound_when_chunked(self) -> None:
         bound = 8 * self.V
         with GreatestTensor() as greatest:
-            log_probs_BT, _ = token_log_probs(**self.inputs(), temperature=1.0, max_elements=bound)
+            log_probs_BT, _ = linear_log_probs(**self.inputs(), temperature=1.0, max_elements=bound)
             log_probs_BT.sum().backward()
         assert greatest.elements == bound
 
@@ -126,25 +141,25 @@ class TestTokenLogProbs:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
-            token_log_probs(**self.inputs(), temperature=1.0, max_elements=max_elements)
+            linear_log_probs(**self.inputs(), temperature=1.0, max_elements=max_elements)
         assert any(shape[-1:] == (self.V,) and len(shape) > 1 for shape in shapes) == kept
 
     def test_no_tensor_exceeds_the_bound_without_gradient(self) -> None:
         with GreatestTensor() as greatest, torch.no_grad():
-            token_log_probs(**self.inputs(), temperature=1.0, max_elements=self.V)
+            linear_log_probs(**self.inputs(), temperature=1.0, max_elements=self.V)
         assert greatest.elements <= self.B * self.T * self.D
 
     def test_a_bound_below_one_token(self) -> None:
         inputs = self.inputs()
-        result = token_log_probs(**inputs, temperature=1.0, max_elements=1)
-        torch.testing.assert_close(result, token_log_probs(**inputs, temperature=1.0))
+        result = linear_log_probs(**inputs, temperature=1.0, max_elements=1)
+        torch.testing.assert_close(result, linear_log_probs(**inputs, temperature=1.0))
 
     def test_packed_tokens(self) -> None:
         inputs = self.inputs()
-        expected = token_log_probs(**inputs, temperature=0.7)
+        expected = linear_log_probs(**inputs, temperature=0.7)
         mask_BT = lengths_to_mask(torch.tensor([3, 0, 16, 9]), self.T)
         inputs["hidden_BTD"], inputs["ids_BT"] = inputs["hidden_BTD"][mask_BT], inputs["ids_BT"][mask_BT]
-        result = token_log_probs(**inputs, temperature=0.7)
+        result = linear_log_probs(**inputs, temperature=0.7)
         torch.testing.assert_close(result, tuple(values_BT[mask_BT] for values_BT in expected))
 
     def test_gradcheck(self) -> None:
@@ -152,30 +167,56 @@ class TestTokenLogProbs:
         hidden_BTD = inputs["hidden_BTD"][:, :3].detach().requires_grad_()
 
         def log_probs(hidden_BTD: Tensor, weight_VD: Tensor, bias: Tensor) -> Tensor:
-            return token_log_probs(hidden_BTD, weight_VD, inputs["ids_BT"][:, :3], 0.7, bias)[0]
+            return linear_log_probs(hidden_BTD, weight_VD, inputs["ids_BT"][:, :3], 0.7, bias)[0]
 
         assert torch.autograd.gradcheck(log_probs, (hidden_BTD, inputs["weight_VD"], inputs["bias"]))
 
-    @pytest.mark.parametrize("weight_dtype", [torch.bfloat16, torch.float32])
-    def test_softmax_in_fp32_of_logits_in_bfloat16(self, weight_dtype: torch.dtype) -> None:
+    def test_softmax_in_fp32_of_logits_in_bfloat16(self) -> None:
         inputs = self.inputs(torch.bfloat16)
-        inputs["weight_VD"] = inputs["weight_VD"].to(weight_dtype)
         inputs.pop("bias")
-        log_probs_BT, entropy_BT = token_log_probs(**inputs, temperature=0.7)
-        logits_BTV = inputs["hidden_BTD"] @ inputs["weight_VD"].bfloat16().T
+        log_probs_BT, entropy_BT = linear_log_probs(**inputs, temperature=0.7)
+        logits_BTV = inputs["hidden_BTD"] @ inputs["weight_VD"].T
         expected_BTV = (logits_BTV.float() / 0.7).log_softmax(-1)
         expected_BT = expected_BTV.gather(-1, inputs["ids_BT"].unsqueeze(-1)).squeeze(-1)
         assert (log_probs_BT.dtype, entropy_BT.dtype) == (torch.float32, torch.float32)
         torch.testing.assert_close(log_probs_BT, expected_BT)
 
     def test_extreme_logits(self) -> None:
-        log_probs_BT, entropy_BT = token_log_probs(
+        log_probs_BT, entropy_BT = linear_log_probs(
             torch.full((1, 2, 1), 1e4), torch.tensor([[1.0], [-1.0]]), torch.tensor([[0, 1]]), 1.0
         )
         assert log_probs_BT.tolist() == [[0.0, -2e4]]
         assert entropy_BT.tolist() == [[0.0, 0.0]]
 
+    @pytest.mark.parametrize("max_elements", [2**26, 7 * V])
+    @pytest.mark.parametrize("entropy", [True, False])
+    def test_ids_that_no_token_has_take_no_part(self, max_elements: int, entropy: bool) -> None:
+        """As if their rows were not there: log-probs, entropies and gradients; none is NaN."""
+        unused_V = torch.arange(self.V) % 5 == 3
+        inputs, small = self.inputs(), self.inputs()
+        used = (~unused_V).nonzero().squeeze(1)
+        options = {"temperature": 0.7, "max_elements": max_elements, "entropy": entropy}
+        ids_BT = inputs["ids_BT"] % len(used)  # of the small vocabulary
+        inputs["ids_BT"], small["ids_BT"] = used[ids_BT], ids_BT
+        rows = {name: small[name][used].detach().requires_grad_() for name in ("weight_VD", "bias")}
+        log_probs_BT, entropy_BT = linear_log_probs(**inputs, unused_V=unused_V, **options)
+        expected = linear_log_probs(**small | rows, **options)
+        torch.testing.assert_close((log_probs_BT, entropy_BT), expected, equal_nan=True)
+        assert bool(entropy_BT.isfinite().all()) == entropy
+        (log_probs_BT.sum() + expected[0].sum()).backward()
+        torch.testing.assert_close(inputs["hidden_BTD"].grad, small["hidden_BTD"].grad)
+        for name, few in rows.items():
+            torch.testing.assert_close(inputs[name].grad[used], few.grad)
+            assert not inputs[name].grad[unused_V].any()
+
+    def test_an_id_that_no_token_has_is_impossible(self) -> None:
+        log_probs_BT, _ = linear_log_probs(
+            torch.ones(1, 1, 1), torch.tensor([[1.0], [50.0]]), torch.tensor([[1]]), 1.0,
+            unused_V=torch.tensor([False, True]),
+        )  # fmt: skip
+        assert log_probs_BT.exp().tolist() == [[0.0]]
+
     @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
     def test_refuses(self, temperature: float) -> None:
         with pytest.raises(ValueError, match=r"temperature is .*allowed: above 0"):
-            token_log_probs(**self.inputs(), temperature=temperature)
+            linear_log_probs(**self.inputs(), temperature=temperature)

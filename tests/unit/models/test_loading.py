@@ -4,20 +4,32 @@ import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    BartConfig,
+    BertConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     LlamaConfig,
+    Phi3Config,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    XLNetConfig,
 )
 
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
+from r2m.models import check, families
+from r2m.models.families import Way, way_of
 from r2m.models.loading import (
     frozen_twin,
     load_config,
@@ -28,8 +40,11 @@ from r2m.models.loading import (
     save_feedback_head,
     save_model,
 )
+from r2m.models.output import padding_id, unused_ids, way
+from r2m.models.sizes import context_of
 
 Make = Callable[..., PreTrainedModel]
+BOTH_WAYS = {"head_dim": 4, "num_key_value_heads": 2, "use_bidirectional_attention": True}
 WordTokenizer = Callable[..., PreTrainedTokenizerFast]
 
 
@@ -47,16 +62,164 @@ def test_policy_comes_back_the_same(
     assert load_config(str(tmp_path)).hidden_size == 16
 
 
-def test_a_policy_that_caps_its_logits_is_refused(
-    make_policy: Make, tokenizer: PreTrainedTokenizerFast, small: dict[str, int], tmp_path: Path
+class TestWay:
+    """A policy is compared with a plain forward when it is loaded, and refused where they differ."""
+
+    @pytest.fixture
+    def saved(
+        self, make_policy: Make, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    ) -> Callable[..., str]:
+        """Saves a policy of a config, with its embeddings' noise, and the tokenizer; the folder."""
+
+        def save(hf_config: PreTrainedConfig | None = None) -> str:
+            model = make_policy(hf_config)
+            torch.nn.init.normal_(model.get_output_embeddings().weight)  # logits of a trained model's size
+            save_model(tmp_path, model, tokenizer)
+            return str(tmp_path)
+
+        return save
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_a_policy_that_caps_its_logits(
+        self, saved: Callable[..., str], small: dict[str, int], dtype: str
+    ) -> None:
+        capped = Gemma2Config(**small, head_dim=4, num_key_value_heads=2, final_logit_softcapping=1.0)
+        assert way(load_policy(saved(capped), dtype)) is Way.SHARED
+
+    def test_a_family_that_the_table_does_not_know(
+        self, saved: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """BART counts positions with the padding: not shared, then, whatever is thought of its family."""
+        folder = saved(
+            BartConfig(
+                vocab_size=12, d_model=16, decoder_layers=2, decoder_ffn_dim=32, decoder_attention_heads=4,
+                init_std=0.5,
+            )
+        )  # fmt: skip
+        monkeypatch.setattr(families, "OWN_POSITIONS", frozenset())
+        with pytest.warns(
+            UserWarning, match="keeps the model's own state, slower than planned; else log-probs differ"
+        ):
+            policy = load_policy(folder)
+        assert way_of(policy.config) is Way.SHARED
+        assert way(policy) is Way.CACHED
+        assert way(frozen_twin(policy)) is Way.CACHED
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_long_rope_within_reach(
+        self, saved: Callable[..., str], small: dict[str, int], dtype: str
+    ) -> None:
+        """Sequences of one batch on both sides of the length at which the long factors begin."""
+        short = Phi3Config(
+            **small, pad_token_id=0, initializer_range=0.5, original_max_position_embeddings=14,
+            rope_parameters={
+                "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 2, "long_factor": [64.0] * 2,
+            },
+        )  # fmt: skip
+        with pytest.raises(UserError, match=r"^policy.model = .*: log-probs differ by [0-9.]+, ") as error:
+            load_policy(saved(short), dtype)
+        assert "\n" not in str(error.value)
+
+    def test_attention_in_both_directions(self, make_policy: Make, small: dict[str, int]) -> None:
+        model = make_policy(Gemma3TextConfig(**small, **BOTH_WAYS, initializer_range=0.5))
+        with pytest.raises(UserError, match=r"^x: .* what it gives for one sequence: log-probs differ by"):
+            check.settle_way(model, "x")
+
+    @pytest.mark.parametrize(
+        ("hf_config", "why"),
+        [
+            (XLNetConfig(vocab_size=12, d_model=16, n_layer=1, n_head=4, d_inner=32), "in both directions"),
+            (BertConfig(vocab_size=12, hidden_size=16, num_hidden_layers=1, num_attention_heads=4,
+                        intermediate_size=32), r"\(is_decoder is false"),
+            (Gemma3TextConfig(vocab_size=12, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                              num_attention_heads=4, **BOTH_WAYS), r"\(use_bidirectional_attention is true"),
+        ],
+        ids=["xlnet", "bert", "gemma3"],
+    )  # fmt: skip
+    def test_families_that_are_no_policies(
+        self, saved: Callable[..., str], hf_config: PreTrainedConfig, why: str
+    ) -> None:
+        with pytest.raises(UserError, match=rf"^policy.model = '.*': it reads a sequence .*{why}"):
+            load_policy(saved(hf_config))
+
+    def test_an_end_token_that_the_model_does_not_have(
+        self, make_policy: Make, word_tokenizer: WordTokenizer, small: dict[str, int], tmp_path: Path
+    ) -> None:
+        words = word_tokenizer("<pad>", words="abcdefghijklmn")
+        words.add_special_tokens({"eos_token": "<late>"})
+        save_model(tmp_path, make_policy(), words)
+        with pytest.raises(UserError, match=r"end token is 15, and the model has 12 tokens$"):
+            load_policy(str(tmp_path))
+
+    def test_tokens_without_an_embedding_are_not_looked_at(self, make_policy: Make) -> None:
+        """A fresh model's padding row is zero, and would hide what is done to it."""
+        model = make_policy()
+        with torch.no_grad():
+            model.get_input_embeddings().weight[3:] = 0
+        t = check._random_trajectories(model)
+        ids = torch.cat([t.prompt_ids_NP[t.prompt_mask_NP], t.response_ids_NKR[t.response_mask_NKR]])
+        assert set(ids.tolist()) == {0, 1, 2}
+
+    def test_nor_is_padding(self, make_policy: Make) -> None:
+        model = make_policy()
+        model.config.pad_token_id = 0
+        t = check._random_trajectories(model)
+        ids = torch.cat([t.prompt_ids_NP[t.prompt_mask_NP], t.response_ids_NKR[t.response_mask_NKR]])
+        assert 0 not in ids
+
+
+class TestUnusedIds:
+    @pytest.fixture
+    def load(
+        self, word_tokenizer: WordTokenizer, small: dict[str, int], tmp_path: Path
+    ) -> Callable[..., Tensor]:
+        """Loads a policy with an embedding of so many rows and a tokenizer of 10 tokens; its unused ids."""
+
+        def load(rows: int, hole: bool = False) -> Tensor | None:
+            words = word_tokenizer("<pad>", "<end>", words="abcdefgh")
+            words.eos_token = "<end>"
+            if hole:
+                vocabulary = {word: i + (i > 4) for word, i in words.get_vocab().items()}
+                words = PreTrainedTokenizerFast(
+                    tokenizer_object=Tokenizer(WordLevel(vocabulary, unk_token="a")), eos_token="<end>"
+                )
+            model = AutoModelForCausalLM.from_config(LlamaConfig(**small | {"vocab_size": rows}))
+            save_model(tmp_path, model, words)
+            return unused_ids(load_policy(str(tmp_path)))
+
+        return load
+
+    def test_an_embedding_of_exactly_the_tokens_has_none(self, load: Callable[..., Tensor | None]) -> None:
+        assert load(10) is None
+
+    def test_rows_behind_the_vocabulary(self, load: Callable[..., Tensor]) -> None:
+        assert load(16).tolist() == [False] * 10 + [True] * 6
+
+    def test_a_hole_in_it(self, load: Callable[..., Tensor]) -> None:
+        assert load(12, hole=True).nonzero().flatten().tolist() == [5, 11]
+
+
+@pytest.mark.parametrize(
+    ("rope", "expected"),
+    [
+        ({"rope_type": "default"}, None),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}, None),
+        ({"rope_type": "dynamic", "factor": 4.0}, 64),
+        ({"rope_type": "longrope", "short_factor": [1.0] * 2, "long_factor": [4.0] * 2}, 32),
+    ],
+    ids=["default", "yarn", "dynamic", "longrope"],
+)
+def test_where_positions_begin_to_depend_on_the_whole_length(
+    small: dict[str, int], rope: dict[str, Any], expected: int | None
 ) -> None:
-    capped = make_policy(
-        Gemma2Config(**small, head_dim=4, num_key_value_heads=2, final_logit_softcapping=1.0)
-    )
-    torch.nn.init.normal_(capped.get_output_embeddings().weight)  # logits of a trained model's size
-    save_model(tmp_path, capped, tokenizer)
-    with pytest.raises(UserError, match="not a linear map of its hidden states"):
-        load_policy(str(tmp_path))
+    rope |= {"rope_theta": 1e4}
+    config = LlamaConfig(**small, rope_parameters=rope)
+    if rope["rope_type"] == "longrope":
+        config = Phi3Config(
+            **small, pad_token_id=0, rope_parameters=rope, original_max_position_embeddings=32
+        )
+    assert families.longest(config) == expected
+    assert context_of(config) == (expected or 64)
 
 
 class TestNothingThere:
@@ -224,3 +387,14 @@ class TestRewardModel:
 
     def test_no_head(self, tmp_path: Path) -> None:
         assert load_feedback_head(tmp_path) is None
+
+
+def test_padding_that_the_model_has_no_row_for_is_filled_with_another_id(
+    make_policy: Make, word_tokenizer: WordTokenizer
+) -> None:
+    words = word_tokenizer("<pad>", words="abcdefghijk")
+    assert (words.pad_token_id, padding_id(make_policy(), words)) == (None, 0)
+    words.add_special_tokens({"pad_token": "<late>"})
+    assert (words.pad_token_id, padding_id(make_policy(), words)) == (12, 0)
+    words.pad_token = "c"
+    assert padding_id(make_policy(), words) == words.convert_tokens_to_ids("c") != 0

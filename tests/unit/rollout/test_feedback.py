@@ -23,7 +23,7 @@ def trajectories(prompts: list[int], responses: list[list[int]]) -> Trajectories
 
 
 def hidden_of(t: Trajectories, prompt_NPD: Tensor, response_NKRD: Tensor) -> HiddenStates:
-    hidden = HiddenStates(t, prompt_NPD.shape[-1], torch.float32, "cpu")
+    hidden = HiddenStates(t, torch.float32, "cpu")
     hidden.store(slice(None), slice(None), PolicyOutput(Tensor(), Tensor(), prompt_NPD, response_NKRD))
     return hidden
 

@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    BartConfig,
+    CohereConfig,
+    Gemma2Config,
     GenerationConfig,
     GPT2Config,
     GPTNeoXConfig,
+    Lfm2Config,
     LlamaConfig,
+    MambaConfig,
+    OpenAIGPTConfig,
+    OPTConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -30,7 +37,23 @@ ARCHITECTURES = {
     "qwen2": Qwen2Config(**SMALL, num_key_value_heads=2, tie_word_embeddings=True),
     "neox": GPTNeoXConfig(**SMALL),
     "gpt2": GPT2Config(vocab_size=12, n_embd=16, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3),
-}
+    "gemma2": Gemma2Config(**SMALL, head_dim=4, num_key_value_heads=2, final_logit_softcapping=0.5, sliding_window=4),
+    "cohere": CohereConfig(**SMALL, logit_scale=0.3),
+    "opt": OPTConfig(
+        vocab_size=12, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=8,
+        do_layer_norm_before=False, max_position_embeddings=64, init_std=0.3,
+    ),
+    # With a state of their own, or none: prompts of one length at a time.
+    "mamba": MambaConfig(vocab_size=12, hidden_size=16, num_hidden_layers=2, state_size=4, initializer_range=0.3),
+    "lfm2": Lfm2Config(**SMALL, num_key_value_heads=2, layer_types=["conv", "full_attention"]),
+    "bart": BartConfig(
+        vocab_size=12, d_model=16, decoder_layers=2, decoder_ffn_dim=32, decoder_attention_heads=4,
+        max_position_embeddings=64, init_std=0.3,
+    ),
+    "openai-gpt": OpenAIGPTConfig(
+        vocab_size=12, n_embd=16, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3
+    ),
+}  # fmt: skip
 PROMPTS = [[3, 4, 5, 6, 7], [8], [9, 10, 3], [4, 4]]
 EOS, PAD = [2], 5  # the padding id is an ordinary token too
 
@@ -60,7 +83,7 @@ def one_by_one(
     log_probs: list[float] = []
     for u in uniforms:
         with torch.no_grad():
-            logits_V = model(torch.tensor([prompt + response])).logits[0, -1]
+            logits_V = model(torch.tensor([prompt + response]), use_cache=False).logits[0, -1]
         p_V = (logits_V / 0.7).softmax(-1)
         token = int((p_V.cumsum(-1) <= u).sum())
         response.append(token)
@@ -89,9 +112,10 @@ def test_equals_each_response_on_its_own(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5, 6, 9, 12])
-def test_the_batch_size_changes_nothing(llama: PreTrainedModel, batch: int) -> None:
-    uniforms_NKR = uniform_draws(0, 1, 4, 3, 12)
-    whole, parts = draw(llama, uniforms_NKR), draw(llama, uniforms_NKR, batch)
+@pytest.mark.parametrize("architecture", ["llama", "lfm2"])
+def test_the_batch_size_changes_nothing(architecture: str, batch: int) -> None:
+    model, uniforms_NKR = model_of(ARCHITECTURES[architecture]), uniform_draws(0, 1, 4, 3, 12)
+    whole, parts = draw(model, uniforms_NKR), draw(model, uniforms_NKR, batch)
     assert torch.equal(whole.response_ids_NKR, parts.response_ids_NKR)
     assert torch.equal(whole.response_mask_NKR, parts.response_mask_NKR)
     torch.testing.assert_close(whole.sampler_log_probs_NKR, parts.sampler_log_probs_NKR, atol=1e-5, rtol=0)
@@ -203,6 +227,38 @@ def test_the_ends_of_the_range_of_draws(llama: PreTrainedModel, u: float) -> Non
     t = draw(llama, torch.full((4, 2, 6), u))
     assert (t.response_ids_NKR[t.response_mask_NKR] == (0 if u == 0 else 11)).all()
     assert torch.isfinite(t.sampler_log_probs_NKR).all()
+
+
+class TestIdsThatNoTokenHas:
+    @pytest.fixture
+    def model(self) -> PreTrainedModel:
+        model = model_of(ARCHITECTURES["llama"])
+        model.unused_ids_V = unused_V = torch.tensor([i in (0, 4, 11) for i in range(12)])
+        with torch.no_grad():  # the likeliest of all, were they not kept out
+            model.lm_head.weight[unused_V] *= 20
+        return model
+
+    def test_they_are_never_sampled(self, model: PreTrainedModel) -> None:
+        t = draw(model, uniform_draws(0, 1, 4, 200, 12), eos=[])
+        assert set(t.response_ids_NKR.unique().tolist()) == set(range(12)) - {0, 4, 11}
+        assert torch.isfinite(t.sampler_log_probs_NKR).all()
+
+    def test_nor_are_they_the_likeliest(self, model: PreTrainedModel) -> None:
+        t = sample(
+            model, PROMPTS, torch.zeros(4, 1, 12), temperature=1.0, eos_ids=[], pad_id=PAD, greedy=True
+        )
+        assert not set(t.response_ids_NKR.unique().tolist()) & {0, 4, 11}
+
+    @pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
+    def test_not_even_at_the_ends_of_the_range_of_draws(self, model: PreTrainedModel, u: float) -> None:
+        t = draw(model, torch.full((4, 2, 6), u), eos=[])
+        assert (t.response_ids_NKR == (1 if u == 0 else 10)).all()
+
+    def test_log_probs_are_the_trainers(self, model: PreTrainedModel) -> None:
+        t = draw(model, uniform_draws(0, 1, 4, 3, 12))
+        with torch.no_grad():
+            trained_NKR = policy_forward(model, t, 0.7).log_probs_NKR
+        assert (trained_NKR - t.sampler_log_probs_NKR)[t.response_mask_NKR].abs().max() < 1e-4
 
 
 class TestDraws:

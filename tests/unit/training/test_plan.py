@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     GPTNeoXConfig,
     LlamaConfig,
+    Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
 )
@@ -20,6 +21,7 @@ from r2m.config import Config, load, validate
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
+from r2m.models.families import Way
 from r2m.models.policy import HiddenStates, policy_forward
 from r2m.training.checkpoint import module_tensors, optimizer_tensors
 from r2m.training.plan import GIB, Plan, check_storage, human, plan, render, resolve_device
@@ -42,7 +44,7 @@ PYTHIA_2P8B = {
     "vocab_size": 50304,
 }  # fmt: skip
 
-POLICY = Shape(parameters=1000, width=8, layers=2, kv_width=4, mlp_values=64, vocabulary=10, context=100)
+POLICY = Shape(parameters=1000, width=8, layers=2, kv_values=16, mlp_values=64, vocabulary=10, context=100)
 REWARD = replace(POLICY, parameters=500, width=6)
 
 
@@ -83,11 +85,11 @@ class TestShape:
 
     def test_dimensions(self) -> None:
         assert shape_of(LlamaConfig(**LLAMA_8B)) == Shape(
-            8_030_261_248, width=4096, layers=32, kv_width=1024, mlp_values=4 * 14336, vocabulary=128256,
+            8_030_261_248, width=4096, layers=32, kv_values=2 * 32 * 1024, mlp_values=4 * 14336, vocabulary=128256,
             context=8192,
         )  # fmt: skip
         neox = shape_of(GPTNeoXConfig(**PYTHIA_1B))
-        assert (neox.kv_width, neox.mlp_values) == (2048, 2 * 8192)
+        assert (neox.kv_values, neox.mlp_values) == (2 * 16 * 2048, 2 * 8192)
 
 
 class TestPlan:
@@ -130,8 +132,8 @@ class TestPlan:
         p = plan(config({"lr": 1e-6}, policy={"model": "p", "dtype": "bfloat16"}), POLICY, REWARD)
         assert (p.memory["policy weights"], p.memory["AdamW states"]) == (2000, 4000)
         assert p.memory["hidden states"] == 12 * (20 + 4 * 9) * 8 * 2
-        assert "1e-06" in p.note
-        assert not plan(config({"lr": 1e-6}), POLICY, REWARD).note
+        assert "1e-06" in p.notes[0]
+        assert not plan(config({"lr": 1e-6}), POLICY, REWARD).notes
 
     def test_rloo_has_no_head(self) -> None:
         p = plan(config(reward={"feedback": False}), POLICY, REWARD)
@@ -190,10 +192,51 @@ class TestPlan:
         c = config(run={"device": device})
         assert plan(c, replace(POLICY, stored=stored), REWARD).mapped == mapped
 
+    def test_a_context_ends_where_long_rope_would_begin(self) -> None:
+        """Beyond it the longest sequence of a batch decides how all are read."""
+        rope = {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "short_factor": [1.0] * 8,
+            "long_factor": [4.0] * 8,
+        }
+        phi = shape_of(
+            Phi3Config(
+                vocab_size=50, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+                max_position_embeddings=1024, original_max_position_embeddings=64, rope_parameters=rope,
+                pad_token_id=0,
+            )
+        )  # fmt: skip
+        open_ended = {"kind": "text", "data": "rows.jsonl"}
+        R = config().algorithm.max_response_tokens
+        assert plan(config(task=open_ended), phi, REWARD).prompt_tokens == 64 - R
+        with pytest.raises(UserError, match="at most the models' context of 64 tokens"):
+            plan(config(task=open_ended | {"max_prompt_tokens": 65 - R}), phi, REWARD)
+
     def test_prompts_are_bounded_by_the_shorter_context(self) -> None:
         open_ended = {"kind": "text", "data": "rows.jsonl"}
         assert plan(config(task=open_ended), POLICY, replace(REWARD, context=64)).prompt_tokens == 54
         assert plan(config(), POLICY, REWARD).prompt_tokens == 20
+
+    def test_a_policy_without_a_context(self) -> None:
+        endless, open_ended = replace(POLICY, context=None), {"kind": "text", "data": "rows.jsonl"}
+        assert plan(config(task=open_ended), endless, REWARD).prompt_tokens == 90
+        assert plan(config(), endless, replace(REWARD, context=None)).prompt_tokens == 20
+
+    def test_prompts_that_cannot_be_shared_run_with_each_response(self) -> None:
+        """A microbatch of K = 4 has 4 (20 + 9) tokens run, not 20 + 4 * 9: 60 more, of 12 * 8 + 64 values in each of
+        two layers. Where nothing is kept, sampling has a layer of all 48 * 30 tokens in place of keys and values."""
+        shared, cached, rerun = (plan(config(), replace(POLICY, way=way), REWARD) for way in Way)
+        for p in (cached, rerun):
+            assert p.phases["policy update"] - shared.phases["policy update"] == 60 * 2 * (12 * 8 + 64) * 4
+            assert "can't be shared" in p.notes[0]
+        assert not shared.notes
+        assert cached.phases["sampling"] == shared.phases["sampling"]
+        assert rerun.phases["sampling"] == 48 * 30 * (12 * 8 + 64) * 4 + 48 * 4 * 4 * 10
+
+    def test_recurrent_states_are_kept_once_a_sequence(self) -> None:
+        mamba = replace(POLICY, kv_values=0, state_values=70)
+        assert plan(config(), mamba, REWARD).phases["sampling"] == 48 * (70 * 4 + 4 * 4 * 10)
 
     @pytest.mark.parametrize(
         ("run", "gpus", "device"),
@@ -226,6 +269,11 @@ class TestRefusals:
         with pytest.raises(UserError, match="context of 25"):
             plan(config(), POLICY, replace(REWARD, context=25))
         plan(config({"max_response_tokens": 80}), POLICY, REWARD)
+
+    def test_nothing_bounds_a_prompt(self) -> None:
+        endless = replace(POLICY, context=None)
+        with pytest.raises(UserError, match=r"^task\.max_prompt_tokens: set it: neither"):
+            plan(config(task={"kind": "text", "data": "rows.jsonl"}), endless, endless)
 
     def test_hidden_budget_shows_its_arithmetic(self) -> None:
         size = 12 * (20 + 4 * 9) * 8 * 4
@@ -283,9 +331,12 @@ class TestAgainstTheRealThing:
 
     def test_hidden_states(self) -> None:
         t = self.trajectories()
-        hidden = HiddenStates(t, 64, torch.float32, "cpu")
-        allocated = sum(x.nbytes for x in vars(hidden).values() if x.is_floating_point())
-        assert self.plan(shape_of(LlamaConfig(**self.TINY))).memory["hidden states"] == allocated
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**self.TINY)).eval()
+        hidden = HiddenStates(t, torch.float32, "cpu")
+        hidden.store(slice(None), slice(None), policy_forward(model, t, 1.0))
+        tensors = [x for x in vars(hidden).values() if isinstance(x, torch.Tensor)]
+        allocated = sum(x.nbytes for x in tensors if x.is_floating_point())
+        assert self.plan(shape_of(model.config)).memory["hidden states"] == allocated
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     @pytest.mark.parametrize(

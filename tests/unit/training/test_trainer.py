@@ -1,19 +1,25 @@
 """One worker's state: what it measures of a round, saves, restores and exports."""
 
 import copy
+import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, LlamaConfig, PreTrainedConfig
 
+from r2m.algorithm import Round
 from r2m.config import Config
 from r2m.errors import UserError
-from r2m.models.loading import load_policy, load_reward_model, load_tokenizer
+from r2m.models.loading import load_policy, load_reward_model, load_tokenizer, save_model
 from r2m.models.scoring import response_texts
 from r2m.rollout.prompts import query_indices
+from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tracking.metrics import METRICS
 from r2m.training import checkpoint
 from r2m.training.trainer import Trainer
@@ -41,6 +47,52 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 def refuse(reason: str) -> None:
     pytest.fail(f"refused: {reason}")
+
+
+class TestPolicies:
+    """Whole rounds of policies that are no plain Llamas, scored by a reward model of exactly the tokens."""
+
+    @pytest.fixture
+    def trained(
+        self, make_config: MakeConfig, forum_models: tuple[str, str], tmp_path: Path
+    ) -> Callable[..., Round]:
+        """Trains a policy of a config for two rounds; the second one."""
+
+        def train(hf_config: PreTrainedConfig) -> Round:
+            torch.manual_seed(0)
+            save_model(tmp_path / "policy", AutoModelForCausalLM.from_config(hf_config), forum_tokenizer())
+            policy = str(tmp_path / "policy")
+            trainer = Trainer(make_config(f"policy.model={policy}"), (policy, forum_models[1]), Workers())
+            first, second = itertools.islice(trainer.rounds(1), 2)
+            assert all(math.isfinite(value) for value in trainer.evaluate(2).values())
+            for r in (first, second):
+                assert r.metrics["rollout/log_prob_error"] < 1e-3
+                assert r.metrics["train/ratio_error_first_minibatch"] < 1e-4
+                assert all(math.isfinite(value) for value in r.metrics.values())
+            return second
+
+        return train
+
+    def small(self) -> dict[str, Any]:
+        tokenizer = forum_tokenizer()
+        return {
+            "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 64, "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+        }  # fmt: skip
+
+    def test_an_embedding_that_is_longer_than_the_vocabulary(self, trained: Callable[..., Round]) -> None:
+        """Untrained, half of its rows have no token: without the mask half of the ids would be theirs, and the
+        reward model, which has no row for them, would fail."""
+        small = self.small()
+        r = trained(LlamaConfig(**small | {"vocab_size": 2 * small["vocab_size"]}))
+        assert r.trajectories.response_ids_NKR.max() < small["vocab_size"]
+
+    def test_one_that_keeps_a_state(self, trained: Callable[..., Round]) -> None:
+        trained(Lfm2Config(**self.small(), num_key_value_heads=2, layer_types=["conv", "full_attention"]))
+
+    def test_one_that_caps_its_logits(self, trained: Callable[..., Round]) -> None:
+        trained(Gemma2Config(**self.small(), num_key_value_heads=2, head_dim=8, final_logit_softcapping=2.0))
 
 
 class TestMetrics:
