@@ -127,10 +127,9 @@ def load_reward_model(
             f"{field} = {model!r}: no weights for {', '.join(sorted(report['missing_keys'])[:3])}; "
             "train one with `r2m reward-model`"
         )
+    # Only the model's own pooling asks for one, and it is not used here.
     for part in (loaded.config, text_of(loaded.config)):
-        if (
-            getattr(part, "pad_token_id", None) is None
-        ):  # only the model's own pooling asks, and it is not used here
+        if getattr(part, "pad_token_id", None) is None:
             part.pad_token_id = 0
     reward = RewardModel(loaded).eval().requires_grad_(False).to(device)
     reward_check.check_reward_model(reward, field, model)
