@@ -91,7 +91,7 @@ def document() -> str:
 
 
 HEAD = """\
-Every family of causal language models that transformers ships, tiny and random, was run as a policy by
+Every family of causal language models that transformers 5.19 ships, tiny and random, was run as a policy by
 `tests/contract/test_families.py`, and every family of sequence classifiers as a reward model by
 `test_reward_families.py` beside it. This page is made of their tables (`python -m tests.family_tables`), and
 a test holds it to them. After a comma: settings that published models of a family have.

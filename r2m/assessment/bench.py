@@ -22,10 +22,11 @@ from r2m.evaluation.held_out import measure
 from r2m.models.loading import load_policy, load_tokenizer
 from r2m.models.output import padding_id
 from r2m.models.reward import RewardModel
-from r2m.models.scoring import FrozenScorer, Query, decode, same_tokens
+from r2m.models.scoring import FrozenScorer, Query, response_texts, same_tokens
 from r2m.rollout.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
+from r2m.tasks.answer import answer_ids
 from r2m.tasks.prompt import Prompt, render
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
@@ -68,18 +69,21 @@ class Bench:
             eos_ids=eos_token_ids(policy.model, policy.tokenizer.eos_token_id), pad_id=padding_id(*policy),
             batch=a.sample_batch,
         )  # fmt: skip
-        lengths_NK = t.lengths_NK.tolist()
-        texts_NK = [
-            [decode(policy.tokenizer, ids[:n]) for ids, n in zip(ids_KR, lengths_K, strict=True)]
-            for ids_KR, lengths_K in zip(t.response_ids_NKR.tolist(), lengths_NK, strict=True)
-        ]
-        return Written(queries, t, texts_NK)
+        texts = response_texts(policy.tokenizer, queries, t)
+        return Written(queries, t, [texts[i : i + K] for i in range(0, len(texts), K)])
 
     def measure(
-        self, policy: Policy, queries: Sequence[Query], t: Trajectories, head: FeedbackHead | None, kl: bool
+        self,
+        policy: Policy,
+        queries: Sequence[Query],
+        t: Trajectories,
+        head: FeedbackHead | None,
+        kl: bool,
+        texts_N: Sequence[str] | None = None,
     ) -> dict[str, list[float]]:
         """As r2m.evaluation.held_out.measure, at ω = Ω, the weight of a run's last rounds. `kl`: to the supervised
-        policy, for a policy with the same tokens."""
+        policy, for a policy with the same tokens. `texts_N`: what `t` has been made of, for the reward model to
+        read."""
         c = self.config
         scorer = FrozenScorer(
             self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch
@@ -90,6 +94,7 @@ class Bench:
         columns = measure(
             policy.model, reference, scorer, queries, t, head, c.reward.omega_min, c.algorithm, c.reward,
             Workers(), c.run.eval_seed,
+            None if texts_N is None else scorer.embed_texts([q.prompt for q in queries], texts_N)[:, None],
         )  # fmt: skip
         return {name: values_N.tolist() for name, values_N in columns.items()}
 
@@ -141,7 +146,10 @@ def encoded(
     device = policy.model.device
     queries = [Query(prompt, render(prompt, policy.tokenizer)) for prompt in prompts]
     eos = policy.tokenizer.eos_token_id
-    responses = [[*policy.tokenizer(text, add_special_tokens=False)["input_ids"], eos] for text in texts_B]
+    responses = [
+        [*answer_ids(policy.tokenizer, prompt, text), eos]
+        for prompt, text in zip(prompts, texts_B, strict=True)
+    ]
     filler = padding_id(*policy)
     prompt_ids_NP, prompt_mask_NP = pad([q.ids for q in queries], filler, "left")
     ids_NR, mask_NR = pad(responses, filler, "right")

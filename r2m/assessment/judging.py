@@ -13,8 +13,9 @@ from r2m.core.masking import pad
 from r2m.errors import UserError
 from r2m.evaluation.win_rate import Judge, ScoreJudge, WinRate, win_rate
 from r2m.models.loading import load_reward_model, load_tokenizer
-from r2m.models.scoring import response_ids
+from r2m.models.reward_input import response_ids
 from r2m.models.sizes import context_of
+from r2m.tasks.answer import frame
 from r2m.tasks.prompt import Prompt
 
 Tree = dict[str, Any]
@@ -54,6 +55,8 @@ def named_judge(bench: Bench, name: str) -> ScoreJudge:
     if name != "frozen":
         tokenizer = load_tokenizer(name, "--judge")
         model, _ = load_reward_model(name, "float32", device_of(bench.config), "--judge")
+        if bench.prompts[0].messages is not None:
+            frame(bench.prompts[0], tokenizer)  # it shows answers, or is refused
     limit = context_of(model.model.config) or math.inf
 
     @torch.no_grad()

@@ -29,6 +29,7 @@ def parts(tree: Tree, win_rates: Sequence[Tree]) -> list[RenderableType]:
         found.append(win_rate_table(win_rates))
     if tree["reward_accuracy"]:
         found.append(_accuracy_table(tree["reward_accuracy"]))
+        found += [line for pairs in tree["reward_accuracy"] if (line := left_out(pairs))]
     similar = tree["similarity"]
     if similar is not None:
         found.append(
@@ -62,15 +63,37 @@ def win_rate_table(rates: Sequence[Tree]) -> RenderableType:
 
 
 def _accuracy_table(sets: Sequence[Tree]) -> RenderableType:
-    table = terminal_table("accuracy on pairs from", "n", "frozen", "untrained head", "trained head", text=1)
+    """Ties count as wrong; [UNK] is the share of the reward model's tokens that stand for what it does not know."""
+    table = terminal_table(
+        "accuracy on pairs from", "n", "[UNK]", "frozen", "untrained head", "trained head", text=1
+    )
     for pairs in sets:
         cells = [pairs[key] for key in ("without", "before", "after")]
         table.add_row(
             pairs["pairs"],
             str(pairs["n"]),
-            *("–" if c is None else f"{_percent(c['accuracy'])} {_between(c['interval'])}" for c in cells),
+            _percent(pairs.get("unknown")),
+            *("–" if cell is None else _accuracy(cell) for cell in cells),
         )
     return table
+
+
+def _accuracy(found: Tree) -> str:
+    tied = f", {found['ties']} tied" if found["ties"] else ""
+    return f"{_percent(found['accuracy'])} {_between(found['interval'])}{tied}"
+
+
+def left_out(pairs: Tree) -> str | None:
+    """What pairs of a set were not used, and why, on one line; None where all were."""
+    why = pairs.get("left_out_why")
+    if not why:
+        return None
+    parts = (
+        f"{of['rows']:,}: {reason}" + (f" (first: {of['first']})" if "first" in of else "")
+        for reason, of in why.items()
+    )
+    total = pairs["n"] + pairs["left_out"]
+    return f"{pairs['pairs']}: {pairs['left_out']:,} of {total:,} pairs left out: {'; '.join(parts)}"
 
 
 def _percent(share: float | None) -> str:

@@ -63,7 +63,13 @@ def run_or_model(
     against: Annotated[
         str | None, typer.Option(help="sft, reference, another run, or a model_outputs.json")
     ] = None,
-    pairs: Annotated[str | None, typer.Option(help="preference pairs to add to the reward accuracy")] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="preference pairs to add to the reward accuracy; their prompts are put as the task's own, in "
+            "conversations too: its instruction in front, and a conversation where its prompts are"
+        ),
+    ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="assess anew what is on file")] = False,
     to: Annotated[Path | None, typer.Option("--out", help="model_outputs.json to write")] = None,
 ) -> None:

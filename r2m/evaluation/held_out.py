@@ -49,14 +49,16 @@ def measure(
     reward: Reward,
     workers: Workers,
     seed: int = 0,
+    H_N1D: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Of each response of `t` (K = 1), a tensor N each: eval/vanilla, eval/proxy (the score that would train the
     policy now), eval/response_tokens, with a `reference` eval/kl_sequence (nats), and where a head reads the policy's
     hidden states eval/noise: the score with Gaussian noise of the same moments in their place (Fig. 4).
 
-    `seed` is that of the noise: the same at every call."""
+    `seed` is that of the noise: the same at every call. `H_N1D`: the reward token embeddings, where there are some
+    already."""
     N, device = len(queries), policy.device
-    H_N1D = reward_model.embed(queries, t)
+    H_N1D = reward_model.embed(queries, t) if H_N1D is None else H_N1D
     vanilla_N = end_token_rule(reward_model.phi(H_N1D).squeeze(-1), t.ended_NK, reward).squeeze(1)
     columns = {
         "eval/vanilla": vanilla_N,

@@ -30,6 +30,7 @@ from r2m.errors import UserError
 from r2m.models import reward_check
 from r2m.models.check import settle_way
 from r2m.models.families import refusal
+from r2m.models.head_weights import settle_head
 from r2m.models.hub import hub_reachable
 from r2m.models.output import mark_unused_ids, vocabulary
 from r2m.models.reward import RewardModel
@@ -112,7 +113,11 @@ def frozen_twin(policy: PreTrainedModel) -> PreTrainedModel:
 def load_reward_model(
     model: str, dtype: str = "float32", device: str | torch.device = "cpu", field: str = "reward.model"
 ) -> tuple[RewardModel, FeedbackHead | None]:
-    """The frozen reward model, and the feedback head saved beside it (None where there is none)."""
+    """The frozen reward model, and the feedback head saved beside it (None where there is none).
+
+    Raises UserError for a model that cannot be had, has not one label, or has weights for a head that is not its
+    class's.
+    """
     config = load_config(model, field)
     if config.num_labels != 1:
         raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
@@ -132,10 +137,11 @@ def load_reward_model(
             f"{field} = {model!r}: no weights for {', '.join(sorted(report['missing_keys'])[:3])}; "
             "train one with `r2m reward-model`"
         )
+    offline = not Path(model).is_dir() and not hub_reachable()
+    settle_head(loaded, model, report["unexpected_keys"], field, local_files_only=offline)
+    # Only the model's own pooling asks for one, and it is not used here.
     for part in (loaded.config, text_of(loaded.config)):
-        if (
-            getattr(part, "pad_token_id", None) is None
-        ):  # only the model's own pooling asks, and it is not used here
+        if getattr(part, "pad_token_id", None) is None:
             part.pad_token_id = 0
     reward = RewardModel(loaded).eval().requires_grad_(False).to(device)
     reward_check.check_reward_model(reward, field, model)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from r2m.errors import UserError
+from r2m.models.head_weights import score_layer
 
 
 class RewardModel(nn.Module):
@@ -30,9 +31,7 @@ class RewardModel(nn.Module):
                 "a reward model has 1"
             )
         self.model = model
-        layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
-        assert layers, "a sequence classifier with one label ends in a linear layer of one output"
-        self._score = layers[-1]
+        _, self._score = score_layer(model)
         self.phi = nn.Linear(self._score.in_features, 1, device=self._score.weight.device)
         with torch.no_grad():
             self.phi.weight.copy_(self._score.weight.float())

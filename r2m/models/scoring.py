@@ -17,8 +17,10 @@ from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.reward import RewardModel
+from r2m.models.reward_input import RewardInput, response_ids
 from r2m.models.sizes import context_of
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.answer import answer_texts
+from r2m.tasks.prompt import Prompt
 
 
 class Query(NamedTuple):
@@ -37,17 +39,24 @@ def same_tokens(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> bool:
     )
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The response's text: spaces as they were generated, without end tokens and padding."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def response_texts(
+    tokenizer: PreTrainedTokenizerBase, queries: Sequence[Query], t: Trajectories
+) -> list[str]:
+    """The text of each response, query by query, as gold, judges and people read it: spaces as they were written,
+    no end token; of a conversation, the answer alone."""
+    lengths_NK = (t.lengths_NK - t.ended_NK.long()).tolist()
+    rows = zip(queries, t.response_ids_NKR.tolist(), lengths_NK, strict=True)
+    return [
+        text
+        for query, ids_KR, lengths_K in rows
+        for text in answer_texts(
+            tokenizer, query.prompt, [ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)]
+        )
+    ]
 
 
 class FrozenScorer:
-    """Reward token embeddings of query + response, cut at the response's end token, which is kept.
-
-    Where the tokenizers agree, ids go from policy to reward model as they are. Where they differ, the text is
-    tokenised anew, and the reward model's own end token stands for the policy's.
-    """
+    """Reward token embeddings of queries with responses, put as r2m.models.reward_input says."""
 
     def __init__(
         self,
@@ -57,49 +66,45 @@ class FrozenScorer:
         microbatch: int,
     ) -> None:
         self.model, self.phi = model, model.phi
-        self._tokenizer, self._policy_tokenizer = tokenizer, policy_tokenizer
-        self._microbatch = microbatch
-        self._same = same_tokens(tokenizer, policy_tokenizer)
+        self._tokenizer, self._microbatch = tokenizer, microbatch
+        self._input = RewardInput(tokenizer, policy_tokenizer)
         self._limit = context_of(model.model.config)
 
-    @torch.no_grad()
     def embed(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
         """H_last, [N, K, D], fp32, on the reward model's device."""
         N, K = t.ended_NK.shape
-        lengths, ids, ended = t.lengths_NK.tolist(), t.response_ids_NKR.tolist(), t.ended_NK.tolist()
+        rows = zip(
+            queries, t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), t.ended_NK.tolist(), strict=True
+        )
         sequences = [
-            self._ids(queries[n], ids[n][k][: lengths[n][k]], ended[n][k]) for n in range(N) for k in range(K)
+            sequence
+            for query, ids_KR, lengths_K, ended_K in rows
+            for sequence in self._input.ids(
+                query.prompt, [ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)], ended_K
+            )
         ]
+        return self._embed(sequences).view(N, K, -1)
+
+    def embed_texts(self, prompts: Sequence[Prompt], texts_B: Sequence[str]) -> Tensor:
+        """H_last, [B, D], of responses given as text, each of which has ended."""
+        pairs = zip(prompts, texts_B, strict=True)
+        return self._embed([response_ids(self._tokenizer, prompt, text) for prompt, text in pairs])
+
+    @torch.no_grad()
+    def _embed(self, sequences: Sequence[list[int]]) -> Tensor:
+        longest = max(map(len, sequences))
+        if self._limit is not None and longest > self._limit:
+            raise UserError(
+                f"reward.model: query and response have {longest} tokens, its context is {self._limit}; "
+                "lower task.max_prompt_tokens or algorithm.max_response_tokens"
+            )
+        pad_id = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else 0
         device = self.phi.weight.device
         parts = []
         for start in range(0, len(sequences), self._microbatch):
-            batch, mask = pad(sequences[start : start + self._microbatch], self._pad_id, "right")
+            batch, mask = pad(sequences[start : start + self._microbatch], pad_id, "right")
             parts.append(self.model.embed(batch.to(device), mask.to(device)))
-        return torch.cat(parts).view(N, K, -1)
-
-    @property
-    def _pad_id(self) -> int:
-        return self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else 0
-
-    def _ids(self, query: Query, response: list[int], ended: bool) -> list[int]:
-        if self._same:
-            ids = query.ids + response
-        else:
-            ids = response_ids(self._tokenizer, query.prompt, decode(self._policy_tokenizer, response), ended)
-        if self._limit is not None and len(ids) > self._limit:
-            raise UserError(
-                f"reward.model: query and response have {len(ids)} tokens, its context is {self._limit}; "
-                "lower task.max_prompt_tokens or algorithm.max_response_tokens"
-            )
-        return ids
-
-
-def response_ids(
-    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str, ended: bool = True
-) -> list[int]:
-    """Ids of a prompt with a response under a reward model's tokenizer, its end token last if it has ended."""
-    ids = render(prompt, tokenizer) + tokenizer(response, add_special_tokens=False)["input_ids"]
-    return [*ids, tokenizer.eos_token_id] if ended else ids
+        return torch.cat(parts)
 
 
 def end_token_rule(scores: Tensor, ended: Tensor, reward: Reward) -> Tensor:

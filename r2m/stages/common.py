@@ -45,16 +45,18 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def hold_out(
-    items: Sequence[Item], share: float, seed: int, left_out: int = 0
+    items: Sequence[Item], share: float, seed: int, left_out: int = 0, equal: int = 0
 ) -> tuple[list[Item], list[Item]]:
     """A random (training, held-out) split, at least one item in either.
 
-    Raises UserError for fewer than two items; it says how many rows were `left_out` as too long.
+    Raises UserError for fewer than two items; it says how many rows were `left_out` as too long, or for `equal`
+    responses.
     """
     if len(items) < 2:
+        more = f", {equal} whose responses are equal to the model" if equal else ""
         raise UserError(
-            f"data: {len(items)} usable rows, {left_out} longer than max_tokens; at least 2 are needed, one of "
-            "them held out"
+            f"data: {len(items)} usable rows, {left_out} longer than max_tokens{more}; at least 2 are needed, one "
+            "of them held out"
         )
     order = random.Random(seed).sample(range(len(items)), len(items))
     count = min(max(1, round(share * len(items))), len(items) - 1)

@@ -18,11 +18,11 @@ from transformers import (
 
 from r2m.config import ForumTask
 from r2m.models.loading import load_policy, load_tokenizer
-from r2m.models.scoring import decode
 from r2m.rollout.sampler import sample, uniform_draws
 from r2m.stages import common
 from r2m.stages.reward_model import load_classifier, train_reward_model
 from r2m.stages.sft import supervised_finetune
+from r2m.tasks.encoding import decode
 from r2m.tasks.forum import WORDS, gold, split, write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tasks.prompt import Prompt, render

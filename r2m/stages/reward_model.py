@@ -17,7 +17,7 @@ from r2m.core.masking import pad
 from r2m.core.reward_loss import bradley_terry
 from r2m.errors import UserError
 from r2m.models.loading import load_config, load_tokenizer
-from r2m.models.scoring import response_ids
+from r2m.models.reward_input import response_ids
 from r2m.models.weights import check_weights
 from r2m.reporting.statistics import wilson_interval
 from r2m.stages import common
@@ -46,14 +46,16 @@ def train_reward_model(
     """Minimise Eq. 7 over all weights of a sequence classifier with one label, in place, and centre its scores.
 
     Args:
-        max_tokens: pairs with a longer sequence, prompt included, are left out.
+        max_tokens: pairs with a longer sequence, prompt included, are left out; and so are those whose two
+            sequences are equal to the model, though their texts may differ.
         held_out_share: of the pairs, for the report, never trained on.
         sft_samples: responses of the supervised policy. Their mean score goes into `config.reward_mean`, which
             the loader takes off; without them it is the mean over all responses in the pairs.
 
     Returns:
-        rows, held_out_rows, left_out, steps; held-out loss (nats, before and after), accuracy with its 95 %
-        interval, mean margin (reward units); reward_mean, and reward_mean_of: what that is the mean of.
+        rows, held_out_rows, left_out (too long), equal (left out, too), steps; held-out loss (nats, before and
+        after), accuracy with its 95 % interval, mean margin (reward units); reward_mean, and reward_mean_of: what
+        that is the mean of.
 
     Raises:
         UserError: fewer than two pairs left, one longer than the model's context, or a tokenizer whose padding
@@ -65,8 +67,12 @@ def train_reward_model(
         (response_ids(tokenizer, prompt, chosen), response_ids(tokenizer, prompt, rejected))
         for prompt, chosen, rejected in pairs
     ]
-    kept = [pair for pair in encoded if max_tokens is None or max(map(len, pair)) <= max_tokens]
-    train, held_out = common.hold_out(kept, held_out_share, seed, len(encoded) - len(kept))
+    short = [pair for pair in encoded if max_tokens is None or max(map(len, pair)) <= max_tokens]
+    kept = [
+        (chosen, rejected) for chosen, rejected in short if chosen != rejected
+    ]  # else nothing is preferred
+    left_out, equal = len(encoded) - len(short), len(short) - len(kept)
+    train, held_out = common.hold_out(kept, held_out_share, seed, left_out, equal)
     common.check_lengths(max(len(ids) for pair in kept for ids in pair), model)
     pad_id = model.config.pad_token_id = tokenizer.pad_token_id
     total = epochs * -(-len(train) // batch_size)
@@ -91,7 +97,8 @@ def train_reward_model(
     return {
         "rows": len(train),
         "held_out_rows": len(held_out),
-        "left_out": len(encoded) - len(kept),
+        "left_out": left_out,
+        "equal": equal,
         "steps": total,
         "loss_before": float(before),
         "loss": float(bradley_terry(chosen_B, rejected_B).mean()),

@@ -19,6 +19,7 @@ from r2m.errors import UserError
 from r2m.models.loading import load_policy, load_tokenizer
 from r2m.models.output import base, own_logits
 from r2m.stages import common
+from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import completions
 from r2m.tasks.files import read_rows
 from r2m.tasks.prompt import Prompt, located, render
@@ -119,8 +120,8 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str)
     if not asked:
         with located(prompt):
             raise UserError("data: a prompt without a token; the first response token needs one to follow")
-    answer = tokenizer(completion, add_special_tokens=False)["input_ids"]
-    return [*asked, *answer, tokenizer.eos_token_id], len(asked)
+    answer, end = answer_ids(tokenizer, prompt, completion), [tokenizer.eos_token_id]
+    return asked + answer + end * (answer[-1:] != end), len(asked)
 
 
 def _forward(model: PreTrainedModel, batch: Sequence[Tokens]) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ def located(prompt: Prompt) -> Iterator[None]:
 
 
 def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a prompt, up to where the response begins: never with an end token of its own.
+    """Token ids of a prompt, up to where the response begins: never with an end token of its own, or two BOS.
 
     A conversation goes through the tokenizer's chat template, up to the header of the assistant's answer;
     plain text gets what the tokenizer puts in front of any text, such as a BOS.
@@ -52,29 +52,33 @@ def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     Raises UserError as `conversation` does.
     """
     if prompt.messages is not None:
-        # The template writes the special tokens itself.
-        return tokenizer(conversation(prompt, tokenizer), add_special_tokens=False)["input_ids"]
+        return template_ids(conversation(prompt, tokenizer), tokenizer)
     ids = tokenizer(prompt.text)["input_ids"]
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+    return _one_bos(ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids, tokenizer)
 
 
-def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
-    """A conversation as the tokenizer's chat template writes it, up to the header of the assistant's answer.
+def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, answer: str | None = None) -> str:
+    """A conversation as the tokenizer's chat template writes it: whole with its answer, or, without one, up to the
+    header of the assistant's answer.
 
     Raises UserError, with the prompt's file and row, where the tokenizer has no chat template, and where its template
     refuses the conversation.
     """
+    messages = [
+        *(prompt.messages or ()),
+        *([] if answer is None else [{"role": "assistant", "content": answer}]),
+    ]
     name = tokenizer.name_or_path
     with located(prompt):
         if tokenizer.chat_template is None:
             raise UserError(
-                f"policy.model = {name!r}: its tokenizer has no chat template, which the task's conversations need"
+                f"{name!r}: its tokenizer has no chat template, which the task's conversations need"
             )
         try:
             text = tokenizer.apply_chat_template(
-                without_nulls(prompt.messages),
+                without_nulls(messages),
                 **(prompt.template or {}),
-                add_generation_prompt=True,
+                add_generation_prompt=answer is None,
                 tokenize=False,
             )
         except (
@@ -86,3 +90,16 @@ def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
         ) as error:  # a program of others
             raise UserError(f"the chat template of {name!r} refuses it ({brief(error)})") from None
     return str(text)
+
+
+def template_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of what a chat template wrote: the special tokens are in it, and none is added."""
+    return _one_bos(tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer)
+
+
+def _one_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """A text that begins with a BOS, as a conversation written out beforehand does, gets no second one."""
+    bos = tokenizer.bos_token_id
+    while bos is not None and ids[:2] == [bos, bos]:
+        ids = ids[1:]
+    return ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -17,6 +18,11 @@ from r2m.training.plan import Plan, plan
 from r2m.training.shape import Shape, shape_of
 
 Shapes = tuple[Shape, Shape]  # of the policy and the reward model
+
+UNCENTRED = (
+    "reward.no_eos=replace rests on a reward whose mean over supervised samples is near 0, and the reward model's "
+    "config has no reward_mean, which `r2m reward-model` writes; reward.no_eos=keep asks for none"
+)
 
 
 def plan_for(
@@ -43,7 +49,8 @@ def plan_for(
             memory = torch.cuda.get_device_properties(0).total_memory
         if launch or gpus or config.run.device != "gpu":  # GPUs can be planned for where there are none
             resources = {"cpus": os.cpu_count() or 1, "gpus": gpus, "worker_gib": memory / 2**30}
-    return plan(config, policy, reward, **resources)
+    p = plan(config, policy, reward, **resources)
+    return replace(p, notes=(*p.notes, UNCENTRED)) if shapes is None and _uncentred(config) else p
 
 
 def shapes_for(config: Config) -> Shapes:
@@ -67,6 +74,14 @@ def shapes_for(config: Config) -> Shapes:
         _shape(policy or "forum", "policy.model", policy_config, AutoModelForCausalLM),
         _shape(reward or "forum", "reward.model", reward_config, AutoModelForSequenceClassification),
     )
+
+
+def _uncentred(config: Config) -> bool:
+    """Whether the rule of a missing end token rests on a centre that the reward model does not say."""
+    model = config.reward.model
+    if model is None or config.reward.no_eos != "replace":
+        return False
+    return not hasattr(config_for_planning(model, "reward.model"), "reward_mean")
 
 
 def _shape(model: str, field: str, hf_config: Any, auto_class: Any) -> Shape:

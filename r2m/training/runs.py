@@ -152,11 +152,12 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
             raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
         prompt, context = lengths[field], context_of(hf)
         if context is not None and prompt + response > context:
+            most = context - response - max(0, prompt - lengths["policy.model"])  # by the policy's tokens
             why = ", where its rope begins to depend on a sequence's length" if context == longest(hf) else ""
             raise UserError(
                 f"{field} = {model!r}: its context is {context} tokens{why}; the longest prompt has {prompt} "
                 f"and algorithm.max_response_tokens is {response}; set task.max_prompt_tokens to at most "
-                f"{context - response}"
+                f"{most}"
             )
     return datasets
 
@@ -166,9 +167,10 @@ def _prompts(
     task: ForumTask | TextTask, models: tuple[tuple[str, str], ...]
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """Tokens of the longest prompt under each (field, model), the policy's first, and the data sets: once for all
-    runs of a sweep."""
+    runs of a sweep. To a reward model a prompt is all that its template has around an answer."""
     from r2m.models.loading import load_tokenizer
     from r2m.models.scoring import same_tokens
+    from r2m.tasks.answer import tokens_around_answer
     from r2m.tasks.prompt import render
     from r2m.tasks.task import load_task
 
@@ -176,10 +178,9 @@ def _prompts(
     policy = tokenizers["policy.model"]
     loaded = load_task(task, policy)
     prompts = [*loaded.train, *loaded.held_out]
-    lengths: dict[str, int] = {}
-    for field, tokenizer in tokenizers.items():
-        if lengths and same_tokens(tokenizer, policy):
-            lengths[field] = lengths["policy.model"]
-        else:
-            lengths[field] = max(len(render(prompt, tokenizer)) for prompt in prompts)
+    longest = max(prompts, key=lambda prompt: len(render(prompt, policy)))
+    lengths = {"policy.model": len(render(longest, policy))}
+    for field, tokenizer in list(tokenizers.items())[1:]:
+        some = [longest] if same_tokens(tokenizer, policy) else prompts
+        lengths[field] = max(tokens_around_answer(prompt, tokenizer) for prompt in some)
     return lengths, loaded.datasets

@@ -27,7 +27,7 @@ from r2m.models.loading import (
 )
 from r2m.models.output import padding_id
 from r2m.models.policy import hidden_width
-from r2m.models.scoring import FrozenScorer, Query, decode
+from r2m.models.scoring import FrozenScorer, Query, response_texts
 from r2m.rollout.prompts import query_indices
 from r2m.rollout.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
 from r2m.round_metrics import gold_metrics, peak_mib
@@ -141,22 +141,18 @@ class Trainer:
             c.algorithm, c.reward, self.workers, c.run.eval_seed,
         )  # fmt: skip
 
-    def texts(self, t: Trajectories) -> list[str]:
-        lengths = t.lengths_NK.flatten().tolist()
-        ids = t.response_ids_NKR.flatten(0, 1).tolist()
-        return [decode(self.tokenizer, row[:length]) for row, length in zip(ids, lengths, strict=True)]
-
     def gold(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
         assert self.gold_program is not None
         K = t.ended_NK.shape[1]
         prompts = [q.prompt for q in queries for _ in range(K)]
-        return torch.tensor(self.gold_program(prompts, self.texts(t)), device=t.ended_NK.device).view(-1, K)
+        texts = response_texts(self.tokenizer, queries, t)
+        return torch.tensor(self.gold_program(prompts, texts), device=t.ended_NK.device).view(-1, K)
 
     def observe(self, r: Round) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """The task's own metrics of a round, and some of its texts."""
         metrics: dict[str, float] = {}
         K = r.scores_NK.shape[1]
-        texts = self.texts(r.trajectories)
+        texts = response_texts(self.tokenizer, r.queries, r.trajectories)
         distinct = [len(set(texts[i : i + K])) / K for i in range(0, len(texts), K)]
         local = {"rollout/unique_share": sum(distinct) / len(distinct)}
         prompts = [q.prompt for q in r.queries for _ in range(K)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from r2m.errors import UserError
 from r2m.models.families import way_of
@@ -20,26 +21,30 @@ from tests.family_contract import gaps, saved, states
 from tests.family_tables import ALL, REFUSED, document, way_expected
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "families.md"
+# The tables are those of transformers 5.19. With others a family may be refused, never wrong.
+OTHER_VERSION = not transformers.__version__.startswith("5.19.")
 RIGHT = tuple(name for name in ALL if name not in REFUSED)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_right_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
     folder = saved(name, tmp_path)
-    if name in REFUSED:
-        with pytest.raises(UserError) as error:
-            load_policy(folder)
-        message = str(error.value)
+    message = ""
+    try:
+        model = load_policy(folder)
+    except UserError as error:
+        message = str(error)
+    if message:
+        assert name in REFUSED or OTHER_VERSION, message
         assert message.startswith(f"policy.model = {folder!r}: ")
-        assert REFUSED[name] in message
+        assert OTHER_VERSION or REFUSED[name] in message
         assert "\n" not in message
         return
-    model = load_policy(folder)
     found = gaps(model, folder)
     assert found.right, found
-    assert (
-        way(model) is way_expected(name) is way_of(load_config(folder))
-    )  # what a plan says before it is loaded
+    assert name not in REFUSED or OTHER_VERSION
+    # what a plan says before it is loaded, too
+    assert OTHER_VERSION or way(model) is way_expected(name) is way_of(load_config(folder))
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -69,5 +74,6 @@ def test_the_zoo_is_alive(name: str) -> None:
     assert logits_2V.std() > 0.05
 
 
+@pytest.mark.skipif(OTHER_VERSION, reason="it speaks of transformers 5.19")
 def test_the_document_is_made_of_the_tables() -> None:
     assert DOCUMENT.read_text() == document(), "python -m tests.family_tables > docs/families.md"

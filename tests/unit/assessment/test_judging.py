@@ -10,7 +10,7 @@ from r2m.assessment.bench import open_bench
 from r2m.assessment.judging import against, judges, named_judge, output_rows, shown
 from r2m.config import Config
 from r2m.evaluation.win_rate import Comparison
-from r2m.models.scoring import response_ids
+from r2m.models.reward_input import response_ids
 from r2m.tasks.prompt import Prompt
 
 QUESTION = {"role": "user", "content": "Why?"}

@@ -11,7 +11,7 @@ from r2m.assessment.bench import Bench, Policy, open_bench, open_policy
 from r2m.assessment.states import kind, over_training, similarity, vectors
 from r2m.config import Config
 from r2m.models.loading import load_policy
-from r2m.models.scoring import response_ids
+from r2m.models.reward_input import response_ids
 from r2m.tasks.prompt import Prompt
 
 POST = Prompt(text="my mom sold my tv . last year boss hid the kayak . i feel sad . i need help . tl;dr:")

@@ -11,7 +11,8 @@ from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.reward import RewardModel
-from r2m.models.scoring import FrozenScorer, Query, decode, end_token_rule, response_ids, same_tokens
+from r2m.models.scoring import FrozenScorer, Query, end_token_rule, same_tokens
+from r2m.tasks.encoding import decode
 from r2m.tasks.prompt import Prompt
 
 WordTokenizer = Callable[..., PreTrainedTokenizerFast]
@@ -117,12 +118,6 @@ def test_a_sequence_beyond_the_context_is_refused(
 
 def test_decode_leaves_out_special_tokens_alone(tokenizer: PreTrainedTokenizerFast) -> None:
     assert decode(tokenizer, [4, 5, 2, 1]) == "a b"
-
-
-def test_response_ids_end_only_where_the_response_did(other: PreTrainedTokenizerFast) -> None:
-    prompt = Prompt(text="a")
-    assert response_ids(other, prompt, "b") == [9, 8, 1]
-    assert response_ids(other, prompt, "b", ended=False) == [9, 8]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Reward-model training: Eq. 7 by hand, and models that reload as the loop loads them."""
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -7,12 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from made_tokenizers import TEMPLATES, chat_tokenizer
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from r2m.core.masking import pad
+from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.loading import load_reward_model, load_tokenizer, save_model
-from r2m.models.scoring import response_ids
+from r2m.models.reward import RewardModel
+from r2m.models.reward_input import response_ids
+from r2m.models.scoring import FrozenScorer, Query
 from r2m.reporting.statistics import wilson_interval
 from r2m.stages.reward_model import (
     add_padding,
@@ -20,7 +30,7 @@ from r2m.stages.reward_model import (
     run_reward_model,
     train_reward_model,
 )
-from r2m.tasks.prompt import Prompt
+from r2m.tasks.prompt import Prompt, render
 
 ASKED = Prompt(text="my mom sold my tv . tl;dr:")
 PAIRS = [
@@ -91,6 +101,71 @@ def test_long_pairs_are_left_out_and_counted(classifier: Any, tokenizer: PreTrai
     long = (Prompt(text="mom" + " sad" * 20), " help", " help" * 4)
     with pytest.raises(UserError, match="longest sequence has 26 tokens"):
         train_reward_model(classifier, tokenizer, [*PAIRS, long])
+
+
+def test_pairs_that_are_equal_to_the_model_are_left_out_and_counted(
+    classifier: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    unknown = [(ASKED, " zebra", " yak"), (ASKED, " sad", " sad")]  # neither word is in the vocabulary
+    with_them, without = (copy.deepcopy(classifier) for _ in range(2))
+    report = train_reward_model(with_them, tokenizer, [*PAIRS, *unknown], lr=1e-2)
+    assert (report["rows"], report["held_out_rows"], report["left_out"], report["equal"]) == (2, 1, 0, 2)
+    assert report == train_reward_model(without, tokenizer, PAIRS, lr=1e-2) | {"equal": 2}
+    with pytest.raises(
+        UserError, match="1 usable rows, 0 longer than max_tokens, 2 whose responses are equal"
+    ):
+        train_reward_model(classifier, tokenizer, [PAIRS[0], *unknown])
+
+
+def test_a_policy_s_end_token_changes_no_score_of_a_conversation() -> None:
+    """A model of Gemma's kind, trained here: in the loop it tells apart what it was trained to, by either end."""
+    tokenizer = chat_tokenizer(TEMPLATES["gemma"])
+    shape = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": 128, "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    classifier = LlamaForSequenceClassification(LlamaConfig(**shape, num_labels=1))
+    words = ("yes", "no", "so", "it", "we", "go")
+    pairs = [
+        (Prompt(messages=({"role": "user", "content": f"{a}?"},)), f"{b} {a}", f"{b}{a}")
+        for a in words
+        for b in words
+    ]
+    report = train_reward_model(classifier, tokenizer, pairs, epochs=12, batch_size=12, lr=1e-2)
+    assert report["accuracy"] == 1
+    scorer = FrozenScorer(RewardModel(classifier), tokenizer, tokenizer, microbatch=16)
+    queries = [Query(prompt, render(prompt, tokenizer)) for prompt, *_ in pairs]
+    scores = []
+    for end in ("<eos>", "<end_of_turn>"):
+        flat = [
+            [*tokenizer(text)["input_ids"], tokenizer.convert_tokens_to_ids(end)]
+            for _, *texts in pairs
+            for text in texts
+        ]
+        prompt_ids, prompt_mask = pad([q.ids for q in queries], 0, "left")
+        ids, mask = (x.view(len(pairs), 2, -1) for x in pad(flat, 0, "right"))
+        t = Trajectories(
+            prompt_ids,
+            prompt_mask,
+            ids,
+            mask,
+            torch.zeros(ids.shape),
+            torch.ones(len(pairs), 2, dtype=torch.bool),
+        )
+        with torch.no_grad():
+            scores.append(scorer.phi(scorer.embed(queries, t)).squeeze(-1))
+    assert torch.equal(*scores)
+    margins = scores[0][:, 0] - scores[0][:, 1]
+    assert float((margins > 0).float().mean()) == 1
+    whole = torch.tensor([
+        tokenizer.apply_chat_template(
+            [*(pairs[0][0].messages or ()), {"role": "assistant", "content": pairs[0][1]}], return_dict=False
+        )
+    ])  # fmt: skip
+    with torch.no_grad():
+        own = classifier(input_ids=whole).logits - report["reward_mean"]
+    assert float(scores[0][0, 0]) == pytest.approx(float(own), abs=1e-5)
 
 
 def test_padding_that_is_the_end_token_is_refused(
@@ -217,7 +292,8 @@ def test_run_reward_model_of_equal_pairs_alone(policy_folder: str, tmp_path: Pat
 
 
 def test_run_reward_model_leaves_out_what_the_template_refuses(policy_folder: str, tmp_path: Path) -> None:
-    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %} mom"
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    template += "{% for m in messages %}{{ m.content }}{% endfor %}"
     (Path(policy_folder) / "chat_template.jinja").write_text(template)
     user, system = {"role": "user", "content": "mom"}, {"role": "system", "content": "s"}
     data = tmp_path / "rows.jsonl"

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_tokenizers import TEMPLATES, chat_tokenizer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from r2m.errors import UserError
 from r2m.models.loading import load_policy, load_tokenizer
-from r2m.stages.sft import run_sft, supervised_finetune
-from r2m.tasks.prompt import Prompt
+from r2m.stages.sft import _encode, run_sft, supervised_finetune
+from r2m.tasks.prompt import Prompt, render
 
 EXAMPLES = [
     (Prompt(text="my mom sold my tv . tl;dr:"), " mom sold tv"),
@@ -62,6 +63,16 @@ def test_training_learns_completions_and_where_they_end(
     assert report["token_accuracy"] > 0.95
     assert (report["rows"], report["held_out_rows"], report["steps"]) == (19, 5, 60)
     assert not policy.training
+
+
+def test_of_a_conversation_what_follows_the_header_is_trained_on() -> None:
+    """With what the template itself writes in front of the answer, so that the model learns to write it."""
+    prompt = Prompt(messages=({"role": "user", "content": "Hi"},))
+    for family, written in (("qwen2.5", "Yo"), ("qwen3", "<think>\n\n</think>\n\nYo"), ("mistral", " Yo")):
+        tokenizer = chat_tokenizer(TEMPLATES[family])
+        ids, asked = _encode(tokenizer, prompt, "Yo")
+        assert ids[:asked] == render(prompt, tokenizer)
+        assert tokenizer.decode(ids[asked:]) == written + "<eos>"
 
 
 def test_prompts_are_not_trained_on(policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:

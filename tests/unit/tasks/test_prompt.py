@@ -52,6 +52,19 @@ def test_a_conversation_goes_up_to_the_header_of_the_answer_with_no_second_bos()
     assert render(Prompt(messages=CHAT), tokenizer(TEMPLATE, before="[BOS]")) == [4, 6, 7, 2, 5]
 
 
+def test_a_text_that_begins_with_a_bos_gets_no_second_one() -> None:
+    """A conversation written out beforehand, such as "<|begin_of_text|>...", in a plain prompt."""
+    for before in ("[BOS]", ""):
+        assert render(Prompt(text="[BOS] a b"), tokenizer(before=before)) == [3, 6, 7]
+    assert render(Prompt(text="[BOS] a [BOS] b"), tokenizer(before="[BOS]")) == [3, 6, 3, 7]
+
+
+def test_a_template_s_own_bos_is_the_only_one() -> None:
+    for start in ("{{ bos_token }} ", "{{ bos_token }} {{ bos_token }} "):
+        ids = render(Prompt(messages=CHAT), tokenizer(start + TEMPLATE, before="[BOS]"))
+        assert ids == [3, 4, 6, 7, 2, 5]
+
+
 def test_a_conversation_needs_a_template() -> None:
     with pytest.raises(UserError, match="no chat template"):
         render(Prompt(messages=CHAT), tokenizer())

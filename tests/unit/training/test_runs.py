@@ -164,8 +164,8 @@ class TestRowsOfData:
         self, text_recipe: TextRecipe, storage: Path, tmp_path: Path, forum_models: tuple[str, str]
     ) -> None:
         """The policy's template takes a system turn, the reward model's does not."""
-        takes = "{% for m in messages %} my{% endfor %}"
-        refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %} my"
+        takes = "{% for m in messages %} {{ m.content }}{% endfor %}"
+        refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + takes
         folders = []
         for source, template in zip(forum_models, (takes, refuses), strict=True):
             folders.append(shutil.copytree(source, tmp_path / Path(source).name))
@@ -178,4 +178,35 @@ class TestRowsOfData:
         with pytest.raises(UserError, match=r"^task.data = '.*', line 6: .*no system") as caught:
             new_run(load(recipe, models))
         assert "\n" not in str(caught.value)
+        assert not storage.exists()
+
+    @pytest.mark.parametrize(
+        ("answered", "said"),
+        [
+            (
+                " {{ m.content }}" + " sad" * 54,
+                "its context is 64 tokens; the longest prompt has 58 .* to at most 1$",
+            ),
+            ("", "its chat template does not show the text of an assistant's answer"),
+        ],
+    )
+    def test_what_a_reward_model_s_template_has_around_an_answer_is_asked_first(
+        self,
+        text_recipe: TextRecipe,
+        storage: Path,
+        tmp_path: Path,
+        forum_models: tuple[str, str],
+        answered: str,
+        said: str,
+    ) -> None:
+        reward = shutil.copytree(forum_models[1], tmp_path / "templated")
+        policy = shutil.copytree(forum_models[0], tmp_path / "policy")
+        template = (
+            "{% for m in messages %}{% if m.role == 'user' %} mom sold tv{% else %}A{% endif %}{% endfor %}"
+        )
+        (policy / "chat_template.jinja").write_text(template.replace("A", " {{ m.content }}"))
+        (reward / "chat_template.jinja").write_text(template.replace("A", answered))
+        recipe = text_recipe([{"prompt": [{"role": "user", "content": "mom"}]}] * 5)
+        with pytest.raises(UserError, match=f"templated'.*{said}"):
+            new_run(load(recipe, [f"policy.model={policy}", f"reward.model={reward}"]))
         assert not storage.exists()

@@ -17,6 +17,7 @@ from r2m.algorithm import Round
 from r2m.config import Config
 from r2m.errors import UserError
 from r2m.models.loading import load_policy, load_reward_model, load_tokenizer, save_model
+from r2m.models.scoring import response_texts
 from r2m.rollout.prompts import query_indices
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tracking.metrics import METRICS
@@ -119,7 +120,7 @@ class TestMetrics:
         trainer = make_trainer()
         r = next(trainer.rounds(1))
         observed, _ = trainer.observe(r)
-        texts = trainer.texts(r.trajectories)
+        texts = response_texts(trainer.tokenizer, r.queries, r.trajectories)
         groups = [texts[i : i + 4] for i in range(0, 16, 4)]
         assert observed["rollout/unique_share"] == pytest.approx(sum(len(set(g)) / 4 for g in groups) / 4)
         assert trainer.measures is not None
@@ -131,7 +132,7 @@ class TestMetrics:
         trainer = make_trainer("run.samples=5")
         r = next(trainer.rounds(1))
         _, samples = trainer.observe(r)
-        texts = trainer.texts(r.trajectories)
+        texts = response_texts(trainer.tokenizer, r.queries, r.trajectories)
         assert [s["response"] for s in samples] == texts[0:15:3]
         assert [s["proxy"] for s in samples] == r.scores_NK.flatten()[0:15:3].tolist()
         assert samples[1]["prompt"] == r.queries[0].prompt.text
