@@ -16,7 +16,7 @@ from r2m.errors import UserError, one_line
 FAULTS = {  # of the machine, or of a path that a user gave: nothing that a trace would explain
     errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota", errno.EROFS: "disk", errno.EACCES: "no permission",
     errno.EPERM: "no permission", errno.ENOTDIR: "path", errno.EISDIR: "path", errno.ENAMETOOLONG: "path",
-    errno.ELOOP: "path",
+    errno.ELOOP: "path", errno.EEXIST: "path",
 }  # fmt: skip
 
 app = typer.Typer(

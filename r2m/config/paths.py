@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pydantic_core import PydanticCustomError
 
-from r2m.config.schema import Config, printable_path
+from r2m.config.schema import Config
+from r2m.config.types import printable_path
 from r2m.config.uris import sqlite_path, sqlite_uri
 from r2m.errors import UserError, shown
 
