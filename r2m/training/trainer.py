@@ -15,7 +15,6 @@ from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
 from r2m.core.trajectories import Trajectories
-from r2m.errors import UserError
 from r2m.evaluation.held_out import Judge, against, evaluate, frozen_judge
 from r2m.models.loading import (
     frozen_twin,
@@ -200,15 +199,10 @@ class Trainer:
 
     def restore(self, folder: Path, refused: Callable[[str], None]) -> int:
         """Take up the newest whole checkpoint; the step that it was taken after, 0 where there is none."""
-        state = checkpoint.newest_whole(folder, refused)
+        state = checkpoint.newest_whole(folder, refused, self.config.digest())
         if state is None:
             return 0
         tensors, facts = state
-        if facts["config_hash"] != self.config.digest():
-            raise UserError(
-                f"checkpoint {folder}: of a run with config hash {facts['config_hash']}, "
-                f"this one's is {self.config.digest()}"
-            )
         modules, optimizers = self._parts()
         for prefix, module in modules.items():
             checkpoint.restore_module(prefix, module, tensors)
