@@ -59,6 +59,11 @@ def compare(
     comparisons, notes = compare_runs(list(views.values()), metric, baseline)
     if missing:
         notes.append(f"Left out, since {folder} has no journal of them: {', '.join(missing)}.")
+    notes += [
+        f"{run}: its journal ends in {view.nuls} bytes with NULs (a power cut?), which are left out."
+        for run, view in views.items()
+        if view.nuls
+    ]
     for c in comparisons:
         out.print(terminal(c))
     for note in notes:

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,14 +20,23 @@ import optuna
 from r2m.config import Config, digest, override
 from r2m.config.uris import sqlite_uri
 from r2m.errors import UserError, shown
-from r2m.reporting.files import write_whole
+from r2m.reporting.files import folder_made_whole, write_whole
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps import report
 from r2m.sweeps.answer import Answer, answer
 from r2m.sweeps.spec import Sweep, config_of, load_sweep, slug
 from r2m.sweeps.study import open_study
-from r2m.tracking.journal import Journal, JournalReader, JournalView, environment, find, git_state, read
+from r2m.tracking.journal import (
+    Journal,
+    JournalReader,
+    JournalView,
+    environment,
+    find,
+    git_state,
+    is_held,
+    read,
+)
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.tracking.search import sweep_runs
 from r2m.training.loop import JOURNAL
@@ -104,11 +112,16 @@ def new_sweep(
     base = opened.base
     prepared = prepare(base, progress)
     datasets = check_data(base, (prepared.policy, prepared.reward))
-    shutil.rmtree(opened.folder, ignore_errors=True)  # of a command that was killed while it made it
-    opened.folder.mkdir(parents=True)
-    shutil.copyfile(file, opened.folder / ("sweep.py" if file.endswith(".py") else "sweep.yaml"))
+    if not JournalReader(
+        opened.folder / JOURNAL
+    ).new_records():  # of an older version, killed while it made it
+        shutil.rmtree(opened.folder, ignore_errors=True)
     tree = sweep.model_dump(mode="json")
-    with Journal(opened.folder / JOURNAL) as journal:
+    with (
+        folder_made_whole(opened.folder, f"--name {name!r}") as aside,
+        Journal(aside / JOURNAL) as journal,
+    ):
+        shutil.copyfile(file, aside / ("sweep.py" if file.endswith(".py") else "sweep.yaml"))
         journal.start(
             run_id=name,
             task=base.task.name if base.task.kind == "text" else base.task.kind,
@@ -130,7 +143,7 @@ def open_sweep(storage: str, name: str) -> Opened:
     folder = sweep_folder(storage, name)
     view = find(folder / JOURNAL) if is_name(name) else None
     if view is None:
-        there = sorted(p.parent.name for p in folder.parent.glob(f"*/{JOURNAL}"))
+        there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
         raise UserError(f"SWEEP = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
     start, given = view.start, view.start["config"]
     if not {"sweep", "workers", "tracking_uri"} <= given.keys():
@@ -165,11 +178,7 @@ def status_of(opened: Opened) -> str:
     """What the sweep's journal says, or "interrupted" where it says running and no driver holds it."""
     path = opened.folder / JOURNAL
     status = read(path).status
-    if status == "running":
-        with suppress(UserError):  # a driver's
-            Journal(path).close()
-            return "interrupted"
-    return status
+    return "interrupted" if status == "running" and not is_held(path) else status
 
 
 def elapsed_s(journal: Path) -> float:
@@ -178,7 +187,7 @@ def elapsed_s(journal: Path) -> float:
     return sum(
         later["time"] - earlier["time"]
         for earlier, later in pairwise(records)
-        if later.get("name") != "resume"
+        if later.get("name") not in ("torn-end", "resume")
     )
 
 

@@ -29,7 +29,7 @@ def sync(storage: Path | str, name: str) -> list[tuple[str, int]]:
         uris = {runs / name: _uri(storage, _start(runs / name / JOURNAL))}
     else:
         there = sorted(
-            path.parent.name for kind in (runs, sweep.parent) for path in kind.glob(f"*/{JOURNAL}")
+            path.parent.name for kind in (runs, sweep.parent) for path in kind.glob(f"[!.]*/{JOURNAL}")
         )
         raise UserError(f"NAME = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
     return [(folder.name, _ship(uri, folder)) for folder, uri in uris.items()]

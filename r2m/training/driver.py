@@ -39,6 +39,7 @@ RAY_SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 SHIP_TIMEOUT_S = 30.0
+SAID = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
 
 
 def execute(
@@ -174,7 +175,7 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
                         progress.update(bar, completed=record["step"], numbers=numbers(record["metrics"]))
-                    elif record["time"] >= began and record.get("name") in ("checkpoint-refused", "resume"):
+                    elif record["time"] >= began and record.get("name") in SAID:
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
             if running:

@@ -279,6 +279,7 @@ def test_pauses_are_not_counted(tmp_path: Path) -> None:
         {"time": 130, "kind": "event", "name": "stopped"},
         {"time": 1000, "kind": "event", "name": "resume"},
         {"time": 1020, "kind": "round", "step": 2, "metrics": {}},
+        {"time": 1999, "kind": "event", "name": "torn-end"},
         {"time": 2000, "kind": "event", "name": "resume"},
         {"time": 2005, "kind": "event", "name": "finished"},
     ]

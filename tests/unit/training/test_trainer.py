@@ -219,7 +219,8 @@ class TestState:
         other = make_trainer("algorithm.lr=2e-3")
         before = copy.deepcopy(other.policy.state_dict())
         with pytest.raises(
-            UserError, match=r"checkpoint .*: none is this run's: step-000001: of a run with config hash \w+, this"
+            UserError,
+            match=r"checkpoint .*: none is this run's: step-000001: of a run with config hash \w+, this",
         ):
             other.restore(tmp_path, lambda reason: None)
         assert_equal(before, other.policy.state_dict())
