@@ -28,3 +28,23 @@ def shown(value: Any) -> str:
     except (ValueError, RecursionError):  # an integer of thousands of digits; a list inside of itself
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-SHOWN // 4 :]}"
+
+
+DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, without the statements that a database's error quotes; a full disk by its name.
+
+    An error that was raised from another may say less than that one: of a full disk, the whole chain is asked.
+    """
+    link: BaseException | None = error
+    first = ""
+    while link is not None:
+        lines = [line.strip() for line in str(link).splitlines() if line.strip()]
+        full = next((line for line in lines if any(words in line for words in DISK_FULL)), None)
+        if full is not None:
+            return full if full.startswith("disk full: ") else f"disk full: {full[:300]}"
+        first = first or (lines[0][:300] if lines else "")
+        link = link.__cause__ or link.__context__
+    return first or type(error).__name__

@@ -159,9 +159,10 @@ class _Session:
         self.shipper.finish(self.opened.folder, artifacts)
         if not self.shipper.close(SHIP_TIMEOUT_S):
             self.console.print(
-                f"MLflow did not take everything ({self.shipper.last_error}); the journals have it: "
-                f"r2m sync {self.opened.name}",
+                f"MLflow did not take everything ({self.shipper.trouble}); the journals have it: "
+                f"r2m sync {self.opened.name} --storage {self.opened.storage}",
                 markup=False,
+                soft_wrap=True,
             )
         if tuning.error is not None:
             raise tuning.error

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from r2m.config import Config, validate
-from r2m.errors import UserError
+from r2m.errors import UserError, in_one_line
 from r2m.tracking.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.loop import STOP_FILE, run_loop
@@ -221,16 +221,21 @@ def _ship_rest(runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], c
     for run in runs:
         view, artifacts = read(run.journal), []
         if view.rounds:
-            artifacts = [run.folder / "curves.png"]
-            plot([(view.arm, view)], artifacts[0])
+            try:
+                plot([(view.arm, view)], run.folder / "curves.png")
+                artifacts = [run.folder / "curves.png"]
+            except OSError as error:  # no reason to lose the rest
+                console.print(f"{run.name}: no curves.png: {in_one_line(error)}", markup=False)
         shippers[run.tracking_uri].finish(run.folder, artifacts)
+    storage = runs[0].config.run.storage
     for shipper in shippers.values():
         shipper.close(SHIP_TIMEOUT_S)
         for name in shipper.behind:
             console.print(
-                f"{name}: MLflow did not take everything ({shipper.last_error}); the journal has it: "
-                f"r2m sync {name}",
+                f"{name}: MLflow did not take everything ({shipper.trouble}); the journal has it: "
+                f"r2m sync {name} --storage {storage}",
                 markup=False,
+                soft_wrap=True,
             )
 
 
