@@ -12,6 +12,8 @@ LASTING = (  # of a database: waiting does not help
 )  # fmt: skip
 SAID = {  # a part of the client's message -> what it means
     "timeout exception": "the server does not answer in time",
+    "Read timed out": "the server does not answer in time",
+    "ConnectTimeoutError": "the server cannot be reached in time",
     "Connection refused": "the server is down (connection refused)",
     "Connection aborted": "the connection was lost before the answer came",
     "Connection reset": "the connection was lost before the answer came",

@@ -3,7 +3,8 @@
 One journal is one MLflow run, found again by our own tag `r2m.run_id`. Whatever happened before (a crash
 between two batches, a resume, another process that shipped), `ship` asks MLflow what it has and logs what is
 missing. Where a request fails, the next `ship` goes on from there: what was answered is not asked again, and of a
-batch of points whose answer was lost it asks first what arrived. A run whose process was killed outright is RUNNING in MLflow, as in its journal, until it is resumed.
+batch of points whose answer was lost it asks first what arrived. A run whose process was killed outright is RUNNING
+in MLflow, as in its journal, until it is resumed.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Sink:
         self._start: Record = {}
         self._events: list[Record] = []
         self._steps: set[int] = set()  # rounds read: a resumed run replays some
-        self._points: list[tuple[str, float, int, int]] = []  # key, value, time in ms, step: not known to be there
+        self._points: list[
+            tuple[str, float, int, int]
+        ] = []  # key, value, time in ms, step: not known to be there
         self._unknown: set[str] = set()  # keys of which MLflow may have points that are not known
         self.points = 0  # read of the journal
         self.found = 0  # of them, those that were there before this sink logged any
@@ -85,7 +88,9 @@ class Sink:
         self._tables: list[str] = []  # that the run's tag names
         self._config: list[Path] = []
         self._sent: list[Path | str] = []  # of the artifacts of a shipping that has not ended
-        self._opening: list[Callable[[], Any]] = []  # requests that bring what a run starts with: still to be made
+        self._opening: list[
+            Callable[[], Any]
+        ] = []  # requests that bring what a run starts with: still to be made
         self._client: MlflowClient | None = None  # None: what MLflow has is unknown
         self._mlflow_run = self._mlflow_status = ""
 

@@ -41,7 +41,7 @@ def sync(
         starts = {path.parent: _start(path) for path in sorted(runs.glob(f"{name}-*/{JOURNAL}"))}
         starts = {folder: start for folder, start in starts.items() if start.get("parent") == name}
         uris = {folder: _uri(storage, start) for folder, start in starts.items()}
-        uris = {sweep: next(iter(uris.values()), default_tracking_uri(storage))} | uris
+        uris = {sweep: next(iter(uris.values()), _uri(storage, _start(sweep / JOURNAL)))} | uris
     elif known and (runs / name / JOURNAL).is_file():
         uris = {runs / name: _uri(storage, _start(runs / name / JOURNAL))}
     else:
@@ -59,8 +59,8 @@ def _start(journal: Path) -> Record:
 
 
 def _uri(storage: Path | str, start: Record) -> str:
-    run = start["config"]["run"] if start else {}
-    return run.get("tracking_uri") or default_tracking_uri(storage)
+    config = start.get("config", {})
+    return config.get("run", config).get("tracking_uri") or default_tracking_uri(storage)  # config: a sweep's
 
 
 def _ship(uri: str, folder: Path, patience_s: float, say: Callable[[str], None]) -> int:
