@@ -33,7 +33,7 @@ def shown(value: Any) -> str:
 DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 
 
-def in_one_line(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What an error says, without the statements that a database's error quotes; a full disk by its name.
 
     An error that was raised from another may say less than that one: of a full disk, the whole chain is asked.

@@ -1,6 +1,7 @@
 """A sweep from its file to its answer: `<storage>/sweeps/<name>`, one driver at a time, resumed after anything.
 
-The folder holds the sweep file, study.db (Optuna's), the sweep's journal, and what the answer is read from:
+The folder holds the sweep file, the recipe as it was when the sweep began (what becomes of the recipe's own file is
+nothing to it from then on), study.db (Optuna's), the sweep's journal, and what the answer is read from:
 answer.json, report.html, ranking.json and answer.png. The open journal is the lock against a second driver.
 """
 
@@ -16,8 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import optuna
+import yaml
 
 from r2m.config import Config, digest, override
+from r2m.config.load import read_tree
 from r2m.config.uris import sqlite_uri
 from r2m.errors import UserError, shown
 from r2m.reporting.files import folder_made_whole, write_whole
@@ -43,6 +46,7 @@ from r2m.training.loop import JOURNAL
 from r2m.training.runs import check_data, check_name, is_name
 
 FILES = ("sweep.yaml", "sweep.py")
+RECIPE = "recipe.yaml"
 ARTIFACTS = ("report.html", "answer.json", "ranking.json", "answer.png")
 
 
@@ -122,6 +126,8 @@ def new_sweep(
         Journal(aside / JOURNAL) as journal,
     ):
         shutil.copyfile(file, aside / ("sweep.py" if file.endswith(".py") else "sweep.yaml"))
+        recipe = yaml.safe_dump(read_tree(sweep.recipe), sort_keys=False, allow_unicode=True)
+        (aside / RECIPE).write_text(recipe, encoding="utf-8")
         journal.start(
             run_id=name,
             task=base.task.name if base.task.kind == "text" else base.task.kind,
@@ -135,11 +141,15 @@ def new_sweep(
             experiment=opened.experiment,
             tags={"r2m.sweep": name, "r2m.role": "sweep"},
         )
-    return opened
+    return open_sweep(storage, name)
 
 
 def open_sweep(storage: str, name: str) -> Opened:
-    """A sweep that there is. Raises UserError, naming those there are, where it is not."""
+    """A sweep that there is, with the recipe that it keeps; one begun before recipes were kept, with the recipe itself.
+
+    Raises UserError where there is none, naming those there are, or where its file or recipe is not the one it began
+    with.
+    """
     folder = sweep_folder(storage, name)
     view = find(folder / JOURNAL) if is_name(name) else None
     if view is None:
@@ -148,7 +158,10 @@ def open_sweep(storage: str, name: str) -> Opened:
     start, given = view.start, view.start["config"]
     if not {"sweep", "workers", "tracking_uri"} <= given.keys():
         raise UserError(f"SWEEP = {name!r}: its journal is not a sweep's")
-    sweep = load_sweep(sweep_file(folder), given["workers"], kept=given["sweep"])
+    recipe = folder / RECIPE
+    sweep = load_sweep(
+        sweep_file(folder), given["workers"], given["sweep"], recipe if recipe.is_file() else None
+    )
     opened = Opened(sweep, name, storage, extra_settings(storage, given["tracking_uri"]))
     if start["config_hash"] != digest([opened.sweep.model_dump(mode="json"), opened.base.digest()]):
         raise UserError(f"SWEEP = {name!r}: its file or its recipe has changed since it began; start another")
@@ -166,7 +179,13 @@ def sweep_folder(storage: str, name: str) -> Path:
 
 
 def sweep_file(folder: Path) -> Path:
-    return next(path for name in FILES if (path := folder / name).is_file())
+    """Raises UserError where it is gone."""
+    there = [path for name in FILES if (path := folder / name).is_file()]
+    if not there:
+        raise UserError(
+            f"SWEEP = {folder.name!r}: {folder} has lost its file, {' or '.join(FILES)}; put it back"
+        )
+    return there[0]
 
 
 def runs_of(opened: Opened) -> dict[str, JournalView]:

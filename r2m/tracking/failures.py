@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from r2m.errors import UserError, in_one_line
+from r2m.errors import UserError, reason_of
 
 LASTING = (  # of a database: waiting does not help
     "readonly database", "database or disk is full", "disk I/O error", "unable to open database file",
@@ -63,4 +63,4 @@ def reason(error: BaseException) -> str:
     text = str(error)
     if answered := re.search(r"too many (\d{3}) error responses|error code (5\d\d) ", text):
         return f"the server answers {answered[1] or answered[2]}"
-    return next((said for words, said in SAID.items() if words in text), in_one_line(error))
+    return next((said for words, said in SAID.items() if words in text), reason_of(error))

@@ -42,8 +42,7 @@ def find_or_create_experiment(
             if experiment is None:
                 raise
     if experiment.lifecycle_stage == "deleted":
-        shown = tracking_uri if database else tracking_uri.split("?")[0]  # what may hold a secret stays out
-        address = shlex.quote(f"MLFLOW_TRACKING_URI={shown}")
+        address = shlex.quote(f"MLFLOW_TRACKING_URI={tracking_uri}")  # it holds no secret: see check_uri
         raise UserError(
             f"experiment = {name!r}: it was deleted in MLflow; restore it: env {address} "
             f"mlflow experiments restore --experiment-id {experiment.experiment_id}"

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from r2m.config import Config, validate
-from r2m.errors import UserError, in_one_line
+from r2m.errors import UserError, reason_of
 from r2m.tracking.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.loop import STOP_FILE, run_loop
@@ -225,7 +225,7 @@ def _ship_rest(runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], c
                 plot([(view.arm, view)], run.folder / "curves.png")
                 artifacts = [run.folder / "curves.png"]
             except OSError as error:  # no reason to lose the rest
-                console.print(f"{run.name}: no curves.png: {in_one_line(error)}", markup=False)
+                console.print(f"{run.name}: no curves.png: {reason_of(error)}", markup=False)
         shippers[run.tracking_uri].finish(run.folder, artifacts)
     storage = runs[0].config.run.storage
     for shipper in shippers.values():

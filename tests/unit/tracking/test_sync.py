@@ -195,13 +195,6 @@ class TestDeleted:
             assert sink.ship() == 1
         assert points(uri, "cut", "reward/proxy", "r2m/cut") == [(0, 0.0), (1, 1.0)]
 
-    def test_a_secret_is_not_repeated(self, tmp_path):
-        body = b'{"experiment": {"experiment_id": "7", "name": "e", "lifecycle_stage": "deleted"}}'
-        with answering(200, body) as (uri, _):
-            run_at(tmp_path, f"{uri}/?token=hunter2")
-            with pytest.raises(UserError, match=rf"MLFLOW_TRACKING_URI={uri}/ mlflow .* 7$"):
-                list(sync(tmp_path, "run", patience_s=0))
-
 
 def test_what_a_power_cut_left_does_not_lock_a_run_out(r2m, storage):
     journal = run_at(storage, None, "torn") / "journal.jsonl"
