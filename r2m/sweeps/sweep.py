@@ -145,7 +145,7 @@ def new_sweep(
 
 
 def open_sweep(storage: str, name: str) -> Opened:
-    """A sweep that there is, with the recipe that it keeps; one begun before recipes were kept, with the recipe itself.
+    """A sweep that there is, with the recipe that it keeps; of one begun before recipes were kept, the recipe itself.
 
     Raises UserError where there is none, naming those there are, or where its file or recipe is not the one it began
     with.

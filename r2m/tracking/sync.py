@@ -78,7 +78,11 @@ def _ship(uri: str, folder: Path, patience_s: float, say: Callable[[str], None])
             if not is_trackings(error):
                 raise
             if sink.answers > answers:
-                answers, since, wait_s = -1, 0.0, FIRST_WAIT_S  # since: the first failure after something went through
+                answers, since, wait_s = (
+                    -1,
+                    0.0,
+                    FIRST_WAIT_S,
+                )  # since: the first failure after something went through
             far = f"{sink.points}" if sink.arrived is None else f"{sink.arrived} of {sink.points}"
             state = f"{folder.name}: {far} points; {reason(error)}"
             if not may_pass(error):
