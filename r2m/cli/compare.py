@@ -75,8 +75,14 @@ def compare(
         else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
     )
     page = to or folder / "compare.html"
-    write_whole(page, html(title, comparisons, notes, _assessments(folder, views)))
-    out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
+    try:
+        write_whole(page, html(title, comparisons, notes, _assessments(folder, views)))
+        out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
+    except OSError as error:  # of a storage that can only be read: the comparison has been said
+        if to is not None:
+            raise
+        said = f"not written: {page} ({error.strerror}); --out FILE puts the page elsewhere"
+        err.print(said, soft_wrap=True, markup=False, highlight=False)
     if to_json is not None:
         write_whole(to_json, json.dumps(numbers(comparisons, notes), indent=2, allow_nan=False) + "\n")
         out.print(f"written: {to_json}", soft_wrap=True, markup=False, highlight=False)

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +30,7 @@ from r2m.stages.prepare import prepare
 from r2m.sweeps import report
 from r2m.sweeps.answer import Answer, answer
 from r2m.sweeps.spec import Sweep, config_of, load_sweep, slug
-from r2m.sweeps.study import open_study
+from r2m.sweeps.study import open_study, study_to_read
 from r2m.tracking.journal import (
     Journal,
     JournalReader,
@@ -46,7 +47,7 @@ from r2m.training.loop import JOURNAL
 from r2m.training.runs import check_data, check_name, is_name
 
 FILES = ("sweep.yaml", "sweep.py")
-RECIPE = "recipe.yaml"
+RECIPE, STUDY = "recipe.yaml", "study.db"
 ARTIFACTS = ("report.html", "answer.json", "ranking.json", "answer.png")
 
 
@@ -74,7 +75,7 @@ class Opened:
 
     @property
     def database(self) -> str:
-        return sqlite_uri(self.folder.absolute() / "study.db")
+        return sqlite_uri(self.folder.absolute() / STUDY)
 
     @property
     def tracking_uri(self) -> str:
@@ -85,8 +86,13 @@ class Opened:
         """The MLflow experiment of its runs."""
         return f"r2m/sweeps/{self.name}"
 
-    def study(self) -> optuna.Study:
-        return open_study(self.sweep, self.database, self.name)
+    def study(self, say: Callable[[str], None] = print) -> optuna.Study:
+        """`say`: told where another process holds the database, which is then waited for."""
+        return open_study(self.sweep, self.database, self.name, say)
+
+    def study_to_read(self, say: Callable[[str], None] = print) -> optuna.Study:
+        there = (self.folder / STUDY).is_file()
+        return study_to_read(self.sweep, self.database, self.name, there, say)
 
 
 def new_sweep(
@@ -210,11 +216,28 @@ def elapsed_s(journal: Path) -> float:
     )
 
 
-def write_answer(opened: Opened) -> tuple[Answer, list[Path]]:
-    """The answer as it stands, running or not, and the files that show it, each replaced whole."""
-    study, views = opened.study(), runs_of(opened)
+def write_answer(
+    opened: Opened,
+    study: optuna.Study | None = None,
+    failed: Callable[[OSError], None] | None = None,
+) -> tuple[Answer, list[Path]]:
+    """The answer as it stands, running or not, and the files that show it, each replaced whole.
+
+    `failed`: told where they cannot be written, which then ends nothing.
+    """
+    study, views = study or opened.study(), runs_of(opened)
     wall_s = elapsed_s(opened.folder / JOURNAL)
     known = answer(opened.sweep, opened.name, study.get_trials(), views, wall_s)
+    try:
+        _write(opened, known, study, views)
+    except OSError as error:
+        if failed is None:
+            raise
+        failed(error)
+    return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]
+
+
+def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:
     texts = {
         "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
         "ranking.json": json.dumps(report.ranking_table(known)),
@@ -223,7 +246,9 @@ def write_answer(opened: Opened) -> tuple[Answer, list[Path]]:
     for name, text in texts.items():
         write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver
     partial = opened.folder / f".{os.getpid()}-answer.png"
-    report.picture(known, views, partial)
-    if partial.exists():
-        partial.replace(opened.folder / "answer.png")
-    return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]
+    try:
+        report.picture(known, views, partial)
+        if partial.exists():
+            partial.replace(opened.folder / "answer.png")
+    finally:
+        partial.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from r2m.config import Config, validate
-from r2m.errors import UserError, reason_of
+from r2m.errors import UserError, of_database, reason_of
 from r2m.tracking.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.loop import STOP_FILE, run_loop
@@ -240,13 +240,13 @@ def _ship_rest(runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], c
 
 
 def explained(error: BaseException) -> BaseException:
-    """A user's mistake or a full disk as one line; anything else as it is."""
+    """A user's mistake, a full disk or a database at fault as one line; anything else as it is."""
     for cause in [*getattr(error, "worker_failures", {}).values(), error]:
         text = str(cause)
         for marker in ("r2m.errors.UserError: ", "UserError: "):
             if marker in text:
                 return UserError(text.split(marker, 1)[1].splitlines()[0])
-        if "No space left on device" in text:
-            line = next(line for line in text.splitlines() if "No space left on device" in line)
-            return UserError(f"disk full: {line.strip()}")
+        reason = reason_of(cause)
+        if reason.startswith("disk full: ") or of_database(cause):
+            return UserError(reason)
     return error

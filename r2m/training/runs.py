@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def open_run(storage: str, name: str) -> Run:
     view = read(folder / JOURNAL)
     if view.status == "finished":
         raise UserError(f"run = {name!r}: it has finished; there is nothing to resume")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"run = {name!r}: {folder} cannot be written to")
     if is_held(folder / JOURNAL):
         raise UserError(f"run = {name!r}: another process is writing this run")
     (folder / STOP_FILE).unlink(missing_ok=True)

@@ -18,6 +18,8 @@ from r2m.training.runs import existing_folder, new_run, open_run, run_folder
 
 MakeConfig = Callable[..., Config]
 TextRecipe = Callable[..., str]
+Command = Callable[..., tuple[int, str, str]]
+ReadOnly = tuple[Path, Callable[[], None]]
 
 
 @pytest.fixture
@@ -145,6 +147,31 @@ class TestOpenRun:
             pytest.raises(UserError, match=r"^run = 'mine': another process is writing this run$"),
         ):
             open_run(str(storage), "mine")
+
+
+class TestReadOnly:
+    def test_one_line_and_nothing_written(
+        self,
+        make_config: MakeConfig,
+        text_recipe: TextRecipe,
+        r2m: Command,
+        read_only: ReadOnly,
+        tmp_path: Path,
+    ) -> None:
+        disk, freeze = read_only
+        run = new_run(make_config(f"run.storage={disk}"), "mine")
+        recipe = tmp_path / "tiny.yaml"
+        recipe.write_text(yaml.safe_dump(run.config.model_dump(mode="json")))
+        freeze()
+        for words, said in (
+            (
+                ("train", "--resume", "mine", "--storage", str(disk)),
+                f"run = 'mine': {run.folder} cannot be written to",
+            ),
+            (("train", str(recipe), "--name", "new"), f"run.storage = '{disk}': {disk} cannot be written to"),
+        ):
+            code, _, err = r2m("train", *words)
+            assert (code, err.splitlines()) == (2, [f"error: {said}"])
 
 
 class TestPrompts:
