@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import math
 import os
 import re
 import time
@@ -36,17 +34,11 @@ from r2m.config import arm_of
 from r2m.errors import UserError
 from r2m.tracking.provenance import environment as environment  # what `start` is given
 from r2m.tracking.provenance import git_state as git_state
-
-Record = dict[str, Any]
+from r2m.tracking.records import Record as Record
+from r2m.tracking.records import decoded, encoded, whole_lines
 
 # Stopped: by a user, to go on with later. Pruned: by a sweep, for good.
 STATUS_OF_EVENT = {name: name for name in ("finished", "stopped", "pruned", "failed")} | {"resume": "running"}
-FIELDS: dict[str, dict[str, Any]] = {  # of a record by its kind, that no reader can do without
-    "start": {"run_id": str, "config": dict},
-    "round": {"step": int, "metrics": dict},
-    "samples": {"step": int, "samples": list},
-    "event": {"name": str},
-}
 
 
 class Journal:
@@ -67,7 +59,7 @@ class Journal:
             raise UserError(f"journal = {str(self.path)!r}: another process is writing this run") from None
         self._file.seek(0)
         data = self._file.read()
-        self._size = len(_whole(data))
+        self._size = len(whole_lines(data))
         if torn := len(data) - self._size:
             self._file.truncate(self._size)
             if self.started:
@@ -145,7 +137,7 @@ class Journal:
     def _append(self, kind: str, **fields: Any) -> None:
         assert self.started == (kind != "start"), "the first record, and no other, is the start"
         record = {"time": time.time(), "kind": kind, **fields}
-        line = json.dumps(_strict(record), allow_nan=False).encode() + b"\n"
+        line = encoded(record)
         try:
             rest = memoryview(line)
             while rest:  # a nearly full disk takes a part of the line before it refuses
@@ -189,10 +181,10 @@ class JournalReader:
                 data = file.read()
         except FileNotFoundError:
             return []
-        whole = _whole(data)
+        whole = whole_lines(data)
         self.nuls = len(data) - len(whole) if b"\0" in data[len(whole) :] else 0
         lines = whole.split(b"\n")[:-1]
-        records = [_parse(line, self.path, n) for n, line in enumerate(lines, self._lines + 1)]
+        records = [decoded(line, self.path, n) for n, line in enumerate(lines, self._lines + 1)]
         self._offset += sum(map(len, lines)) + len(lines)
         self._lines += len(lines)
         return records
@@ -271,39 +263,3 @@ def status(events: list[Record]) -> str:
     """What the last event that changes it says: running, finished, stopped, pruned or failed."""
     changes = [STATUS_OF_EVENT[e["name"]] for e in events if e["name"] in STATUS_OF_EVENT]
     return changes[-1] if changes else "running"
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        return {"$numberDouble": name}
-    if isinstance(value, dict):
-        return {key: _strict(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(v) for v in value]
-    return value
-
-
-def _loose(tree: Record) -> Any:
-    return float(tree["$numberDouble"]) if tree.keys() == {"$numberDouble"} else tree
-
-
-def _whole(data: bytes) -> bytes:
-    """Without a torn end: what follows the last newline, which may be being written, and lines with NULs before it
-    (a record has none: JSON escapes them)."""
-    end = data.rfind(b"\n") + 1
-    while end and b"\0" in data[(start := data.rfind(b"\n", 0, end - 1) + 1) : end]:
-        end = start
-    return data[:end]
-
-
-def _parse(line: bytes, path: Path, number: int) -> Record:
-    try:
-        record = json.loads(line, object_hook=_loose)
-        fields = {"time": int | float, "kind": str} | FIELDS.get(record["kind"], {})
-        wrong = [name for name, kind in fields.items() if not isinstance(record[name], kind)]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise UserError(f"journal = {str(path)!r}, line {number}: not a record") from None
-    if wrong:
-        raise UserError(f"journal = {str(path)!r}, line {number}: not a record: {', '.join(wrong)}")
-    return record

@@ -67,7 +67,8 @@ def _ship(uri: str, folder: Path, patience_s: float, say: Callable[[str], None])
     """The number of points that are new."""
     sink = Sink(uri, folder)
     artifacts = [path for name in ARTIFACTS if (path := folder / name).is_file()]
-    answers, since, wait_s = -1, 0.0, FIRST_WAIT_S  # since: the first failure after something went through
+    # since: the first failure after something went through
+    answers, since, wait_s = -1, 0.0, FIRST_WAIT_S
     while True:
         try:
             sink.ship(artifacts)
@@ -78,11 +79,7 @@ def _ship(uri: str, folder: Path, patience_s: float, say: Callable[[str], None])
             if not is_trackings(error):
                 raise
             if sink.answers > answers:
-                answers, since, wait_s = (
-                    -1,
-                    0.0,
-                    FIRST_WAIT_S,
-                )  # since: the first failure after something went through
+                answers, since, wait_s = sink.answers, time.monotonic(), FIRST_WAIT_S
             far = f"{sink.points}" if sink.arrived is None else f"{sink.arrived} of {sink.points}"
             state = f"{folder.name}: {far} points; {reason(error)}"
             if not may_pass(error):

@@ -281,8 +281,12 @@ class TestOpened:
         with pytest.raises(UserError, match=r"tiny\.yaml': no such file"):
             open_sweep(str(storage), "tiny")
 
-    def test_one_of_a_recipe_of_the_package(self, make_sweep: MakeSweep, storage: Path) -> None:
-        opened = make_sweep(recipe="forum", name="own", set={"algorithm.queries": 4})
+    def test_one_of_a_recipe_of_the_package(
+        self, make_sweep: MakeSweep, forum_models: tuple[str, str]
+    ) -> None:
+        policy, reward = forum_models
+        models = {"policy.model": policy, "reward.model": reward}
+        opened = make_sweep(recipe="forum", name="own", set={"task.posts": 40, "task.held_out": 8} | models)
         assert opened.sweep.source == str(opened.folder / "recipe.yaml")
         assert command(opened.sweep, {}, 0).startswith("r2m train forum --set ")
 

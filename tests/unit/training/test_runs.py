@@ -165,10 +165,10 @@ class TestReadOnly:
         freeze()
         for words, said in (
             (
-                ("train", "--resume", "mine", "--storage", str(disk)),
+                ("--resume", "mine", "--storage", str(disk)),
                 f"run = 'mine': {run.folder} cannot be written to",
             ),
-            (("train", str(recipe), "--name", "new"), f"run.storage = '{disk}': {disk} cannot be written to"),
+            ((str(recipe), "--name", "new"), f"run.storage = '{disk}': {disk} cannot be written to"),
         ):
             code, _, err = r2m("train", *words)
             assert (code, err.splitlines()) == (2, [f"error: {said}"])
