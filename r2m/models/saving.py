@@ -39,8 +39,9 @@ def make_savable(model: PreTrainedModel) -> None:
         model.config,
         model.config.get_text_config(),
     ):  # generation's settings in config.json: an old habit
-        for key in part._get_generation_parameters():
-            delattr(part, key)
+        with suppress(Exception):  # of a family's own code: what is beyond this, `check_savable` finds
+            for key in part._get_generation_parameters():
+                delattr(part, key)
     if not model.can_generate() or _valid(model.generation_config):
         return
     known, kept = GenerationConfig(), GenerationConfig()
