@@ -20,6 +20,9 @@ BUSY_S = 5.0  # that SQLite waits for a lock before it is said what is waited fo
 SAID_EVERY_S = 60.0
 
 
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of every study, and warns in SQL statements
+
+
 def open_study(sweep: Sweep, database: str, name: str, say: Say = print) -> optuna.Study:
     """The sweep's study, made where it is not there yet. `database`: an SQLAlchemy URL of SQLite.
 
@@ -45,7 +48,6 @@ def study_to_read(sweep: Sweep, database: str, name: str, exists: bool, say: Say
 
 
 def _storage(database: str, say: Say) -> RDBStorage:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a warning of it quotes statements
     connect = {"timeout": BUSY_S, "factory": partial(_Connection, say=say)}
     return RDBStorage(database, {"connect_args": connect})
 
