@@ -1,5 +1,7 @@
 """The one exception that means "the input is wrong": shown to a user as one line, exit code 2, no trace."""
 
+import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 LONGEST = 2000  # characters of a message
@@ -28,3 +30,31 @@ def shown(value: Any) -> str:
     except (ValueError, RecursionError):  # an integer of thousands of digits; a list inside of itself
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-SHOWN // 4 :]}"
+
+
+DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
+
+
+def reason_of(error: BaseException) -> str:
+    """Why, in one line: of an error that was raised from others what the database or the disk said, without the
+    statement that it was said of; a full disk by its name."""
+    links = list(_chain(error))
+    for link in links:
+        full = [line.strip() for line in str(link).splitlines() if any(words in line for words in DISK_FULL)]
+        if full:
+            return one_line(full[0] if full[0].startswith("disk full: ") else f"disk full: {full[0][:300]}")
+    links.sort(key=lambda link: not isinstance(link, sqlite3.Error))
+    said = [line.strip() for link in links for line in str(link).splitlines() if line.strip()]
+    return one_line(said[0][:300]) if said else type(error).__name__
+
+
+def of_database(error: BaseException) -> bool:
+    """Whether it is, or was raised from, SQLite's."""
+    return any(isinstance(link, sqlite3.Error) for link in _chain(error))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__

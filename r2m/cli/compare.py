@@ -59,6 +59,11 @@ def compare(
     comparisons, notes = compare_runs(list(views.values()), metric, baseline)
     if missing:
         notes.append(f"Left out, since {folder} has no journal of them: {', '.join(missing)}.")
+    notes += [
+        f"{run}: its journal ends in {view.nuls} bytes with NULs (a power cut?), which are left out."
+        for run, view in views.items()
+        if view.nuls
+    ]
     for c in comparisons:
         out.print(terminal(c))
     for note in notes:
@@ -70,8 +75,14 @@ def compare(
         else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
     )
     page = to or folder / "compare.html"
-    write_whole(page, html(title, comparisons, notes, _assessments(folder, views)))
-    out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
+    try:
+        write_whole(page, html(title, comparisons, notes, _assessments(folder, views)))
+        out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
+    except OSError as error:  # of a storage that can only be read: the comparison has been said
+        if to is not None:
+            raise
+        said = f"not written: {page} ({error.strerror}); --out FILE puts the page elsewhere"
+        err.print(said, soft_wrap=True, markup=False, highlight=False)
     if to_json is not None:
         write_whole(to_json, json.dumps(numbers(comparisons, notes), indent=2, allow_nan=False) + "\n")
         out.print(f"written: {to_json}", soft_wrap=True, markup=False, highlight=False)

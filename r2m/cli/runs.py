@@ -77,13 +77,26 @@ def train(
 
 @app.command()
 def sync(
-    name: Annotated[str, typer.Argument(help="a run's or a sweep's name")], storage: Storage = None
+    name: Annotated[str, typer.Argument(help="a run's or a sweep's name")],
+    storage: Storage = None,
+    patience: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="give up when nothing has got through for so long")
+    ] = 300.0,
 ) -> None:
-    """Ship to MLflow what a run's journal, or those of a sweep, have and MLflow has not."""
+    """Ship to MLflow what a run's journal, or those of a sweep, have and MLflow has not; retry what fails."""
+    from r2m.tracking.sync import NotShippedError
     from r2m.tracking.sync import sync as ship
 
-    for run, count in ship(place(storage), name):
-        out.print(f"{run}: {count} metric points shipped", soft_wrap=True)
+    def say(line: str) -> None:
+        err.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    folder = place(storage)
+    try:
+        for run, count in ship(folder, name, patience, say):
+            out.print(f"{run}: {count} metric points shipped", soft_wrap=True)
+    except NotShippedError as error:
+        say(f"error: {error}; go on: {program()} sync {name} --storage {shlex.quote(folder)}")
+        raise typer.Exit(1) from None
 
 
 @app.command()

@@ -20,7 +20,7 @@ from r2m.cli.common import (
     progress,
     say_left_out,
 )
-from r2m.errors import UserError
+from r2m.errors import UserError, of_database, reason_of
 
 if TYPE_CHECKING:
     from r2m.sweeps.sweep import Opened
@@ -126,8 +126,17 @@ def _status(storage: str, name: str) -> None:
     from r2m.sweeps.report import terminal
     from r2m.sweeps.sweep import open_sweep, status_of, write_answer
 
+    def not_written(error: OSError) -> None:
+        err.print(f"not written: {reason_of(error)}", markup=False, highlight=False, soft_wrap=True)
+
     opened = open_sweep(storage, name)
-    answer, _ = write_answer(opened)
+    try:
+        study = opened.study_to_read(lambda line: err.print(line, markup=False, highlight=False))
+        answer, _ = write_answer(opened, study, not_written)
+    except Exception as error:
+        if not of_database(error):
+            raise
+        raise UserError(f"SWEEP = {name!r}: its study cannot be read: {reason_of(error)}") from error
     status = status_of(opened)
     out.print(f"{name}: {status}", markup=False)
     out.print(terminal(answer))

@@ -34,6 +34,8 @@ from r2m.models.head_weights import settle_head
 from r2m.models.hub import hub_reachable
 from r2m.models.output import mark_unused_ids, vocabulary
 from r2m.models.reward import RewardModel
+from r2m.models.saving import make_savable
+from r2m.models.saving import save_model as save_model
 from r2m.models.sizes import text_of
 from r2m.models.weights import check_weights
 
@@ -95,6 +97,7 @@ def load_policy(model: str, dtype: str = "float32", device: str | torch.device =
         )
     mark_unused_ids(policy, tokenizer)
     settle_way(policy, f"policy.model = {model!r}")
+    make_savable(policy)
     return policy
 
 
@@ -143,14 +146,10 @@ def load_reward_model(
     for part in (loaded.config, text_of(loaded.config)):
         if getattr(part, "pad_token_id", None) is None:
             part.pad_token_id = 0
+    make_savable(loaded)
     reward = RewardModel(loaded).eval().requires_grad_(False).to(device)
     reward_check.check_reward_model(reward, field, model)
     return reward, load_feedback_head(Path(model))
-
-
-def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
 
 
 def save_feedback_head(folder: Path, head: FeedbackHead) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r2m.errors import UserError
-from r2m.models.loading import save_model
+from r2m.errors import UserError, reason_of
+from r2m.models.saving import WEIGHTS, check_savable, is_disk, save_model, save_weights
 from r2m.models.sizes import context_of
 
 Progress = Callable[[str, int, int], None]  # (phase, steps done, steps in all)
@@ -105,7 +106,8 @@ def check_lengths(longest: int, model: PreTrainedModel) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary sibling that becomes `out` at the end, if nothing fails.
 
-    Raises UserError where `out` holds something already.
+    Raises UserError where `out` holds something already. What a KeptError says is kept stays in a folder beside
+    `out`.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out = {str(out)!r}: it exists; name a new or an empty folder")
@@ -114,6 +116,10 @@ def new_folder(out: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+    except KeptError as error:
+        kept = out.with_name(f"{out.name}.unsaved-{secrets.token_hex(2)}")
+        partial.rename(kept)
+        raise UserError(f"out = {str(out)!r}: {error}; its weights are kept: {kept / WEIGHTS}") from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -122,9 +128,34 @@ def new_folder(out: Path) -> Iterator[Path]:
     partial.rename(out)
 
 
+class KeptError(RuntimeError):
+    """A trained model that could not be saved as a Hugging Face folder; its bare weights could."""
+
+
+def check_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, what: str) -> None:
+    """Raises UserError where the model that is to be trained now could not be saved in `folder` afterwards."""
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise UserError(
+            f"out = {str(folder.parent)!r}: the trained model takes {size / 2**20:,.1f} MiB, and {free / 2**20:,.1f} "
+            "are free"
+        )
+    check_savable(model, tokenizer, folder, what)
+
+
 def save(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, report: dict[str, Any]
 ) -> None:
-    """The model, its tokenizer, and report.json beside them."""
-    save_model(folder, model, tokenizer)
+    """The model, its tokenizer, and report.json beside them.
+
+    Raises KeptError where the model's own code fails: its bare weights are then in the folder.
+    """
+    try:
+        save_model(folder, model, tokenizer)
+    except Exception as error:
+        if is_disk(error):
+            raise
+        save_weights(folder, model)
+        raise KeptError(f"the trained model could not be saved ({reason_of(error)})") from error
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -18,6 +18,7 @@ from r2m.core.reward_loss import bradley_terry
 from r2m.errors import UserError
 from r2m.models.loading import load_config, load_tokenizer
 from r2m.models.reward_input import response_ids
+from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
 from r2m.reporting.statistics import wilson_interval
 from r2m.stages import common
@@ -140,6 +141,7 @@ def run_reward_model(
             )
         classifier = load_classifier(model, options.get("seed", 0), device)
         add_padding(classifier, tokenizer)
+        common.check_end(classifier, tokenizer, folder, f"model = {model!r}")
         report = train_reward_model(classifier, tokenizer, pairs, progress=progress, **options)
         report["data_left_out"] = read.left_out.tree()
         common.save(
@@ -168,6 +170,7 @@ def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTraine
             raise UserError(
                 f"model = {model!r}: no sequence classifier can be made of it ({reason})"
             ) from None
+    make_savable(classifier)
     return classifier.to(device)
 
 

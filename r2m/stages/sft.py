@@ -109,6 +109,7 @@ def run_sft(
         shaped_ones = ((shaped(prompt, instruction, as_chat), text) for prompt, text in read)
         examples = list(accepted(shaped_ones, read.left_out, tokenizer))
         policy = load_policy(model, device=device)
+        common.check_end(policy, tokenizer, folder, f"model = {model!r}")
         report = supervised_finetune(policy, tokenizer, examples, progress=progress, **options)
         report["data_left_out"] = read.left_out.tree()
         common.save(folder, policy, tokenizer, report | {"stage": "sft", "model": model, "data": data})

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from r2m.config import Config
-from r2m.errors import UserError
+from r2m.errors import UserError, reason_of
 from r2m.stages.prepare import prepare
 from r2m.sweeps.answer import Answer
 from r2m.sweeps.ledger import ENDED, Ledger, Task
@@ -24,7 +24,7 @@ from r2m.sweeps.spec import Sweep, config_of, value_of
 from r2m.sweeps.sweep import Opened, elapsed_s, runs_of, write_answer
 from r2m.tracking.journal import Journal, read
 from r2m.tracking.shipper import BackgroundShipper
-from r2m.training.driver import SHIP_TIMEOUT_S, connect, numbers, on_signal
+from r2m.training.driver import SHIP_TIMEOUT_S, connect, explained, numbers, on_signal
 from r2m.training.loop import JOURNAL
 from r2m.training.preflight import plan_for, shapes_for
 
@@ -106,7 +106,13 @@ def run_sweep(
             raise UserError(f"SWEEP = {opened.name!r}: it has finished; there is nothing to resume")
         if view.events or view.rounds:
             journal.event("resume")
-        return _Session(opened, journal, address, console).run()
+        try:
+            return _Session(opened, journal, address, console).run()
+        except Exception as error:
+            cause = explained(error)
+            if cause is error:
+                raise
+            raise cause from error
 
 
 class _Session:
@@ -117,7 +123,7 @@ class _Session:
         check_storage(plan, Path(opened.storage))
         connect(address, math.ceil(plan.concurrent * plan.cpus))
         prepared = prepare(opened.base)
-        self.study = opened.study()
+        self.study = opened.study(lambda line: console.print(line, markup=False, highlight=False))
         began, before = time.monotonic(), elapsed_s(journal.path)
         hours = sweep.budget.hours or math.inf
         self.ledger = Ledger(
@@ -151,20 +157,27 @@ class _Session:
                 gpu_share=p.gpu_share or 1.0, max_failures=self.opened.base.run.max_failures,
             )  # fmt: skip
             self._watch(tuning.thread)
-        if tuning.error is not None:
-            self.journal.event("failed", reason=str(tuning.error))
-        else:
-            self.journal.event("stopped" if self.ledger.stopping else "finished")
-        known, artifacts = write_answer(self.opened)
+        error = tuning.error and explained(tuning.error)
+        artifacts: list[Path] = []
+        try:
+            if error is not None:
+                self.journal.event("failed", reason=reason_of(error))
+            else:
+                self.journal.event("stopped" if self.ledger.stopping else "finished")
+            known, artifacts = write_answer(self.opened, self.study)
+        except Exception:  # of the same disk, or the same database, as the first
+            if error is None:
+                raise
         self.shipper.finish(self.opened.folder, artifacts)
         if not self.shipper.close(SHIP_TIMEOUT_S):
             self.console.print(
-                f"MLflow did not take everything ({self.shipper.last_error}); the journals have it: "
-                f"r2m sync {self.opened.name}",
+                f"MLflow did not take everything ({self.shipper.trouble}); the journals have it: "
+                f"r2m sync {self.opened.name} --storage {self.opened.storage}",
                 markup=False,
+                soft_wrap=True,
             )
-        if tuning.error is not None:
-            raise tuning.error
+        if error is not None:
+            raise error from tuning.error
         return known, not self.ledger.stopping
 
     def _watch(self, thread: threading.Thread) -> None:

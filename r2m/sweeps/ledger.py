@@ -255,8 +255,8 @@ class Ledger:
 
     def stop(self) -> None:
         """Ask every run to end after the round in hand, with a checkpoint, and start no more."""
+        self.stopping = True  # before the lock, whose holder may be waiting for the study's database
         with self._lock:
-            self.stopping = True
             for task in self.active.values():
                 for run in task.runs:
                     (run.folder / STOP_FILE).touch()

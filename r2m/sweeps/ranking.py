@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from r2m.config import recipes
 from r2m.errors import UserError
 from r2m.reporting.runs import cost, last, mean
 from r2m.sweeps.spec import Sweep, overrides_of, slug, value_of, violations
@@ -159,7 +160,8 @@ def _arm(
 def command(sweep: Sweep, params: Mapping[str, Any], seed: int) -> str:
     """What to type to repeat a run of the sweep. Raises UserError where no run can have these settings."""
     sets = [word for override in overrides_of(sweep, params, seed) for word in ("--set", override)]
-    return shlex.join(["r2m", "train", sweep.recipe, *sets])
+    recipe = sweep.recipe if sweep.recipe in recipes() else sweep.source
+    return shlex.join(["r2m", "train", recipe, *sets])
 
 
 def _place(sweep: Sweep, arm: Arm, front: Sequence[str]) -> tuple[Any, ...]:

@@ -70,6 +70,12 @@ class Sweep(Section):
 
     _define: Callable[[BaseTrial], Params] | None = PrivateAttr(None)  # a Python file's suggest
     _base: Config = PrivateAttr()
+    _kept_recipe: str | None = PrivateAttr(None)  # the file of the recipe as it was when the sweep began
+
+    @property
+    def source(self) -> str:
+        """Where the recipe is read: the copy that a sweep keeps, else the recipe itself."""
+        return self._kept_recipe or self.recipe
 
     @property
     def base(self) -> Config:
@@ -78,7 +84,8 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _checked(self, info: ValidationInfo) -> Sweep:
-        self._define = (info.context or {}).get("suggest")
+        context = info.context or {}
+        self._define, self._kept_recipe = context.get("suggest"), context.get("recipe")
         if self._define is None and not self.parameters and self.budget.trials:
             raise ValueError(
                 "parameters: missing: nothing varies; to compare the baselines alone, give budget.trials: 0"
@@ -133,7 +140,7 @@ class Sweep(Section):
         try:
             if self.recipe not in recipes():
                 self.__dict__["recipe"] = str(recipe_path(self.recipe))
-            self._base, tree = load(self.recipe, overrides), read_tree(self.recipe, overrides)
+            self._base, tree = load(self.source, overrides), read_tree(self.source, overrides)
         except UserError as error:
             raise ValueError(f"recipe and set: {error}" if self.set else str(error)) from None
         for key in PLACES:  # relative to this folder, in the recipe or in `set`: from here on to none

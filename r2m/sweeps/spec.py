@@ -45,7 +45,7 @@ def overrides_of(sweep: Sweep, params: Mapping[str, Any], seed: int) -> list[str
 
 def config_of(sweep: Sweep, params: Mapping[str, Any], seed: int, *extra: str) -> Config:
     """A run's settings. `extra`: further key=value, such as run.storage=DIR. Raises UserError."""
-    return load(sweep.recipe, [*overrides_of(sweep, params, seed), *extra])
+    return load(sweep.source, [*overrides_of(sweep, params, seed), *extra])
 
 
 def baseline_point(sweep: Sweep, name: str) -> Params | None:
@@ -64,11 +64,16 @@ def baseline_point(sweep: Sweep, name: str) -> Params | None:
     return params if config_of(sweep, params, seed).digest() == config.digest() else None
 
 
-def load_sweep(path: str | Path, workers: int | None = None, kept: Mapping[str, Any] | None = None) -> Sweep:
+def load_sweep(
+    path: str | Path,
+    workers: int | None = None,
+    kept: Mapping[str, Any] | None = None,
+    recipe: Path | None = None,
+) -> Sweep:
     """A sweep from a .yaml or .py file; `workers` takes the place of its set.run.workers.
 
     `kept`: the tree that this file made where it was first read, whose paths stand: the sweep is taken up in a folder
-    to which the file's own are not relative.
+    to which the file's own are not relative. `recipe`: the copy of its recipe that was kept then.
 
     Raises UserError, one line, for any mistake in it.
     """
@@ -89,7 +94,7 @@ def load_sweep(path: str | Path, workers: int | None = None, kept: Mapping[str, 
     if workers is not None and isinstance(tree.get("set", {}), dict):
         tree = tree | {"set": tree.get("set", {}) | {"run.workers": workers}}
     try:
-        return Sweep.model_validate(tree, context={"suggest": suggest})
+        return Sweep.model_validate(tree, context={"suggest": suggest, "recipe": recipe and str(recipe)})
     except ValidationError as error:
         raise UserError(explain(error, Sweep)) from None
 

@@ -2,21 +2,90 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
 import optuna
+from optuna.storages import RDBStorage
 
 from r2m.sweeps.spec import Sweep, grace
 
+Result = TypeVar("Result")
+Say = Callable[[str], None]
 
-def open_study(sweep: Sweep, database: str, name: str) -> optuna.Study:
-    """The sweep's study, made where it is not there yet. `database`: an SQLAlchemy URL."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+BUSY_S = 5.0  # that SQLite waits for a lock before it is said what is waited for
+SAID_EVERY_S = 60.0
+
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of every study, and warns in SQL statements
+
+
+def open_study(sweep: Sweep, database: str, name: str, say: Say = print) -> optuna.Study:
+    """The sweep's study, made where it is not there yet. `database`: an SQLAlchemy URL of SQLite.
+
+    Where another process holds the database, every request waits until it lets go; `say` is told.
+    """
     return optuna.create_study(
-        storage=database,
+        storage=_storage(database, say),
         study_name=name,
         directions=[objective.direction for objective in sweep.objectives],
         load_if_exists=True,
         pruner=pruner(sweep),
     )
+
+
+def study_to_read(sweep: Sweep, database: str, name: str, exists: bool, say: Say = print) -> optuna.Study:
+    """The same where nothing may be written; an empty one in memory where there is none (`exists`: the file)."""
+    if exists:
+        try:
+            return optuna.load_study(study_name=name, storage=_storage(database, say))
+        except KeyError:  # its driver was killed before it made one
+            pass
+    return optuna.create_study(directions=[objective.direction for objective in sweep.objectives])
+
+
+def _storage(database: str, say: Say) -> RDBStorage:
+    connect = {"timeout": BUSY_S, "factory": partial(_Connection, say=say)}
+    return RDBStorage(database, {"connect_args": connect})
+
+
+class _Connection(sqlite3.Connection):
+    """One that waits for other processes for as long as they hold the database, and says so."""
+
+    def __init__(self, database: str, *args: Any, say: Say, **options: Any) -> None:
+        super().__init__(database, *args, **options)
+        self._database, self._say, self._said = database, say, -SAID_EVERY_S
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(factory or _Cursor)
+
+    def commit(self) -> None:
+        self.patiently(super().commit)
+
+    def patiently(self, request: Callable[[], Result]) -> Result:
+        while True:
+            try:
+                return request()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                if time.monotonic() - self._said >= SAID_EVERY_S:
+                    self._said = time.monotonic()
+                    self._say(f"waiting for {self._database}, which another process holds")
+                time.sleep(0.05)  # SQLite itself has waited, but for two that wait for each other
+
+
+class _Cursor(sqlite3.Cursor):
+    connection: _Connection
+
+    def execute(self, *args: Any) -> Any:
+        return self.connection.patiently(partial(super().execute, *args))
+
+    def executemany(self, *args: Any) -> Any:
+        return self.connection.patiently(partial(super().executemany, *args))
 
 
 def sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:

@@ -1,6 +1,7 @@
 """A sweep from its file to its answer: `<storage>/sweeps/<name>`, one driver at a time, resumed after anything.
 
-The folder holds the sweep file, study.db (Optuna's), the sweep's journal, and what the answer is read from:
+The folder holds the sweep file, the recipe as it was when the sweep began (what becomes of the recipe's own file is
+nothing to it from then on), study.db (Optuna's), the sweep's journal, and what the answer is read from:
 answer.json, report.html, ranking.json and answer.png. The open journal is the lock against a second driver.
 """
 
@@ -11,30 +12,42 @@ import os
 import re
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import optuna
+import yaml
 
 from r2m.config import Config, digest, override
+from r2m.config.load import read_tree
 from r2m.config.uris import sqlite_uri
 from r2m.errors import UserError, shown
-from r2m.reporting.files import write_whole
+from r2m.reporting.files import folder_made_whole, write_whole
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps import report
 from r2m.sweeps.answer import Answer, answer
 from r2m.sweeps.spec import Sweep, config_of, load_sweep, slug
-from r2m.sweeps.study import open_study
-from r2m.tracking.journal import Journal, JournalReader, JournalView, environment, find, git_state, read
+from r2m.sweeps.study import open_study, study_to_read
+from r2m.tracking.journal import (
+    Journal,
+    JournalReader,
+    JournalView,
+    environment,
+    find,
+    git_state,
+    is_held,
+    read,
+)
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.tracking.search import sweep_runs
 from r2m.training.loop import JOURNAL
 from r2m.training.runs import check_data, check_name, is_name
 
 FILES = ("sweep.yaml", "sweep.py")
+RECIPE, STUDY = "recipe.yaml", "study.db"
 ARTIFACTS = ("report.html", "answer.json", "ranking.json", "answer.png")
 
 
@@ -62,7 +75,7 @@ class Opened:
 
     @property
     def database(self) -> str:
-        return sqlite_uri(self.folder.absolute() / "study.db")
+        return sqlite_uri(self.folder.absolute() / STUDY)
 
     @property
     def tracking_uri(self) -> str:
@@ -73,8 +86,13 @@ class Opened:
         """The MLflow experiment of its runs."""
         return f"r2m/sweeps/{self.name}"
 
-    def study(self) -> optuna.Study:
-        return open_study(self.sweep, self.database, self.name)
+    def study(self, say: Callable[[str], None] = print) -> optuna.Study:
+        """`say`: told where another process holds the database, which is then waited for."""
+        return open_study(self.sweep, self.database, self.name, say)
+
+    def study_to_read(self, say: Callable[[str], None] = print) -> optuna.Study:
+        there = (self.folder / STUDY).is_file()
+        return study_to_read(self.sweep, self.database, self.name, there, say)
 
 
 def new_sweep(
@@ -104,11 +122,18 @@ def new_sweep(
     base = opened.base
     prepared = prepare(base, progress)
     datasets = check_data(base, (prepared.policy, prepared.reward))
-    shutil.rmtree(opened.folder, ignore_errors=True)  # of a command that was killed while it made it
-    opened.folder.mkdir(parents=True)
-    shutil.copyfile(file, opened.folder / ("sweep.py" if file.endswith(".py") else "sweep.yaml"))
+    if not JournalReader(
+        opened.folder / JOURNAL
+    ).new_records():  # of an older version, killed while it made it
+        shutil.rmtree(opened.folder, ignore_errors=True)
     tree = sweep.model_dump(mode="json")
-    with Journal(opened.folder / JOURNAL) as journal:
+    with (
+        folder_made_whole(opened.folder, f"--name {name!r}") as aside,
+        Journal(aside / JOURNAL) as journal,
+    ):
+        shutil.copyfile(file, aside / ("sweep.py" if file.endswith(".py") else "sweep.yaml"))
+        recipe = yaml.safe_dump(read_tree(sweep.recipe), sort_keys=False, allow_unicode=True)
+        (aside / RECIPE).write_text(recipe, encoding="utf-8")
         journal.start(
             run_id=name,
             task=base.task.name if base.task.kind == "text" else base.task.kind,
@@ -122,20 +147,27 @@ def new_sweep(
             experiment=opened.experiment,
             tags={"r2m.sweep": name, "r2m.role": "sweep"},
         )
-    return opened
+    return open_sweep(storage, name)
 
 
 def open_sweep(storage: str, name: str) -> Opened:
-    """A sweep that there is. Raises UserError, naming those there are, where it is not."""
+    """A sweep that there is, with the recipe that it keeps; of one begun before recipes were kept, the recipe itself.
+
+    Raises UserError where there is none, naming those there are, or where its file or recipe is not the one it began
+    with.
+    """
     folder = sweep_folder(storage, name)
     view = find(folder / JOURNAL) if is_name(name) else None
     if view is None:
-        there = sorted(p.parent.name for p in folder.parent.glob(f"*/{JOURNAL}"))
+        there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
         raise UserError(f"SWEEP = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
     start, given = view.start, view.start["config"]
     if not {"sweep", "workers", "tracking_uri"} <= given.keys():
         raise UserError(f"SWEEP = {name!r}: its journal is not a sweep's")
-    sweep = load_sweep(sweep_file(folder), given["workers"], kept=given["sweep"])
+    recipe = folder / RECIPE
+    sweep = load_sweep(
+        sweep_file(folder), given["workers"], given["sweep"], recipe if recipe.is_file() else None
+    )
     opened = Opened(sweep, name, storage, extra_settings(storage, given["tracking_uri"]))
     if start["config_hash"] != digest([opened.sweep.model_dump(mode="json"), opened.base.digest()]):
         raise UserError(f"SWEEP = {name!r}: its file or its recipe has changed since it began; start another")
@@ -153,7 +185,13 @@ def sweep_folder(storage: str, name: str) -> Path:
 
 
 def sweep_file(folder: Path) -> Path:
-    return next(path for name in FILES if (path := folder / name).is_file())
+    """Raises UserError where it is gone."""
+    there = [path for name in FILES if (path := folder / name).is_file()]
+    if not there:
+        raise UserError(
+            f"SWEEP = {folder.name!r}: {folder} has lost its file, {' or '.join(FILES)}; put it back"
+        )
+    return there[0]
 
 
 def runs_of(opened: Opened) -> dict[str, JournalView]:
@@ -165,11 +203,7 @@ def status_of(opened: Opened) -> str:
     """What the sweep's journal says, or "interrupted" where it says running and no driver holds it."""
     path = opened.folder / JOURNAL
     status = read(path).status
-    if status == "running":
-        with suppress(UserError):  # a driver's
-            Journal(path).close()
-            return "interrupted"
-    return status
+    return "interrupted" if status == "running" and not is_held(path) else status
 
 
 def elapsed_s(journal: Path) -> float:
@@ -178,15 +212,32 @@ def elapsed_s(journal: Path) -> float:
     return sum(
         later["time"] - earlier["time"]
         for earlier, later in pairwise(records)
-        if later.get("name") != "resume"
+        if later.get("name") not in ("torn-end", "resume")
     )
 
 
-def write_answer(opened: Opened) -> tuple[Answer, list[Path]]:
-    """The answer as it stands, running or not, and the files that show it, each replaced whole."""
-    study, views = opened.study(), runs_of(opened)
+def write_answer(
+    opened: Opened,
+    study: optuna.Study | None = None,
+    failed: Callable[[OSError], None] | None = None,
+) -> tuple[Answer, list[Path]]:
+    """The answer as it stands, running or not, and the files that show it, each replaced whole.
+
+    `failed`: told where they cannot be written, which then ends nothing.
+    """
+    study, views = study or opened.study(), runs_of(opened)
     wall_s = elapsed_s(opened.folder / JOURNAL)
     known = answer(opened.sweep, opened.name, study.get_trials(), views, wall_s)
+    try:
+        _write(opened, known, study, views)
+    except OSError as error:
+        if failed is None:
+            raise
+        failed(error)
+    return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]
+
+
+def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:
     texts = {
         "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
         "ranking.json": json.dumps(report.ranking_table(known)),
@@ -195,7 +246,9 @@ def write_answer(opened: Opened) -> tuple[Answer, list[Path]]:
     for name, text in texts.items():
         write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver
     partial = opened.folder / f".{os.getpid()}-answer.png"
-    report.picture(known, views, partial)
-    if partial.exists():
-        partial.replace(opened.folder / "answer.png")
-    return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]
+    try:
+        report.picture(known, views, partial)
+        if partial.exists():
+            partial.replace(opened.folder / "answer.png")
+    finally:
+        partial.unlink(missing_ok=True)

@@ -8,6 +8,10 @@ Every line has "time" (seconds since the epoch) and "kind":
     samples  step, samples: [{prompt, response, reward, ...}]
     event    name ("resume", "checkpoint", "stopped", "pruned", "finished", "failed", ...) and its fields
 
+What a killed writer or a power cut leaves after the last record is a torn end: a part of a line, or lines with NULs
+where blocks never reached the disk. Readers leave it out; the next writer cuts it off and says so by an event,
+"torn-end". A line that is no record anywhere else is refused.
+
 Lines are strict JSON: a float that is not finite is written as MongoDB's extended JSON writes it,
 {"$numberDouble": "NaN" | "Infinity" | "-Infinity"}, and read back as that float. A resumed run replays the
 rounds since its last checkpoint, so a step may occur twice: the first one counts.
@@ -19,8 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import math
 import os
 import re
 import time
@@ -32,21 +34,15 @@ from r2m.config import arm_of
 from r2m.errors import UserError
 from r2m.tracking.provenance import environment as environment  # what `start` is given
 from r2m.tracking.provenance import git_state as git_state
-
-Record = dict[str, Any]
+from r2m.tracking.records import Record as Record
+from r2m.tracking.records import decoded, encoded, whole_lines
 
 # Stopped: by a user, to go on with later. Pruned: by a sweep, for good.
 STATUS_OF_EVENT = {name: name for name in ("finished", "stopped", "pruned", "failed")} | {"resume": "running"}
-FIELDS: dict[str, dict[str, Any]] = {  # of a record by its kind, that no reader can do without
-    "start": {"run_id": str, "config": dict},
-    "round": {"step": int, "metrics": dict},
-    "samples": {"step": int, "samples": list},
-    "event": {"name": str},
-}
 
 
 class Journal:
-    """The one writer of a journal. Opening cuts off a torn last line (a writer that was killed).
+    """The one writer of a journal. Opening cuts off a torn end.
 
     Raises UserError where another process has the journal open, and OSError with the path where a line
     cannot be written (a full disk); the journal then still ends with its last whole line.
@@ -62,8 +58,16 @@ class Journal:
             self._file.close()
             raise UserError(f"journal = {str(self.path)!r}: another process is writing this run") from None
         self._file.seek(0)
-        self._size = self._file.read().rfind(b"\n") + 1  # bytes of whole lines
-        self._file.truncate(self._size)
+        data = self._file.read()
+        self._size = len(whole_lines(data))
+        if torn := len(data) - self._size:
+            self._file.truncate(self._size)
+            if self.started:
+                try:
+                    self.event("torn-end", bytes=torn)
+                except OSError:
+                    self.close()
+                    raise
 
     @property
     def started(self) -> bool:
@@ -133,7 +137,7 @@ class Journal:
     def _append(self, kind: str, **fields: Any) -> None:
         assert self.started == (kind != "start"), "the first record, and no other, is the start"
         record = {"time": time.time(), "kind": kind, **fields}
-        line = json.dumps(_strict(record), allow_nan=False).encode() + b"\n"
+        line = encoded(record)
         try:
             rest = memoryview(line)
             while rest:  # a nearly full disk takes a part of the line before it refuses
@@ -148,11 +152,22 @@ class Journal:
         self._size += len(line)
 
 
+def is_held(path: Path | str) -> bool:
+    """Whether a process has the journal open for writing. Nothing is written to find out."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 class JournalReader:
     """Reads a journal as it grows, each whole line once."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.nuls = 0  # bytes of a torn end with NULs in it, which was left out of the last reading
         self._offset, self._lines = 0, 0
 
     def new_records(self) -> list[Record]:
@@ -166,8 +181,10 @@ class JournalReader:
                 data = file.read()
         except FileNotFoundError:
             return []
-        lines = data.split(b"\n")[:-1]  # what follows the last newline is torn, or being written
-        records = [_parse(line, self.path, n) for n, line in enumerate(lines, self._lines + 1)]
+        whole = whole_lines(data)
+        self.nuls = len(data) - len(whole) if b"\0" in data[len(whole) :] else 0
+        lines = whole.split(b"\n")[:-1]
+        records = [decoded(line, self.path, n) for n, line in enumerate(lines, self._lines + 1)]
         self._offset += sum(map(len, lines)) + len(lines)
         self._lines += len(lines)
         return records
@@ -181,6 +198,7 @@ class JournalView:
     rounds: dict[int, dict[str, float]]
     samples: dict[int, list[Record]]
     events: list[Record]
+    nuls: int = 0  # bytes with NULs after its last record, left out
 
     @property
     def run_id(self) -> str:
@@ -207,18 +225,22 @@ def read(path: Path | str) -> JournalView:
 
     Raises UserError for a broken line, no file, or a journal without a start record.
     """
-    return _view(JournalReader(path).new_records(), path)
+    reader = JournalReader(path)
+    return _view(reader.new_records(), reader)
 
 
 def find(path: Path | str) -> JournalView | None:
     """As `read`, but None where there is no journal, or no whole line in it yet."""
-    records = JournalReader(path).new_records()
-    return _view(records, path) if records else None
+    reader = JournalReader(path)
+    records = reader.new_records()
+    return _view(records, reader) if records else None
 
 
-def _view(records: list[Record], path: Path | str) -> JournalView:
+def _view(records: list[Record], reader: JournalReader) -> JournalView:
     if not records or records[0]["kind"] != "start":
-        raise UserError(f"journal = {str(path)!r}: no start record: not the journal of a run, or too early")
+        raise UserError(
+            f"journal = {str(reader.path)!r}: no start record: not the journal of a run, or too early"
+        )
     rounds: dict[int, dict[str, float]] = {}
     samples: dict[int, list[Record]] = {}
     for record in records:
@@ -227,7 +249,8 @@ def _view(records: list[Record], path: Path | str) -> JournalView:
         elif record["kind"] == "samples":
             samples.setdefault(record["step"], record["samples"])
     events = [record for record in records if record["kind"] == "event"]
-    return JournalView(records[0], dict(sorted(rounds.items())), dict(sorted(samples.items())), events)
+    in_order = dict(sorted(rounds.items())), dict(sorted(samples.items()))
+    return JournalView(records[0], *in_order, events, reader.nuls)
 
 
 def arm(config: Record) -> str:
@@ -240,30 +263,3 @@ def status(events: list[Record]) -> str:
     """What the last event that changes it says: running, finished, stopped, pruned or failed."""
     changes = [STATUS_OF_EVENT[e["name"]] for e in events if e["name"] in STATUS_OF_EVENT]
     return changes[-1] if changes else "running"
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        return {"$numberDouble": name}
-    if isinstance(value, dict):
-        return {key: _strict(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(v) for v in value]
-    return value
-
-
-def _loose(tree: Record) -> Any:
-    return float(tree["$numberDouble"]) if tree.keys() == {"$numberDouble"} else tree
-
-
-def _parse(line: bytes, path: Path, number: int) -> Record:
-    try:
-        record = json.loads(line, object_hook=_loose)
-        fields = {"time": int | float, "kind": str} | FIELDS.get(record["kind"], {})
-        wrong = [name for name, kind in fields.items() if not isinstance(record[name], kind)]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise UserError(f"journal = {str(path)!r}, line {number}: not a record") from None
-    if wrong:
-        raise UserError(f"journal = {str(path)!r}, line {number}: not a record: {', '.join(wrong)}")
-    return record

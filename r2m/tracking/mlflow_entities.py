@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r2m.errors import UserError
 from r2m.tracking.journal import Record, arm
 
 if TYPE_CHECKING:
@@ -21,8 +23,11 @@ VIEW = "arms"  # #/experiments/ID/runs?compareRunsMode=CHART&viewStateShareKey=a
 TABLES_TAG = "mlflow.loggedArtifacts"  # names a run's tables
 
 
-def find_or_create_experiment(client: MlflowClient, database: Path | None, start: Record) -> str:
-    """The id of the run's experiment."""
+def find_or_create_experiment(
+    client: MlflowClient, tracking_uri: str, database: Path | None, start: Record
+) -> str:
+    """The id of the run's experiment. Raises UserError for one that was deleted, with the command that restores it:
+    MLflow has no other of its name until it is purged."""
     from mlflow.exceptions import MlflowException
 
     name = start.get("experiment") or f"r2m/{start['task']}/{start['policy']}"
@@ -36,6 +41,12 @@ def find_or_create_experiment(client: MlflowClient, database: Path | None, start
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
+    if experiment.lifecycle_stage == "deleted":
+        address = shlex.quote(f"MLFLOW_TRACKING_URI={tracking_uri}")  # it holds no secret: see check_uri
+        raise UserError(
+            f"experiment = {name!r}: it was deleted in MLflow; restore it: env {address} "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
     return experiment.experiment_id
 
 

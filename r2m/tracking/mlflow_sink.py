@@ -2,21 +2,26 @@
 
 One journal is one MLflow run, found again by our own tag `r2m.run_id`. Whatever happened before (a crash
 between two batches, a resume, another process that shipped), `ship` asks MLflow what it has and logs what is
-missing. A run whose process was killed outright is RUNNING in MLflow, as in its journal, until it is resumed.
+missing. Where a request fails, the next `ship` goes on from there: what was answered is not asked again, and of a
+batch of points whose answer was lost it asks first what arrived. A run whose process was killed outright is RUNNING
+in MLflow, as in its journal, until it is resumed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r2m.config import uris
 from r2m.errors import UserError
 from r2m.tracking import mlflow_entities as entities
+from r2m.tracking.failures import may_pass
 from r2m.tracking.journal import JournalReader, Record, status
 
 if TYPE_CHECKING:
@@ -37,7 +42,8 @@ CLIENT_ENVIRONMENT = {  # where the user's own says nothing else
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",  # MLflow reports its use to its makers by default
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",  # else it tells of every table that it makes
+    # Else it tells of every table that it makes, and of a failure in SQL statements of many lines.
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
 }
 
 
@@ -69,11 +75,22 @@ class Sink:
         self._start: Record = {}
         self._events: list[Record] = []
         self._steps: set[int] = set()  # rounds read: a resumed run replays some
-        self._points: list[tuple[str, float, int, int]] = []  # key, value, time in ms, step: not yet shipped
+        self._points: list[
+            tuple[str, float, int, int]
+        ] = []  # key, value, time in ms, step: not known to be there
+        self._unknown: set[str] = set()  # keys of which MLflow may have points that are not known
+        self.points = 0  # read of the journal
+        self.found = 0  # of them, those that were there before this sink logged any
+        self._asked = False  # whether `found` is known
+        self.answers = 0  # requests that went through
         self._samples: dict[int, list[Record]] = {}
         self._samples_shipped = 0
         self._tables: list[str] = []  # that the run's tag names
         self._config: list[Path] = []
+        self._sent: list[Path | str] = []  # of the artifacts of a shipping that has not ended
+        self._opening: list[
+            Callable[[], Any]
+        ] = []  # requests that bring what a run starts with: still to be made
         self._client: MlflowClient | None = None  # None: what MLflow has is unknown
         self._mlflow_run = self._mlflow_status = ""
 
@@ -81,7 +98,8 @@ class Sink:
         """Ship what the journal has and MLflow has not, then the files in `artifacts`.
 
         Returns the number of metric points logged. What MLflow or the network raises passes through; call
-        again to go on from there.
+        again to go on from there. Raises UserError for an experiment that was deleted in MLflow, or a database
+        that cannot be written.
         """
         self._read()
         if not self._start:
@@ -89,9 +107,15 @@ class Sink:
         with _locked(self._run_dir / ".ship.lock"):
             try:
                 return self._ship(artifacts)
-            except BaseException:
-                self._client = None
+            except BaseException as error:
+                if not may_pass(error):  # it may have lost the run
+                    self._client = None
                 raise
+
+    @property
+    def arrived(self) -> int | None:
+        """Of `points`, those that MLflow has; None where it has not been asked yet."""
+        return self.points - len(self._points) if self._asked else None
 
     def _read(self) -> None:
         for record in self._reader.new_records():
@@ -105,21 +129,30 @@ class Sink:
                 self._steps.add(record["step"])
                 time_ms, step = entities.milliseconds(record), record["step"]
                 self._points += [(key, value, time_ms, step) for key, value in record["metrics"].items()]
+                self.points += len(record["metrics"])
 
     def _ship(self, artifacts: Sequence[Path | str]) -> int:
         now = status(self._events)
         news = bool(self._points or artifacts) or len(self._samples) > self._samples_shipped
-        if self._client and not news and now == self._mlflow_status:
+        if self._client and not (news or self._opening) and now == self._mlflow_status:
             return 0
         from mlflow.entities import Metric
 
         client = self._client = self._client or self._open()
         run_id, shipped = self._mlflow_run, 0
+        while self._opening:
+            self._opening[0]()
+            del self._opening[0]
+            self.answers += 1
+        self._leave_out_what_is_there(client)
         while self._points:
             batch = self._points[:METRICS_PER_BATCH]
+            self._unknown = {key for key, *_ in batch}  # until the answer comes
             client.log_batch(run_id, [Metric(*point) for point in batch], synchronous=True)
+            self._unknown = set()
             del self._points[: len(batch)]
             shipped += len(batch)
+            self.answers += 1
         if now != self._mlflow_status:
             if now == "running":
                 client.update_run(run_id, MLFLOW_STATUS[now])
@@ -127,17 +160,31 @@ class Sink:
                 client.set_terminated(run_id, MLFLOW_STATUS[now], entities.milliseconds(self._events[-1]))
             client.set_tag(run_id, "r2m.status", now)  # last: what is asked for when shipping is taken up
             self._mlflow_status = now
+            self.answers += 1
         if len(self._samples) > self._samples_shipped:
             rows = [{"round": step} | row for step in sorted(self._samples) for row in self._samples[step]]
             client.log_text(run_id, entities.table(rows), entities.SAMPLES)
             self._show_as_table(entities.SAMPLES)
             self._samples_shipped = len(self._samples)
+            self.answers += 1
         for path in [*self._config, *artifacts]:  # after the metrics: artifacts may have a store of their own
-            client.log_artifact(run_id, str(path))
-            if Path(path).name == entities.RANKING:
-                self._show_as_table(entities.RANKING)
-        self._config = []
+            if path not in self._sent:
+                client.log_artifact(run_id, str(path))
+                if Path(path).name == entities.RANKING:
+                    self._show_as_table(entities.RANKING)
+                self._sent.append(path)
+                self.answers += 1
+        self._config, self._sent = [], []
         return shipped
+
+    def _leave_out_what_is_there(self, client: MlflowClient) -> None:
+        for key in sorted(self._unknown):
+            there = {point.step for point in client.get_metric_history(self._mlflow_run, key)}
+            self._points = [point for point in self._points if point[0] != key or point[3] not in there]
+            self._unknown.remove(key)
+            self.answers += 1
+        if not self._asked:
+            self.found, self._asked = self.points - len(self._points), True
 
     def _show_as_table(self, name: str) -> None:
         if name not in self._tables and self._client:
@@ -152,31 +199,32 @@ class Sink:
 
         start, database = self._start, _sqlite(self._uri)
         time_ms, tags = entities.milliseconds(start), entities.tags(start)
+        if database:
+            _check_writable(self._uri, database)
         # One lock for all of a storage: a part of a sweep may make the sweep's run as well as its own.
         storage = database.with_suffix("") if database else self._run_dir.absolute().parents[1] / "mlflow"
         with _locked(storage.with_suffix(".lock")):
             client = MlflowClient(tracking_uri=self._uri)  # makes the database's tables
-            experiment = entities.find_or_create_experiment(client, database, start)
+            experiment = entities.find_or_create_experiment(client, self._uri, database, start)
             if parent := start.get("parent"):
                 whole = entities.find_or_create(client, experiment, parent, time_ms)
                 tags["mlflow.parentRunId"] = whole.info.run_id
             run = entities.find_or_create(client, experiment, start["run_id"], time_ms)
+        self.answers += 1
         run_id = run.info.run_id
+        log = partial(client.log_batch, run_id, synchronous=True)
         missing = [RunTag(*tag) for tag in tags.items() if tag[0] not in run.data.tags]
-        if missing:
-            client.log_batch(run_id, tags=missing, synchronous=True)
         params = [Param(*p) for p in entities.params(self._start["config"]) if p[0] not in run.data.params]
+        self._opening = [partial(log, tags=missing)] if missing else []
         for i in range(0, len(params), PARAMS_PER_BATCH):
-            client.log_batch(run_id, params=params[i : i + PARAMS_PER_BATCH], synchronous=True)
+            self._opening.append(partial(log, params=params[i : i + PARAMS_PER_BATCH]))
         if not (run.inputs and run.inputs.dataset_inputs):
-            client.log_inputs(run_id, entities.datasets(self._start["datasets"]))
-        there = {
-            key: {point.step for point in client.get_metric_history(run_id, key)}
-            for key in {key for key, *_ in self._points} & run.data.metrics.keys()
-        }
-        self._points = [point for point in self._points if point[3] not in there.get(point[0], ())]
+            datasets = entities.datasets(self._start["datasets"])
+            self._opening.append(partial(client.log_inputs, run_id, datasets))
+        self._unknown = set(run.data.metrics)
         self._tables = entities.tables_of(run)
         self._config = [path for name in CONFIGS if (path := self._run_dir / name).is_file()]
+        self._sent = []
         self._mlflow_run, self._mlflow_status = run_id, run.data.tags.get("r2m.status", "")
         return client
 
@@ -186,10 +234,26 @@ def _sqlite(uri: str) -> Path | None:
     return path and path.resolve()
 
 
+def _check_writable(uri: str, database: Path) -> None:
+    """Raises UserError at once where MLflow would try for a minute."""
+    folder = next(path for path in database.parents if path.exists())
+    for place in (folder, *([database] if database.exists() else [])):
+        if not os.access(place, os.W_OK):
+            raise UserError(f"tracking_uri = {uri!r}: {place} cannot be written")
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One process of this machine (and one thread of it) at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        handle = os.open(path.parent, os.O_RDONLY)  # of a storage that cannot be written: its folder
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from r2m.tracking.failures import reason
 from r2m.tracking.mlflow_sink import Sink, check_uri
 
 SLOW_S = (
@@ -60,6 +61,11 @@ class BackgroundShipper:
         """What shipping raised last, of the folders whose last attempt failed; None where none did."""
         with self._lock:
             return next((f.error for f in reversed(self._folders.values()) if f.error), None)
+
+    @property
+    def trouble(self) -> str:
+        """Why not everything is shipped, in one line."""
+        return "it has not answered yet" if self.last_error is None else reason(self.last_error)
 
     @property
     def behind(self) -> list[str]:

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from r2m.errors import UserError, shown
+from r2m.tracking.failures import is_trackings, may_pass, reason
 from r2m.tracking.journal import JournalReader, Record
 from r2m.tracking.mlflow_entities import RANKING
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
 
 JOURNAL = "journal.jsonl"
 ARTIFACTS = ("curves.png", "answer.json", "answer.png", "report.html", RANKING)  # those that are there
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+SAID_FROM_S = 1.0  # a shorter wait is not told of: one lost answer is nothing to worry about
+PATIENCE_S = 300.0
 
 
-def sync(storage: Path | str, name: str) -> list[tuple[str, int]]:
-    """Ship the sweep `name` and its runs, else the run `name`: for each its name and the metric points logged.
+class NotShippedError(RuntimeError):
+    """MLflow did not take everything, and was given up. One line."""
 
-    Raises UserError where there is neither, and whatever MLflow raises.
+
+def sync(
+    storage: Path | str, name: str, patience_s: float = PATIENCE_S, say: Callable[[str], None] = print
+) -> Iterator[tuple[str, int]]:
+    """Ship the sweep `name` and its runs, else the run `name`: for each its name and the metric points that are new
+    in MLflow.
+
+    A request that fails is made again after 0.5 s, and after twice as long each time, 30 s at most; `say` is told how
+    far it is. Whatever goes through starts that anew.
+
+    Raises UserError where there is neither, for an experiment that was deleted in MLflow or a database that cannot
+    be written, and NotShippedError where nothing has gone through for `patience_s` seconds, or MLflow refuses.
     """
     runs, sweep = Path(storage) / "runs", Path(storage) / "sweeps" / name
     known = Path(name).name == name and len(name) < 256
@@ -24,15 +41,16 @@ def sync(storage: Path | str, name: str) -> list[tuple[str, int]]:
         starts = {path.parent: _start(path) for path in sorted(runs.glob(f"{name}-*/{JOURNAL}"))}
         starts = {folder: start for folder, start in starts.items() if start.get("parent") == name}
         uris = {folder: _uri(storage, start) for folder, start in starts.items()}
-        uris = {sweep: next(iter(uris.values()), default_tracking_uri(storage))} | uris
+        uris = {sweep: next(iter(uris.values()), _uri(storage, _start(sweep / JOURNAL)))} | uris
     elif known and (runs / name / JOURNAL).is_file():
         uris = {runs / name: _uri(storage, _start(runs / name / JOURNAL))}
     else:
         there = sorted(
-            path.parent.name for kind in (runs, sweep.parent) for path in kind.glob(f"*/{JOURNAL}")
+            path.parent.name for kind in (runs, sweep.parent) for path in kind.glob(f"[!.]*/{JOURNAL}")
         )
         raise UserError(f"NAME = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
-    return [(folder.name, _ship(uri, folder)) for folder, uri in uris.items()]
+    for folder, uri in uris.items():
+        yield folder.name, _ship(uri, folder, patience_s, say)
 
 
 def _start(journal: Path) -> Record:
@@ -41,9 +59,34 @@ def _start(journal: Path) -> Record:
 
 
 def _uri(storage: Path | str, start: Record) -> str:
-    run = start["config"]["run"] if start else {}
-    return run.get("tracking_uri") or default_tracking_uri(storage)
+    config = start.get("config", {})
+    return config.get("run", config).get("tracking_uri") or default_tracking_uri(storage)  # config: a sweep's
 
 
-def _ship(uri: str, folder: Path) -> int:
-    return Sink(uri, folder).ship([path for name in ARTIFACTS if (path := folder / name).is_file()])
+def _ship(uri: str, folder: Path, patience_s: float, say: Callable[[str], None]) -> int:
+    """The number of points that are new."""
+    sink = Sink(uri, folder)
+    artifacts = [path for name in ARTIFACTS if (path := folder / name).is_file()]
+    # since: the first failure after something went through
+    answers, since, wait_s = -1, 0.0, FIRST_WAIT_S
+    while True:
+        try:
+            sink.ship(artifacts)
+            return sink.points - sink.found
+        except UserError:
+            raise
+        except Exception as error:
+            if not is_trackings(error):
+                raise
+            if sink.answers > answers:
+                answers, since, wait_s = sink.answers, time.monotonic(), FIRST_WAIT_S
+            far = f"{sink.points}" if sink.arrived is None else f"{sink.arrived} of {sink.points}"
+            state = f"{folder.name}: {far} points; {reason(error)}"
+            if not may_pass(error):
+                raise NotShippedError(state) from error
+            if time.monotonic() + wait_s - since > patience_s:
+                raise NotShippedError(f"{state}; nothing has got through for {patience_s:g} s") from error
+            if wait_s >= SAID_FROM_S:
+                say(f"{state}; again in {wait_s:g} s")
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)

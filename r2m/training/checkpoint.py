@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there: written aside, synced, hashed, renamed.
 
 A checkpoint is a folder `step-000010` with `state.safetensors` (all tensors) and `manifest.json`, written last,
-which holds the rest of the state and the hash of the tensors' file. Nothing in it is a pickle.
+which holds the rest of the state, the hash of the tensors' file and a hash of itself. Nothing in it is a pickle.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,24 +19,36 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from r2m.errors import UserError
+
 Tree = dict[str, Any]
 STATE, MANIFEST = "state.safetensors", "manifest.json"
+OWN_HASH = "manifest_sha256"  # of the manifest without this key
 
 
 class CorruptCheckpointError(ValueError):
-    """A checkpoint whose files are not what its manifest says."""
+    """A checkpoint that is not what was written."""
+
+
+class ForeignCheckpointError(CorruptCheckpointError):
+    """A whole checkpoint, of another run."""
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: Tree, keep: int) -> Path:
-    """Write the checkpoint of `step` into `folder`, then drop all but the newest `keep`."""
+    """Write the checkpoint of `step` into `folder`, then drop all but the newest `keep` up to it.
+
+    Newer ones were refused, or the run would be past them: they don't count, and stay until their step is reached.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    target, aside = folder / f"step-{step:06d}", folder / f".step-{step:06d}.writing"
+    target = folder / _name(step)
+    aside = folder / f".{target.name}.writing"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, aside / STATE)
         _sync(aside / STATE)
         manifest = {"step": step, "sha256": {STATE: _sha256(aside / STATE)}, **facts}
+        manifest[OWN_HASH] = _own_hash(manifest)
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
         _sync(aside / MANIFEST)
     except BaseException:
@@ -45,39 +58,67 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: Tree, keep:
     shutil.rmtree(target, ignore_errors=True)  # of this step, left by a run that was set back before it
     aside.rename(target)
     _sync(folder)
-    for old in found(folder)[keep:]:
+    for old in [path for path in found(folder) if _step(path) <= step][keep:]:
         shutil.rmtree(old)
     return target
 
 
 def found(folder: Path) -> list[Path]:
     """The checkpoints in the folder, newest first, whole or not."""
-    return sorted(folder.glob("step-*"), reverse=True)
+    return sorted(
+        (path for path in folder.glob("step-*") if re.fullmatch(r"step-[0-9]{6,}", path.name)),
+        key=_step,
+        reverse=True,
+    )
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], Tree]:
-    """The tensors and the facts of one checkpoint.
+def load(path: Path, config_hash: str | None = None) -> tuple[dict[str, Tensor], Tree]:
+    """The tensors and the facts of one checkpoint; `config_hash`: what these must have, if given.
 
-    Raises CorruptCheckpointError for one that is truncated, altered or incomplete.
+    Raises CorruptCheckpointError, one line, for one that is truncated, altered, incomplete or another run's.
     """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        hashes = manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptCheckpointError(f"{path.name}: its manifest cannot be read ({error})") from None
-    for name, expected in hashes.items():
-        if not (path / name).is_file() or _sha256(path / name) != expected:
-            raise CorruptCheckpointError(f"{path.name}: {name} is not the file that was written")
+    manifest = _manifest(path)
+    if not (path / STATE).is_file() or _sha256(path / STATE) != manifest["sha256"][STATE]:
+        raise CorruptCheckpointError(f"{path.name}: {STATE} is not the file that was written")
+    if config_hash is not None and manifest.get("config_hash") != config_hash:
+        raise ForeignCheckpointError(
+            f"{path.name}: of a run with config hash {manifest.get('config_hash')}, this one's is {config_hash}"
+        )
     return load_file(path / STATE), manifest
 
 
-def newest_whole(folder: Path, refused: Callable[[str], None]) -> tuple[dict[str, Tensor], Tree] | None:
-    """The newest checkpoint that is whole; each newer one that is not is reported to `refused`."""
+def _manifest(path: Path) -> Tree:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CorruptCheckpointError(f"{path.name}: its manifest cannot be read ({reason})") from None
+    if not isinstance(manifest, dict) or manifest.get(OWN_HASH) != _own_hash(manifest):
+        raise CorruptCheckpointError(f"{path.name}: its manifest is not what was written")
+    if manifest.get("step") != _step(path):
+        raise CorruptCheckpointError(f"{path.name}: its manifest is of step {manifest.get('step')}")
+    if not isinstance(manifest.get("sha256"), dict) or manifest["sha256"].keys() != {STATE}:
+        raise CorruptCheckpointError(f"{path.name}: its manifest does not name {STATE}, and nothing else")
+    return manifest
+
+
+def newest_whole(
+    folder: Path, refused: Callable[[str], None], config_hash: str | None = None
+) -> tuple[dict[str, Tensor], Tree] | None:
+    """The newest checkpoint that is whole and of this config; each newer one that is not is reported to `refused`.
+
+    Raises UserError where only other runs' are whole: to start over would write over them.
+    """
+    foreign = None
     for path in found(folder):
         try:
-            return load(path)
+            return load(path, config_hash)
         except CorruptCheckpointError as error:
             refused(str(error))
+            if isinstance(error, ForeignCheckpointError):
+                foreign = foreign or error
+    if foreign is not None:
+        raise UserError(f"checkpoint {folder}: none is this run's: {foreign}; move them away to start over")
     return None
 
 
@@ -119,6 +160,19 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tenso
     for name, value in tensors.items():
         if name.startswith(prefix + "/"):
             yield name.removeprefix(prefix + "/"), value
+
+
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _own_hash(manifest: Tree) -> str:
+    rest = {key: value for key, value in manifest.items() if key != OWN_HASH}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

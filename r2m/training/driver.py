@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from r2m.config import Config, validate
-from r2m.errors import UserError
+from r2m.errors import UserError, of_database, reason_of
 from r2m.tracking.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.loop import STOP_FILE, run_loop
@@ -39,6 +39,7 @@ RAY_SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 SHIP_TIMEOUT_S = 30.0
+SAID = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
 
 
 def execute(
@@ -174,7 +175,7 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
                         progress.update(bar, completed=record["step"], numbers=numbers(record["metrics"]))
-                    elif record["time"] >= began and record.get("name") in ("checkpoint-refused", "resume"):
+                    elif record["time"] >= began and record.get("name") in SAID:
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
             if running:
@@ -220,27 +221,32 @@ def _ship_rest(runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], c
     for run in runs:
         view, artifacts = read(run.journal), []
         if view.rounds:
-            artifacts = [run.folder / "curves.png"]
-            plot([(view.arm, view)], artifacts[0])
+            try:
+                plot([(view.arm, view)], run.folder / "curves.png")
+                artifacts = [run.folder / "curves.png"]
+            except OSError as error:  # no reason to lose the rest
+                console.print(f"{run.name}: no curves.png: {reason_of(error)}", markup=False)
         shippers[run.tracking_uri].finish(run.folder, artifacts)
+    storage = runs[0].config.run.storage
     for shipper in shippers.values():
         shipper.close(SHIP_TIMEOUT_S)
         for name in shipper.behind:
             console.print(
-                f"{name}: MLflow did not take everything ({shipper.last_error}); the journal has it: "
-                f"r2m sync {name}",
+                f"{name}: MLflow did not take everything ({shipper.trouble}); the journal has it: "
+                f"r2m sync {name} --storage {storage}",
                 markup=False,
+                soft_wrap=True,
             )
 
 
 def explained(error: BaseException) -> BaseException:
-    """A user's mistake or a full disk as one line; anything else as it is."""
+    """A user's mistake, a full disk or a database at fault as one line; anything else as it is."""
     for cause in [*getattr(error, "worker_failures", {}).values(), error]:
         text = str(cause)
         for marker in ("r2m.errors.UserError: ", "UserError: "):
             if marker in text:
                 return UserError(text.split(marker, 1)[1].splitlines()[0])
-        if "No space left on device" in text:
-            line = next(line for line in text.splitlines() if "No space left on device" in line)
-            return UserError(f"disk full: {line.strip()}")
+        reason = reason_of(cause)
+        if reason.startswith("disk full: ") or of_database(cause):
+            return UserError(reason)
     return error

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from r2m.config import Config
+from r2m.errors import reason_of
+from r2m.models.saving import UnsavableError, is_disk
 from r2m.tracking.journal import Journal, read
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
@@ -31,7 +33,8 @@ def run_loop(
     """Run, or go on with, the run in `run_dir`, whose journal has been started; rank 0 writes.
 
     A round goes to the journal before its checkpoint is written, so a worker killed in between replays the
-    round and loses none. A diverged run is journalled as failed and not tried again: it would diverge again.
+    round and loses none. A diverged run is journalled as failed and not tried again: it would diverge again. So is
+    one whose models could not be saved at its end, before its first round.
     """
     if torch.device(device).type == "cpu":
         torch.set_num_threads(1)  # two threads on two busy cores are slower than one
@@ -45,8 +48,11 @@ def run_loop(
             if read(journal.path).rounds:
                 journal.event("resume", step=step)
         try:
+            trainer.check_export(run_dir)
             step = _go_on(trainer, step, run_dir, journal)
-        except FloatingPointError as error:
+            if journal is not None and step == config.algorithm.total_rounds:
+                _export(trainer, run_dir)
+        except (FloatingPointError, UnsavableError) as error:
             if journal is not None:
                 journal.event("failed", reason=str(error))
             return
@@ -54,8 +60,19 @@ def run_loop(
             pruned = (run_dir / STOP_FILE).read_text() == PRUNED
             journal.event(PRUNED if pruned else "stopped", step=step)
         elif journal is not None:
-            trainer.export(run_dir)
             journal.event("finished", step=step)
+
+
+def _export(trainer: Trainer, run_dir: Path) -> None:
+    """Raises UnsavableError where a model's own code fails: no other try would go better."""
+    try:
+        trainer.export(run_dir)
+    except Exception as error:
+        if is_disk(error):
+            raise
+        raise UnsavableError(
+            f"the trained models could not be saved ({reason_of(error)}); the last checkpoint has their weights"
+        ) from error
 
 
 def _go_on(trainer: Trainer, step: int, run_dir: Path, journal: Journal | None) -> int:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ import yaml
 
 from r2m.config import Config, ForumTask, TextTask, digest, validate
 from r2m.errors import UserError, shown
+from r2m.reporting.files import folder_made_whole
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
-from r2m.tracking.journal import Journal, JournalView, environment, git_state, read
+from r2m.tracking.journal import Journal, JournalView, environment, git_state, is_held, read
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.training.loop import JOURNAL, STOP_FILE
 
@@ -61,9 +63,8 @@ def new_run(config: Config, name: str | None = None, progress: Progress = silent
         raise UserError(f"--name {name!r}: there is such a run; go on with it by --resume {name}")
     prepared = prepare(config, progress)
     datasets = check_data(config, (prepared.policy, prepared.reward))
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    with Journal(folder / JOURNAL) as journal:
+    with folder_made_whole(folder, f"--name {name!r}") as aside, Journal(aside / JOURNAL) as journal:
+        (aside / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         journal.start(
             run_id=name,
             task=config.task.name if config.task.kind == "text" else config.task.kind,
@@ -88,7 +89,10 @@ def open_run(storage: str, name: str) -> Run:
     view = read(folder / JOURNAL)
     if view.status == "finished":
         raise UserError(f"run = {name!r}: it has finished; there is nothing to resume")
-    Journal(folder / JOURNAL).close()  # refused while another process writes it
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"run = {name!r}: {folder} cannot be written to")
+    if is_held(folder / JOURNAL):
+        raise UserError(f"run = {name!r}: another process is writing this run")
     (folder / STOP_FILE).unlink(missing_ok=True)
     config = kept_config(view, storage)
     prepared = prepare(config)
@@ -126,7 +130,7 @@ def existing_folder(storage: str, name: str) -> Path:
     """Raises UserError, naming the runs that there are, where this one is not."""
     folder = run_folder(storage, name)
     if not is_name(name) or not (folder / JOURNAL).is_file():
-        there = sorted(p.parent.name for p in folder.parent.glob(f"*/{JOURNAL}"))
+        there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
         raise UserError(f"RUN = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
     return folder
 

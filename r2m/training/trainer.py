@@ -15,7 +15,6 @@ from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
 from r2m.core.trajectories import Trajectories
-from r2m.errors import UserError
 from r2m.evaluation.held_out import Judge, against, evaluate, frozen_judge
 from r2m.models.loading import (
     frozen_twin,
@@ -27,6 +26,7 @@ from r2m.models.loading import (
 )
 from r2m.models.output import padding_id
 from r2m.models.policy import hidden_width
+from r2m.models.saving import check_savable
 from r2m.models.scoring import FrozenScorer, Query, response_texts
 from r2m.rollout.prompts import query_indices
 from r2m.rollout.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
@@ -45,7 +45,7 @@ class Trainer:
         policy_path, reward_path = models
         a = config.algorithm
         torch.manual_seed(config.run.seed)
-        self.config, self.workers = config, workers
+        self.config, self.models, self.workers = config, models, workers
         self.tokenizer = load_tokenizer(policy_path)
         self.policy = load_policy(policy_path, config.policy.dtype, device)
         self.reference = frozen_twin(self.policy)
@@ -200,15 +200,10 @@ class Trainer:
 
     def restore(self, folder: Path, refused: Callable[[str], None]) -> int:
         """Take up the newest whole checkpoint; the step that it was taken after, 0 where there is none."""
-        state = checkpoint.newest_whole(folder, refused)
+        state = checkpoint.newest_whole(folder, refused, self.config.digest())
         if state is None:
             return 0
         tensors, facts = state
-        if facts["config_hash"] != self.config.digest():
-            raise UserError(
-                f"checkpoint {folder}: of a run with config hash {facts['config_hash']}, "
-                f"this one's is {self.config.digest()}"
-            )
         modules, optimizers = self._parts()
         for prefix, module in modules.items():
             checkpoint.restore_module(prefix, module, tensors)
@@ -225,6 +220,12 @@ class Trainer:
         if self.head_optimizer is not None:
             optimizers["head_optimizer"] = self.head_optimizer
         return modules, optimizers
+
+    def check_export(self, folder: Path) -> None:
+        """Raises UnsavableError where `export` would fail after the last round; the trial leaves nothing behind."""
+        policy, reward = self.models
+        check_savable(self.policy, self.tokenizer, folder, f"policy.model = {policy!r}")
+        check_savable(self.reward_model.model, self.reward_tokenizer, folder, f"reward.model = {reward!r}")
 
     def export(self, folder: Path) -> None:
         """The trained policy, and the reward model with its head beside it, as Hugging Face folders."""

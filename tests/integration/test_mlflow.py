@@ -1,7 +1,10 @@
 """Shipping over HTTP to a real MLflow server: answers that are lost, a server that is killed, pages, `serve`."""
 
+import http.client
+import http.server
 import math
 import os
+import random
 import select
 import shutil
 import signal
@@ -18,10 +21,13 @@ from matplotlib.image import imread
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from r2m.tracking import mlflow_sink
+from r2m.tracking import sync as sync_module
 from r2m.tracking.journal import Journal
 from r2m.tracking.mlflow_entities import VIEW, table
 from r2m.tracking.mlflow_sink import Sink
 from r2m.tracking.shipper import BackgroundShipper
+from r2m.tracking.sync import sync
 from r2m.tracking.ui import answers
 
 ROUNDS, KEYS = 400, [f"task/m{i}" for i in range(6)]  # three batches
@@ -86,6 +92,51 @@ class Relay(socketserver.BaseRequestHandler):
                         return
                     else:
                         self.request.sendall(data)
+
+
+class Flaky(http.server.ThreadingHTTPServer):
+    """A proxy of `port` where of the requests one in four fails: by turns not passed on, answered with 500 in the
+    server's place, or acted on by the server, whose answer is lost."""
+
+    def __init__(self, port, seed):
+        super().__init__(("127.0.0.1", 0), FlakyRelay)
+        self.upstream, self.rng, self.failed, self.passed = port, random.Random(seed), [], 0
+        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+class FlakyRelay(http.server.BaseHTTPRequestHandler):
+    def relay(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        how = None
+        if self.server.rng.random() < 0.25:
+            how = ("refused", "500", "lost")[len(self.server.failed) % 3]
+            self.server.failed.append((how, self.path.split("?")[0]))
+        if how in (None, "lost"):
+            upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream)
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+            upstream.request(self.command, self.path, body, headers)
+            answer = upstream.getresponse()
+            status, content = answer.status, answer.read()
+            upstream.close()
+        elif how == "500":
+            status, content = 500, b"broken"
+        if how in (None, "500"):
+            self.server.passed += how is None
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        self.close_connection = True
+
+    do_GET = do_POST = do_PUT = do_PATCH = relay
+
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +211,42 @@ def test_points_whose_acknowledgement_is_lost_are_not_logged_twice(server, tmp_p
         expected = len(KEYS) * ROUNDS - 1000
         assert sink.ship() == expected
     assert_every_point_once(server.uri, "lost")
+
+
+def test_with_one_answer_in_four_lost_or_refused_a_run_gets_through_and_ends(server, tmp_path, monkeypatch):
+    """936 points of 39 metrics over 24 rounds, some of which are there already."""
+    monkeypatch.setattr(sync_module, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(mlflow_sink, "METRICS_PER_BATCH", 100)
+    keys, said = [f"task/k{i}" for i in range(39)], []
+    with Flaky(server.port, seed=4) as proxy:
+        config = CONFIG | {"run": {"tracking_uri": proxy.uri}, "many": {f"k{i}": i for i in range(150)}}
+        folder = tmp_path / "runs" / "flaky"
+        with started(folder, [], config) as journal:
+            for step in range(10):
+                journal.round(step, dict.fromkeys(keys, step / 8))
+            assert Sink(server.uri, folder).ship() == 390
+            for step in range(10, 24):
+                journal.round(step, dict.fromkeys(keys, step / 8))
+            journal.samples(0, [{"prompt": "p", "response": "r"}])
+            journal.event("finished")
+        (folder / "config.yaml").write_text("reward: {}\n")
+        (folder / "curves.png").write_bytes(b"picture")
+        assert list(sync(tmp_path, "flaky", say=said.append)) == [("flaky", 546)]
+        assert len(proxy.failed) > 8
+        assert {how for how, _ in proxy.failed} == {"refused", "500", "lost"}
+        assert ("lost", "/api/2.0/mlflow/runs/log-batch") in proxy.failed
+        assert list(sync(tmp_path, "flaky", say=said.append)) == [("flaky", 0)]
+    run = mlflow_run(server.uri, "flaky")
+    client = MlflowClient(server.uri)
+    for key in keys:
+        history = client.get_metric_history(run.info.run_id, key)
+        assert sorted((p.step, p.value) for p in history) == [(step, step / 8) for step in range(24)]
+    assert (run.info.status, run.data.tags["r2m.status"]) == ("FINISHED", "finished")
+    assert len(run.data.params) == 3 + 1 + 150
+    there = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert there == {"config.yaml", "curves.png", "samples.json"}
+    experiment = client.get_experiment_by_name("r2m/forum/sft").experiment_id
+    assert len(client.search_runs([experiment], "tags.`r2m.run_id` = 'flaky'")) == 1
 
 
 def test_a_server_killed_under_way_and_started_again_has_every_point_once(server, tmp_path):

@@ -1,6 +1,7 @@
 """`r2m compare`: runs by name, by sweep and by MLflow's filter, and what it says of what it cannot compare."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -110,3 +111,38 @@ def test_mistakes_are_one_line_and_nothing_is_written(compare, runs, words, mess
     assert message.format(storage=runs.storage) in err
     assert err.count("\n") == 1
     assert not (runs.storage / "compare.html").exists()
+
+
+def test_in_a_storage_that_can_only_be_read_the_comparison_is_said_all_the_same(
+    compare, runs, read_only, tmp_path
+):
+    disk, freeze = read_only
+    shutil.copytree(runs.storage, disk, dirs_exist_ok=True)
+    runs.storage = disk
+    freeze()
+    code, out, err = compare("rloo-0", "rloo-1", "s")
+    assert code == 0
+    assert "R2M is better than RLOO on each of 2 seeds" in " ".join(out.split())
+    said = f"not written: {disk}/compare.html (Read-only file system); --out FILE puts the page elsewhere"
+    assert err.splitlines()[-1] == said
+    code, _, err = compare("rloo-0", "s", "--out", str(tmp_path / "page.html"))
+    assert (code, "not written" in err) == (0, False)
+    assert (tmp_path / "page.html").is_file()
+    code, _, err = compare("rloo-0", "s", "--out", str(disk / "page.html"))
+    assert code == 2
+    assert "Read-only file system" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_a_journal_that_a_power_cut_tore_is_compared_as_far_as_it_is_whole(compare, runs):
+    journal = runs.storage / "runs" / "rloo-0" / "journal.jsonl"
+    whole = compare("rloo-0", "s")[1]
+    journal.write_bytes(journal.read_bytes() + b"\0" * 100 + b"\n")
+    code, out, err = compare("rloo-0", "s")
+    assert (code, out) == (0, whole)
+    assert "rloo-0: its journal ends in 101 bytes with NULs" in err
+    journal.write_bytes(journal.read_bytes() + b'{"time": 1.0, "kind": "event", "name": "resume"}\n')
+    code, _, err = compare("rloo-0", "s")
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.endswith(": not a record")

@@ -1,11 +1,14 @@
 """Supervised fine-tuning, against Hugging Face's own loss."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from made_tokenizers import TEMPLATES, chat_tokenizer
+from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from r2m.errors import UserError
@@ -19,6 +22,8 @@ EXAMPLES = [
     (Prompt(text="my boss hid my piano . i need help . tl;dr:"), " boss hid my piano , need help"),
     (Prompt(text="i need revenge . tl;dr:"), ""),
 ]
+
+ROWS = [{"prompt": prompt.text, "completion": completion} for prompt, completion in EXAMPLES]
 
 
 def labelled_loss(
@@ -193,3 +198,74 @@ def test_run_sft_leaves_out_what_the_template_refuses(policy_folder: str, tmp_pa
     with pytest.raises(UserError, match=r"^data = '.*', line 6: .*no system turn"):
         run_sft(policy_folder, str(data), tmp_path / "more")
     assert not (tmp_path / "more").exists()
+
+
+class TestSaving:
+    """What would fail after the training fails before it, and a trained model is not thrown away."""
+
+    def run(self, policy_folder: str, tmp_path: Path, steps: list[int] | None = None) -> Path:
+        data = tmp_path / "data.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+        count = [] if steps is None else steps
+        run_sft(
+            policy_folder, str(data), tmp_path / "out", progress=lambda phase, done, total: count.append(done)
+        )
+        return tmp_path / "out"
+
+    def test_a_model_whose_settings_of_generation_do_not_validate(
+        self, policy_folder: str, tmp_path: Path
+    ) -> None:
+        """As published ones: a temperature, and no do_sample."""
+        path = Path(policy_folder) / "generation_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 0.6, "top_p": 0.9}))
+        out = self.run(policy_folder, tmp_path)
+        settings = json.loads((out / "generation_config.json").read_text())
+        assert (settings["temperature"], settings["top_p"], settings["do_sample"]) == (0.6, 0.9, True)
+        load_policy(str(out))
+
+    def test_one_that_cannot_be_saved_is_not_trained(
+        self, policy_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise ValueError("no such thing")
+
+        monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", refuse)
+        steps: list[int] = []
+        with pytest.raises(
+            UserError, match=r"^model = '.*': it could not be saved after the training \(no such"
+        ):
+            self.run(policy_folder, tmp_path, steps)
+        assert steps == []
+        assert {path.name for path in tmp_path.iterdir()} == {"policy", "data.jsonl"}
+
+    def test_where_saving_fails_after_all_the_weights_are_kept(
+        self, policy_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = LlamaForCausalLM.save_pretrained
+
+        def fail_at_the_end(self: LlamaForCausalLM, folder: Path, **options: object) -> None:
+            if "state_dict" not in options:
+                raise ValueError("no such thing")
+            whole(self, folder, **options)
+
+        monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", fail_at_the_end)
+        with pytest.raises(
+            UserError, match=r"could not be saved \(no such thing\); its weights are kept: "
+        ) as error:
+            self.run(policy_folder, tmp_path)
+        kept = load_file(str(error.value).rsplit(": ", 1)[1])
+        policy = load_policy(policy_folder)
+        assert kept.keys() == dict(policy.named_parameters()).keys()
+        assert any(not torch.equal(kept[name], p) for name, p in policy.named_parameters())  # trained
+        assert not (tmp_path / "out").exists()
+
+    def test_no_room_on_the_disk(self, policy_folder: str, tmp_path: Path, read_only: Any) -> None:
+        disk, _ = read_only
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 2**16))
+        data = tmp_path / "data.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+        with pytest.raises(
+            UserError, match=r"^out = .*: the trained model takes 0\.\d MiB, and 0\.\d are free$"
+        ):
+            run_sft(policy_folder, str(data), disk / "out")
+        assert {path.name for path in disk.iterdir()} == {"filler"}

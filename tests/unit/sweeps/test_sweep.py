@@ -31,6 +31,7 @@ from r2m.training.runs import new_run
 
 MakeSweep = Callable[..., Opened]
 SweepFile = Callable[..., str]
+Command = Callable[..., tuple[int, str, str]]
 
 POINTS = {"parameters": {"reward.alpha": {"uniform": [0, 1]}}, "baselines": {}, "confirm": [10]}
 
@@ -114,7 +115,9 @@ class TestNew:
         opened = new_sweep(file, "mine", str(storage), workers=2)
         assert opened.folder == sweep_folder(str(storage), "mine") == storage / "sweeps" / "mine"
         assert opened.text == Path(file).read_text()
-        assert {path.name for path in opened.folder.iterdir()} == {"sweep.yaml", "journal.jsonl"}
+        assert {path.name for path in opened.folder.iterdir()} == {
+            "sweep.yaml", "recipe.yaml", "journal.jsonl",
+        }  # fmt: skip
         view = read(opened.folder / "journal.jsonl")
         assert (view.run_id, view.arm, view.status) == ("mine", "sweep", "running")
         assert view.start["experiment"] == "r2m/sweeps/mine"
@@ -224,17 +227,77 @@ class TestOpened:
         with pytest.raises(UserError, match=r"^SWEEP = 'b': not in .*; there are: tiny$"):
             open_sweep(str(storage), "b")
 
-    def test_one_whose_file_or_recipe_has_changed(
-        self, make_sweep: MakeSweep, storage: Path, tmp_path: Path
-    ) -> None:
-        file = make_sweep().folder / "sweep.yaml"
-        for path, change in ((file, {"seeds": [1]}), (tmp_path / "tiny.yaml", {"recipe": "other"})):
+    def test_one_whose_file_or_kept_recipe_has_changed(self, make_sweep: MakeSweep, storage: Path) -> None:
+        folder = make_sweep().folder
+        for path, change in (
+            (folder / "sweep.yaml", {"seeds": [1]}),
+            (folder / "recipe.yaml", {"recipe": "b"}),
+        ):
             whole = path.read_text()
             path.write_text(yaml.safe_dump(yaml.safe_load(whole) | change))
             with pytest.raises(UserError, match=r"^SWEEP = 'tiny': its file or its recipe has changed"):
                 open_sweep(str(storage), "tiny")
             path.write_text(whole)
         assert open_sweep(str(storage), "tiny").sweep.seeds == [0]
+
+    @pytest.mark.parametrize("fate", ["changed", "moved", "removed", "broken"])
+    def test_what_becomes_of_the_recipe_that_it_was_begun_with_is_nothing_to_it(
+        self, make_sweep: MakeSweep, storage: Path, tmp_path: Path, fate: str
+    ) -> None:
+        begun = make_sweep()
+        recipe = tmp_path / "tiny.yaml"
+        before = [config_of(begun.sweep, {}, seed, *begun.extra) for seed in (0, 10)]
+        if fate == "changed":
+            recipe.write_text(recipe.read_text().replace("queries: 4", "queries: 8"))
+        elif fate == "moved":
+            recipe.rename(tmp_path / "elsewhere.yaml")
+        elif fate == "removed":
+            recipe.unlink()
+        else:
+            recipe.write_text("a: [")
+        opened = open_sweep(str(storage), "tiny")
+        assert [config_of(opened.sweep, {}, seed, *opened.extra) for seed in (0, 10)] == before
+        assert opened.base == begun.base
+        known, _ = write_answer(opened)
+        assert known.verdict == ("No trial has started yet.",)
+        again = command(opened.sweep, {"reward.alpha": 0.25}, 0)
+        words = shlex.split(again)[2:]
+        assert words[0] == str(opened.folder / "recipe.yaml")
+        config = load(words[0], words[2::2])
+        assert (config.reward.alpha, config.algorithm.queries, config.recipe) == (0.25, 4, begun.base.recipe)
+
+    def test_one_begun_before_recipes_were_kept_goes_by_the_recipe_itself(
+        self, make_sweep: MakeSweep, storage: Path, tmp_path: Path
+    ) -> None:
+        (make_sweep().folder / "recipe.yaml").unlink()
+        recipe = tmp_path / "tiny.yaml"
+        opened = open_sweep(str(storage), "tiny")
+        assert opened.sweep.source == str(recipe)
+        whole = recipe.read_text()
+        recipe.write_text(whole.replace("queries: 4", "queries: 8"))
+        with pytest.raises(UserError, match=r"^SWEEP = 'tiny': its file or its recipe has changed"):
+            open_sweep(str(storage), "tiny")
+        recipe.unlink()
+        with pytest.raises(UserError, match=r"tiny\.yaml': no such file"):
+            open_sweep(str(storage), "tiny")
+
+    def test_one_of_a_recipe_of_the_package(
+        self, make_sweep: MakeSweep, forum_models: tuple[str, str]
+    ) -> None:
+        policy, reward = forum_models
+        models = {"policy.model": policy, "reward.model": reward}
+        opened = make_sweep(recipe="forum", name="own", set={"task.posts": 40, "task.held_out": 8} | models)
+        assert opened.sweep.source == str(opened.folder / "recipe.yaml")
+        assert command(opened.sweep, {}, 0).startswith("r2m train forum --set ")
+
+    def test_one_that_has_lost_its_file(self, make_sweep: MakeSweep, storage: Path, r2m: Command) -> None:
+        folder = make_sweep().folder
+        (folder / "sweep.yaml").unlink()
+        for words in (("status", "tiny"), ("--resume", "tiny")):
+            code, _, err = r2m("sweep", *words, "--storage", str(storage))
+            assert (code, err.splitlines()) == (
+                2, [f"error: SWEEP = 'tiny': {folder} has lost its file, sweep.yaml or sweep.py; put it back"],
+            )  # fmt: skip
 
     def test_its_study_is_kept_and_judged_as_the_file_says(self, make_sweep: MakeSweep) -> None:
         opened = make_sweep(
@@ -279,6 +342,7 @@ def test_pauses_are_not_counted(tmp_path: Path) -> None:
         {"time": 130, "kind": "event", "name": "stopped"},
         {"time": 1000, "kind": "event", "name": "resume"},
         {"time": 1020, "kind": "round", "step": 2, "metrics": {}},
+        {"time": 1999, "kind": "event", "name": "torn-end"},
         {"time": 2000, "kind": "event", "name": "resume"},
         {"time": 2005, "kind": "event", "name": "finished"},
     ]

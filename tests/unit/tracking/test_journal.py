@@ -10,7 +10,7 @@ import time
 import pytest
 
 from r2m.errors import UserError
-from r2m.tracking.journal import Journal, JournalReader, read
+from r2m.tracking.journal import Journal, JournalReader, is_held, read
 
 START = {
     "run_id": "forum-0",
@@ -86,7 +86,49 @@ def test_a_line_torn_at_any_byte_is_ignored_by_readers_and_cut_off_by_the_next_w
         assert list(read(torn).rounds) == [0, 2]
 
 
-@pytest.mark.parametrize("broken", [b'{"kind": "rou', b"[1]", b'{"kind": "round"}', b"\xff", b""])
+NULS = b"\0" * 4096
+TORN = {
+    "nuls": NULS,
+    "nuls and a newline": NULS + b"\n",
+    "lines of nuls": NULS + b"\n" + NULS + b"\n",
+    "a line whose first block is lost": NULS + b'etrics": {}}\n',
+    "a line whose last block is lost": b'{"time": 1.0, "kind": "rou' + NULS + b"\n",
+    "a lost line and a part of another": NULS + b'\n{"time": 1.0, "ki',
+    "a part of a line": b'{"time": 1.0, "ki',
+}
+
+
+@pytest.mark.parametrize("torn", TORN.values(), ids=TORN)
+def test_what_a_power_cut_leaves_at_the_end_is_left_out_and_then_cut_off_and_said(tmp_path, torn):
+    with journal_at(tmp_path / "journal.jsonl", 0) as journal:
+        journal.event("stopped")
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole + torn)
+    view = read(journal.path)
+    assert (list(view.rounds), view.status, view.nuls) == ([0], "stopped", len(torn) if b"\0" in torn else 0)
+    assert journal.path.read_bytes() == whole + torn  # reading writes nothing
+    reader = JournalReader(journal.path)
+    assert len(reader.new_records()) == 3
+    with Journal(journal.path) as journal:
+        journal.round(1, {})
+    assert journal.path.read_bytes().startswith(whole + b"{")
+    assert [r.get("name") or r["step"] for r in reader.new_records()] == ["torn-end", 1]
+    view = read(journal.path)
+    assert (list(view.rounds), view.status, view.nuls) == ([0, 1], "stopped", 0)
+    assert without_time_and_kind(view.events[-1]) == {"name": "torn-end", "bytes": len(torn)}
+
+
+def test_a_journal_that_is_nothing_but_nuls_has_not_started(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(NULS)
+    assert JournalReader(path).new_records() == []
+    with journal_at(path, 0):
+        pass
+    assert list(read(path).rounds) == [0]
+    assert b"\0" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("broken", [NULS, b'{"kind": "rou', b"[1]", b'{"kind": "round"}', b"\xff", b""])
 def test_a_broken_line_in_the_middle_is_an_error_that_names_file_and_line(tmp_path, broken):
     with journal_at(tmp_path / "journal.jsonl", 0, 1) as journal:
         pass
@@ -163,9 +205,11 @@ def test_a_run_id_names_a_folder(tmp_path, run_id):
 
 def test_there_is_one_writer(tmp_path):
     with journal_at(tmp_path / "journal.jsonl") as journal:
+        assert is_held(journal.path)
         with pytest.raises(UserError, match="another process is writing"):
             Journal(journal.path)
         journal.round(0, {})
+    assert not is_held(journal.path)
     with Journal(journal.path) as journal:
         journal.round(1, {})
     assert list(read(journal.path).rounds) == [0, 1]

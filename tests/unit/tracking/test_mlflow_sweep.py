@@ -144,6 +144,10 @@ def test_a_run_with_samples_and_a_ranking_names_both_tables(storage):
     assert [table["path"] for table in tables] == ["samples.json", "ranking.json"]
 
 
+def synced(storage, name):
+    return list(sync(storage, name))
+
+
 class TestSync:
     def test_a_sweep_brings_its_own_runs_and_no_others(self, storage):
         folders = sweep(storage, "whole")
@@ -151,8 +155,8 @@ class TestSync:
         (folders[0] / "report.html").write_text("report")
         (storage / "runs" / "whole-t009-s0").mkdir()
         (storage / "runs" / "whole-t009-s0" / "journal.jsonl").touch()  # not started yet
-        assert sync(storage, "whole") == [("whole", 2), ("whole-rloo-s0", 1), ("whole-t000-s0", 1)]
-        assert sync(storage, "whole") == [("whole", 0), ("whole-rloo-s0", 0), ("whole-t000-s0", 0)]
+        assert synced(storage, "whole") == [("whole", 2), ("whole-rloo-s0", 1), ("whole-t000-s0", 1)]
+        assert synced(storage, "whole") == [("whole", 0), ("whole-rloo-s0", 0), ("whole-t000-s0", 0)]
         runs = all_runs(default_tracking_uri(storage), "whole")
         assert len(runs) == 3
         files = MlflowClient(default_tracking_uri(storage)).list_artifacts(runs["whole"].info.run_id)
@@ -167,17 +171,17 @@ class TestSync:
             tmp_path / "runs" / "far-t000-s0", config, experiment="sweeps/far", parent="far"
         ) as journal:
             journal.round(1, {"eval/gold": 0.5})
-        assert sync(tmp_path, "far") == [("far", 0), ("far-t000-s0", 1)]
+        assert synced(tmp_path, "far") == [("far", 0), ("far-t000-s0", 1)]
         assert all_runs(uri, "far").keys() == {"far", "far-t000-s0"}
         assert not (tmp_path / "mlflow.db").exists()
 
     def test_one_run(self, storage):
         with started(storage / "runs" / "alone", CONFIG | {"run": {"tracking_uri": None}}) as journal:
             journal.round(1, {"eval/gold": 0.5})
-        assert sync(storage, "alone") == [("alone", 1)]
+        assert synced(storage, "alone") == [("alone", 1)]
 
     def test_what_is_not_there_is_told_with_what_there_is(self, tmp_path):
         started(tmp_path / "sweeps" / "lr").close()
         started(tmp_path / "runs" / "lr-t000-s0").close()
         with pytest.raises(UserError, match=r"NAME = 'rl': .*; there are: lr, lr-t000-s0$"):
-            sync(tmp_path, "rl")
+            synced(tmp_path, "rl")

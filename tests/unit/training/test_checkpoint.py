@@ -1,8 +1,10 @@
 """Checkpoints: whole or refused, with all that they were given."""
 
+import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from r2m.errors import UserError
 from r2m.training import checkpoint
 from r2m.training.checkpoint import CorruptCheckpointError, found, load, newest_whole, save
 
@@ -88,9 +91,78 @@ def empty_manifest(path: Path) -> None:
     (path / checkpoint.MANIFEST).write_text("[]")
 
 
-@pytest.mark.parametrize(
-    "spoil", [truncate, flip_a_bit, lose_state, lose_manifest, cut_manifest, empty_manifest]
-)
+def edit(path: Path, own_hash: bool = False, **changes: object) -> None:
+    """Other facts in a manifest; with `own_hash` by somebody who makes its own hash anew. None: the fact is lost."""
+    manifest = json.loads((path / checkpoint.MANIFEST).read_text()) | changes
+    manifest = {key: value for key, value in manifest.items() if value is not None}
+    if own_hash:
+        rest = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+        digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+        manifest["manifest_sha256"] = digest
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+
+
+def another_step(path: Path) -> None:
+    edit(path, step=4)
+
+
+def another_step_hashed(path: Path) -> None:
+    edit(path, own_hash=True, step=4)
+
+
+def no_step(path: Path) -> None:
+    edit(path, own_hash=True, step=None)
+
+
+def hashes_of_nothing(path: Path) -> None:
+    edit(path, own_hash=True, sha256={})
+    flip_a_bit(path)
+
+
+def hashes_emptied(path: Path) -> None:
+    edit(path, sha256={})
+    flip_a_bit(path)
+
+
+def no_hashes(path: Path) -> None:
+    edit(path, own_hash=True, sha256=None)
+
+
+def another_file(path: Path) -> None:
+    edit(path, own_hash=True, sha256={"manifest.json": "0"})
+
+
+def no_own_hash(path: Path) -> None:
+    edit(path, manifest_sha256=None)
+
+
+def another_seed(path: Path) -> None:
+    edit(path, seed=8)
+
+
+def deep_manifest(path: Path) -> None:
+    (path / checkpoint.MANIFEST).write_text("[" * 100_000)
+
+
+def a_folder_for_a_manifest(path: Path) -> None:
+    lose_manifest(path)
+    (path / checkpoint.MANIFEST).mkdir()
+
+
+def of_another_step(path: Path) -> None:
+    """A whole checkpoint under another's name."""
+    shutil.rmtree(path)
+    shutil.copytree(path.with_name("step-000002"), path)
+
+
+SPOILT = [
+    truncate, flip_a_bit, lose_state, lose_manifest, cut_manifest, empty_manifest, another_step,
+    another_step_hashed, no_step, hashes_of_nothing, hashes_emptied, no_hashes, another_file, no_own_hash,
+    another_seed, deep_manifest, a_folder_for_a_manifest, of_another_step,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
 def test_a_spoilt_one_is_refused_and_the_one_before_it_taken(
     tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
@@ -103,6 +175,49 @@ def test_a_spoilt_one_is_refused_and_the_one_before_it_taken(
     assert len(refused) == 1
     assert refused[0].startswith("step-000006: ")
     assert "\n" not in refused[0]
+
+
+def test_one_of_another_run_is_refused_and_the_one_before_it_taken(tmp_path: Path) -> None:
+    save(tmp_path, 2, tensors(2), {"config_hash": "mine"}, 9)
+    save(tmp_path, 4, tensors(4), {"config_hash": "other"}, 9)
+    save(tmp_path, 6, tensors(6), {}, 9)
+    refused: list[str] = []
+    state = newest_whole(tmp_path, refused.append, "mine")
+    assert state is not None
+    assert state[1]["step"] == 2
+    assert refused == [
+        "step-000006: of a run with config hash None, this one's is mine",
+        "step-000004: of a run with config hash other, this one's is mine",
+    ]
+
+
+def test_where_only_other_runs_are_whole_nothing_starts_over_them(tmp_path: Path) -> None:
+    save(tmp_path, 2, tensors(2), {"config_hash": "mine"}, 9)
+    save(tmp_path, 4, tensors(4), {"config_hash": "other"}, 9)
+    flip_a_bit(tmp_path / "step-000002")
+    with pytest.raises(UserError, match="none is this run's: step-000004: of a run with config hash other"):
+        newest_whole(tmp_path, lambda reason: None, "mine")
+
+
+def test_what_is_no_checkpoint_by_its_name_is_left_alone(tmp_path: Path) -> None:
+    save_steps(tmp_path, 999_999, 1_000_000)
+    for name in ("step-000010.bak", "step-x", "step-7"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in found(tmp_path)] == ["step-1000000", "step-999999"]
+
+
+def test_refused_ones_do_not_push_out_those_of_a_run_that_was_set_back(tmp_path: Path) -> None:
+    """All refused, the run starts over: its own checkpoints are kept, or each resume would lose everything."""
+    save_steps(tmp_path, 8, 10, keep=2)
+    for path in found(tmp_path):
+        flip_a_bit(path)
+    for step in (2, 4, 6):
+        save_steps(tmp_path, step, keep=2)
+        assert newest(tmp_path)[0] == step
+    assert [path.name for path in found(tmp_path)] == [f"step-{n:06d}" for n in (10, 8, 6, 4)]
+    save_steps(tmp_path, 8, 10, keep=2)
+    assert newest(tmp_path) == (10, [])
+    assert len(found(tmp_path)) == 2
 
 
 def test_all_spoilt(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable
 
@@ -42,6 +43,29 @@ class TestExplained:
         assert isinstance(line, UserError)
         assert str(line) == f"disk full: OSError: {cause}"
         assert "\n" not in str(line)
+
+    def test_a_database_at_fault_is_one_line_and_not_its_statement(self) -> None:
+        """As SQLAlchemy and Optuna raise it: the words are two errors down."""
+        try:
+            try:
+                try:
+                    sqlite3.connect("/no/such/folder/study.db")
+                except sqlite3.Error as lowest:
+                    raise RuntimeError(
+                        f"(sqlite3.OperationalError) {lowest}\n[SQL: INSERT\nINTO t]"
+                    ) from lowest
+            except RuntimeError as middle:
+                raise RuntimeError("An exception is raised during the commit. ") from middle
+        except RuntimeError as error:
+            line = explained(error)
+        assert isinstance(line, UserError)
+        assert str(line) == "unable to open database file"
+
+    def test_a_full_disk_under_a_database(self) -> None:
+        text = "(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO t]\n[parameters: 1]"
+        line = explained(RuntimeError(text))
+        assert isinstance(line, UserError)
+        assert str(line) == "disk full: (sqlite3.OperationalError) database or disk is full"
 
     def test_anything_else_is_left_as_it_is(self) -> None:
         error = FitError(rank_0=RuntimeError("CUDA error"))

@@ -1,12 +1,15 @@
 """The worker loop: journal, checkpoints, stopping and going on."""
 
+import json
 import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from r2m.config import Config
 from r2m.tracking.journal import JournalReader, JournalView, read
@@ -192,3 +195,92 @@ def test_a_diverged_run_is_journalled_as_failed(start: Start) -> None:
     assert view.status == "failed"
     assert view.events[-1]["reason"].startswith("round ")
     assert "nan" in view.events[-1]["reason"] or "inf" in view.events[-1]["reason"]
+
+
+class TestSaving:
+    """Nothing that was paid for is lost to what a model's own code does when it is saved."""
+
+    @pytest.fixture
+    def published(self, forum_models: tuple[str, str], tmp_path: Path) -> str:
+        """The policy, with a temperature and no do_sample, which transformers loads and does not save."""
+        folder = tmp_path / "published"
+        shutil.copytree(forum_models[0], folder)
+        path = folder / "generation_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 0.6}))
+        return str(folder)
+
+    def test_a_policy_as_published(self, make_config: MakeConfig, published: str) -> None:
+        run = new_run(make_config("algorithm.rounds=1", f"policy.model={published}"), "published")
+        assert loop(run).status == "finished"
+        settings = json.loads((run.folder / "policy" / "generation_config.json").read_text())
+        assert (settings["temperature"], settings["do_sample"]) == (0.6, True)
+        assert [path.name for path in run.folder.iterdir() if path.name.startswith(".")] == []
+
+    def test_one_that_cannot_be_saved_fails_before_its_first_round(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise ValueError("no such thing")
+
+        monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", refuse)
+        run = start("unsavable")
+        view = loop(run)
+        assert (view.status, view.rounds) == ("failed", {})
+        reason = view.events[-1]["reason"]
+        assert reason.startswith("policy.model = ")
+        assert reason.endswith(": it could not be saved after the training (no such thing)")
+        monkeypatch.undo()
+        assert loop(run).status == "finished"  # what was wrong is put right
+
+    def test_where_saving_fails_after_all_the_last_checkpoint_is_kept(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = start("late", "algorithm.rounds=2")
+        whole = LlamaForCausalLM.save_pretrained
+
+        def fail_at_the_end(self: LlamaForCausalLM, folder: Path, **options: Any) -> None:
+            if "state_dict" not in options:
+                raise ValueError("no such thing")
+            whole(self, folder, **options)
+
+        monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", fail_at_the_end)
+        view = loop(run)
+        assert (view.status, list(view.rounds)) == ("failed", [1, 2])
+        assert view.events[-1]["reason"] == (
+            "the trained models could not be saved (no such thing); the last checkpoint has their weights"
+        )
+        monkeypatch.undo()
+        view = loop(run)
+        assert (view.status, list(view.rounds)) == ("finished", [1, 2])
+        assert (run.folder / "policy" / "model.safetensors").is_file()
+
+
+def test_where_no_checkpoint_is_whole_it_starts_over_and_says_so(
+    start: Start, undisturbed: JournalView
+) -> None:
+    run = start("over")
+    (run.folder / STOP_FILE).touch()
+    loop(run)
+    loop(run)
+    for path in checkpoint.found(run.folder / CHECKPOINTS):
+        (path / checkpoint.MANIFEST).write_text("{}")
+    (run.folder / STOP_FILE).unlink()
+    view = loop(run)
+    refused = [e["reason"] for e in view.events if e["name"] == "checkpoint-refused"]
+    assert refused == [f"step-00000{n}: its manifest is not what was written" for n in (2, 1)]
+    assert [e["step"] for e in view.events if e["name"] == "resume"] == [1, 0]
+    assert_same_rounds(view, undisturbed)
+
+
+def test_a_checkpoint_with_another_step_is_not_believed(start: Start, undisturbed: JournalView) -> None:
+    """The rounds after it would differ from the undisturbed run's, in silence."""
+    run = start("edited")
+    (run.folder / STOP_FILE).touch()
+    for _ in range(3):
+        loop(run)
+    manifest = run.folder / CHECKPOINTS / "step-000003" / checkpoint.MANIFEST
+    manifest.write_text(manifest.read_text().replace('"step": 3', '"step": 4'))
+    (run.folder / STOP_FILE).unlink()
+    view = loop(run)
+    assert [e["step"] for e in view.events if e["name"] == "resume"][-1] == 2
+    assert_same_rounds(view, undisturbed)

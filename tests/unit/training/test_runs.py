@@ -1,7 +1,9 @@
 """Runs as folders: what starts, what is refused with nothing left behind, and what can be gone on with."""
 
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,14 @@ import yaml
 from r2m.cli.common import say_left_out
 from r2m.config import Config, load, validate
 from r2m.errors import UserError
+from r2m.reporting.files import folder_made_whole
 from r2m.tracking.journal import Journal, read
 from r2m.training.runs import existing_folder, new_run, open_run, run_folder
 
 MakeConfig = Callable[..., Config]
 TextRecipe = Callable[..., str]
+Command = Callable[..., tuple[int, str, str]]
+ReadOnly = tuple[Path, Callable[[], None]]
 
 
 @pytest.fixture
@@ -79,6 +84,32 @@ class TestNewRun:
             new_run(make_config(), "mine")
         assert run.journal.read_bytes() == before
 
+    def test_of_two_at_once_one_has_the_name(self, make_config: MakeConfig, storage: Path) -> None:
+        """The others have got past the check that the name is free; each gets one line, and nothing is left."""
+        config, at_once = make_config(), threading.Barrier(4)
+
+        def start(_: int) -> str:
+            try:
+                with folder_made_whole(storage / "runs" / "mine", "--name 'mine'") as aside:
+                    (aside / "journal.jsonl").touch()
+                    at_once.wait()
+            except UserError as error:
+                return str(error)
+            return "made"
+
+        with ThreadPoolExecutor(4) as pool:
+            said = sorted(pool.map(start, range(4)))
+        lost = "--name 'mine': another process has just taken that name; take another"
+        assert said == [lost, lost, lost, "made"]
+        assert [path.name for path in (storage / "runs").iterdir()] == ["mine"]
+        with pytest.raises(UserError, match="there is such a run"):
+            new_run(config, "mine")
+
+    def test_nothing_is_left_of_one_that_cannot_start(self, make_config: MakeConfig, storage: Path) -> None:
+        with pytest.raises(TypeError, match="no_such_field"):
+            new_run(make_config(), "mine", no_such_field=1)
+        assert list((storage / "runs").iterdir()) == []
+
 
 class TestOpenRun:
     def test_a_stopped_run(self, make_config: MakeConfig, storage: Path) -> None:
@@ -113,9 +144,34 @@ class TestOpenRun:
         run = new_run(make_config(), "mine")
         with (
             Journal(run.journal),
-            pytest.raises(UserError, match=r"^journal = '.*': another process is writing this run$"),
+            pytest.raises(UserError, match=r"^run = 'mine': another process is writing this run$"),
         ):
             open_run(str(storage), "mine")
+
+
+class TestReadOnly:
+    def test_one_line_and_nothing_written(
+        self,
+        make_config: MakeConfig,
+        text_recipe: TextRecipe,
+        r2m: Command,
+        read_only: ReadOnly,
+        tmp_path: Path,
+    ) -> None:
+        disk, freeze = read_only
+        run = new_run(make_config(f"run.storage={disk}"), "mine")
+        recipe = tmp_path / "tiny.yaml"
+        recipe.write_text(yaml.safe_dump(run.config.model_dump(mode="json")))
+        freeze()
+        for words, said in (
+            (
+                ("--resume", "mine", "--storage", str(disk)),
+                f"run = 'mine': {run.folder} cannot be written to",
+            ),
+            ((str(recipe), "--name", "new"), f"run.storage = '{disk}': {disk} cannot be written to"),
+        ):
+            code, _, err = r2m("train", *words)
+            assert (code, err.splitlines()) == (2, [f"error: {said}"])
 
 
 class TestPrompts:
