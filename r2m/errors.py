@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 LONGEST = 2000  # characters of a message
@@ -30,6 +31,14 @@ def shown(value: Any) -> str:
     except (ValueError, RecursionError):  # an integer of thousands of digits; a list inside of itself
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-SHOWN // 4 :]}"
+
+
+def said(error: BaseException) -> str:
+    """Of an error that a user's own code raised: its kind, and what it says, if it can say anything."""
+    with suppress(Exception):
+        if text := one_line(str(error)):
+            return f"{type(error).__name__}: {text}"
+    return type(error).__name__
 
 
 DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")

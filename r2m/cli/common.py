@@ -7,7 +7,7 @@ import shutil
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -30,6 +30,14 @@ def place(storage: str | None) -> str:
 def local(path: Path | None) -> Path | None:
     """A file that a command is given, absolute. (typer's callback of an option)"""
     return path and Path(absolute(str(path)))
+
+
+Local = TypeVar("Local", str, Path, None)
+
+
+def home(path: Local) -> Local:
+    """A file or model that a command is given and reads in its own folder. (typer's callback)"""
+    return path and type(path)(os.path.expanduser(path))
 
 
 Storage = Annotated[str | None, typer.Option(help=f"runs, caches, MLflow's store [default: {STORAGE}]")]

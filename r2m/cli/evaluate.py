@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from r2m.cli.common import Storage, out, place, progress
+from r2m.cli.common import Storage, home, out, place, progress
 from r2m.cli.evaluate_files import alpaca_eval, win_rate_by_judge
 from r2m.cli.judges import JudgeOptions, check_out, print_win_rate, with_judge_options
 from r2m.errors import UserError
@@ -71,7 +72,9 @@ def run_or_model(
         ),
     ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="assess anew what is on file")] = False,
-    to: Annotated[Path | None, typer.Option("--out", help="model_outputs.json to write")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", callback=home, help="model_outputs.json to write")
+    ] = None,
 ) -> None:
     """A finished run, or a model under a recipe, on held-out prompts: scores, win rates, reward accuracy, similarity.
 
@@ -89,6 +92,8 @@ def run_or_model(
 
     spoken.check()
     where = place(storage)
+    subject = home(subject)
+    judge, against, pairs = (x and os.path.expanduser(x) for x in (judge, against, pairs))
     if spoken.verdicts is not None and (judge is not None or against is None):
         raise UserError("--verdicts: --against is needed with it, and --judge is another judge")
     if against is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import out
+from r2m.cli.common import home, out
 from r2m.cli.judges import JudgeOptions, check_out, print_win_rate, with_judge_options
 from r2m.errors import UserError
 
@@ -17,17 +17,24 @@ if TYPE_CHECKING:
 
 
 def alpaca_eval(
-    file: Annotated[str, typer.Argument(help="AlpacaEval's annotations.json of one model")],
+    file: Annotated[str, typer.Argument(callback=home, help="AlpacaEval's annotations.json of one model")],
     gamed: Annotated[
-        str | None, typer.Option(help="AlpacaEval's df_gamed.csv: adds the length-controlled rate")
+        str | None,
+        typer.Option(callback=home, help="AlpacaEval's df_gamed.csv: adds the length-controlled rate"),
     ] = None,
     instructions: Annotated[
         str | None,
-        typer.Option(help="the baseline's model_outputs.json: rows are found there by their instruction"),
+        typer.Option(
+            callback=home,
+            help="the baseline's model_outputs.json: rows are found there by their instruction",
+        ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="published weights instead of a fit: baseline_gpt4_1106_preview.csv; with --gamed"),
+        typer.Option(
+            callback=home,
+            help="published weights instead of a fit: baseline_gpt4_1106_preview.csv; with --gamed",
+        ),
     ] = None,
 ) -> None:
     """AlpacaEval 2: win rate and length-controlled win rate, in per cent, with standard errors."""
@@ -86,10 +93,12 @@ def _error(standard_error: float) -> str:
 
 @with_judge_options
 def win_rate_by_judge(
-    file: Annotated[str, typer.Argument(help="model_outputs.json: rows of instruction and output")],
-    against: Annotated[str, typer.Option(help="the same of a rival, or of references")],
+    file: Annotated[
+        str, typer.Argument(callback=home, help="model_outputs.json: rows of instruction and output")
+    ],
+    against: Annotated[str, typer.Option(callback=home, help="the same of a rival, or of references")],
     spoken: JudgeOptions,
-    to: Annotated[Path | None, typer.Option("--out", help="annotations.json to write")] = None,
+    to: Annotated[Path | None, typer.Option("--out", callback=home, help="annotations.json to write")] = None,
 ) -> None:
     """Win rate by a language model as the judge, asked in both orders; bootstrap intervals over the prompts.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from r2m.cli.common import err, out
+from r2m.cli.common import err, home, out
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class JudgeOptions:
     ] = None
     judge_model: Annotated[str | None, typer.Option(help="the model to ask for there")] = None
     verdicts: Annotated[
-        Path | None, typer.Option(help="file that keeps every verdict; none is asked for twice")
+        Path | None,
+        typer.Option(callback=home, help="file that keeps every verdict; none is asked for twice"),
     ] = None
     template: Annotated[str, typer.Option(help="what the judge is asked: general or tldr")] = "general"
     key_env: Annotated[

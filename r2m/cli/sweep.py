@@ -89,10 +89,11 @@ def _check_room(
     """Refuse a sweep that can't fit before anything is prepared."""
     from r2m.sweeps.driver import plan_of
     from r2m.sweeps.plan import check_storage, render
-    from r2m.sweeps.spec import grace, load_sweep
+    from r2m.sweeps.spec import check_suggest, grace, load_sweep
     from r2m.sweeps.sweep import extra_settings
 
     sweep = load_sweep(file, workers)
+    check_suggest(sweep)
     plan = plan_of(sweep, extra_settings(storage, tracking_uri), address)
     check_storage(plan, Path(storage))
     if show:

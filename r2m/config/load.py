@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -51,10 +52,10 @@ def recipe_path(recipe: str) -> Path:
 
 def read_mapping(path: Path, what: str, of: str) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises UserError that begins with `what`."""
+    if not os.path.isfile(path):  # a pipe or a device would be read for ever
+        raise UserError(f"{what}: no such file")
     try:
         tree = parse(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise UserError(f"{what}: no such file") from None
     except OSError as error:
         raise UserError(f"{what}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # not UTF-8, a NUL in its name, not YAML
@@ -76,6 +77,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, sign, value = override.partition("=")
     if not sign or not key.strip():
         raise UserError(f"--set {shown(override)}: expected key=value, such as algorithm.lr=1e-5")
+    if not value.strip():  # of a shell's variable that is not set, as likely as not
+        raise UserError(f"--set {shown(override)}: no value; null is none, '\"\"' is empty text")
     *sections, last = key.strip().split(".")
     node = tree
     for section in sections:

@@ -1,7 +1,8 @@
-"""YAML as settings need it: plain values, each key once, no dates, and never more of it than is worth reading."""
+"""YAML as settings need it: plain values, each key once, no dates, no times, never more than is worth reading."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -64,8 +65,14 @@ class _Loader(yaml.SafeLoader):
 
 
 _TAG = "tag:yaml.org,2002:"
+_NUMBERS = (f"{_TAG}int", f"{_TAG}float")
+_NO_NUMBER = r"(?!.*:|[-+]?0[\d_])"  # to YAML 1.1, 1:30 is ninety and 010 is eight
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAG}timestamp"]
+    first: [
+        (tag, re.compile(_NO_NUMBER + pattern.pattern, re.X) if tag in _NUMBERS else pattern)
+        for tag, pattern in resolvers
+        if tag != f"{_TAG}timestamp"
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.yaml_constructors = {

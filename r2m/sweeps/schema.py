@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 from r2m.config import Config, Count, Positive, Section, Seed, Whole, load, override, validate
 from r2m.config.load import read_tree, recipe_path, recipes
 from r2m.config.paths import PLACES, setting
-from r2m.errors import UserError, shown
+from r2m.errors import UserError, of_database, said, shown
 from r2m.sweeps.cost import equal_cost
 from r2m.sweeps.objective import Constraint, Objective, check_judged
 from r2m.sweeps.space import MOST_POINTS, Conditional, Parameter, Params, checked, normal, points
@@ -271,8 +271,10 @@ class Sweep(Section):
             return params
         try:
             params = self._define(trial)
-        except SystemExit as error:
-            raise UserError(f"suggest, trial {trial.number}: it called exit({error})") from None
+        except BaseException as error:  # whatever it is, it is the file's
+            if of_database(error):
+                raise
+            raise UserError(f"suggest, trial {trial.number}: {said(error)}") from None
         if not isinstance(params, dict):
             raise UserError(
                 f"suggest, trial {trial.number}: returned {shown(params)}, expected a mapping of parameters"

@@ -14,13 +14,14 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
 from r2m.config import Config, explain, load, override
 from r2m.config.load import read_mapping
 from r2m.config.paths import PLACES, absolute
-from r2m.errors import UserError, shown
+from r2m.errors import UserError, said, shown
 from r2m.sweeps.cost import setting
 from r2m.sweeps.objective import Constraint as Constraint
 from r2m.sweeps.objective import Objective as Objective
@@ -35,6 +36,8 @@ from r2m.sweeps.space import Conditional as Conditional
 from r2m.sweeps.space import Parameter as Parameter
 from r2m.sweeps.space import Params
 from r2m.sweeps.stopping import EarlyStopping as EarlyStopping
+
+PROBES = 10  # a few may well be combinations that no run can have
 
 
 def overrides_of(sweep: Sweep, params: Mapping[str, Any], seed: int) -> list[str]:
@@ -99,6 +102,20 @@ def load_sweep(
         raise UserError(explain(error, Sweep)) from None
 
 
+def check_suggest(sweep: Sweep) -> None:
+    """Raises UserError where the suggest of a Python file gives settings at none of PROBES random points."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(sweep.sampler.seed))
+    first: UserError | None = None
+    for _ in range(PROBES if sweep.budget.trials else 0):
+        try:
+            sweep.suggest(study.ask())
+            return
+        except UserError as error:
+            first = first or error
+    if first is not None:
+        raise first
+
+
 def _python(path: Path, what: str) -> tuple[dict[str, Any], Callable[[BaseTrial], Params]]:
     spec = spec_from_file_location(f"sweep_{path.stem}", path)
     assert spec is not None
@@ -106,9 +123,9 @@ def _python(path: Path, what: str) -> tuple[dict[str, Any], Callable[[BaseTrial]
     module = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"{what}: {type(error).__name__}: {error}") from error
-    if not callable(getattr(module, "suggest", None)) or not hasattr(module, "SWEEP"):
+    except BaseException as error:  # whatever it is, it is the file's
+        raise UserError(f"{what}: {said(error)}") from error
+    if not callable(vars(module).get("suggest")) or "SWEEP" not in vars(module):
         raise UserError(f"{what}: expected SWEEP, a mapping, and suggest(trial), a function")
     try:  # a copy of plain values, as YAML would have them
         tree = json.loads(json.dumps(module.SWEEP))

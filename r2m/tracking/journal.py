@@ -98,7 +98,7 @@ class Journal:
         Raises UserError for a run_id that cannot name a folder, or a second start.
         """
         if not re.fullmatch(r"\w[\w.-]*", run_id, re.ASCII):
-            raise UserError(f"run_id = {run_id!r}: allowed are letters, digits, '_' and, inside, '.' and '-'")
+            raise UserError(f"run_id = {run_id!r}: allowed are letters, digits, '_' and, later, '.' and '-'")
         if self.started:
             raise UserError(f"journal = {str(self.path)!r}: the run has started already; resume it")
         optional = {"experiment": experiment, "parent": parent, "tags": tags}

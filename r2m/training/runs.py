@@ -114,7 +114,7 @@ def check_name(option: str, name: str, longest: int = LONGEST_NAME) -> None:
     """Raises UserError for what cannot name a run, a sweep or a folder of either."""
     if not is_name(name) or len(name) > longest:
         raise UserError(
-            f"{option} {shown(name)}: letters, digits, '_' and, inside, '.' and '-' are allowed, {longest} at most"
+            f"{option} {shown(name)}: letters, digits, '_' and, later, '.' and '-' are allowed, {longest} at most"
         )
 
 

@@ -1,5 +1,6 @@
 """The tree of settings: overrides, one-line errors, the digest, and the recipes against the paper."""
 
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -315,7 +316,11 @@ class TestStrict:
             ("algorithm.lr=1.0e-300", r"^algorithm.lr = 1e-300: .* of a size from 1e-30 to 1e30$"),
             ("reward.no_eos_value=1.0e+300", r"^reward.no_eos_value = 1e\+300: "),
             ("run.seed=2024-01-01", r"^run.seed = '2024-01-01': input should be a valid integer"),
-            ("recipe=", r"^recipe = None: "),
+            ("recipe=", r"^--set 'recipe=': no value; null is none"),
+            ("policy.model= ", r"^--set 'policy.model= ': no value"),
+            ("recipe=null", r"^recipe = None: "),
+            ("run.seed=1:30", r"^run.seed = '1:30': "),
+            ("algorithm.lr=1:30.5", r"^algorithm.lr = '1:30.5': "),
             ("recipe=''", r"^recipe = '': "),
             ("run.storage=''", r"^run.storage = '': input should be a name"),
             ("run.storage=' '", r"^run.storage = ' ': input should be a name"),
@@ -338,6 +343,29 @@ class TestStrict:
         assert re.search(message, text), text
         assert text.isprintable()
         assert len(text) < 600
+
+    @pytest.mark.parametrize(
+        ("written", "seed"),
+        [
+            ("010", 10),
+            ("0", 0),
+            ("-0", 0),
+            ("0x10", 16),
+            ("1_000", 1000),
+            ("7.0", 7),
+            ("'010'", 10),
+            ("09", 9),
+        ],
+    )
+    def test_numbers_are_decimal(self, written: str, seed: int) -> None:
+        assert load("forum", [f"run.seed={written}"]).run.seed == seed
+
+    def test_a_pipe_is_no_recipe(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.yaml")
+        (tmp_path / "zeros.yaml").symlink_to("/dev/zero")
+        for name in ("pipe.yaml", "zeros.yaml"):
+            with pytest.raises(UserError, match="no such file"):
+                load(str(tmp_path / name))
 
     @pytest.mark.parametrize(
         ("text", "message"),

@@ -169,3 +169,26 @@ def test_gold_is_refused_where_there_is_none(
     code, _, err = r2m(*command, "--against", "reference")
     assert code == 2
     assert "--against 'reference'" in err
+
+
+def test_paths_are_the_users(
+    r2m: Command, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`~`, in every option."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    gone = tmp_path / "gone"
+    (tmp_path / "there.json").write_text("[]")
+    for words, named in (
+        (["r2m", "--against", "~/there.json"], f"outputs = '{tmp_path}/there.json'"),
+        (["r2m", "--pairs", "~/gone.jsonl"], f"--pairs = '{gone}.jsonl': no such file"),
+        (["r2m", "--judge", "~/gone"], f"--judge = '{gone}': "),
+        (["~/gone", "--recipe", "forum"], f"MODEL = '{gone}': "),
+        (["r2m", "--out", "~/gone/x.json"], f"--out '{gone}/x.json': no such folder"),
+        (["annotations", "~/gone.json"], f"'{gone}.json': "),
+        (["outputs", "~/gone.json", "--against", "x.json"], f"'{gone}.json': "),
+    ):
+        place = [] if words[0] in ("annotations", "outputs") else ["--storage", storage]
+        code, _, err = r2m("evaluate", *words, *place)
+        assert code == 2, err
+        assert named in err

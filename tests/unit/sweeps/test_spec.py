@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from r2m.config import load, override
 from r2m.errors import UserError
-from r2m.sweeps.spec import Sweep, baseline_point, config_of, grace, load_sweep, overrides_of
+from r2m.sweeps.spec import Sweep, baseline_point, check_suggest, config_of, grace, load_sweep, overrides_of
 from r2m.sweeps.stopping import evaluations_of
 
 SHIPPED = Path(__file__).parents[3] / "search_spaces"
@@ -187,6 +187,16 @@ class TestLoad:
             ),
             ("s.toml", "", "expected a .yaml or a .py file"),
             ("s.py", "1 / 0", "ZeroDivisionError: division by zero"),
+            ("s.py", "raise KeyboardInterrupt", "s.py': KeyboardInterrupt$"),
+            ("s.py", "exit()", "s.py': SystemExit: None$"),
+            ("s.py", "def f(): f()\nf()", "s.py': RecursionError: maximum recursion depth"),
+            ("s.py", "class X(BaseException): pass\nraise X('a\\nb')", "s.py': X: a b$"),
+            ("s.py", "class X(Exception):\n def __str__(self): 1 / 0\nraise X", "s.py': X$"),
+            (
+                "s.py",
+                "def __getattr__(name): raise KeyboardInterrupt",
+                "expected SWEEP, a mapping, and suggest",
+            ),
             ("s.py", "SWEEP = {}", "expected SWEEP, a mapping, and suggest"),
             ("s.py", "def suggest(trial): ...\nSWEEP = 3", "expected SWEEP, a mapping"),
             ("s.py", "def suggest(trial): ...\nSWEEP = {}", "recipe: missing; objectives: missing"),
@@ -370,6 +380,24 @@ class TestPython:
         sweep = self.sweep(tmp_path, returned)
         with pytest.raises(UserError, match=message):
             sweep.suggest(optuna.trial.FixedTrial({"a": 0.25}))
+
+    @pytest.mark.parametrize(
+        ("returned", "message"),
+        [
+            ("{}['x']", "^suggest, trial 0: KeyError: 'x'$"),
+            ("exit()", "^suggest, trial 0: SystemExit: None$"),
+            ("suggest(trial)", "^suggest, trial 0: RecursionError: maximum recursion depth"),
+            ("(_ for _ in ()).throw(KeyboardInterrupt)", "^suggest, trial 0: KeyboardInterrupt$"),
+            ("{'reward.alfa': alpha}", "^suggest, trial 0: reward.alfa: unknown key"),
+        ],
+    )
+    def test_what_fails_at_every_point_is_refused(self, tmp_path: Path, returned: str, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            check_suggest(self.sweep(tmp_path, returned))
+
+    def test_what_fails_at_some_points_is_not(self, tmp_path: Path) -> None:
+        tried = "{'reward.alpha': alpha if trial.number else 2}"
+        check_suggest(self.sweep(tmp_path, tried))
 
     def test_early_stopping_needs_to_know_omega(self, tmp_path: Path) -> None:
         with pytest.raises(
