@@ -36,7 +36,6 @@ from r2m.models.output import mark_unused_ids, vocabulary
 from r2m.models.reward import RewardModel
 from r2m.models.saving import make_savable
 from r2m.models.saving import save_model as save_model
-from r2m.models.sizes import text_of
 from r2m.models.weights import check_weights
 
 HEAD_FILE = "feedback_head.safetensors"
@@ -142,10 +141,6 @@ def load_reward_model(
         )
     offline = not Path(model).is_dir() and not hub_reachable()
     settle_head(loaded, model, report["unexpected_keys"], field, local_files_only=offline)
-    # Only the model's own pooling asks for one, and it is not used here.
-    for part in (loaded.config, text_of(loaded.config)):
-        if getattr(part, "pad_token_id", None) is None:
-            part.pad_token_id = 0
     make_savable(loaded)
     reward = RewardModel(loaded).eval().requires_grad_(False).to(device)
     reward_check.check_reward_model(reward, field, model)

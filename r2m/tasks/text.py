@@ -94,7 +94,9 @@ def accepted(items: Iterable[Item], left_out: LeftOut, tokenizer: PreTrainedToke
 def _limit_exceeded(
     prompt: Prompt, section: TextTask, tokenizer: PreTrainedTokenizerBase | None
 ) -> str | None:
-    """The setting by which a row is left out, if any."""
+    """The setting by which a row is left out, if any; or that a policy would have nothing to go on from."""
+    if tokenizer is not None and prompt.text is not None and not render(prompt, tokenizer):
+        return "the tokenizer makes no token of it"
     if section.max_prompt_tokens is None and section.max_chosen_tokens is None:
         return None
     if tokenizer is None:

@@ -53,15 +53,19 @@ def test_scores_are_the_classifiers_own(hf_config: PreTrainedConfig, width: int)
         torch.testing.assert_close(reward.phi(H_BD).squeeze(-1), own, atol=1e-5, rtol=1e-5)
 
 
-def test_the_last_token_is_known_from_the_mask_and_not_from_its_id() -> None:
-    """A sequence that ends in the padding id, as where padding and end token are one."""
-    reward = RewardModel(classifier(LlamaConfig(**SMALL, num_labels=1)))
+@pytest.mark.parametrize("padding", [0, 2, None])
+def test_an_end_that_is_the_padding_too_is_read_where_the_model_was_trained(padding: int | None) -> None:
+    """A trainer that pads with the end token (2) trains a model at the token before it; another one at the end."""
+    model = classifier(LlamaConfig(**SMALL | {"pad_token_id": padding}, num_labels=1))
+    reward = RewardModel(model)
+    sequences = [[3, 4, 2], [3, 4, 5, 6, 7, 2], [9, 8]]  # the last one was cut off
     with torch.no_grad():
-        alone = reward(*pad([[3, 4, 0]], 0, "right"))
-        padded = reward(*pad([[3, 4, 0], [3, 4, 5, 6, 7, 8]], 0, "right"))[:1]
-        cut = reward(*pad([[3, 4]], 0, "right"))
-    torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(alone, cut, atol=1e-3)
+        own = torch.cat([model(input_ids=torch.tensor([ids])).logits[0] for ids in sequences])
+        for filler in (0, 2):
+            torch.testing.assert_close(reward(*pad(sequences, filler, "right")), own, atol=1e-5, rtol=1e-5)
+        at_the_end = torch.allclose(reward(*pad([[3, 4]], 0, "right")), own[:1], atol=1e-3)
+    assert at_the_end == (padding == 2)
+    assert model.config.pad_token_id == padding  # as it will be saved
 
 
 def test_the_mean_reward_is_folded_into_the_bias() -> None:

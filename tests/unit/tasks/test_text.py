@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import normalizers
 
 from r2m.config import ForumTask, TextTask
 from r2m.errors import UserError
@@ -212,3 +213,13 @@ class TestConversationsThatATemplateRefuses:
         left_out = LeftOut(1)
         assert list(accepted([Prompt(text="a")], left_out, forum_tokenizer())) == [Prompt(text="a")]
         assert left_out == {}
+
+
+def test_a_prompt_without_a_token_is_left_out(tmp_path: Path) -> None:
+    """As of characters alone that a tokenizer drops: a policy has nothing to go on from."""
+    tokenizer = forum_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    rows = [{"prompt": "\u200b"}, *[{"prompt": "a"}] * 3]
+    task = text_task(TextTask(data=written(tmp_path / "rows.jsonl", rows), held_out=1), tokenizer)
+    assert len(task.train) + len(task.held_out) == 3
+    assert task.left_out == {"the tokenizer makes no token of it": 1}
