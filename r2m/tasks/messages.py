@@ -18,7 +18,8 @@ SPEAKERS = {
 }  # fmt: skip
 MEDIA = {"image", "images", "video", "videos", "audio", "audios"}
 OURS = {"conversation", "messages", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
-        "return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length"}  # fmt: skip
+        "return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation",
+        "max_length"}  # fmt: skip
 
 
 class RowError(Exception):
