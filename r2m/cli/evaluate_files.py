@@ -57,6 +57,11 @@ def alpaca_eval(
         error = _error(controlled.standard_error)
         by = "" if weights is None else f", by the weights in {weights}"
         out.print(f"length-controlled win rate {controlled.win_rate:.2f}{error}{by}", markup=False)
+        if order is not None and order.by_position:
+            out.print(
+                f"the instructions are numbered by their order in {instructions}, whose rows have no index",
+                markup=False, soft_wrap=True,
+            )  # fmt: skip
 
 
 def _controlled(

@@ -31,6 +31,15 @@ from r2m.tasks.prompt import Prompt
 from r2m.tasks.shared_prompt import DIFFER, UNANSWERED, split_shared
 
 UNUSABLE = 0.1  # share of a file's rows that may be unusable
+QUESTIONS = {
+    "question",
+    "query",
+    "input",
+    "instruction",
+    "problem",
+    "context",
+    "system",
+}  # the prompt's other names
 
 Item = TypeVar("Item")
 Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected
@@ -63,6 +72,11 @@ def preference_pairs(rows: Sequence[Row]) -> Read[Pair]:
     table = _Table(rows)
     table.need("chosen", "rejected")
     implicit = "prompt" not in table.columns
+    asked = sorted(QUESTIONS & table.columns) if implicit and table.plain("chosen") else []
+    if asked:  # a shared beginning of the answers is not their prompt, and this column would be lost
+        raise UserError(
+            f"{table.rows.name}: no column prompt, and {listed(asked)} may be one; name it prompt, or leave it out"
+        )
     return _unrepeated(table.read(lambda row, origin: _pair(row, implicit, origin)))
 
 
@@ -115,6 +129,11 @@ class _Table:
         if missing:
             there = listed(dict.fromkeys(column for row in self.rows for column in row))
             raise UserError(f"{self.rows.name}: no column {listed(missing)}; the data has {there or 'none'}")
+
+    def plain(self, column: str) -> bool:
+        """Whether it is of text, by the first row that has it."""
+        values = (row[column] for row in self.rows if row.get(column) is not None)
+        return isinstance(next(values, None), str)
 
     def read(self, convert: Callable[[Row, str], Item]) -> Read[Item]:
         """What `convert` makes of each row and its origin; UserError where it fails for too many."""

@@ -2,7 +2,8 @@
 
 Read are JSON lines, one JSON document (a list of rows, or an object that holds such lists by split or as "data"),
 CSV and TSV with a header, and Parquet; text in UTF-8, -16 or -32, with or without a byte-order mark; gzip, whatever
-the name says.
+the name says. A table's cells may be parted by semicolons, too, as spreadsheets write them where a comma is in
+numbers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gzip
 import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 ALLOWED = ".jsonl, .ndjson, .json, .csv, .tsv (these also .gz) or .parquet"
 COLUMNS = {"prompt", "completion", "messages", "conversations", "chosen", "rejected", "instruction"}
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+DELIMITERS = ",\t;|"
+LARGEST_CELL = (1 << 31) - 1  # characters; Python's own limit is 131,072
 FOREIGN = {
     b"\x28\xb5\x2f\xfd": "Zstandard: unpack it (zstd -d)",
     b"BZh": "bzip2: unpack it (bunzip2)",
@@ -76,21 +80,20 @@ def _local_rows(path: Path, suffix: str, split: str, name: str) -> tuple[list[Ro
     if not path.is_file():
         raise UserError(f"{name}: no such file")
     try:
-        with path.open("rb") as file:
-            start = file.read(32)
-            if start.startswith(PARQUET):
-                from pyarrow import parquet
-
-                return parquet.read_table(path).to_pylist(), None
-            for magic, said in FOREIGN.items():
-                if start.startswith(magic):
-                    raise UserError(f"{name}: it is {said}; read are {ALLOWED}")
-            raw = start + file.read()
-        if raw.startswith(GZIP):
+        raw = path.read_bytes()
+        while raw.startswith(GZIP):  # also twice, as where a server packs what it sends
             raw = gzip.decompress(raw)
+        if raw.startswith(PARQUET):
+            import pyarrow
+            from pyarrow import parquet
+
+            return parquet.read_table(pyarrow.BufferReader(raw)).to_pylist(), None
+        for magic, said in FOREIGN.items():
+            if raw.startswith(magic):
+                raise UserError(f"{name}: it is {said}; read are {ALLOWED}")
         if suffix == ".parquet":
             raise UserError(f"{name}: cannot be read (it is not Parquet)")
-        text = raw.decode(json.detect_encoding(raw))
+        text = _decoded(raw, path, name)
         if suffix in (".csv", ".tsv"):
             return _table_rows(text, "\t" if suffix == ".tsv" else ",", name)
     except UserError:
@@ -99,28 +102,65 @@ def _local_rows(path: Path, suffix: str, split: str, name: str) -> tuple[list[Ro
         OSError,
         EOFError,
         zlib.error,
-        csv.Error,
         ValueError,
     ) as error:  # pyarrow's errors are ValueErrors
         raise UserError(f"{name}: cannot be read ({brief(error)})") from None
     return _json_rows(text, split, name)
 
 
+def _decoded(raw: bytes, path: Path, name: str) -> str:
+    encoding = json.detect_encoding(raw)
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        if not encoding.startswith("utf-8"):
+            raise
+        line = 1 + raw.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{name}: cannot be read (line {line} is neither UTF-8 nor UTF-16); convert the file from what it is in: "
+            f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > NEW{path.suffix}"
+        ) from None
+
+
 def _table_rows(text: str, delimiter: str, name: str) -> tuple[list[Row], list[int]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows, lines = [], []
-    _ = reader.fieldnames  # reads the header
-    line = reader.line_num + 1
-    for row in reader:
-        if None in row:
-            raise UserError(f"{name}: line {line} has more cells than the header has columns")
-        rows.append(row)
-        lines.append(line)
+    csv.field_size_limit(LARGEST_CELL)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text, delimiter), strict=True)
+    rows: list[Row] = []
+    lines: list[int] = []
+    line = 1
+    try:
+        header = Counter(reader.fieldnames or ())
+        twice = [column for column, count in header.items() if column and count > 1]
+        if twice:  # one of the two would be lost
+            raise UserError(f"{name}: the header has {listed(twice)} twice")
         line = reader.line_num + 1
+        for row in reader:
+            if None in row:
+                raise UserError(f"{name}: line {line} has more cells than the header has columns")
+            rows.append(row)
+            lines.append(line)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{name}: line {line} cannot be read ({brief(error)}); a cell with quotes stands in quotes, its own "
+            "doubled"
+        ) from None
     return rows, lines
 
 
+def _delimiter(text: str, own: str) -> str:
+    """What makes most known columns of the header: the suffix's own, unless it is another one."""
+    start = text[: 1 << 16]
+
+    def known(delimiter: str) -> int:
+        return len(COLUMNS & set(next(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), [])))
+
+    return max((own, *DELIMITERS), key=known)
+
+
 def _json_rows(text: str, split: str, name: str) -> tuple[list[Row], list[int] | None]:
+    if "\r" in text:  # no JSON text has one inside
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     body = text.lstrip()
     if not body:
         return [], None
@@ -147,6 +187,14 @@ def _document(value: Any, line: int, split: str, name: str) -> tuple[list[Row], 
     if isinstance(value, list):
         return value, None
     held = {k: v for k, v in value.items() if isinstance(v, list)} if isinstance(value, dict) else {}
+    columns = [v for k, v in value.items() if k in COLUMNS] if isinstance(value, dict) else []
+    if columns and all(
+        (isinstance(v, list) and v and isinstance(v[0], str)) or (isinstance(v, dict) and "0" in v)
+        for v in columns
+    ):
+        raise UserError(
+            f"{name}: it holds columns; write rows, one JSON object each (pandas: orient='records', lines=True)"
+        )
     by_split = any(isinstance(v[0], dict) for v in held.values() if v)
     if not by_split or COLUMNS & value.keys():
         return [value], [line]
@@ -164,11 +212,25 @@ def _is_json(text: str) -> bool:
     return True
 
 
+class _TwiceError(Exception):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Row:
+    """Raises _TwiceError: of two values of one key the first would be lost."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise _TwiceError(listed(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+    return row
+
+
 def _parsed(text: str, line: int | None, name: str) -> Any:
+    what = "it" if line is None else f"line {line}"
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
+    except _TwiceError as error:
+        raise UserError(f"{name}: {what} has the key {error} twice in one object") from None
     except (ValueError, RecursionError) as error:
-        what = "it" if line is None else f"line {line}"
         raise UserError(f"{name}: {what} is not JSON ({brief(error)})") from None
 
 

@@ -14,10 +14,12 @@ from r2m.tasks.files import Row
 SPEAKERS = {
     "human": "user", "user": "user", "system": "system", "tool": "tool", "observation": "tool",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant",
+    "bard": "assistant", "bing": "assistant", "claude": "assistant",
 }  # fmt: skip
 MEDIA = {"image", "images", "video", "videos", "audio", "audios"}
-OURS = {"chat_template", "tokenize", "add_generation_prompt", "continue_final_message", "return_dict",
-        "return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length"}  # fmt: skip
+OURS = {"conversation", "messages", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
+        "return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation",
+        "max_length"}  # fmt: skip
 
 
 class RowError(Exception):
@@ -105,9 +107,15 @@ def _message(message: Any, column: str) -> dict[str, Any]:
         raise RowError(f"{column} is neither text nor a list of messages", f"a message is {_short(message)}")
     if "from" in message and "role" not in message:
         speaker = message["from"]
-        if not isinstance(speaker, str) or speaker not in SPEAKERS:
+        if isinstance(speaker, str) and speaker.lower().startswith("function"):
+            raise RowError(
+                f"a message of {column} is a function's, which ShareGPT has no one form for; write messages of role "
+                "and content, with tool_calls, and of role tool",
+                f"from = {_short(speaker)}",
+            )
+        if not isinstance(speaker, str) or speaker.lower() not in SPEAKERS:
             raise RowError(f"a message of {column} has an unknown from", f"from = {_short(speaker)}")
-        message = {"role": SPEAKERS[speaker], "content": message.get("value")}
+        message = {"role": SPEAKERS[speaker.lower()], "content": message.get("value")}
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or not role:
         raise RowError(f"a message of {column} has no role of text", f"role = {_short(role)}")

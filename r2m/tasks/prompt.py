@@ -64,22 +64,18 @@ def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, answer: str
     Raises UserError, with the prompt's file and row, where the tokenizer has no chat template, and where its template
     refuses the conversation.
     """
-    messages = [
-        *(prompt.messages or ()),
-        *([] if answer is None else [{"role": "assistant", "content": answer}]),
-    ]
+    messages: list[dict[str, Any]] = without_nulls(
+        [*(prompt.messages or ()), *([] if answer is None else [{"role": "assistant", "content": answer}])]
+    )
+    options = prompt.template or {}
     name = tokenizer.name_or_path
-    with located(prompt):
-        if tokenizer.chat_template is None:
-            raise UserError(
-                f"{name!r}: its tokenizer has no chat template, which the task's conversations need"
-            )
+
+    def written(messages: list[dict[str, Any]], options: dict[str, Any]) -> str:
         try:
-            text = tokenizer.apply_chat_template(
-                without_nulls(messages),
-                **(prompt.template or {}),
-                add_generation_prompt=answer is None,
-                tokenize=False,
+            return str(
+                tokenizer.apply_chat_template(
+                    messages, **options, add_generation_prompt=answer is None, tokenize=False
+                )
             )
         except (
             TemplateError,
@@ -89,7 +85,33 @@ def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, answer: str
             AttributeError,
         ) as error:  # a program of others
             raise UserError(f"the chat template of {name!r} refuses it ({brief(error)})") from None
-    return str(text)
+
+    with located(prompt):
+        if tokenizer.chat_template is None:
+            raise UserError(
+                f"{name!r}: its tokenizer has no chat template, which the task's conversations need"
+            )
+        text = written(messages, options)
+        for what, less in _without_tools(messages, options):
+            try:
+                unread = written(*less) == text
+            except UserError:  # it cannot do without them
+                unread = False
+            if unread:
+                raise UserError(f"the chat template of {name!r} leaves its {what} out")
+    return text
+
+
+def _without_tools(
+    messages: list[dict[str, Any]], options: dict[str, Any]
+) -> Iterator[tuple[str, tuple[list[dict[str, Any]], dict[str, Any]]]]:
+    """The same conversation without its tools, and without its calls of them, where it has any: what a template
+    writes alike with and without them nobody would read."""
+    if options.get("tools"):
+        yield "tools", (messages, {key: value for key, value in options.items() if key != "tools"})
+    if any(message.get("tool_calls") for message in messages):
+        silent = [{k: v for k, v in message.items() if k != "tool_calls"} for message in messages]
+        yield "tool_calls", (silent, options)
 
 
 def template_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -17,7 +17,7 @@ from r2m.tasks.messages import RowError
 DIFFER = "chosen and rejected differ before the last answer"  # reasons that conversations share
 UNANSWERED = "its last turn is not the assistant's"
 
-_TURN = re.compile(r"\n\n(Human|Assistant):")
+_TURN = re.compile(r"\r?\n\r?\n(Human|Assistant):")
 _BEGINS = re.compile(r"\s*(Human|Assistant):")
 _SPACELESS = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 _BOUNDARY = regex.compile(r"\b", regex.WORD)

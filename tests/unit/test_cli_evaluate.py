@@ -221,6 +221,7 @@ class TestAnnotations:
         assert code == 0, err
         assert "new against base: 40 prompts" in out
         assert "length-controlled win rate" in out
+        assert "numbered by their order in" in out  # base.json has no index
         written(files / "annotations.json", self.rows[::-1])
         assert self.read(r2m, files, *options)[1] == out
         written(files / "annotations.json", self.rows[1:])

@@ -136,6 +136,12 @@ def test_implicit_plain_prompts_end_with_a_whole_word() -> None:
         ({"prompt": "a", "chosen": "b", "rejected": "c", "images": ["d"]}, "it has images; only text is read"),
         ({"prompt": [user("a")], "chosen": "b", "rejected": "c", "tools": "[}"}, "tools is not JSON: tools = '\\[}'"),
         ({"prompt": [user("a")], "chosen": "b", "rejected": "c", "tools": {"d": 1}}, "tools is not a list of JSON"),
+        ({"question": "a b", "chosen": "It is b", "rejected": "It is c"}, "no column prompt, and question may be"),
+        ({"system": "a", "chosen": "It is b", "rejected": "It is c"}, "no column prompt, and system may be one"),
+        (
+            {"prompt": [user("a")], "chosen": "b", "rejected": "c", "chat_template_kwargs": {"messages": []}},
+            "chat_template_kwargs sets what is not a row's to set: messages",
+        ),
         (
             {"prompt": [user("a")], "chosen": "b", "rejected": "c", "chat_template_kwargs": {"tokenize": True}},
             "chat_template_kwargs sets what is not a row's to set: tokenize",

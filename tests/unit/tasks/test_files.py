@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ CSV = 'prompt,completion\r\na, b\r\nç," d\ne, ""f"""\r\n'
         ("rows.CSV", codecs.BOM_UTF8 + CSV.encode()),
         ("rows.csv.gz", gzip.compress(CSV.encode("utf-16"))),
         ("rows.tsv", CSV.replace(",", "\t").replace("e\t", "e,").encode()),
+        ("rows.csv", CSV.replace(",", ";").replace("e;", "e,").encode()),
+        ("rows.csv", CSV.replace(",", "\t").replace("e\t", "e,").encode()),
+        ("rows.tsv", CSV.encode()),
+        ("rows.jsonl", LINES.replace("\n", "\r").encode()),
+        ("rows.jsonl.gz", gzip.compress(gzip.compress(LINES.encode()))),
     ],
 )
 def test_local_json(tmp_path: Path, name: str, content: bytes) -> None:
@@ -64,6 +70,19 @@ def test_local_parquet(tmp_path: Path, name: str) -> None:
     rows = [{"prompt": "a", "chosen": [{"role": "user", "content": "a"}]}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / name)
     assert read_rows(str(tmp_path / name)) == rows
+
+
+def test_parquet_in_gzip(tmp_path: Path) -> None:
+    table = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), table)
+    (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress(table.getvalue()))
+    assert read_rows(str(tmp_path / "rows.parquet.gz")) == ROWS
+
+
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    long = "x" * 200_000
+    (tmp_path / "rows.csv").write_text(f"prompt,completion\na,{long}\n")
+    assert read_rows(str(tmp_path / "rows.csv")) == [{"prompt": "a", "completion": long}]
 
 
 def test_the_split_of_an_object_of_splits(tmp_path: Path) -> None:
@@ -141,6 +160,16 @@ def test_the_first_rows(tmp_path: Path) -> None:
             b"PK\x03\x04...",
             "it is a zip archive or a spreadsheet: unpack it, or export it as CSV",
         ),
+        (
+            "rows.jsonl",
+            b'{"prompt": "a"}\n{"prompt": "caf\xe9"}\n',
+            "line 2 is neither UTF-8 nor UTF-16.*iconv",
+        ),
+        ("rows.jsonl", b'{"prompt": "a"}\n{"a": {"b": 1, "b": 2}}\n', "line 2 has the key b twice"),
+        ("rows.csv", b"prompt,chosen,chosen\na,b,c\n", "the header has chosen twice"),
+        ("rows.csv", b'prompt,chosen\na,b\nc,"d\n', "line 3 cannot be read"),
+        ("rows.json", b'{"prompt": ["a", "b"], "chosen": ["c", "d"]}', "it holds columns"),
+        ("rows.json", b'{"prompt": {"0": "a"}, "chosen": {"0": "c"}}', "it holds columns"),
         ("rows.parquet", b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
     ],
 )

@@ -42,6 +42,13 @@ def test_sharegpt_with_preferences() -> None:
     assert prompts([row], "conversations")[0].reference == "d"
 
 
+@pytest.mark.parametrize(("asks", "answers"), [("Human", "GPT"), ("user", "bard"), ("human", "Claude")])
+def test_sharegpt_under_other_names(asks: str, answers: str) -> None:
+    assert completions([{"conversations": [said(asks, "a"), said(answers, "b")]}]) == [
+        (chat(("user", "a")), "b")
+    ]
+
+
 def test_conversations_of_roles() -> None:
     row = {"conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     assert completions([row]) == [(chat(("user", "a")), "b")]

@@ -112,5 +112,17 @@ def test_tools_and_more_reach_the_template() -> None:
     assert render(Prompt(messages=CHAT, template=given), tokenizer(template)) == [6, 7, 3, 4]
 
 
+def test_what_a_template_leaves_out_is_said() -> None:
+    bare = tokenizer("{% for m in messages %}[{{ m.role }}] {% endfor %}")
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}
+    for prompt, what in (
+        (Prompt(messages=CHAT, template={"tools": [{"name": "a"}]}), "tools"),
+        (Prompt(messages=(*CHAT, call, *CHAT)), "tool_calls"),
+    ):
+        with pytest.raises(UserError, match=f"leaves its {what} out"):
+            render(prompt, bare)
+    assert render(Prompt(messages=(*CHAT, call | {"content": "", "tool_calls": []}, *CHAT)), bare)
+
+
 def test_where_a_prompt_is_from_is_not_what_it_is() -> None:
     assert Prompt(text="a", origin="x, line 1") == Prompt(text="a", origin="y, line 2")

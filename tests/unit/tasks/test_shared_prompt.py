@@ -36,6 +36,7 @@ HELLO = "\n\nHuman: Hi\n\nAssistant:"
         (f"{HELLO} Hello\n\nHuman: Why?\n\nAssistant:", " So", ""),
         ("Human: Hi\n\nAssistant:", " A b", " A c"),
         (HELLO, " the Human: said", " the Human: did"),
+        (HELLO.replace("\n", "\r\n"), " I am well", " I am ill"),
     ],
 )
 def test_split(prompt: str, chosen: str, rejected: str) -> None:
