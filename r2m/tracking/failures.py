@@ -24,6 +24,11 @@ SAID = {  # a part of the client's message -> what it means
     "valid JSON": "what answers is not an MLflow server",
     "database is locked": "another process holds the database",
 }
+OF_STATUS = {
+    "401": ": it wants to know who asks",
+    "403": ": it does not allow this",
+    "404": ": nothing of MLflow's is at this address",
+}
 
 
 def is_trackings(error: BaseException) -> bool:
@@ -61,6 +66,7 @@ def _status(error: BaseException) -> int | None:
 def reason(error: BaseException) -> str:
     """One line."""
     text = str(error)
-    if answered := re.search(r"too many (\d{3}) error responses|error code (5\d\d) ", text):
-        return f"the server answers {answered[1] or answered[2]}"
+    if answered := re.search(r"too many (\d{3}) error responses|error code (\d{3}) ", text):
+        status = answered[1] or answered[2]
+        return f"the server answers {status}" + OF_STATUS.get(status, "")
     return next((said for words, said in SAID.items() if words in text), reason_of(error))

@@ -93,6 +93,7 @@ class Sink:
         ] = []  # requests that bring what a run starts with: still to be made
         self._client: MlflowClient | None = None  # None: what MLflow has is unknown
         self._mlflow_run = self._mlflow_status = ""
+        self._known: dict[str, str] = {}  # ids of the experiment and of the run that this one is a part of
 
     def ship(self, artifacts: Sequence[Path | str] = ()) -> int:
         """Ship what the journal has and MLflow has not, then the files in `artifacts`.
@@ -109,7 +110,7 @@ class Sink:
                 return self._ship(artifacts)
             except BaseException as error:
                 if not may_pass(error):  # it may have lost the run
-                    self._client = None
+                    self._client, self._known = None, {}
                 raise
 
     @property
@@ -205,10 +206,15 @@ class Sink:
         storage = database.with_suffix("") if database else self._run_dir.absolute().parents[1] / "mlflow"
         with _locked(storage.with_suffix(".lock")):
             client = MlflowClient(tracking_uri=self._uri)  # makes the database's tables
-            experiment = entities.find_or_create_experiment(client, self._uri, database, start)
+            if "experiment" not in self._known:
+                experiment = entities.find_or_create_experiment(client, self._uri, database, start)
+                self._known["experiment"], self.answers = experiment, self.answers + 1
+            experiment = self._known["experiment"]
             if parent := start.get("parent"):
-                whole = entities.find_or_create(client, experiment, parent, time_ms)
-                tags["mlflow.parentRunId"] = whole.info.run_id
+                if "parent" not in self._known:
+                    whole = entities.find_or_create(client, experiment, parent, time_ms)
+                    self._known["parent"], self.answers = whole.info.run_id, self.answers + 1
+                tags["mlflow.parentRunId"] = self._known["parent"]
             run = entities.find_or_create(client, experiment, start["run_id"], time_ms)
         self.answers += 1
         run_id = run.info.run_id

@@ -55,12 +55,19 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: Tree, keep:
         shutil.rmtree(aside, ignore_errors=True)  # it may be what fills the disk
         raise
     _sync(aside)
-    shutil.rmtree(target, ignore_errors=True)  # of this step, left by a run that was set back before it
+    _remove(target)  # of this step, left by a run that was set back before it
     aside.rename(target)
     _sync(folder)
     for old in [path for path in found(folder) if _step(path) <= step][keep:]:
-        shutil.rmtree(old)
+        _remove(old)
     return target
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:  # not there, or a file of a checkpoint's name
+        path.unlink(missing_ok=True)
 
 
 def found(folder: Path) -> list[Path]:

@@ -61,6 +61,15 @@ def test_a_step_saved_again_is_replaced(tmp_path: Path) -> None:
     assert load(tmp_path / "step-000004")[0]["a/weight"][0, 0] == 2
 
 
+def test_a_file_in_the_place_of_a_checkpoint_is_replaced_too(tmp_path: Path) -> None:
+    (tmp_path / "step-000002").write_text("a file")
+    (tmp_path / "step-000004").write_text("a file")
+    assert newest(tmp_path)[0] is None
+    save_steps(tmp_path, 3, 4, keep=2)
+    assert newest(tmp_path) == (4, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+
+
 def test_no_checkpoint(tmp_path: Path) -> None:
     assert newest(tmp_path / "none") == (None, [])
 
