@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,13 @@ def _files(folder: Path, what: str) -> list[str]:
 
 
 def check_sizes(hf_config: Any) -> None:
-    """Raises ValueError for a size that no model has: building one of a billion layers would not end."""
+    """Raises ValueError for a size that no model has, building one of a billion layers would not end, and for NaN."""
     for name, most in SIZES.items():
         value = getattr(hf_config, name, None)
         if isinstance(value, int) and not 1 <= value <= most:
             raise ValueError(f"{name} = {shown(value)}: from 1 to {most:,} is allowed")
+    for name, value in vars(hf_config).items():
+        if isinstance(value, float) and math.isnan(
+            value
+        ):  # Python's JSON reads NaN; every output would be one
+            raise ValueError(f"{name} = nan: a number is needed")

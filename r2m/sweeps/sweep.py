@@ -122,9 +122,8 @@ def new_sweep(
     base = opened.base
     prepared = prepare(base, progress)
     datasets = check_data(base, (prepared.policy, prepared.reward))
-    if not JournalReader(
-        opened.folder / JOURNAL
-    ).new_records():  # of an older version, killed while it made it
+    if not JournalReader(opened.folder / JOURNAL).new_records():
+        # Of an older version, killed while it made it.
         shutil.rmtree(opened.folder, ignore_errors=True)
     tree = sweep.model_dump(mode="json")
     with (
@@ -158,6 +157,8 @@ def open_sweep(storage: str, name: str) -> Opened:
     """
     folder = sweep_folder(storage, name)
     view = find(folder / JOURNAL) if is_name(name) else None
+    if view is None and is_name(name) and (folder / JOURNAL).is_file():
+        raise UserError(f"SWEEP = {name!r}: its journal has no whole line to go on from; start another")
     if view is None:
         there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
         raise UserError(f"SWEEP = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")

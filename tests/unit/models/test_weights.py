@@ -59,3 +59,9 @@ def test_sizes(name: str, value: int) -> None:
     )
     with pytest.raises(ValueError, match=rf"^{name} = {value}: from 1 to"):
         check_sizes(SimpleNamespace(**{name: value}))
+
+
+def test_a_setting_that_is_no_number() -> None:
+    check_sizes(SimpleNamespace(hidden_size=1, rms_norm_eps=1e-6, rope_theta=float("inf")))
+    with pytest.raises(ValueError, match=r"^rms_norm_eps = nan: a number is needed$"):
+        check_sizes(SimpleNamespace(hidden_size=1, rms_norm_eps=float("nan")))

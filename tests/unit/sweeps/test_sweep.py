@@ -227,6 +227,12 @@ class TestOpened:
         with pytest.raises(UserError, match=r"^SWEEP = 'b': not in .*; there are: tiny$"):
             open_sweep(str(storage), "b")
 
+    @pytest.mark.parametrize("left", [b"", b'{"kind": "sta', b"\0" * 9])
+    def test_one_whose_journal_was_lost(self, make_sweep: MakeSweep, storage: Path, left: bytes) -> None:
+        (make_sweep().folder / "journal.jsonl").write_bytes(left)
+        with pytest.raises(UserError, match=r"^SWEEP = 'tiny': its journal has no whole line to go on from"):
+            open_sweep(str(storage), "tiny")
+
     def test_one_whose_file_or_kept_recipe_has_changed(self, make_sweep: MakeSweep, storage: Path) -> None:
         folder = make_sweep().folder
         for path, change in (
