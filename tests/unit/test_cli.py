@@ -6,7 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ ROWS = [{"prompt": "my mom sold my tv .", "text": "x"}] * 8
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
     return tmp_path / "storage"
+
+
+def commands() -> Iterator[bytes]:
+    """The command lines of all processes on this machine."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended since
+            yield path.read_bytes()
 
 
 class Ended:
@@ -184,7 +192,9 @@ class TestTyped:
     def test_no_cluster_to_be_found(
         self, r2m, make_config: MakeConfig, tmp_path: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))  # where Ray looks for one on this machine
+        if any(b"gcs_server" in command for command in commands()):
+            pytest.skip("a Ray cluster runs on this machine, which --address auto finds")
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))  # where Ray looks for the last one started
         recipe = recipe_file(tmp_path, make_config())
         assert_refused(
             r2m("train", recipe, "--address", "auto"), "--address 'auto': no Ray cluster answers there"
