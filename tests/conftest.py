@@ -188,14 +188,20 @@ def r2m(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A small file system of its own, and what makes it one that can only be read: root may write anywhere else."""
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB of its own; unmounted at the end."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
     try:
-        yield disk, lambda: subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        yield disk
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.fixture
+def read_only(small_disk: Path) -> tuple[Path, Callable[[], None]]:
+    """A small file system, and what makes it one that can only be read: root may write anywhere else."""
+    return small_disk, lambda: subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)

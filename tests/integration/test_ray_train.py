@@ -99,27 +99,21 @@ def assert_every_point_once(client: MlflowClient, view: JournalView) -> None:
         assert sorted((p.step, p.value) for p in history) == list(zip(steps, values, strict=True))
 
 
-def test_a_full_disk_is_one_line(ray_cluster: None, make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line(
+    ray_cluster: None, make_config: MakeConfig, small_disk: Path, tmp_path: Path
+) -> None:
     """Full when the first checkpoint is written."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
-    try:
-        elsewhere = f"run.tracking_uri=sqlite:///{tmp_path}/mlflow.db"
-        run = new_run(make_config(f"run.storage={disk}", elsewhere, "run.max_failures=0"), "full")
-        free = os.statvfs(disk)
-        (disk / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - 2**18))
-        with pytest.raises(UserError, match=r"^disk full: .*No space left on device") as error:
-            driver.execute([run])
-        assert "\n" not in str(error.value)
-        view = read(run.journal)
-        assert view.status == "failed"
-        assert view.events[-1]["reason"] == str(error.value)
-        assert list(view.rounds) == [1, 2]
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
+    elsewhere = f"run.tracking_uri=sqlite:///{tmp_path}/mlflow.db"
+    run = new_run(make_config(f"run.storage={small_disk}", elsewhere, "run.max_failures=0"), "full")
+    free = os.statvfs(small_disk)
+    (small_disk / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - 2**18))
+    with pytest.raises(UserError, match=r"^disk full: .*No space left on device") as error:
+        driver.execute([run])
+    assert "\n" not in str(error.value)
+    view = read(run.journal)
+    assert view.status == "failed"
+    assert view.events[-1]["reason"] == str(error.value)
+    assert list(view.rounds) == [1, 2]
 
 
 def test_a_run_is_killed_twice_stopped_and_finished(make_config: MakeConfig, tmp_path: Path) -> None:
