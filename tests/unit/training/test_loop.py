@@ -12,11 +12,12 @@ import torch
 from transformers import LlamaForCausalLM
 
 from r2m.config import Config
-from r2m.tracking.journal import JournalReader, JournalView, read
-from r2m.tracking.metrics import METRICS
+from r2m.metrics import METRICS
+from r2m.runs.folder import CHECKPOINTS, PRUNED, STOP_FILE
+from r2m.runs.journal import JournalReader, JournalView, read
 from r2m.training import checkpoint
-from r2m.training.loop import CHECKPOINTS, PRUNED, STOP_FILE, run_loop
-from r2m.training.runs import Run, new_run
+from r2m.training.loop import run_loop
+from r2m.training.start import Run, new_run
 
 MakeConfig = Callable[..., Config]
 
