@@ -1,27 +1,21 @@
-"""docs/metrics.md defines each metric once, and no other."""
+"""The registry of metrics, and docs/metrics.md, which is written from it."""
 
 import re
-from pathlib import Path
+from dataclasses import astuple
 
-from r2m.metrics import METRICS as METRICS_OF_A_RUN
-from r2m.metrics import SWEEP_METRICS
+from metrics_document import DOCUMENT, document
 
-METRICS = [*METRICS_OF_A_RUN, *SWEEP_METRICS]
-
-DOCS = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
-ROWS = [
-    [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-    for line in DOCS.splitlines()
-    if line.startswith("| `")
-]
+from r2m.metrics import METRICS, PHASES, metric
 
 
-def test_every_metric_is_defined_exactly_once_and_in_the_same_order():
-    assert [row[0].strip("`") for row in ROWS] == METRICS
+def test_the_document_is_what_the_registry_says():
+    assert DOCUMENT.read_text("utf-8") == document(), "write it again: python -m tests.metrics_document"
 
 
-def test_every_row_has_unit_range_definition_and_what_a_bad_value_means():
-    assert [row for row in ROWS if len(row) != 5 or not all(row)] == []
+def test_every_metric_has_all_its_fields_and_is_there_once():
+    listed = [m for phase in PHASES for m in phase.metrics]
+    assert len(listed) == len(METRICS)
+    assert [m.key for m in listed if not all(astuple(m))] == []
 
 
 def test_keys_are_phase_and_name():
@@ -30,5 +24,19 @@ def test_keys_are_phase_and_name():
 
 def test_the_document_names_no_metric_that_is_not_there():
     phases = {key.split("/")[0] for key in METRICS}
-    named = re.findall(r"`([a-z]+/[a-z0-9_]+)`", DOCS)
+    named = re.findall(r"`([a-z]+/[a-z0-9_]+)`", DOCUMENT.read_text("utf-8"))
     assert {name for name in named if name.split("/")[0] in phases} == set(METRICS)
+
+
+def test_a_label_or_a_title_is_not_another_metrics():
+    """A phase's headings stand side by side, and titles of a page anywhere."""
+    titles = [m.title for m in METRICS.values()]
+    assert len(set(titles)) == len(titles)
+    for phase in PHASES:
+        labels = [m.label for m in phase.metrics]
+        assert len(set(labels)) == len(labels), phase.name
+
+
+def test_a_measure_of_a_tasks_own_is_called_by_its_key():
+    assert metric("task/rhymes").label == metric("task/rhymes").title == "task/rhymes"
+    assert metric("eval/gold") is METRICS["eval/gold"]
