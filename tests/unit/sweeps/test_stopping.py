@@ -26,6 +26,7 @@ def test_evaluations(rounds: int, every: int, expected: int) -> None:
         (0.5, 0.7, 7),  # the user's own grace is later: round 42
         (None, 0.0, 1),  # no feedback, no Ω
         (None, 0.5, 5),
+        (None, 0.51, 6),  # round 30.6: the fifth evaluation, at 30, is just too early
         (None, 1.0, 10),
     ],
 )
