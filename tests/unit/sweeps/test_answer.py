@@ -11,11 +11,9 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from r2m.config import load
-from r2m.results.statistics import Estimate
 from r2m.sweeps.answer import answer, winner
 from r2m.sweeps.importance import importance
 from r2m.sweeps.spec import config_of, load_sweep
-from r2m.sweeps.verdict import finding
 
 RLOO = {"reward.feedback": False}
 KL_AT_MOST_20 = {"constraints": [{"metric": "eval/kl_sequence", "max": 20}]}
@@ -216,28 +214,6 @@ def test_no_comparison_without_a_common_seed(made):
     headline = m.answer().verdict[0]
     assert headline.startswith("t000")
     assert "no baseline" in headline
-
-
-@pytest.mark.parametrize(
-    ("mean", "interval", "n", "p", "found"),
-    [
-        (0.2, (0.1, 0.3), 5, 0.0625, "better"),
-        (-0.2, (-0.3, -0.1), 5, 0.0625, "worse"),
-        (
-            0.2,
-            (0.1, 0.3),
-            5,
-            0.125,
-            "not distinguishable",
-        ),  # the interval of five is too narrow to stand alone
-        (0.2, (-0.1, 0.3), 9, 0.05, "not distinguishable"),
-        (0.2, (0.0, 0.3), 9, 0.05, "not distinguishable"),
-        (0.2, (0.1, 0.3), 4, 0.125, "too few seeds"),
-        (0.2, None, 1, 1.0, "too few seeds"),
-    ],
-)
-def test_a_finding_takes_five_seeds_the_interval_and_the_sign_flips(mean, interval, n, p, found):
-    assert finding(Estimate(mean, interval, n, p)) == found
 
 
 @pytest.mark.parametrize(
