@@ -116,6 +116,8 @@ def test_what_judges_is_the_first_that_there_is(runs):
     assert one(runs).metric == "eval/vanilla"
     runs.run("b", (0.5,), fields=("eval/win_rate",), seed=1)
     assert one(runs).metric == "eval/win_rate"
+    runs.run("c", (1.0, 0.5), fields=("eval/vanilla", "eval/kl_sequence"), settings=R2M)
+    assert one(runs).metric == "eval/win_rate"  # one arm has it, which is enough
     with pytest.raises(
         UserError, match="--metric 'eval/proxy': eval/gold, eval/win_rate, eval/vanilla are allowed"
     ):
@@ -207,6 +209,11 @@ def test_the_height_of_the_frozen_reward_is_judged_at_the_same_kl_alone(runs):
             runs.run(f"{name}{seed}", (2.0, reward), settings=settings, seed=seed, fields=fields)
     (told,) = sentences(one(runs))
     assert re.search(r"R2M is better than RLOO.*eval/vanilla.*same KL 1\b", told)
+
+
+def test_of_one_setup_there_is_nothing_to_mind(runs):
+    pairs(runs, [(0.25, 0.5)])
+    assert compare_runs(runs.views)[1] == []
 
 
 def test_notes_on_setups_repeats_and_a_searchs_own_runs(runs):
