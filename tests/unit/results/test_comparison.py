@@ -39,6 +39,9 @@ def test_matched_takes_the_largest_kl_that_both_reach():
     a, b = [(1.0, 0.0), (5.0, 4.0)], [(2.0, 1.0), (3.0, 7.0), (2.5, 8.0)]
     assert matched(a, b) == (3.0, 2.0, 7.0)
     assert matched(b, a) == (3.0, 7.0, 2.0)
+    a, b = [(1.0, 90.0), (5.0, 4.0)], [(2.0, 100.0), (3.0, 7.0)]  # values that are no KL
+    assert matched(a, b) == (3.0, 47.0, 7.0)
+    assert matched(b, a) == (3.0, 7.0, 47.0)
 
 
 def test_runs_that_share_no_kl_are_not_matched():

@@ -22,7 +22,6 @@ from r2m.errors import UserError
 from r2m.models.loading import load_tokenizer
 from r2m.models.saving import save_model
 from r2m.policy.queries import Query
-from r2m.results.statistics import wilson_interval
 from r2m.reward.inputs import response_ids
 from r2m.reward.loading import load_reward_model
 from r2m.reward.model import RewardModel
@@ -204,19 +203,6 @@ def test_a_scoring_layer_is_a_function_of_the_seed(policy_folder: str) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     with pytest.raises(UserError, match="model = 'nowhere'"):
         load_classifier("nowhere")
-
-
-@pytest.mark.parametrize(
-    ("share", "count", "expected"),
-    [
-        (0.8, 10, (0.490, 0.943)),  # tables of Wilson's interval
-        (0.5, 100, (0.404, 0.596)),
-        (1.0, 10, (0.722, 1.0)),
-        (0.0, 10, (0.0, 0.278)),
-    ],
-)
-def test_wilson_interval(share: float, count: int, expected: tuple[float, float]) -> None:
-    assert wilson_interval(share, count) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.fixture
