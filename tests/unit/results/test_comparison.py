@@ -63,6 +63,8 @@ def test_a_row_has_the_means_of_finished_runs_alone(runs):
     (row,) = one(runs).rows
     assert (row.values["eval/gold"].mean, row.values["eval/gold"].n) == (0.5, 2)
     assert row.values["eval/gold"].interval == (0.25, 0.75)
+    assert row.values["eval/gold"].p is None  # a mean, no difference
+    assert (row.gain["eval/gold"].mean, row.gain["eval/gold"].p) == (0.5, 0.5)
     assert row.values["eval/kl_sequence"].mean == 4.0
     assert row.values[SECONDS].mean == 6.0  # two rounds of 2 s, two evaluations of 1 s
     assert "eval/win_rate" not in row.values
@@ -75,6 +77,7 @@ def test_an_arm_without_a_finished_run_is_shown_so_far_and_is_in_no_difference(r
     c = one(runs)
     assert [(row.arm.label, row.so_far) for row in c.rows] == [("RLOO", False), ("R2M", True)]
     assert c.rows[1].values["eval/gold"].mean == 0.75
+    assert c.rows[1].gain == {}  # of one evaluation
     assert c.differences == ()
     assert [s for s in sentences(c) if "R2M" in s and "finished" in s and "not compared" in s]
 
