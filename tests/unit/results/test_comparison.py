@@ -98,6 +98,14 @@ def test_differences_are_of_the_seeds_that_both_have(runs):
     assert (frozen.metric, frozen.matched, frozen.estimate.mean) == ("eval/vanilla", True, 0.0)
 
 
+def test_a_pair_with_a_value_that_is_none_is_left_out_and_an_arm_without_one_comes_last(runs):
+    pairs(runs, [(0.25, math.nan), (math.nan, 0.5), (0.25, 1.0)])
+    runs.run("grpo", (), settings=["algorithm.advantage=grpo"])
+    end, *_ = one(runs).differences
+    assert (end.seeds, end.estimate.mean) == ((2,), 0.75)
+    assert [row.arm.label for row in one(runs).rows] == ["RLOO", "R2M", "GRPO"]
+
+
 def test_gold_at_the_same_kl_differs_from_gold_at_the_end(runs):
     runs.run("rloo", (0.5, 1.0), (0.75, 3.0))
     runs.run("r2m", (0.5, 1.0), (1.5, 5.0), settings=R2M)  # at KL 3 half-way: 1.0
