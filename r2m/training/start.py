@@ -146,8 +146,8 @@ def _prompts(
     from r2m.models.loading import load_tokenizer
     from r2m.policy.queries import same_tokens
     from r2m.tasks.answer import tokens_around_answer
+    from r2m.tasks.load import load_task
     from r2m.tasks.prompt import render
-    from r2m.tasks.task import load_task
 
     tokenizers = {field: load_tokenizer(model, field) for field, model in models}
     policy = tokenizers["policy.model"]

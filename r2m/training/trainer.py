@@ -25,8 +25,8 @@ from r2m.policy.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
 from r2m.reward.loading import load_reward_model, save_feedback_head
 from r2m.reward.scoring import RewardEmbedder
 from r2m.round_metrics import gold_metrics, peak_mib
+from r2m.tasks.load import load_task
 from r2m.tasks.prompt import render
-from r2m.tasks.task import load_task
 from r2m.training import checkpoint
 from r2m.training.held_out import Judge, against, evaluate, frozen_judge
 from r2m.training.query_order import query_indices
