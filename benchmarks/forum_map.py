@@ -27,14 +27,14 @@ from typing import Any, NamedTuple
 import yaml
 
 from r2m.config import load, override
-from r2m.reporting.findings import finding
-from r2m.reporting.statistics import Estimate, paired_difference
+from r2m.results.findings import finding
+from r2m.results.statistics import Estimate, paired_difference
+from r2m.runs.journal import JournalView
 from r2m.stages.prepare import prepare
 from r2m.sweeps.cost import setting
 from r2m.sweeps.driver import run_sweep
 from r2m.sweeps.objective import Objective, value_of
 from r2m.sweeps.sweep import Opened, new_sweep, open_sweep, runs_of, status_of
-from r2m.tracking.journal import JournalView
 
 ARTEFACTS, NOISES, WIDTHS = (0.0, 0.25, 0.5), (0.05, 0.3), (64, 128, 256)
 TUNED = [  # the centre, and its neighbours along each axis
@@ -204,7 +204,7 @@ def draw(defaults: list[Row], tuned: list[Row], path: str) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from r2m.reporting.curves import COLOURS, STYLE
+    from r2m.reports.curves import COLOURS, STYLE
 
     most = max(abs(row.differences[where].mean) for row in defaults for where in GOLD)
     by_point = {row.point: row for row in defaults}

@@ -11,10 +11,10 @@ import statistics
 from math import sqrt
 
 from r2m.config import load
-from r2m.reporting.curves import plot
-from r2m.tracking.journal import JournalView
+from r2m.reports.curves import plot
+from r2m.runs.journal import JournalView
 from r2m.training.driver import execute
-from r2m.training.runs import new_run
+from r2m.training.start import new_run
 
 T_95 = {
     2: 12.71,

@@ -17,7 +17,8 @@ import torch
 from side_by_side import one_thread, print_table
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from r2m.models.loading import frozen_twin, load_policy, load_reward_model
+from r2m.policy.loading import frozen_twin, load_policy
+from r2m.reward.loading import load_reward_model
 from r2m.stages.forum import new_policy
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 

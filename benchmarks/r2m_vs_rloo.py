@@ -26,10 +26,11 @@ import r2m.config
 from r2m.algorithm import Round, train
 from r2m.config import Algorithm, Reward
 from r2m.core.feedback_head import FeedbackHead
-from r2m.models.policy import HiddenStates, hidden_width
-from r2m.models.reward import RewardModel
-from r2m.models.scoring import FrozenScorer, Query
-from r2m.rollout.sampler import sample, uniform_draws
+from r2m.policy.forward import HiddenStates, hidden_width
+from r2m.policy.queries import Query
+from r2m.policy.sampler import sample, uniform_draws
+from r2m.reward.model import RewardModel
+from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.forum import new_policy
 from r2m.tasks.forum import write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
@@ -43,7 +44,7 @@ class Setting(NamedTuple):
     """Everything that a round needs, before the arms part."""
 
     policy: torch.nn.Module
-    scorer: FrozenScorer
+    scorer: RewardEmbedder
     queries: list[Query]
     eos: int
     algorithm: Algorithm
@@ -58,7 +59,7 @@ def forum() -> Setting:
     prompts = write_prompts(0, "train", FORUM.algorithm.queries)
     a = FORUM.algorithm.model_copy(update={"rounds": WARM_UP + ROUNDS})
     model = llama_scorer(policy.config)
-    scorer = FrozenScorer(RewardModel(model).requires_grad_(False), tokenizer, tokenizer, a.microbatch)
+    scorer = RewardEmbedder(RewardModel(model).requires_grad_(False), tokenizer, tokenizer, a.microbatch)
     queries = [Query(p, render(p, tokenizer)) for p in prompts]
     return Setting(policy, scorer, queries, tokenizer.eos_token_id, a, FORUM.reward)
 
@@ -75,7 +76,7 @@ def larger() -> Setting:
         max_response_tokens=32,
     )
     tokenizer = forum_tokenizer()  # of no account where ids go to the reward model as they are
-    scorer = FrozenScorer(
+    scorer = RewardEmbedder(
         RewardModel(llama_scorer(config)).requires_grad_(False), tokenizer, tokenizer, a.microbatch
     )
     rng = random.Random(0)

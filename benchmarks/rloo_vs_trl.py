@@ -30,9 +30,9 @@ from r2m.algorithm import Round, train
 from r2m.config import Algorithm, Reward
 from r2m.core.policy_loss import TRL_RLOO
 from r2m.core.trajectories import Trajectories
-from r2m.models.loading import load_policy
-from r2m.models.scoring import Query
-from r2m.rollout.sampler import sample, uniform_draws
+from r2m.policy.loading import load_policy
+from r2m.policy.queries import Query
+from r2m.policy.sampler import sample, uniform_draws
 from r2m.tasks.prompt import Prompt, render
 
 

@@ -35,7 +35,7 @@ from side_by_side import print_table, spread  # isort: skip
 import yaml
 
 import r2m.config
-from r2m.tracking.journal import JournalReader
+from r2m.runs.journal import JournalReader
 
 R2M = str(Path(sys.executable).with_name("r2m"))
 FRESH = multiprocessing.get_context("spawn")  # a new interpreter, imports and all
@@ -129,7 +129,7 @@ class Bench:
 
     def bare(self, trees: Trees, name: str, processes: int) -> Measured:
         """The worker loop for these configurations, in processes that have a like share of them each."""
-        from r2m.training.runs import new_run
+        from r2m.training.start import new_run
 
         runs = [new_run(r2m.config.validate(tree), f"{name}-{suffix}") for suffix, tree in trees.items()]
         folders = [run.folder for run in runs]

@@ -25,9 +25,10 @@ from r2m.core.policy_loss import kl_estimate, kl_in_reward, policy_loss
 from r2m.core.reward_loss import best_and_worst, bradley_terry, gre_bt, group_reward_entropy
 from r2m.core.schedule import omega
 from r2m.core.trajectories import Trajectories, microbatches
-from r2m.models.policy import HiddenStates, policy_forward
-from r2m.models.scoring import FrozenScorer, Query, end_token_rule
-from r2m.rollout.feedback import NoiseStates, feedback_scores, greedy_scores
+from r2m.policy.forward import HiddenStates, policy_forward
+from r2m.policy.queries import Query
+from r2m.reward.feedback import NoiseStates, feedback_scores, greedy_scores
+from r2m.reward.scoring import RewardEmbedder, end_token_rule
 from r2m.round_metrics import Clock, greedy_metrics, round_metrics
 from r2m.workers import Workers
 
@@ -46,7 +47,7 @@ class Round(NamedTuple):
 def train(
     policy: PreTrainedModel,
     reference: PreTrainedModel,
-    reward_model: FrozenScorer,
+    reward_model: RewardEmbedder,
     sampler: Callable[[Sequence[list[int]], int], Trajectories],
     queries_of: Callable[[int], Sequence[Query]],
     policy_optimizer: torch.optim.Optimizer,

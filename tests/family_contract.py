@@ -16,9 +16,9 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
-from r2m.models.loading import save_model
-from r2m.models.policy import policy_forward
-from r2m.rollout.sampler import sample, uniform_draws
+from r2m.models.saving import save_model
+from r2m.policy.forward import policy_forward
+from r2m.policy.sampler import sample, uniform_draws
 from tests.families import EOS, PAD, TOKENS, tiny, tokenizer
 
 TEMPERATURE = 0.7

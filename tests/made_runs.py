@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from r2m.config import load
-from r2m.tracking.journal import Journal, JournalView, read
+from r2m.runs.journal import Journal, JournalView, read
 
 EVALUATED = ("eval/gold", "eval/kl_sequence", "eval/vanilla")
 TRAINED = ("reward/gold", "kl/sequence", "reward/vanilla")

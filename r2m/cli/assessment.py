@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from r2m.reporting.table import terminal_table
+from r2m.reports.table import terminal_table
 
 Tree = dict[str, Any]
 

@@ -71,7 +71,7 @@ def report(facts: dict[str, Any], to: Path) -> None:
 
 def say_left_out(journal: Path) -> None:
     """What rows of its data a run or a sweep that starts does not use."""
-    from r2m.tracking.journal import read
+    from r2m.runs.journal import read
 
     for dataset in read(journal).start["datasets"]:
         if "left_out" in dataset:

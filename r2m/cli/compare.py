@@ -11,10 +11,9 @@ import typer
 
 from r2m.cli.common import Storage, err, local, out, place
 from r2m.errors import UserError
+from r2m.runs.folder import ASSESSMENT
 
 app = typer.Typer()
-
-ASSESSMENT = "assessment.json"  # of a run's folder
 
 
 @app.command()
@@ -37,10 +36,10 @@ def compare(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow's; else SQLite in the storage")] = None,
 ) -> None:
     """Arms side by side: means over seeds, paired differences, curves, reward over KL, texts."""
-    from r2m.reporting.compare_page import html
-    from r2m.reporting.compare_terminal import numbers, terminal
-    from r2m.reporting.comparison import compare_runs
-    from r2m.reporting.files import write_whole
+    from r2m.files import write_whole
+    from r2m.reports.compare_page import html
+    from r2m.reports.compare_terminal import numbers, terminal
+    from r2m.results.comparison import compare_runs
     from r2m.tracking.mlflow_sink import default_tracking_uri
     from r2m.tracking.search import journals, search
 

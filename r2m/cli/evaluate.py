@@ -81,14 +81,13 @@ def run_or_model(
     A run's assessment is kept in its folder, and read from there the next time. With --judge-url a language model
     judges, in both orders; with --verdicts alone its verdicts on file do, and nobody is asked.
     """
-    from r2m.assessment.assess import FILE
-    from r2m.assessment.judging import TEXT_OF, output_rows
-    from r2m.assessment.judging import against as against_rival
-    from r2m.assessment.rivals import check_rival, differences, find_rival, win_rates
     from r2m.cli.assessment import MEANS, parts, win_rate_table
     from r2m.evaluation.alpaca_files import write_rows
-    from r2m.reporting.numbers import interval, number
-    from r2m.training.runs import run_folder
+    from r2m.evaluation.judging import TEXT_OF, output_rows
+    from r2m.evaluation.judging import against as against_rival
+    from r2m.evaluation.rivals import check_rival, differences, find_rival, win_rates
+    from r2m.results.numbers import interval, number
+    from r2m.runs.folder import ASSESSMENT, run_folder
 
     spoken.check()
     where = place(storage)
@@ -117,7 +116,7 @@ def run_or_model(
         for part in parts(tree, listed):
             out.print(part, markup=False)
         if tree["run"] is not None:
-            out.print(f"assessment: {run_folder(where, subject) / FILE}", soft_wrap=True)
+            out.print(f"assessment: {run_folder(where, subject) / ASSESSMENT}", soft_wrap=True)
         if to is not None:
             write_rows(to, output_rows(tree["rows"], subject, config.recipe))
             out.print(f"written: {to}", soft_wrap=True)
@@ -142,10 +141,10 @@ def _assess(
     subject: str, recipe: str | None, storage: str, max_tokens: int | None, **options: Any
 ) -> tuple[Config, dict[str, Any]]:
     """Of a run that is in the storage, else of a model."""
-    from r2m.assessment.assess import assess, assess_policy, finished_run
-    from r2m.assessment.rivals import is_run
     from r2m.config import load, override
-    from r2m.training.runs import existing_folder
+    from r2m.evaluation.assess import assess, assess_policy, finished_run
+    from r2m.evaluation.rivals import is_run
+    from r2m.runs.folder import existing_folder
 
     refresh = options.pop("refresh")
     if recipe is None:

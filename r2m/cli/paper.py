@@ -34,8 +34,8 @@ def paper(
 ) -> None:
     """Run what is missing of the paper's arms, and write its tables, figures and claims from the runs."""
     from r2m.paper.claims import judge_all
-    from r2m.paper.report import summary, write
     from r2m.paper.run import Asked, collect, open_sweeps, run_sweeps
+    from r2m.reports.paper_page import summary, write
     from r2m.training.driver import check_address
 
     check_address(address)

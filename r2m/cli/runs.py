@@ -26,7 +26,7 @@ from r2m.errors import UserError
 
 if TYPE_CHECKING:
     from r2m.training.plan import Plan
-    from r2m.training.runs import Run
+    from r2m.training.start import Run
 
 app = typer.Typer()
 
@@ -45,8 +45,9 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Run Algorithm 1 (reward.feedback=on), or plain RLOO (off), in Ray Train workers."""
+    from r2m.runs.folder import check_name
     from r2m.training.driver import check_address, connect
-    from r2m.training.runs import check_name, new_run, open_run
+    from r2m.training.start import new_run, open_run
 
     check_address(address)
     if resume is not None:
@@ -124,7 +125,7 @@ def _plan(config: Config, address: str | None, dry_run: bool) -> Plan:
 
 def _execute(runs: list[Run], address: str | None) -> None:
     """Run them, then say how they ended and where to look; exit code 1 for a failed run, 130 for a stopped one."""
-    from r2m.reporting.table import rich_table, summary
+    from r2m.reports.table import rich_table, summary
     from r2m.training.driver import execute
 
     views, storage = execute(runs, address), runs[0].config.run.storage

@@ -66,8 +66,8 @@ def sweep(
             f"--address {address!r}: a sweep's driver reads and writes the storage itself; start it on a node of the "
             "cluster, with --address auto or HOST:6379"
         )
+    from r2m.runs.folder import check_name
     from r2m.sweeps.sweep import JOURNAL, new_sweep, open_sweep
-    from r2m.training.runs import check_name
 
     if resume is not None:
         _run(open_sweep(folder, resume), address)
@@ -107,8 +107,8 @@ def _check_room(
 
 def _run(opened: Opened, address: str | None) -> None:
     """Run it, then show the answer and where to look; exit code 130 for a sweep that was stopped."""
+    from r2m.reports.sweep_page import terminal
     from r2m.sweeps.driver import run_sweep
-    from r2m.sweeps.report import terminal
 
     answer, finished = run_sweep(opened, address, err)
     out.print(terminal(answer))
@@ -124,7 +124,7 @@ def _go_on(opened: Opened, address: str | None) -> str:
 
 
 def _status(storage: str, name: str) -> None:
-    from r2m.sweeps.report import terminal
+    from r2m.reports.sweep_page import terminal
     from r2m.sweeps.sweep import open_sweep, status_of, write_answer
 
     def not_written(error: OSError) -> None:

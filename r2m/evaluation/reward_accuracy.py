@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r2m.reporting.statistics import Interval, wilson_interval
+from r2m.results.statistics import Interval, wilson_interval
 
 
 @dataclass(frozen=True)

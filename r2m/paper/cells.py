@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from r2m.paper.results import Results, Values, difference
-from r2m.reporting.findings import finding
-from r2m.reporting.statistics import Estimate, mean_estimate
+from r2m.results.findings import finding
+from r2m.results.statistics import Estimate, mean_estimate
 
 MEASURED = "measured"
 MISSING = "–"  # what a cell shows that should have a number
@@ -21,7 +21,7 @@ class Cell:
     estimate: Estimate | None = None
     places: int = 1
     runs: tuple[str, ...] = ()
-    finding: str = ""  # of a difference: one of r2m.reporting.findings.FINDINGS
+    finding: str = ""  # of a difference: one of r2m.results.findings.FINDINGS
     why: str = ""
 
 

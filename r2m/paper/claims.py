@@ -1,6 +1,6 @@
 """The paper's claims, each with its source, and what these runs say of it.
 
-A claim about a difference holds where r2m.reporting.findings.finding calls it better in the claimed direction, and
+A claim about a difference holds where r2m.results.findings.finding calls it better in the claimed direction, and
 does not where it calls it worse. With fewer than five seeds, or a difference that cannot be told from 0, it cannot
 be judged: that nothing was seen does not show that there is nothing.
 """
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from statistics import median
 
 from r2m.paper.arms import METHODS
-from r2m.paper.formats import capital
 from r2m.paper.results import (
     Results,
     Values,
@@ -26,10 +25,11 @@ from r2m.paper.results import (
     similarity,
     win_rate,
 )
-from r2m.reporting.findings import finding
-from r2m.reporting.numbers import interval, number
-from r2m.reporting.statistics import Estimate
-from r2m.tracking.journal import JournalView
+from r2m.reports.paper_formats import capital
+from r2m.results.findings import finding
+from r2m.results.numbers import interval, number
+from r2m.results.statistics import Estimate
+from r2m.runs.journal import JournalView
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be judged"
 CLASSES = {HOLDS: "better", FAILS: "worse", OPEN: ""}  # of the stylesheet

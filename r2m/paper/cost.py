@@ -38,7 +38,7 @@ def measure(
     fresh = multiprocessing.get_context(
         "forkserver"
     )  # of a process that has done the imports and nothing else
-    fresh.set_forkserver_preload(["r2m.training.loop", "r2m.training.runs"])
+    fresh.set_forkserver_preload(["r2m.training.loop", "r2m.training.start"])
     measurements = []
     for i, arm in enumerate(ORDER):
         tree = short(configs[arm]).model_dump(mode="json")
@@ -69,7 +69,7 @@ def _measure(tree: dict[str, Any], models: tuple[str, str]) -> tuple[str, dict[s
 
     from r2m.training.loop import run_loop
     from r2m.training.plan import resolve_device
-    from r2m.training.runs import new_run
+    from r2m.training.start import new_run
 
     torch.set_num_threads(1)
     gpu = resolve_device(validate(tree).run, torch.cuda.device_count()) == "gpu"
@@ -91,7 +91,7 @@ def _measure(tree: dict[str, Any], models: tuple[str, str]) -> tuple[str, dict[s
 
 
 def _rounds(journal: Path) -> list[dict[str, float]]:
-    from r2m.tracking.journal import read
+    from r2m.runs.journal import read
 
     return list(read(journal).rounds.values())[1:]
 

@@ -1,7 +1,7 @@
 """What the runs of the paper's arms came to: one number a run, by arm and seed.
 
 Values: seed -> number. What a run does not have is left out, so that a mean says over how many seeds it is. An
-assessment is the tree that r2m.assessment.assess gives.
+assessment is the tree that r2m.evaluation.assess gives.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from r2m.reporting.statistics import Estimate, paired_difference
-from r2m.tracking.journal import JournalView
+from r2m.results.statistics import Estimate, paired_difference
+from r2m.runs.journal import JournalView
 
 Values = dict[int, float]
 Tree = dict[str, Any]

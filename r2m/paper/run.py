@@ -25,10 +25,12 @@ from r2m.config import digest, load
 from r2m.config.load import recipe_path
 from r2m.config.strict_yaml import parse
 from r2m.errors import UserError
+from r2m.files import write_whole
 from r2m.paper import cost
 from r2m.paper.arms import ARMS, sweep_tree
 from r2m.paper.results import Results, Tree
-from r2m.reporting.files import write_whole
+from r2m.runs.folder import CHECKPOINTS, check_name, run_folder
+from r2m.runs.journal import JournalView
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps.driver import plan_of, run_sweep
@@ -36,9 +38,6 @@ from r2m.sweeps.plan import check_storage
 from r2m.sweeps.ranking import run_name
 from r2m.sweeps.spec import config_of, load_sweep, slug
 from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
-from r2m.tracking.journal import JournalView
-from r2m.training.loop import CHECKPOINTS
-from r2m.training.runs import check_name, run_folder
 
 KEPT = ("RLOO", "R2M")  # whose checkpoints stay: Fig. 1b's
 PROCESSES = 2  # that assess side by side
@@ -186,7 +185,7 @@ def _assess(storage: str, name: str) -> Tree | str:
     """In a process of its own; without the rows, of which no table has a use."""
     import torch
 
-    from r2m.assessment.assess import assess
+    from r2m.evaluation.assess import assess
 
     torch.set_num_threads(1)
     try:

@@ -1,0 +1,1 @@
+"""What comes before the loop: supervised fine-tuning and reward-model training."""

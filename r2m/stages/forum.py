@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from r2m.config import ForumTask
-from r2m.models.loading import load_policy, load_tokenizer
-from r2m.rollout.sampler import sample, uniform_draws
+from r2m.models.loading import load_tokenizer
+from r2m.policy.loading import load_policy
+from r2m.policy.sampler import sample, uniform_draws
 from r2m.stages import common
 from r2m.stages.reward_model import load_classifier, train_reward_model
 from r2m.stages.sft import supervised_finetune

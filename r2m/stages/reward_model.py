@@ -17,10 +17,10 @@ from r2m.core.masking import pad
 from r2m.core.reward_loss import bradley_terry
 from r2m.errors import UserError
 from r2m.models.loading import load_config, load_tokenizer
-from r2m.models.reward_input import response_ids
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
-from r2m.reporting.statistics import wilson_interval
+from r2m.results.statistics import wilson_interval
+from r2m.reward.inputs import response_ids
 from r2m.stages import common
 from r2m.tasks.columns import comparable, preference_pairs
 from r2m.tasks.files import read_rows

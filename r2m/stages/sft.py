@@ -16,8 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.core.masking import pad
 from r2m.errors import UserError
-from r2m.models.loading import load_policy, load_tokenizer
-from r2m.models.output import base, own_logits
+from r2m.models.loading import load_tokenizer
+from r2m.policy.loading import load_policy
+from r2m.policy.output import base, own_logits
 from r2m.stages import common
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import completions

@@ -10,8 +10,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from r2m.reporting.numbers import finite
-from r2m.reporting.statistics import Estimate, paired_difference
+from r2m.results.numbers import finite
+from r2m.results.statistics import Estimate, paired_difference
+from r2m.runs.journal import JournalView
 from r2m.sweeps.importance import importance
 from r2m.sweeps.ranking import LAST, Arm, cost, last, mean, rank, violation_of
 from r2m.sweeps.ranking import arm_of as arm_of
@@ -19,7 +20,6 @@ from r2m.sweeps.ranking import run_name as run_name
 from r2m.sweeps.ranking import winner as winner
 from r2m.sweeps.spec import Constraint, Objective, Sweep, value_of
 from r2m.sweeps.verdict import finding, verdict
-from r2m.tracking.journal import JournalView
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from r2m.config import Config
 from r2m.errors import UserError, reason_of
+from r2m.runs.folder import JOURNAL
+from r2m.runs.journal import Journal, read
 from r2m.stages.prepare import prepare
 from r2m.sweeps.answer import Answer
 from r2m.sweeps.ledger import ENDED, Ledger, Task
@@ -22,10 +24,8 @@ from r2m.sweeps.plan import SweepPlan, check_storage, plan_sweep
 from r2m.sweeps.ranking import command, cost, last, mean, winner
 from r2m.sweeps.spec import Sweep, config_of, value_of
 from r2m.sweeps.sweep import Opened, elapsed_s, runs_of, write_answer
-from r2m.tracking.journal import Journal, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.driver import SHIP_TIMEOUT_S, connect, explained, numbers, on_signal
-from r2m.training.loop import JOURNAL
 from r2m.training.preflight import plan_for, shapes_for
 
 POLL_S = 0.5

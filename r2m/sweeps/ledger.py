@@ -21,12 +21,13 @@ import optuna
 from optuna.trial import TrialState
 
 from r2m.errors import UserError
+from r2m.runs.folder import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE, run_folder
+from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
+from r2m.runs.records import Record
 from r2m.sweeps.ranking import BASELINE, arm_of, run_name, slug, winner
 from r2m.sweeps.spec import Sweep, baseline_point, config_of, grace, value_of, violations
 from r2m.sweeps.study import sampler
-from r2m.tracking.journal import Journal, JournalReader, JournalView, Record, find, read
-from r2m.training.loop import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE
-from r2m.training.runs import Run, new_run, run_folder
+from r2m.training.start import Run, new_run
 
 ENDED = ("finished", PRUNED, "failed")
 PATIENCE_S = 120.0

@@ -10,11 +10,11 @@ from pydantic import model_validator
 
 from r2m.config import Number, Positive, Section
 from r2m.errors import shown
-from r2m.reporting.runs import KL, at_kl, last, way
-from r2m.tracking.metrics import METRICS
+from r2m.metrics import METRICS
+from r2m.results.readings import KL, at_kl, last, way
 
 if TYPE_CHECKING:
-    from r2m.tracking.journal import JournalView
+    from r2m.runs.journal import JournalView
 
 HELD_OUT = sorted(key for key in METRICS if key.startswith("eval/") and key != "eval/proxy")
 

@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from r2m.config import recipes
 from r2m.errors import UserError
-from r2m.reporting.runs import cost, last, mean
+from r2m.results.readings import cost, last, mean
+from r2m.runs.journal import JournalView
 from r2m.sweeps.spec import Sweep, overrides_of, slug, value_of, violations
-from r2m.tracking.journal import JournalView
 
 BASELINE = "baseline"  # user attribute of a trial that is one: its name
 STATES = ("complete", "pruned", "failed", "running", "waiting")

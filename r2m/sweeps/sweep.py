@@ -24,27 +24,19 @@ from r2m.config import Config, digest, override
 from r2m.config.load import read_tree
 from r2m.config.uris import sqlite_uri
 from r2m.errors import UserError, shown
-from r2m.reporting.files import folder_made_whole, write_whole
+from r2m.files import folder_made_whole, write_whole
+from r2m.reports import sweep_page as report
+from r2m.runs.folder import JOURNAL, check_name, is_name
+from r2m.runs.journal import Journal, JournalReader, JournalView, find, is_held, read
+from r2m.runs.provenance import environment, git_state
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
-from r2m.sweeps import report
 from r2m.sweeps.answer import Answer, answer
 from r2m.sweeps.spec import Sweep, config_of, load_sweep, slug
 from r2m.sweeps.study import open_study, study_to_read
-from r2m.tracking.journal import (
-    Journal,
-    JournalReader,
-    JournalView,
-    environment,
-    find,
-    git_state,
-    is_held,
-    read,
-)
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.tracking.search import sweep_runs
-from r2m.training.loop import JOURNAL
-from r2m.training.runs import check_data, check_name, is_name
+from r2m.training.start import check_data
 
 FILES = ("sweep.yaml", "sweep.py")
 RECIPE, STUDY = "recipe.yaml", "study.db"

@@ -20,10 +20,11 @@ from ray.tune.search import Searcher
 
 from r2m.config import validate
 from r2m.errors import UserError
+from r2m.runs.folder import JOURNAL
+from r2m.runs.journal import read
 from r2m.sweeps.ledger import ENDED, Ledger, Task, wait_until_free
-from r2m.tracking.journal import read
 from r2m.training.driver import explained, torch_trainer
-from r2m.training.loop import JOURNAL, run_loop
+from r2m.training.loop import run_loop
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a banner even where it is asked for nothing

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from r2m.reporting.findings import finding as finding
-from r2m.reporting.findings import sentence
-from r2m.reporting.numbers import decimals, number
+from r2m.results.findings import finding as finding
+from r2m.results.findings import sentence
+from r2m.results.numbers import decimals, number
 from r2m.sweeps.ranking import LAST, Arm
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Prompts, preference pairs, and the gold reward where there is one."""

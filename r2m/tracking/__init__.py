@@ -1,0 +1,1 @@
+"""MLflow, fed from the runs' journals."""

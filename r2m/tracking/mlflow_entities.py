@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2m.errors import UserError
-from r2m.tracking.journal import Record, arm
+from r2m.runs.journal import arm
+from r2m.runs.records import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from r2m.config import uris
 from r2m.errors import UserError
+from r2m.runs.folder import JOURNAL
+from r2m.runs.journal import JournalReader, status
+from r2m.runs.records import Record
 from r2m.tracking import mlflow_entities as entities
 from r2m.tracking.failures import may_pass
-from r2m.tracking.journal import JournalReader, Record, status
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,7 +73,7 @@ class Sink:
         for name, value in CLIENT_ENVIRONMENT.items():  # before mlflow is imported, which reads them then
             os.environ.setdefault(name, value)
         self._uri, self._run_dir = tracking_uri, Path(run_dir)
-        self._reader = JournalReader(self._run_dir / "journal.jsonl")
+        self._reader = JournalReader(self._run_dir / JOURNAL)
         self._start: Record = {}
         self._events: list[Record] = []
         self._steps: set[int] = set()  # rounds read: a resumed run replays some

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from r2m.config.uris import sqlite_path
 from r2m.errors import UserError
-from r2m.tracking.journal import JournalView, find
+from r2m.runs.folder import JOURNAL
+from r2m.runs.journal import JournalView, find
 from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, check_uri
-from r2m.tracking.sync import JOURNAL
 
 
 def sweep_runs(storage: Path | str, sweep: str) -> dict[str, JournalView]:

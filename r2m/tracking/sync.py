@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from r2m.errors import UserError, shown
+from r2m.runs.folder import JOURNAL
+from r2m.runs.journal import JournalReader
+from r2m.runs.records import Record
 from r2m.tracking.failures import is_trackings, may_pass, reason
-from r2m.tracking.journal import JournalReader, Record
 from r2m.tracking.mlflow_entities import RANKING
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
 
-JOURNAL = "journal.jsonl"
 ARTIFACTS = ("curves.png", "answer.json", "answer.png", "report.html", RANKING)  # those that are there
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 SAID_FROM_S = 1.0  # a shorter wait is not told of: one lost answer is nothing to worry about

@@ -22,11 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from r2m.config import Config, validate
 from r2m.errors import UserError, of_database, reason_of
-from r2m.tracking.journal import Journal, JournalReader, JournalView, read
+from r2m.runs.folder import STOP_FILE
+from r2m.runs.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
-from r2m.training.loop import STOP_FILE, run_loop
+from r2m.training.loop import run_loop
 from r2m.training.plan import resolve_device
-from r2m.training.runs import Run
+from r2m.training.start import Run
 from r2m.workers import Workers
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def on_signal(ask: Callable[[], None]) -> Iterator[None]:
 
 
 def _ship_rest(runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], console: Console) -> None:
-    from r2m.reporting.curves import plot
+    from r2m.reports.curves import plot
 
     for run in runs:
         view, artifacts = read(run.journal), []

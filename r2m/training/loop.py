@@ -14,13 +14,10 @@ import torch
 from r2m.config import Config
 from r2m.errors import reason_of
 from r2m.models.saving import UnsavableError, is_disk
-from r2m.tracking.journal import Journal, read
+from r2m.runs.folder import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE
+from r2m.runs.journal import Journal, read
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
-
-JOURNAL, CHECKPOINTS = "journal.jsonl", "checkpoints"
-STOP_FILE = "stop"  # in the run's folder: asks the workers to end after the round in hand, with a checkpoint
-PRUNED = "pruned"  # its text where the run is to end for good
 
 
 def run_loop(

@@ -9,9 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from r2m.errors import UserError
-from r2m.models import families, reward_check
+from r2m.models import families
 from r2m.models.families import Way, way_of
 from r2m.models.sizes import context_of, kept_values, text_of, width_of
+from r2m.reward import check as reward_check
 
 
 @dataclass(frozen=True)

@@ -15,25 +15,21 @@ from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
 from r2m.core.trajectories import Trajectories
-from r2m.evaluation.held_out import Judge, against, evaluate, frozen_judge
-from r2m.models.loading import (
-    frozen_twin,
-    load_policy,
-    load_reward_model,
-    load_tokenizer,
-    save_feedback_head,
-    save_model,
-)
-from r2m.models.output import padding_id
-from r2m.models.policy import hidden_width
-from r2m.models.saving import check_savable
-from r2m.models.scoring import FrozenScorer, Query, response_texts
-from r2m.rollout.prompts import query_indices
-from r2m.rollout.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
+from r2m.models.loading import load_tokenizer
+from r2m.models.saving import check_savable, save_model
+from r2m.policy.forward import hidden_width
+from r2m.policy.loading import frozen_twin, load_policy
+from r2m.policy.output import padding_id
+from r2m.policy.queries import Query, response_texts
+from r2m.policy.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
+from r2m.reward.loading import load_reward_model, save_feedback_head
+from r2m.reward.scoring import RewardEmbedder
 from r2m.round_metrics import gold_metrics, peak_mib
 from r2m.tasks.prompt import render
 from r2m.tasks.task import load_task
 from r2m.training import checkpoint
+from r2m.training.held_out import Judge, against, evaluate, frozen_judge
+from r2m.training.query_order import query_indices
 from r2m.workers import Workers
 
 
@@ -51,7 +47,7 @@ class Trainer:
         self.reference = frozen_twin(self.policy)
         self.reward_tokenizer = load_tokenizer(reward_path, "reward.model")
         self.reward_model, head = load_reward_model(reward_path, config.reward.dtype, device)
-        self.scorer = FrozenScorer(self.reward_model, self.reward_tokenizer, self.tokenizer, a.microbatch)
+        self.scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, self.tokenizer, a.microbatch)
         self.policy_optimizer = torch.optim.AdamW(
             self.policy.parameters(), a.lr, eps=a.adam_eps, weight_decay=a.weight_decay, fused=True
         )
@@ -77,7 +73,7 @@ class Trainer:
         if config.run.judge is not None:
             judge, _ = load_reward_model(config.run.judge, "float32", device, "run.judge")
             judge_tokenizer = load_tokenizer(config.run.judge, "run.judge")
-            self._judge = frozen_judge(FrozenScorer(judge, judge_tokenizer, self.tokenizer, a.microbatch))
+            self._judge = frozen_judge(RewardEmbedder(judge, judge_tokenizer, self.tokenizer, a.microbatch))
         self._rival_N1: Tensor | None = None  # what the judge gives the reference's responses
 
     def _new_head(self) -> FeedbackHead:

@@ -12,9 +12,10 @@ import transformers
 
 from r2m.errors import UserError
 from r2m.models.families import way_of
-from r2m.models.loading import load_config, load_policy
-from r2m.models.output import way
+from r2m.models.loading import load_config
 from r2m.models.sizes import context_of, width_of
+from r2m.policy.loading import load_policy
+from r2m.policy.output import way
 from r2m.training.shape import shape_of
 from tests.families import tiny
 from tests.family_contract import gaps, saved, states

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from r2m.models.loading import load_policy, load_tokenizer
+from r2m.models.loading import load_tokenizer
 from r2m.models.saving import check_savable, save_model
+from r2m.policy.loading import load_policy
 from tests.family_contract import saved
 from tests.family_tables import ALL, REFUSED
 

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from r2m.errors import UserError
-from r2m.models.reward_input import RewardInput, response_ids
+from r2m.reward.inputs import RewardInput, response_ids
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.prompt import Prompt
 

@@ -15,10 +15,10 @@ from typing import Any
 from mlflow import MlflowClient
 
 from r2m.config import validate
+from r2m.runs.journal import JournalView, read
 from r2m.sweeps.sweep import Opened
-from r2m.tracking.journal import JournalView, read
 from r2m.training.loop import run_loop
-from r2m.training.runs import new_run
+from r2m.training.start import new_run
 
 R2M = str(Path(sys.executable).with_name("r2m"))
 PATIENCE_S = 120.0

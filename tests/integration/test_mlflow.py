@@ -21,9 +21,9 @@ from matplotlib.image import imread
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from r2m.runs.journal import Journal
 from r2m.tracking import mlflow_sink
 from r2m.tracking import sync as sync_module
-from r2m.tracking.journal import Journal
 from r2m.tracking.mlflow_entities import VIEW, table
 from r2m.tracking.mlflow_sink import Sink
 from r2m.tracking.shipper import BackgroundShipper

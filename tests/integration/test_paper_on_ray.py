@@ -13,7 +13,7 @@ from pages import CHROMIUM, drawn_plots
 
 from r2m.config import Config
 from r2m.paper.arms import ARMS
-from r2m.tracking.journal import read
+from r2m.runs.journal import read
 
 R2M = str(Path(sys.executable).with_name("r2m"))
 

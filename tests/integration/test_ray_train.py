@@ -17,11 +17,11 @@ from processes import PATIENCE_S, R2M, alive, descendants, has_open, kill_all, r
 
 from r2m.config import Config
 from r2m.errors import UserError
-from r2m.tracking.journal import JournalReader, JournalView, read
+from r2m.runs.journal import JournalReader, JournalView, read
 from r2m.tracking.mlflow_sink import Sink
 from r2m.training import driver
 from r2m.training.loop import run_loop
-from r2m.training.runs import new_run, open_run
+from r2m.training.start import new_run, open_run
 
 MakeConfig = Callable[..., Config]
 

@@ -17,7 +17,7 @@ import yaml
 from mlflow import MlflowClient
 from processes import R2M
 
-from r2m.tracking.journal import read
+from r2m.runs.journal import read
 from r2m.tracking.mlflow_sink import default_tracking_uri
 
 README = Path(__file__).parents[2] / "README.md"

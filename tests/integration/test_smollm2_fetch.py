@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from r2m.models import smollm2
-from r2m.models.loading import load_policy, load_tokenizer
-from r2m.rollout.sampler import eos_token_ids, sample
+from r2m.models.loading import load_tokenizer
+from r2m.policy.loading import load_policy
+from r2m.policy.sampler import eos_token_ids, sample
 
 
 def test_the_folder_is_whole_and_alone(smollm2_folder: Path) -> None:

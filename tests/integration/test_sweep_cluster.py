@@ -24,8 +24,8 @@ from processes import (
     wait_for,
 )
 
+from r2m.runs.journal import JournalReader
 from r2m.sweeps.sweep import open_sweep, runs_of
-from r2m.tracking.journal import JournalReader
 
 SweepFile = Callable[..., str]
 

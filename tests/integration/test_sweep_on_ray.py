@@ -36,12 +36,12 @@ from processes import (
 )
 
 from r2m.config import load, validate
+from r2m.runs.journal import JournalReader, read
 from r2m.sweeps.driver import run_sweep
 from r2m.sweeps.sweep import Opened, open_sweep, runs_of
-from r2m.tracking.journal import JournalReader, read
 from r2m.training import driver
 from r2m.training.loop import run_loop
-from r2m.training.runs import new_run
+from r2m.training.start import new_run
 
 MakeSweep = Callable[..., Opened]
 SweepFile = Callable[..., str]
@@ -109,7 +109,7 @@ def test_a_sweep_over_the_heads_and_the_policys_settings(
     known = json.loads((opened.folder / "answer.json").read_text())
     assert known["winner"] == won
     assert_optuna_dashboard_opens(opened)
-    if CHROMIUM is not None:  # without it, tests/unit/sweeps/test_report.py says that it is missing
+    if CHROMIUM is not None:  # without it, tests/unit/reports/test_sweep_page.py says that it is missing
         drawn, _ = drawn_plots(opened.folder / "report.html", tmp_path / "profile")
         assert drawn.keys() == {"history", "importance", "parallel", "slice", "learning", "reward-kl"}
         assert all(drawn.values()), drawn

@@ -17,10 +17,10 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from r2m.cli import main
 from r2m.config import Config, load
-from r2m.models.loading import save_model
+from r2m.models.saving import save_model
+from r2m.runs.journal import Journal
 from r2m.tasks.forum_tokenizer import forum_tokenizer
-from r2m.tracking.journal import Journal
-from r2m.training.runs import new_run
+from r2m.training.start import new_run
 
 MakeConfig = Callable[..., Config]
 TextRecipe = Callable[..., str]

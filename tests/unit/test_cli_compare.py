@@ -8,7 +8,7 @@ import pytest
 from made_runs import MadeRuns
 
 from r2m.cli import main
-from r2m.tracking.journal import Journal
+from r2m.runs.journal import Journal
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
 
 R2M = ["reward.feedback=on"]

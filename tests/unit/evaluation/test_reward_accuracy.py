@@ -5,7 +5,7 @@ import math
 import pytest
 
 from r2m.evaluation.reward_accuracy import accuracy
-from r2m.reporting.statistics import wilson_interval
+from r2m.results.statistics import wilson_interval
 
 
 def test_a_tie_is_wrong_and_is_counted() -> None:

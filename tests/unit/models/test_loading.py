@@ -28,20 +28,15 @@ from transformers import (
 
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
-from r2m.models import check, families
+from r2m.models import families
 from r2m.models.families import Way, way_of
-from r2m.models.loading import (
-    frozen_twin,
-    load_config,
-    load_feedback_head,
-    load_policy,
-    load_reward_model,
-    load_tokenizer,
-    save_feedback_head,
-    save_model,
-)
-from r2m.models.output import padding_id, unused_ids, way
+from r2m.models.loading import load_config, load_tokenizer
+from r2m.models.saving import save_model
 from r2m.models.sizes import context_of
+from r2m.policy import check
+from r2m.policy.loading import frozen_twin, load_policy
+from r2m.policy.output import padding_id, unused_ids, way
+from r2m.reward.loading import load_feedback_head, load_reward_model, save_feedback_head
 
 Make = Callable[..., PreTrainedModel]
 BOTH_WAYS = {"head_dim": 4, "num_key_value_heads": 2, "use_bidirectional_attention": True}

@@ -18,8 +18,10 @@ from transformers import (
 )
 
 from r2m.errors import UserError
-from r2m.models.loading import load_policy, load_reward_model, load_tokenizer
+from r2m.models.loading import load_tokenizer
 from r2m.models.saving import check_savable, save_model, save_weights
+from r2m.policy.loading import load_policy
+from r2m.reward.loading import load_reward_model
 
 Make = Callable[..., PreTrainedModel]
 

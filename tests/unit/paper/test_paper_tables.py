@@ -6,11 +6,12 @@ import io
 import pytest
 from made_paper import SETS, MadePaper, whole
 
-from r2m.paper import formats, published
+from r2m.paper import published
 from r2m.paper.cells import MEASURED, MISSING, Cell, Column, Table
 from r2m.paper.results import Results
 from r2m.paper.tables import table_1, table_2, table_3, table_4, table_5, tables
-from r2m.reporting.statistics import Estimate
+from r2m.reports import paper_formats as formats
+from r2m.results.statistics import Estimate
 
 
 def cell(table: Table, label: str, heading: str, source: str = MEASURED) -> Cell:

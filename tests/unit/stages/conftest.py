@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from r2m.models.loading import save_model
+from r2m.models.saving import save_model
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from r2m.config import Config, ForumTask, load
-from r2m.models.loading import load_policy, load_reward_model, load_tokenizer
-from r2m.models.scoring import same_tokens
+from r2m.models.loading import load_tokenizer
+from r2m.policy.loading import load_policy
+from r2m.policy.queries import same_tokens
+from r2m.reward.loading import load_reward_model
 from r2m.stages.prepare import FINISHED, cached, model_names, prepare
 
 SHRUNK = ("posts=40", "sft_steps=2", "preference_pairs=50", "reward_epochs=1")

@@ -19,11 +19,14 @@ from transformers import (
 from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
-from r2m.models.loading import load_reward_model, load_tokenizer, save_model
-from r2m.models.reward import RewardModel
-from r2m.models.reward_input import response_ids
-from r2m.models.scoring import FrozenScorer, Query
-from r2m.reporting.statistics import wilson_interval
+from r2m.models.loading import load_tokenizer
+from r2m.models.saving import save_model
+from r2m.policy.queries import Query
+from r2m.results.statistics import wilson_interval
+from r2m.reward.inputs import response_ids
+from r2m.reward.loading import load_reward_model
+from r2m.reward.model import RewardModel
+from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.reward_model import (
     add_padding,
     load_classifier,
@@ -134,7 +137,7 @@ def test_a_policy_s_end_token_changes_no_score_of_a_conversation() -> None:
     ]
     report = train_reward_model(classifier, tokenizer, pairs, epochs=12, batch_size=12, lr=1e-2)
     assert report["accuracy"] == 1
-    scorer = FrozenScorer(RewardModel(classifier), tokenizer, tokenizer, microbatch=16)
+    scorer = RewardEmbedder(RewardModel(classifier), tokenizer, tokenizer, microbatch=16)
     queries = [Query(prompt, render(prompt, tokenizer)) for prompt, *_ in pairs]
     scores = []
     for end in ("<eos>", "<end_of_turn>"):

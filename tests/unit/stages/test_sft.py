@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from r2m.errors import UserError
-from r2m.models.loading import load_policy, load_tokenizer
+from r2m.models.loading import load_tokenizer
+from r2m.policy.loading import load_policy
 from r2m.stages.sft import _encode, run_sft, supervised_finetune
 from r2m.tasks.prompt import Prompt, render
 

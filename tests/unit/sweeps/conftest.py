@@ -7,9 +7,9 @@ import optuna
 import pytest
 import yaml
 
+from r2m.runs.journal import Journal, JournalView, read
 from r2m.sweeps.answer import Answer, answer, arm_of, run_name
 from r2m.sweeps.spec import Sweep, config_of, load_sweep
-from r2m.tracking.journal import Journal, JournalView, read
 
 STATES = {
     "complete": optuna.trial.TrialState.COMPLETE,

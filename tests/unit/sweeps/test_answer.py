@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from r2m.config import load
-from r2m.reporting.statistics import Estimate
+from r2m.results.statistics import Estimate
 from r2m.sweeps.answer import answer, winner
 from r2m.sweeps.importance import importance
 from r2m.sweeps.spec import config_of, load_sweep

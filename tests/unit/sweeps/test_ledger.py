@@ -11,12 +11,13 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from r2m.runs.folder import CHECKPOINTS, STOP_FILE
+from r2m.runs.journal import Journal, read
 from r2m.sweeps.ledger import ENDED, Ledger, Task
 from r2m.sweeps.spec import baseline_point
 from r2m.sweeps.sweep import Opened, new_sweep, write_answer
-from r2m.tracking.journal import Journal, read
-from r2m.training.loop import CHECKPOINTS, STOP_FILE, run_loop
-from r2m.training.runs import Run
+from r2m.training.loop import run_loop
+from r2m.training.start import Run
 
 MakeSweep = Callable[..., Opened]
 SweepFile = Callable[..., str]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from r2m.runs.journal import Journal, JournalView, read
 from r2m.sweeps.objective import Constraint, Objective, check_judged, value_of, violations
-from r2m.tracking.journal import Journal, JournalView, read
 
 KL = "eval/kl_sequence"
 

@@ -13,6 +13,7 @@ import yaml
 from r2m.cli.common import say_left_out
 from r2m.config import load
 from r2m.errors import UserError
+from r2m.runs.journal import Journal, read
 from r2m.sweeps.ranking import command
 from r2m.sweeps.spec import config_of
 from r2m.sweeps.sweep import (
@@ -26,8 +27,7 @@ from r2m.sweeps.sweep import (
     sweep_folder,
     write_answer,
 )
-from r2m.tracking.journal import Journal, read
-from r2m.training.runs import new_run
+from r2m.training.start import new_run
 
 MakeSweep = Callable[..., Opened]
 SweepFile = Callable[..., str]

@@ -19,14 +19,14 @@ import yaml
 from rich.console import Console
 
 from r2m.errors import UserError
+from r2m.runs.folder import STOP_FILE
+from r2m.runs.journal import Journal, read
 from r2m.sweeps import driver
 from r2m.sweeps.driver import _dearest, _Session, plan_of, run_sweep
 from r2m.sweeps.ledger import Task
 from r2m.sweeps.spec import load_sweep
 from r2m.sweeps.sweep import Opened
-from r2m.tracking.journal import Journal, read
 from r2m.training.driver import on_signal
-from r2m.training.loop import STOP_FILE
 
 MakeConfig = Callable[..., Any]
 MakeSweep = Callable[..., Opened]

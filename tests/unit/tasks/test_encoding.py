@@ -5,7 +5,7 @@ from made_tokenizers import chat_tokenizer, sentencepiece_tokenizer
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
-from r2m.models.reward_input import response_ids
+from r2m.reward.inputs import response_ids
 from r2m.stages.sft import _encode
 from r2m.tasks.encoding import decode, encode
 from r2m.tasks.forum_tokenizer import forum_tokenizer

@@ -2,7 +2,7 @@
 
 from mlflow import MlflowClient
 
-from r2m.tracking.journal import Journal
+from r2m.runs.journal import Journal
 
 CONFIG = {"reward": {"feedback": True, "lr": 1e-4}, "algorithm": {"advantage": "rloo"}, "task": {"seed": 0}}
 EXPERIMENT = "r2m/forum/sft"

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow_store import CONFIG, mlflow_runs, points, started
 
 from r2m.errors import UserError
-from r2m.tracking.journal import Journal
+from r2m.runs.journal import Journal
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
 
 

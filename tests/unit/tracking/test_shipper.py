@@ -11,8 +11,8 @@ import pytest
 from mlflow_store import points, started
 
 from r2m.errors import UserError
+from r2m.runs.journal import Journal
 from r2m.tracking import shipper as shipper_module
-from r2m.tracking.journal import Journal
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
 from r2m.tracking.shipper import BackgroundShipper
 

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from r2m.config import Config
 from r2m.errors import UserError
+from r2m.runs.folder import STOP_FILE
 from r2m.training.driver import _stop_on_signal, explained, numbers
-from r2m.training.loop import STOP_FILE
-from r2m.training.runs import Run, new_run
+from r2m.training.start import Run, new_run
 
 MakeConfig = Callable[..., Config]
 

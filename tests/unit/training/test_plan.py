@@ -22,7 +22,7 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.families import Way
-from r2m.models.policy import HiddenStates, policy_forward
+from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.training.checkpoint import module_tensors, optimizer_tensors
 from r2m.training.plan import GIB, Plan, check_storage, human, plan, render, resolve_device
 from r2m.training.shape import Shape, shape_of

@@ -22,7 +22,7 @@ from transformers import (
 from r2m.config import load
 from r2m.errors import UserError
 from r2m.models.families import Way
-from r2m.models.loading import save_model
+from r2m.models.saving import save_model
 from r2m.training.plan import Plan
 from r2m.training.preflight import plan_for
 from r2m.training.shape import shape_of

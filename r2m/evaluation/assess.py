@@ -1,0 +1,221 @@
+"""The assessment of a finished run, or of a model under a recipe: by something else than the reward that was trained.
+
+A run's is kept in its folder as assessment.json: one response to each held-out prompt with its scores, win rates
+against the supervised policy and the references, accuracy of the reward model (Table 3), similarity of hidden states
+(Table 1, Fig. 1). `r2m compare` and `r2m paper` read it. Every number in it is finite or null.
+
+    version, run, arm, seed, config_hash, prompts (how many), eval_seed
+    rows             prompt, response, rival (the supervised policy's), reference, gold, rival_gold, reference_gold,
+                     vanilla, rival_vanilla (frozen reward model), proxy (with feedback at ω = Ω), kl (nats: k1 of the
+                     response against the supervised policy), tokens, ended
+    means            over the rows: gold, vanilla, proxy, kl, tokens, characters, and the task's own measures
+    win_rates        r2m.evaluation.judging.win_rate_tree
+    reward_accuracy  r2m.evaluation.pairs.reward_accuracy
+    similarity, over_training  r2m.evaluation.states, or null
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from r2m.config import Config
+from r2m.core.feedback_head import FeedbackHead
+from r2m.errors import UserError
+from r2m.evaluation.bench import Bench, Policy, open_bench, open_policy
+from r2m.evaluation.judging import TEXT_OF, against, judges, win_rate_tree
+from r2m.evaluation.pairs import file_pairs, reward_accuracy
+from r2m.evaluation.states import over_training, similarity
+from r2m.files import write_whole
+from r2m.models.loading import load_config
+from r2m.results.numbers import finite
+from r2m.reward.loading import load_feedback_head
+from r2m.runs.folder import ASSESSMENT, CHECKPOINTS, JOURNAL, existing_folder
+from r2m.runs.journal import JournalView, read
+from r2m.stages.common import Progress, silent
+from r2m.stages.forum import reproducible
+from r2m.training.start import kept_config
+
+VERSION = 1
+
+Tree = dict[str, Any]
+
+
+def assess(
+    storage: str,
+    name: str,
+    *,
+    prompts: int | None = None,
+    pairs: str | None = None,
+    judge: str | None = None,
+    refresh: bool = False,
+    progress: Progress = silent,
+) -> Tree:
+    """The assessment of a finished run, from its file where that has the same prompts and no more is asked for.
+
+    `prompts`: of the held-out ones, the first so many. `pairs`: a file of preference pairs, whose accuracy is added.
+    `judge`: a reward model whose win rates are added. `refresh`: do not read the file.
+    A file of more prompts stays as it is.
+
+    Raises UserError for a run that is not there, has not finished or whose models are gone, and for unusable
+    options.
+    """
+    folder, view, config = finished_run(storage, name)
+    if not refresh and pairs is None and judge in (None, "gold", "frozen"):
+        kept = _on_file(folder, view)
+        if kept is not None and kept["prompts"] == (config.task.held_out if prompts is None else prompts):
+            return kept
+    if not (folder / "policy").is_dir():
+        raise UserError(
+            f"RUN = {name!r}: its models are gone; of a sweep's runs, baselines and confirmation runs keep theirs"
+        )
+    with reproducible(config.run.seed):
+        bench = open_bench(config, prompts, progress)
+        trained = open_policy(config, folder / "policy")
+        head = load_feedback_head(folder / "reward") if config.reward.feedback else None
+        tree = _identity(bench, name, view.start["config_hash"])
+        tree |= _assessed(bench, trained, head, None, pairs, judge, progress)
+        tree["over_training"] = over_training(bench, trained, folder / CHECKPOINTS, progress)
+    tree = finite(tree)
+    kept = _on_file(folder, view)
+    if kept is None or kept["prompts"] <= tree["prompts"]:
+        write_whole(
+            folder / ASSESSMENT, json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        )
+    return tree
+
+
+def assess_policy(
+    config: Config,
+    model: str | Path,
+    *,
+    prompts: int | None = None,
+    max_tokens: int | None = None,
+    pairs: str | None = None,
+    judge: str | None = None,
+    progress: Progress = silent,
+) -> Tree:
+    """The same of any policy under a recipe, without feedback and what needs a run; nothing is written.
+
+    `model`: a folder or a hub id. `max_tokens`: where its responses, and the supervised policy's, are cut.
+
+    Raises UserError for a model that cannot be had, and for unusable options.
+    """
+    if max_tokens is not None and max_tokens < 1:
+        raise UserError(f"--max-tokens {max_tokens}: at least 1 is allowed")
+    load_config(str(model), "MODEL")  # before anything is trained for the recipe
+    with reproducible(config.run.seed):
+        bench = open_bench(config, prompts, progress)
+        policy = open_policy(config, model)
+        tree = _identity(bench, None, config.digest())
+        tree |= _assessed(bench, policy, None, max_tokens, pairs, judge, progress)
+    return finite(tree | {"over_training": None})
+
+
+def finished_run(storage: str, name: str) -> tuple[Path, JournalView, Config]:
+    """Folder, journal and configuration of a run that can be assessed.
+
+    Raises UserError for a run that is not there or has not finished.
+    """
+    folder = existing_folder(storage, name)
+    view = read(folder / JOURNAL)
+    if view.status != "finished":
+        raise UserError(f"RUN = {name!r}: it is {view.status}; a finished run can be assessed")
+    return folder, view, kept_config(view, storage)
+
+
+def _on_file(folder: Path, view: JournalView) -> Tree | None:
+    """The run's assessment, if there is one by this version of the run as it is."""
+    try:
+        tree = json.loads((folder / ASSESSMENT).read_text("utf-8"))
+        same = (tree["version"], tree["config_hash"]) == (VERSION, view.start["config_hash"])
+        return tree if same and tree["prompts"] == len(tree["rows"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _identity(bench: Bench, run: str | None, config_hash: str) -> Tree:
+    c = bench.config
+    return {
+        "version": VERSION, "run": run, "arm": c.arm, "seed": c.run.seed, "config_hash": config_hash,
+        "prompts": len(bench.prompts), "eval_seed": c.run.eval_seed,
+    }  # fmt: skip
+
+
+def _assessed(
+    bench: Bench,
+    policy: Policy,
+    head: FeedbackHead | None,
+    max_tokens: int | None,
+    pairs: str | None,
+    judge: str | None,
+    progress: Progress,
+) -> Tree:
+    asked, extra = judges(bench, judge), file_pairs(bench, policy, pairs)  # first: they may not be there
+    rows = _rows(bench, policy, head, max_tokens, progress)
+    rates, done = [], 0
+    for each in asked:
+        for rival, text in TEXT_OF.items():
+            found = against(each, rows, [row[text] for row in rows])
+            rates += [] if found is None else [win_rate_tree(found, rival)]
+            progress("win rates", done := done + 1, len(asked) * len(TEXT_OF))
+    rival_gold = [row["rival_gold"] for row in rows]
+    bar = math.nan if bench.gold is None else sum(rival_gold) / len(rows)
+    return {
+        "rows": rows,
+        "means": _means(bench, rows),
+        "win_rates": rates,
+        "reward_accuracy": reward_accuracy(bench, policy, head, extra, progress),
+        "similarity": similarity(bench, policy, bar, progress),
+    }
+
+
+def _rows(
+    bench: Bench, policy: Policy, head: FeedbackHead | None, max_tokens: int | None, progress: Progress
+) -> list[Tree]:
+    columns: Tree = {
+        "prompt": [p.text if p.text is not None else list(p.messages or ()) for p in bench.prompts]
+    }
+    for done, (text, prefix, writer) in enumerate(
+        (("response", "", policy), ("rival", "rival_", bench.supervised)), 1
+    ):
+        queries, t, texts_N1 = bench.write(writer, bench.prompts, 1, max_tokens)
+        ours = writer is policy
+        measured = bench.measure(writer, queries, t, head if ours else None, kl=ours)
+        columns[text] = [text for (text,) in texts_N1]
+        columns[f"{prefix}gold"] = _gold(bench, columns[text])
+        columns[f"{prefix}vanilla"] = measured["eval/vanilla"]
+        if ours:
+            columns["proxy"] = measured["eval/proxy"]
+            columns["kl"] = measured.get("eval/kl_sequence", [None] * len(queries))
+            columns["tokens"] = t.lengths_NK.flatten().tolist()
+            columns["ended"] = t.ended_NK.flatten().tolist()
+        progress("responses", done, 2)
+    columns["reference"] = [p.reference for p in bench.prompts]
+    columns["reference_gold"] = _gold(bench, columns["reference"])
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _gold(bench: Bench, texts: Sequence[str | None]) -> list[float | None]:
+    """Gold of a response to each prompt; None where there is no response, or no gold."""
+    if bench.gold is None:
+        return [None] * len(texts)
+    there = [i for i, text in enumerate(texts) if text is not None]
+    values: list[float | None] = [None] * len(texts)
+    found = bench.gold([bench.prompts[i] for i in there], [str(texts[i]) for i in there])
+    for i, value in zip(there, found, strict=True):
+        values[i] = value
+    return values
+
+
+def _means(bench: Bench, rows: Sequence[Tree]) -> dict[str, float | None]:
+    means: dict[str, float | None] = {
+        key: None if rows[0][key] is None else sum(row[key] for row in rows) / len(rows)
+        for key in ("gold", "vanilla", "proxy", "kl", "tokens")
+    }
+    texts = [row["response"] for row in rows]
+    means["characters"] = sum(map(len, texts)) / len(texts)
+    return means | (bench.measures(bench.prompts, texts) if bench.measures is not None else {})

@@ -1,0 +1,85 @@
+"""A policy's responses against those of another one, on the same prompts: win rates and paired differences.
+
+Axes: N prompts that both have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2m.config import Config
+from r2m.errors import UserError
+from r2m.evaluation.alpaca_files import read_outputs
+from r2m.evaluation.assess import assess
+from r2m.evaluation.bench import open_bench
+from r2m.evaluation.judging import TEXT_OF, against, asked, judges, named_judge, win_rate_tree
+from r2m.results.statistics import Estimate, paired_difference
+from r2m.runs.folder import JOURNAL, run_folder
+from r2m.stages.common import Progress, silent
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rival:
+    name: str
+    texts: Sequence[str | None]  # for each row of the assessment; None: it has no such prompt
+    rows: Mapping[str, Tree]  # of its own assessment, where it is a run, by prompt as judges read it
+
+
+def is_run(storage: str, name: str) -> bool:
+    return (run_folder(storage, name) / JOURNAL).is_file()
+
+
+def check_rival(name: str, storage: str) -> None:
+    """Raises UserError for what is neither "sft" nor "reference", nor a run in the storage, nor a file."""
+    if name not in TEXT_OF and not is_run(storage, name) and not Path(name).is_file():
+        raise UserError(
+            f"--against {name!r}: sft, reference, a run in {storage} or a model_outputs.json is allowed"
+        )
+
+
+def find_rival(tree: Tree, name: str, storage: str, progress: Progress = silent) -> Rival:
+    """ "sft", "reference", a finished run in the storage, or a model_outputs.json.
+
+    Raises UserError as `check_rival` does, and for a rival that has none of the assessment's prompts.
+    """
+    check_rival(name, storage)
+    rows: dict[str, Tree] = {}
+    if name in TEXT_OF:
+        texts = [row[TEXT_OF[name]] for row in tree["rows"]]
+    elif is_run(storage, name):
+        other = assess(storage, name, prompts=tree["prompts"], progress=progress)
+        rows = {asked(row): row for row in other["rows"]}
+        texts = [rows[prompt]["response"] if (prompt := asked(row)) in rows else None for row in tree["rows"]]
+    else:
+        outputs = {row["instruction"]: row["output"] for row in read_outputs(name)}
+        texts = [outputs.get(asked(row)) for row in tree["rows"]]
+    if set(texts) == {None}:
+        raise UserError(f"--against {name!r}: has a response to none of the {tree['prompts']} prompts")
+    return Rival(name, texts, rows)
+
+
+def win_rates(config: Config, tree: Tree, rival: Rival, judge: str | None = None) -> list[Tree]:
+    """By `judge`, or by all that the recipe has."""
+    bench = open_bench(config, tree["prompts"])
+    chosen = judges(bench) if judge is None else [named_judge(bench, judge)]
+    found = (against(each, tree["rows"], rival.texts) for each in chosen)
+    return [win_rate_tree(w, rival.name) for w in found if w is not None]
+
+
+def differences(tree: Tree, rival: Rival) -> dict[str, Estimate]:
+    """Ours minus theirs in gold and in the frozen reward, paired by prompt; only of a rival that is a run."""
+    found = {}
+    for key in ("gold", "vanilla"):
+        pairs = [
+            (row[key], theirs[key])
+            for row in tree["rows"]
+            if (theirs := rival.rows.get(asked(row))) is not None and None not in (row[key], theirs[key])
+        ]
+        if pairs:
+            found[key] = paired_difference([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+    return found

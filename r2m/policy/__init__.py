@@ -1,0 +1,1 @@
+"""The policy: its forward, its hidden states, sampling."""

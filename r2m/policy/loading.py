@@ -1,0 +1,53 @@
+"""The policy from a Hugging Face id or folder, and its frozen twin, the reference."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from r2m.errors import UserError
+from r2m.models.families import refusal
+from r2m.models.loading import fetch, load_config, load_tokenizer
+from r2m.models.saving import make_savable
+from r2m.models.weights import check_weights
+from r2m.policy.check import settle_way
+from r2m.policy.output import mark_unused_ids, vocabulary
+
+
+def load_policy(model: str, dtype: str = "float32", device: str | torch.device = "cpu") -> PreTrainedModel:
+    """A causal language model without dropout, run in the fastest way that gives what a plain forward gives.
+
+    Ids that its tokenizer has no token for are kept out of its distributions.
+    Raises UserError where no way is right, and where the tokenizer's end token is not one of the model's.
+    """
+    check_weights(model, "policy.model")
+    why = refusal(load_config(model))
+    if why is not None:
+        raise UserError(f"policy.model = {model!r}: {why}")
+    tokenizer = load_tokenizer(model)
+    policy: PreTrainedModel = (
+        fetch(AutoModelForCausalLM, "policy.model", model, dtype=getattr(torch, dtype)).eval().to(device)
+    )
+    if tokenizer.eos_token_id >= vocabulary(policy):
+        raise UserError(
+            f"policy.model = {model!r}: its tokenizer's end token is {tokenizer.eos_token_id}, and the model has "
+            f"{vocabulary(policy)} tokens"
+        )
+    mark_unused_ids(policy, tokenizer)
+    settle_way(policy, f"policy.model = {model!r}")
+    make_savable(policy)
+    return policy
+
+
+def frozen_twin(policy: PreTrainedModel) -> PreTrainedModel:
+    """The policy as it is now, frozen: the reference.
+
+    The twin takes the policy's weights, mapped from a file if they were, and the policy, which is to be trained,
+    takes the copies.
+    """
+    twin = copy.deepcopy(policy).requires_grad_(False)
+    for trained, frozen in zip(policy.parameters(), twin.parameters(), strict=True):
+        trained.data, frozen.data = frozen.data, trained.data
+    return twin

@@ -1,0 +1,129 @@
+"""Sampling of responses from the policy itself: a prompt is prefilled once, finished rows leave the batch.
+
+Axes: N queries, K responses, P prompt tokens, R response tokens, A rows still being written, V vocabulary.
+
+Every draw is a function of (seed, step, query, response, position), so what is sampled does not depend on the
+batch size, on the rows that have finished, or on the number of workers, and needs no state to resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from r2m.core.masking import pad, scaled_logits
+from r2m.core.seeds import generator
+from r2m.core.trajectories import Trajectories
+from r2m.models.families import Way
+from r2m.policy.decoding import Decoder
+from r2m.policy.output import own_logits, unused_ids, vocabulary, way
+
+HELD_OUT = "held-out"  # the stream of evaluation draws: evaluating does not change what training samples
+
+
+def uniform_draws(seed: int, step: int, N: int, K: int, R: int, stream: str = "rounds") -> Tensor:
+    """The round's draws from [0, 1) for all queries of all workers: [N, K, R], fp32."""
+    return torch.rand(N, K, R, generator=generator(stream, seed, step))
+
+
+def eos_token_ids(model: PreTrainedModel, tokenizer_eos: int) -> tuple[int, ...]:
+    """All tokens that end a response: the tokenizer's and those of the model's generation settings."""
+    extra = getattr(model.generation_config, "eos_token_id", None)
+    listed = extra if isinstance(extra, list) else [] if extra is None else [extra]
+    return tuple(sorted({tokenizer_eos, *listed}))
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    uniforms_NKR: Tensor,
+    *,
+    temperature: float,
+    eos_ids: Sequence[int],
+    pad_id: int,
+    batch: int = 128,
+    greedy: bool = False,
+) -> Trajectories:
+    """K responses of at most R tokens to each prompt (Alg. 1 line 5): temperature, no top-k, no top-p.
+
+    `batch` is the number of trajectories written at once (whole groups; at least one group). With `greedy`, each
+    group has one response more, its last: the likeliest token at every position (ReMax's baseline).
+    """
+    if greedy:  # draws of its own, which nothing reads
+        uniforms_NKR = torch.cat([uniforms_NKR, torch.zeros_like(uniforms_NKR[:, :1])], 1)
+    N, K, R = uniforms_NKR.shape
+    device = model.device
+    ids_NP, mask_NP = (x.to(device) for x in pad(list(prompts), pad_id, "left"))
+    ids = torch.full((N, K, R), pad_id, device=device)
+    log_probs = torch.zeros(N, K, R, device=device)
+    for part in _batches([len(prompt) for prompt in prompts], max(1, batch // K), way(model) is Way.SHARED):
+        width = int(mask_NP[part].sum(-1).max())
+        ids[part], log_probs[part] = _write(
+            model, ids_NP[part, -width:], mask_NP[part, -width:], uniforms_NKR[part].to(device),
+            temperature, torch.tensor(eos_ids, device=device), pad_id, greedy,
+        )  # fmt: skip
+    is_eos = torch.isin(ids, torch.tensor(eos_ids, device=device))
+    # The real tokens are those before and at the first end token; the rest was never written.
+    mask = (is_eos.cumsum(-1) - is_eos.long()) == 0
+    width = int(mask.sum(-1).max())
+    return Trajectories(
+        prompt_ids_NP=ids_NP,
+        prompt_mask_NP=mask_NP,
+        response_ids_NKR=ids[..., :width].clone(),
+        response_mask_NKR=mask[..., :width].clone(),
+        sampler_log_probs_NKR=log_probs[..., :width].clone(),
+        ended_NK=(is_eos & mask).any(-1),
+    )
+
+
+def _batches(lengths_N: list[int], size: int, any_lengths: bool) -> Iterator[list[int]]:
+    """Indices of prompts, in batches of at most `size`: in order, or each of prompts of one length."""
+    alike = [range(len(lengths_N))] if any_lengths else [
+        [i for i, length in enumerate(lengths_N) if length == wanted] for wanted in sorted(set(lengths_N))
+    ]  # fmt: skip
+    for group in alike:
+        for start in range(0, len(group), size):
+            yield list(group[start : start + size])
+
+
+def _write(
+    model: PreTrainedModel, ids_NP: Tensor, mask_NP: Tensor, uniforms_NKR: Tensor,
+    temperature: float, eos_ids: Tensor, pad_id: int, greedy: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Token ids and their log-probs, [N, K, R], of one batch of groups."""
+    N, K, R = uniforms_NKR.shape
+    B = N * K
+    unused_V = unused_ids(model)
+    last = (
+        vocabulary(model) - 1 if unused_V is None else int((~unused_V).nonzero().max())
+    )  # id that a draw can give
+    uniforms_BR = uniforms_NKR.reshape(B, R)
+    out_ids = torch.full((B, R), pad_id, device=ids_NP.device)
+    out_log_probs = torch.zeros(B, R, device=ids_NP.device)
+    rows = torch.arange(B, device=ids_NP.device)  # row of the output that each active row writes
+    decoder = Decoder(model, ids_NP, mask_NP, K)
+    for t in range(R):
+        logits_AV = scaled_logits(own_logits(model, decoder.hidden_AD), temperature, unused_V)
+        log_probs_AV = logits_AV.log_softmax(-1)
+        cumulative_AV = log_probs_AV.exp().cumsum(-1)
+        draw_A1 = uniforms_BR[rows, t, None] * cumulative_AV[:, -1:]
+        token_A1 = torch.searchsorted(cumulative_AV, draw_A1, right=True).clamp_(max=last)
+        if greedy:
+            last_A1 = (rows % K == K - 1)[:, None]
+            token_A1 = torch.where(last_A1, logits_AV.argmax(-1, keepdim=True), token_A1)
+        token_A = token_A1.squeeze(1)
+        out_ids[rows, t] = token_A
+        out_log_probs[rows, t] = log_probs_AV.gather(1, token_A1).squeeze(1)
+        alive = ~torch.isin(token_A, eos_ids)
+        if t == R - 1 or not alive.any():
+            break
+        if not alive.all():
+            keep = alive.nonzero().squeeze(1)
+            decoder.keep(keep)
+            rows, token_A = rows[keep], token_A[keep]
+        decoder.append(token_A)
+    return out_ids.view(N, K, R), out_log_probs.view(N, K, R)

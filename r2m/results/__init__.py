@@ -1,0 +1,1 @@
+"""What runs came to: arms, paired differences, findings."""

@@ -1,0 +1,124 @@
+"""What a comparison says, in sentences that claim no more than its numbers do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from r2m.results.comparison import Comparison, Difference, Row
+from r2m.results.findings import FINDINGS, MOST_P, finding, sentence
+from r2m.results.numbers import interval, number
+
+FEW_ARMS, MOST_ARMS = 2, 6  # of more, each is not told by itself; of more, lists have no names
+DOUBT = "Too few seeds to say"
+WORDS = {"better": "higher", "worse": "lower"}  # of the frozen reward, whose height is no merit by itself
+
+
+def sentences(c: Comparison) -> list[str]:
+    """The headline first."""
+    if c.metric is None:
+        return [
+            f"No run of {_arms(c)} has been evaluated on held-out prompts, so nothing can be judged (run.eval_every)."
+        ]
+    return [*_against_baseline(c), *_chance(c), *_unpaired(c), *_hacking(c)]
+
+
+def word(metric: str, found: str) -> str:
+    """The finding, in the metric's words."""
+    return WORDS.get(found, found) if metric == "eval/vanilla" else found
+
+
+def _against_baseline(c: Comparison) -> list[str]:
+    if len(c.rows) == 1:
+        return [f"One arm, {c.baseline}: there is none to compare it with."]
+    told = []
+    for matched, most in ((False, MOST_ARMS), (True, FEW_ARMS)):
+        if c.metric == "eval/vanilla" and not matched:
+            continue  # its height says nothing without the KL that bought it
+        found = [d for d in c.differences if d.metric == c.metric and d.matched == matched]
+        by = f"{c.metric}{' at the same KL' * matched}"
+        if len(found) > 1 and all(d.estimate.n == 1 for d in found):
+            told.append(_one_seed(c, found, by))
+        elif len(found) > most:
+            told.append(_listed(c, found, by))
+        else:
+            told += [sentence(d.arm, c.baseline, by, d.estimate) for d in found]
+    return told
+
+
+def _one_seed(c: Comparison, found: Sequence[Difference], by: str) -> str:
+    least, most = (number(f(d.estimate.mean for d in found)) for f in (min, max))
+    return (
+        f"One seed each cannot tell {_some([d.arm for d in found])} from {c.baseline}: differences in {by} of "
+        f"{least} to {most} say nothing about chance."
+    )
+
+
+def _listed(c: Comparison, found: Sequence[Difference], by: str) -> str:
+    """The arms by finding."""
+    arms = {f: [d.arm for d in found if d.finding == f] for f in FINDINGS}
+    lists = "; ".join(f"{f}: {_some(labels)}" for f, labels in arms.items() if labels)
+    return f"Against {c.baseline} by {by}, {lists}."
+
+
+def _chance(c: Comparison) -> list[str]:
+    """How many findings chance alone may make of many comparisons."""
+    tested = sum(d.metric == c.metric and d.finding != "too few seeds" for d in c.differences)
+    if tested <= MOST_ARMS:
+        return []
+    return [
+        f"Of these {tested} comparisons, chance alone would make up to {number(tested * MOST_P)} better or worse."
+    ]
+
+
+def _unpaired(c: Comparison) -> list[str]:
+    """Arms that are in no difference, and why."""
+    paired = {d.arm for d in c.differences if not d.matched}
+    told = []
+    unfinished = [row.arm.label for row in c.rows if row.so_far]
+    if unfinished:
+        told.append(
+            f"No run of {_some(unfinished)} has finished: shown as far as they have come, and not compared."
+        )
+    apart = [row.arm.label for row in c.rows[1:] if row.arm.label not in paired and not row.so_far]
+    if apart and not c.rows[0].so_far:
+        told.append(f"No seed has finished in both {c.baseline} and {_some(apart)}: no paired difference.")
+    return told
+
+
+def _hacking(c: Comparison) -> list[str]:
+    """What gold and the frozen reward did from the first evaluation to the last: hacking where they part."""
+    rows = [row for row in c.rows if {"eval/gold", "eval/vanilla"} <= row.gain.keys()]
+    parted = [row for row in rows if row.gain["eval/gold"].mean < 0 < row.gain["eval/vanilla"].mean]
+    sure = [row for row in parted if _parts(row) == ("worse", "better")]
+    doubt = [row for row in parted if "too few seeds" in _parts(row)]
+    told = []
+    for chosen, what in ((sure, "Reward hacking"), (doubt, f"{DOUBT} that is reward hacking")):
+        if chosen:
+            few = len(rows) <= FEW_ARMS
+            arms = ", ".join(map(_numbers, chosen)) if few else _some([row.arm.label for row in chosen])
+            told.append(
+                f"{what}: from the first evaluation to the last, gold falls while the frozen reward rises in {arms}."
+            )
+    return told
+
+
+def _parts(row: Row) -> tuple[str, str]:
+    return finding(row.gain["eval/gold"]), finding(row.gain["eval/vanilla"])
+
+
+def _numbers(row: Row) -> str:
+    gold, frozen = row.gain["eval/gold"], row.gain["eval/vanilla"]
+    between = [f", {interval(e)}" if e.interval else "" for e in (gold, frozen)]
+    changes = f"gold {number(gold.mean)}{between[0]}; frozen reward {number(frozen.mean)}{between[1]}"
+    return f"{row.arm.label} ({changes}; {gold.n} seed{'s' * (gold.n > 1)})"
+
+
+def _arms(c: Comparison) -> str:
+    return _some([row.arm.label for row in c.rows])
+
+
+def _some(labels: Sequence[str]) -> str:
+    """Their names, where these can be read in a sentence."""
+    if len(labels) > MOST_ARMS:
+        return f"{len(labels)} arms"
+    return ", ".join(f"'{label}'" if "," in label else label for label in labels)

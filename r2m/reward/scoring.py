@@ -1,0 +1,83 @@
+"""Scoring of trajectories by a reward model that may have another tokenizer than the policy.
+
+Axes: N queries, K responses, B = N K, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from r2m.config import Reward
+from r2m.core.masking import pad
+from r2m.core.trajectories import Trajectories
+from r2m.errors import UserError
+from r2m.models.sizes import context_of
+from r2m.policy.queries import Query
+from r2m.reward.inputs import RewardInput, response_ids
+from r2m.reward.model import RewardModel
+from r2m.tasks.prompt import Prompt
+
+
+class RewardEmbedder:
+    """Reward token embeddings of queries with responses, put as r2m.reward.inputs says."""
+
+    def __init__(
+        self,
+        model: RewardModel,
+        tokenizer: PreTrainedTokenizerBase,
+        policy_tokenizer: PreTrainedTokenizerBase,
+        microbatch: int,
+    ) -> None:
+        self.model, self.phi = model, model.phi
+        self._tokenizer, self._microbatch = tokenizer, microbatch
+        self._input = RewardInput(tokenizer, policy_tokenizer)
+        self._limit = context_of(model.model.config)
+
+    def embed(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
+        """H_last, [N, K, D], fp32, on the reward model's device."""
+        N, K = t.ended_NK.shape
+        rows = zip(
+            queries, t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), t.ended_NK.tolist(), strict=True
+        )
+        sequences = [
+            sequence
+            for query, ids_KR, lengths_K, ended_K in rows
+            for sequence in self._input.ids(
+                query.prompt, [ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)], ended_K
+            )
+        ]
+        return self._embed(sequences).view(N, K, -1)
+
+    def embed_texts(self, prompts: Sequence[Prompt], texts_B: Sequence[str]) -> Tensor:
+        """H_last, [B, D], of responses given as text, each of which has ended."""
+        pairs = zip(prompts, texts_B, strict=True)
+        return self._embed([response_ids(self._tokenizer, prompt, text) for prompt, text in pairs])
+
+    @torch.no_grad()
+    def _embed(self, sequences: Sequence[list[int]]) -> Tensor:
+        longest = max(map(len, sequences))
+        if self._limit is not None and longest > self._limit:
+            raise UserError(
+                f"reward.model: query and response have {longest} tokens, its context is {self._limit}; "
+                "lower task.max_prompt_tokens or algorithm.max_response_tokens"
+            )
+        pad_id = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else 0
+        device = self.phi.weight.device
+        parts = []
+        for start in range(0, len(sequences), self._microbatch):
+            batch, mask = pad(sequences[start : start + self._microbatch], pad_id, "right")
+            parts.append(self.model.embed(batch.to(device), mask.to(device)))
+        return torch.cat(parts)
+
+
+def end_token_rule(scores: Tensor, ended: Tensor, reward: Reward) -> Tensor:
+    """Scores with those of responses that have no end token within the limit replaced or lowered, as
+    `reward.no_eos` says. It means something only for a reward model whose mean SFT reward is near 0."""
+    if reward.no_eos == "keep":
+        return scores
+    value = torch.full_like(scores, reward.no_eos_value)
+    return torch.where(ended, scores, value if reward.no_eos == "replace" else scores - value.abs())

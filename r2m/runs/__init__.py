@@ -1,0 +1,1 @@
+"""A run's folder: names, journal, provenance. The truth about what was done."""

@@ -1,0 +1,43 @@
+"""A run's folder: its name, and what lies where in it.
+
+`<storage>/runs/<name>` holds journal.jsonl, config.yaml, checkpoints/ and, at the end, policy/ and reward/;
+assessment.json once it has been assessed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from r2m.errors import UserError, shown
+
+JOURNAL, CHECKPOINTS, ASSESSMENT = "journal.jsonl", "checkpoints", "assessment.json"
+STOP_FILE = "stop"  # asks the workers to end after the round in hand, with a checkpoint
+PRUNED = "pruned"  # its text where the run is to end for good
+
+LONGEST_NAME, LONGEST_PART = 100, 230  # of what a user names; of a sweep's run, which adds arm and seed
+
+
+def check_name(option: str, name: str, longest: int = LONGEST_NAME) -> None:
+    """Raises UserError for what cannot name a run, a sweep or a folder of either."""
+    if not is_name(name) or len(name) > longest:
+        raise UserError(
+            f"{option} {shown(name)}: letters, digits, '_' and, later, '.' and '-' are allowed, {longest} at most"
+        )
+
+
+def is_name(name: str) -> bool:
+    return len(name) <= 255 and re.fullmatch(r"\w[\w.-]*", name, re.ASCII) is not None
+
+
+def run_folder(storage: str, name: str) -> Path:
+    return Path(storage).absolute() / "runs" / name
+
+
+def existing_folder(storage: str, name: str) -> Path:
+    """Raises UserError, naming the runs that there are, where this one is not."""
+    folder = run_folder(storage, name)
+    if not is_name(name) or not (folder / JOURNAL).is_file():
+        there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
+        raise UserError(f"RUN = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
+    return folder

@@ -1,0 +1,117 @@
+"""The policy on prompts that it is never trained on, with draws of their own: evaluating changes nothing.
+
+Axes: N queries of this worker, K = 1 response, R response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from r2m.config import Algorithm, Reward
+from r2m.core.feedback_head import FeedbackHead
+from r2m.core.trajectories import Trajectories, microbatches
+from r2m.policy.forward import HiddenStates, policy_forward
+from r2m.policy.queries import Query
+from r2m.reward.feedback import NoiseStates, feedback_scores
+from r2m.reward.scoring import RewardEmbedder, end_token_rule
+from r2m.workers import Workers
+
+Judge = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
+
+
+def against(judge: Judge, rival_NK: torch.Tensor) -> Judge:
+    """1 where the judge scores a response above its rival, 1/2 where they tie, else 0."""
+
+    def wins(queries: Sequence[Query], t: Trajectories) -> torch.Tensor:
+        scores_NK = judge(queries, t)
+        return (scores_NK > rival_NK).float() + 0.5 * (scores_NK == rival_NK).float()
+
+    return wins
+
+
+def frozen_judge(scorer: RewardEmbedder) -> Judge:
+    """The scores of a reward model that takes no part in training."""
+    return torch.no_grad()(lambda queries, t: scorer.phi(scorer.embed(queries, t)).squeeze(-1))
+
+
+@torch.no_grad()
+def measure(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel | None,
+    reward_model: RewardEmbedder,
+    queries: Sequence[Query],
+    t: Trajectories,
+    head: FeedbackHead | None,
+    omega: float,
+    algorithm: Algorithm,
+    reward: Reward,
+    workers: Workers,
+    seed: int = 0,
+    H_N1D: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Of each response of `t` (K = 1), a tensor N each: eval/vanilla, eval/proxy (the score that would train the
+    policy now), eval/response_tokens, with a `reference` eval/kl_sequence (nats), and where a head reads the policy's
+    hidden states eval/noise: the score with Gaussian noise of the same moments in their place (Fig. 4).
+
+    `seed` is that of the noise: the same at every call. `H_N1D`: the reward token embeddings, where there are some
+    already."""
+    N, device = len(queries), policy.device
+    H_N1D = reward_model.embed(queries, t) if H_N1D is None else H_N1D
+    vanilla_N = end_token_rule(reward_model.phi(H_N1D).squeeze(-1), t.ended_NK, reward).squeeze(1)
+    columns = {
+        "eval/vanilla": vanilla_N,
+        "eval/proxy": vanilla_N,
+        "eval/response_tokens": t.lengths_NK.squeeze(1).float(),
+    }
+    if reference is not None:
+        columns["eval/kl_sequence"] = torch.zeros(N, device=device)
+    hidden = HiddenStates(t, policy.dtype, device) if head is not None else None
+    for at in microbatches(range(N), 1, algorithm.microbatch):
+        if hidden is None and reference is None:
+            break
+        block = t.block(*at)
+        out = policy_forward(policy, block, algorithm.temperature, entropy=False)
+        if reference is not None:
+            ref = policy_forward(reference, block, algorithm.temperature, entropy=False).log_probs_NKR
+            k1_NKR = (out.log_probs_NKR - ref) * block.response_mask_NKR
+            columns["eval/kl_sequence"][at[0]] = k1_NKR.sum((1, 2))
+        if hidden is not None:
+            hidden.store(*at, out)
+    if head is not None and hidden is not None:
+        noise = NoiseStates(hidden, t, algorithm.microbatch, workers, "held-out noise", seed, 0)
+
+        def scores_N(h: HiddenStates | NoiseStates) -> torch.Tensor:
+            return feedback_scores(head, H_N1D, h, t, omega, algorithm.microbatch, reward).squeeze(1)
+
+        if reward.hidden == "noise":
+            columns["eval/proxy"] = scores_N(noise)
+        else:
+            columns |= {"eval/proxy": scores_N(hidden), "eval/noise": scores_N(noise)}
+    return columns
+
+
+def evaluate(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    reward_model: RewardEmbedder,
+    queries: Sequence[Query],
+    t: Trajectories,
+    judges: Mapping[str, Judge],
+    head: FeedbackHead | None,
+    omega: float,
+    algorithm: Algorithm,
+    reward: Reward,
+    workers: Workers,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Means over the held-out prompts of all workers of what `measure` gives and of each of the `judges`."""
+    columns = measure(
+        policy, reference, reward_model, queries, t, head, omega, algorithm, reward, workers, seed
+    )
+    for name, judge in judges.items():
+        columns[name] = judge(queries, t).squeeze(1)
+    means = workers.gather(torch.stack(list(columns.values()), -1)).mean(0)
+    return dict(zip(columns, means.tolist(), strict=True))

@@ -1,0 +1,218 @@
+"""The report as it is read: in a terminal, as MLflow's table, as a page in a real browser."""
+
+import json
+import re
+import shlex
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution
+from pages import CHROMIUM, drawn_plots
+from plotly.offline import get_plotlyjs
+from rich.console import Console
+
+from r2m.reports import sweep_page as report
+from r2m.reports import sweep_run_figures as run_figures
+from r2m.reports import sweep_study_figures as study_figures
+from r2m.reports.curves import COLOURS
+from r2m.reports.sweep_figures import WINNER, colours
+
+RLOO = {"reward.feedback": False}
+PLOTS = ("history", "importance", "parallel", "slice", "learning", "reward-kl")
+EVIL = "<script>document.title='owned'</script>"
+
+
+def swept(made, trials=6, **tree):
+    """A sweep with trials of each kind, two baselines and a confirmation on three seeds. t004 wins: its gold is 0.3
+    at KL 19; t000, which is R2M's default, has 0.25, RLOO 0.22, and t005 has 0.4 at a KL of 22: too much."""
+    m = made(constraints=[{"metric": "eval/kl_sequence", "max": 20}], **tree)
+    m.trial(0.5, (0.1, 5.0, 1.0), (0.25, 15.0, 2.0), baseline="R2M default", violation=-5.0)
+    for i in range(trials - 1):
+        gold, kl = 0.1 * i, 10.0 + 3 * i
+        m.trial(i / trials, (0.0, 4.0, 1.0), (gold, kl, 2.0), violation=kl - 20, omega=0.1 * (i % 7))
+    m.trial(0.9, (0.1, 6.0, 1.0), state="pruned")
+    m.run("rloo", RLOO, 0, (0.2, 8.0, 1.0), (0.22, 18.5, 2.2))
+    m.confirm("t004", m.answer().arm("t004").params, *[(0.5, 12.0, 2.0)] * 3)
+    m.confirm("t000", {"reward.alpha": 0.5, "reward.omega_min": 0.5}, *[(0.4, 14.0, 2.0)] * 3)
+    m.confirm("rloo", RLOO, *[(0.3, 18.0, 2.0)] * 3)
+    return m
+
+
+def printed(answer, width=80):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(report.terminal(answer))
+    return console.export_text()
+
+
+def page_of(m, text=None):
+    return report.html(m.answer(5400), m.study, m.views, m.text if text is None else text)
+
+
+def visible(page):
+    """The page without plotly.js and its own scripts, tags taken out."""
+    body = page.replace(get_plotlyjs(), "")
+    return re.sub(r"<[^>]*>", " ", re.sub(r"<script.*?</script>|<style.*?</style>", "", body, flags=re.S))
+
+
+def test_the_terminal_shows_ten_arms_on_a_line_each_and_says_how_many_more_there_are(made):
+    m = swept(made, trials=12)
+    lines = printed(m.answer(5400)).splitlines()
+    assert max(map(len, lines)) <= 80
+    arms = [line.split()[0] for line in lines[: lines.index("... 4 more")] if re.match(r" (t\d|R)", line)]
+    assert arms == ["t004", "R2M", "RLOO", "t003", "t002", "t001", "t005", "t006", "t007", "t008"]
+    row = next(line for line in lines if line.startswith(" t004 *")).split()
+    assert row[2:] == ["complete", "0.300", "19.00", "2.000", "16", "6"]
+
+
+def test_the_terminal_has_the_verdict_and_a_command_that_can_be_copied(made):
+    a = swept(made).answer(5400)
+    text = printed(a)
+    flat = " ".join(text.split())
+    for sentence in a.verdict:
+        assert sentence in flat
+    again = text.split(f"again, {a.winner}:\n")[1].split("\n\n")[0]
+    assert shlex.split(again.replace("\\\n", "")) == shlex.split(a.arm(a.winner).command)
+    assert "spent: runs: 16 finished, 1 pruned; " in flat
+    assert "1.5 hours by the clock" in flat
+
+
+def test_the_terminal_of_a_sweep_that_has_not_begun(made):
+    text = printed(made().answer())
+    assert "No trial has started yet." in text
+    assert "importance: none: 0 complete trials: importance needs at least 4" in text
+    assert "fresh seeds" not in text
+
+
+def test_the_page_is_one_file_with_plotly_once_and_no_address(made):
+    page = page_of(swept(made))
+    assert page.count(get_plotlyjs()) == 1
+    assert "http" not in page.replace(get_plotlyjs(), "")
+    assert not re.search(r"<(link|img|iframe)|src=", page.replace(get_plotlyjs(), ""))
+
+
+def test_the_page_begins_with_the_verdict_and_has_every_arm_parameter_and_command(made):
+    m = swept(made)
+    a, page = m.answer(), page_of(m)
+    text = " ".join(visible(page).split())
+    places = [text.index(sentence) for sentence in a.verdict] + [
+        text.index("seed 100"),
+        text.index("omega_min"),
+    ]
+    assert places == sorted(places)
+    for arm in a.ranking:
+        for word in shlex.split(arm.command):
+            assert word in text
+    for heading in ("reward. alpha", "reward. omega_min", "eval/ gold", "KL", "frozen"):
+        assert heading in text
+    assert "max: 20" in text
+
+
+def test_text_from_outside_is_escaped(made):
+    m = swept(made, baselines={"RLOO": RLOO, f"{EVIL}": {"reward.alpha": 0.25}})
+    m.trial(0.1, (0.1, 1.0), state="failed")
+    m.study.add_trial(
+        optuna.trial.create_trial(
+            params={"reward.alpha": EVIL}, distributions={"reward.alpha": CategoricalDistribution([EVIL, "b"])},
+            state=optuna.trial.TrialState.FAIL, user_attrs={"reason": f"it said {EVIL}"},
+        )
+    )  # fmt: skip
+    page = page_of(m, text=f"recipe: forum  # {EVIL}")
+    assert EVIL not in page
+    escaped = "&lt;script&gt;document.title=&#x27;owned&#x27;&lt;/script&gt;"
+    assert page.count(escaped) >= 4  # the file, the reason, the setting, the baseline's label
+    assert f"<pre>recipe: forum  # {escaped}</pre>" in page
+
+
+def test_what_cannot_be_drawn_is_said(made):
+    m = made()
+    page = page_of(m)
+    assert "plotly-graph-div" not in page.replace(get_plotlyjs(), "")
+    text = visible(page)
+    for why in (
+        "No trial has been evaluated yet.", "No importance: 0 complete trials: importance needs at least 4.",
+        "No trial is complete yet: this plot shows complete trials.",
+        "No run of the winner or of a baseline has a round yet.", "No arm has an evaluation with its KL yet.",
+    ):  # fmt: skip
+        assert why in text
+
+
+def test_the_front_is_drawn_for_several_objectives_only(made):
+    m = made(objectives=[{"metric": "eval/gold"}, {"metric": "eval/kl_sequence", "direction": "minimize"}])
+    for gold, kl in ((0.5, 10.0), (0.9, 30.0), (0.4, 11.0)):
+        m.trial(0.5, (gold, kl))
+    figure = study_figures.pareto(m.answer())
+    on_front, dominated, line = figure.data
+    assert (list(on_front.x), list(on_front.y)) == ([30.0, 10.0], [0.9, 0.5])
+    assert (list(dominated.x), list(dominated.y)) == ([11.0], [0.4])
+    assert (list(line.x), list(line.y)) == ([10.0, 30.0], [0.5, 0.9])
+    assert 'id="plot-pareto"' in page_of(m)
+
+
+def test_one_objective_has_no_front(made):
+    assert 'id="plot-pareto"' not in page_of(swept(made))
+
+
+def test_the_history_has_every_kind_of_trial_and_a_best_so_far_that_keeps_the_constraints(made):
+    m = swept(made)
+    figure = study_figures.history(m.answer(), m.views)
+    traces = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data}
+    complete = [(0, 0.25), (1, 0.0), (2, 0.1), (3, 0.2), (4, 0.3)]
+    assert list(zip(*traces["complete"], strict=True)) == [(n, pytest.approx(v)) for n, v in complete]
+    assert traces["breaks a constraint"] == ([5], [0.4])  # KL 22
+    assert traces["stopped early"] == ([6], [0.1])
+    assert traces["best so far"] == (list(range(7)), [0.25] * 4 + [pytest.approx(0.3)] * 3)
+
+
+def test_learning_curves_are_means_over_fresh_seeds_on_an_axis_of_trajectories(made):
+    m = made(confirm=[100, 101], baselines={"RLOO": RLOO})
+    m.run("rloo", RLOO, 100, (0.0, 1.0), (0.2, 3.0))
+    m.run("rloo", RLOO, 101, (0.4, 2.0), (0.4, 4.0), (0.9, 5.0))
+    m.run("rloo", RLOO, 0, (7.0, 7.0))  # the search's own seed stays out
+    figure = run_figures.learning(m.answer(), m.views)
+    bold = [trace for trace in figure.data if trace.line.width == 2.5]
+    gold, kl = bold
+    assert (list(gold.x), list(gold.y)) == ([8, 16], [pytest.approx(0.2), pytest.approx(0.3)])
+    assert list(kl.y) == [1.5, 3.5]
+    assert len(figure.data) == 2 + 2 * 2
+
+
+def test_the_winner_is_green_and_the_arms_of_the_paper_have_their_colours(made):
+    m = swept(made)
+    own = colours(m.answer(), m.views)
+    assert own == {"t004": WINNER, "rloo": COLOURS["RLOO"], "t000": COLOURS["R2M"]}
+
+
+def test_the_ranking_is_a_table_that_mlflow_can_read(made):
+    m = swept(made)
+    table = json.loads(json.dumps(report.ranking_table(m.answer()), allow_nan=False))
+    assert table["columns"][:6] == ["rank", "arm", "label", "state", "eval/gold", "feasible"]
+    assert {len(row) for row in table["data"]} == {len(table["columns"])}
+    rows = {row[1]: dict(zip(table["columns"], row, strict=True)) for row in table["data"]}
+    assert rows["t000"]["label"] == "R2M default"
+    assert (rows["t000"]["rank"], rows["t000"]["reward/alpha"], rows["t000"]["kl"]) == (2, 0.5, 15.0)
+    assert rows["rloo"]["reward/feedback"] is False
+    assert rows["rloo"]["reward/alpha"] is None
+
+
+def test_the_picture_is_of_the_confirmed_arms_and_there_is_none_of_nothing(made, tmp_path):
+    path = tmp_path / "answer.png"
+    report.picture(made().answer(), {}, path)
+    assert not path.exists()
+    m = swept(made)
+    report.picture(m.answer(), m.views, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on this machine")
+def test_a_browser_draws_every_plot_without_an_error_and_runs_no_text(made, tmp_path):
+    m = swept(made, baselines={"RLOO": RLOO, "R2M default": {}, EVIL: {"reward.alpha": 0.25}})
+    m.study.add_trial(
+        optuna.trial.create_trial(
+            params={"kind": EVIL}, distributions={"kind": CategoricalDistribution([EVIL, "b"])}, value=0.0
+        )
+    )
+    (tmp_path / "report.html").write_text(page_of(m, text=EVIL), encoding="utf-8")
+    drawn, page = drawn_plots(tmp_path / "report.html", tmp_path / "profile")
+    assert drawn.keys() == set(PLOTS)
+    assert all(drawn.values()), drawn
+    assert "<title>made · R2M sweep</title>" in page

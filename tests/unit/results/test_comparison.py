@@ -1,0 +1,225 @@
+"""Means, paired differences and values at matched KL by hand, and what may be said of them."""
+
+import math
+
+import pytest
+
+from r2m.errors import UserError
+from r2m.results.comparison import SECONDS, compare_runs, matched
+from r2m.results.comparison_text import sentences
+from r2m.results.readings import at_kl, way
+
+R2M = ["reward.feedback=on"]
+
+
+def one(runs, **asked):
+    (comparison,), _ = compare_runs(runs.views, **asked)
+    return comparison
+
+
+def pairs(runs, golds, **fields):
+    """RLOO and R2M on as many seeds: (RLOO's last gold, R2M's). Both gain 1 in the frozen reward and end at KL 4."""
+    for seed, (rloo, r2m) in enumerate(golds):
+        runs.run(f"rloo-{seed}", (0.5, 1.0, 1.0), (rloo, 4.0, 2.0), seed=seed, **fields)
+        runs.run(f"r2m-{seed}", (0.5, 1.0, 1.0), (r2m, 4.0, 2.0), seed=seed, settings=R2M, **fields)
+
+
+def test_at_kl_interpolates_where_the_kl_is_first_reached():
+    points = [(1.0, 0.0), (3.0, 1.0), (2.0, 5.0), (4.0, 9.0)]
+    assert at_kl(points, 2.0) == 0.5
+    assert at_kl(points, 3.0) == 1.0
+    assert at_kl(points, 3.5) == 5.0 + 4.0 * 0.75  # between 2 and 4, since 3.5 is first reached there
+    assert at_kl(points, 0.5) == 0.0
+    assert at_kl(points, 5.0) == 9.0
+    assert math.isnan(at_kl([], 1.0))
+
+
+def test_matched_takes_the_largest_kl_that_both_reach():
+    a, b = [(1.0, 0.0), (5.0, 4.0)], [(2.0, 1.0), (3.0, 7.0), (2.5, 8.0)]
+    assert matched(a, b) == (3.0, 2.0, 7.0)
+    assert matched(b, a) == (3.0, 7.0, 2.0)
+
+
+def test_runs_that_share_no_kl_are_not_matched():
+    assert matched([(1.0, 0.0), (2.0, 1.0)], [(3.0, 1.0), (4.0, 1.0)]) is None
+    assert matched([], [(3.0, 1.0)]) is None
+    assert matched([(math.nan, 1.0)], [(3.0, 1.0)]) is None
+    assert matched([(math.nan, 9.0), (3.0, 1.0)], [(3.0, 2.0)]) == (3.0, 1.0, 2.0)
+
+
+def test_a_way_has_the_evaluations_with_both(runs):
+    view = runs.run("a", (0.1, 1.0), (0.2,), (0.3, 2.0))
+    assert way(view, "eval/gold") == [(1.0, 0.1), (2.0, 0.3)]
+
+
+def test_a_row_has_the_means_of_finished_runs_alone(runs):
+    runs.run("a", (0.0, 1.0), (0.25, 3.0), seed=0)
+    runs.run("b", (0.0, 1.0), (0.75, 5.0), seed=1)
+    runs.run("c", (9.0, 9.0), seed=2, status="stopped")
+    (row,) = one(runs).rows
+    assert (row.values["eval/gold"].mean, row.values["eval/gold"].n) == (0.5, 2)
+    assert row.values["eval/gold"].interval == (0.25, 0.75)
+    assert row.values["eval/kl_sequence"].mean == 4.0
+    assert row.values[SECONDS].mean == 6.0  # two rounds of 2 s, two evaluations of 1 s
+    assert "eval/win_rate" not in row.values
+    assert not row.so_far
+
+
+def test_an_arm_without_a_finished_run_is_shown_so_far_and_is_in_no_difference(runs):
+    runs.run("a", (0.5, 1.0))
+    runs.run("b", (0.75, 1.0), settings=R2M, status="running")
+    c = one(runs)
+    assert [(row.arm.label, row.so_far) for row in c.rows] == [("RLOO", False), ("R2M", True)]
+    assert c.rows[1].values["eval/gold"].mean == 0.75
+    assert c.differences == ()
+    assert "No run of R2M has finished: shown as far as they have come, and not compared." in sentences(c)
+
+
+def test_differences_are_of_the_seeds_that_both_have(runs):
+    pairs(runs, [(0.25, 0.5), (0.25, 1.0)])
+    runs.run("alone", (0.0, 1.0), (9.0, 4.0), seed=7)
+    end, kl, frozen = one(runs).differences
+    assert (end.arm, end.metric, end.matched, end.seeds, end.kl) == (
+        "R2M",
+        "eval/gold",
+        False,
+        (0, 1),
+        (4.0, 4.0),
+    )
+    assert (end.estimate.mean, end.estimate.n, end.finding) == (0.5, 2, "too few seeds")
+    assert (kl.matched, kl.estimate.mean, kl.kl) == (True, 0.5, (4.0, 4.0))
+    assert (frozen.metric, frozen.matched, frozen.estimate.mean) == ("eval/vanilla", True, 0.0)
+
+
+def test_gold_at_the_same_kl_differs_from_gold_at_the_end(runs):
+    runs.run("rloo", (0.5, 1.0), (0.75, 3.0))
+    runs.run("r2m", (0.5, 1.0), (1.5, 5.0), settings=R2M)  # at KL 3 half-way: 1.0
+    end, kl, *_ = one(runs).differences
+    assert end.estimate.mean == 0.75
+    assert kl.estimate.mean == 0.25
+    assert (end.kl, kl.kl) == ((5.0, 3.0), (3.0, 3.0))
+
+
+def test_the_baseline_is_rloo_if_not_asked_and_comes_first(runs):
+    runs.run("r2m", (0.9, 1.0), settings=R2M)
+    runs.run("grpo", (0.5, 1.0), settings=["algorithm.advantage=grpo"])
+    runs.run("rloo", (0.1, 1.0))
+    assert [row.arm.label for row in one(runs).rows] == ["RLOO", "R2M", "GRPO"]  # then by gold
+    assert [row.arm.label for row in one(runs, baseline="GRPO").rows] == ["GRPO", "R2M", "RLOO"]
+    with pytest.raises(UserError, match=r"--baseline 'PPO': 'R2M', 'GRPO', 'RLOO' are allowed"):
+        one(runs, baseline="PPO")
+
+
+def test_what_judges_is_the_first_that_there_is(runs):
+    runs.run("a", (1.0, 0.5), fields=("eval/vanilla", "eval/kl_sequence"))
+    assert one(runs).metric == "eval/vanilla"
+    runs.run("b", (0.5,), fields=("eval/win_rate",), seed=1)
+    assert one(runs).metric == "eval/win_rate"
+    with pytest.raises(
+        UserError, match="--metric 'eval/proxy': eval/gold, eval/win_rate, eval/vanilla are allowed"
+    ):
+        one(runs, metric="eval/proxy")
+
+
+def test_better_takes_five_seeds_and_says_its_numbers(runs):
+    pairs(runs, [(0.25, 0.5), (0.25, 0.75), (0.25, 0.5), (0.25, 0.75), (0.25, 0.5)])
+    c = one(runs)
+    assert c.differences[0].finding == "better"
+    assert sentences(c)[0].startswith(
+        "R2M is better than RLOO (mean gain in eval/gold 0.35, 95 % interval 0.25 to"
+    )
+    assert sentences(c)[1].startswith("R2M is better than RLOO (mean gain in eval/gold at the same KL 0.35")
+
+
+def test_hacking_is_said_where_gold_falls_and_the_frozen_reward_rises_on_five_seeds(runs):
+    pairs(runs, [(0.25, 0.5), (0.25, 0.75), (0.0, 0.5), (0.25, 0.75), (0.0, 0.5)])
+    *_, told = sentences(one(runs))  # R2M's gold does not fall
+    assert told.startswith(
+        "Reward hacking: from the first evaluation to the last, gold falls while the frozen reward rises in RLOO "
+        "(gold −0.35, 95 % interval −0.45 to −0.25; frozen reward 1, 95 % interval 1 to 1; 5 seeds)."
+    )
+
+
+def test_with_few_seeds_the_same_is_said_with_its_doubt(runs):
+    pairs(runs, [(0.25, 0.5)])
+    *_, told = sentences(one(runs))
+    assert told == (
+        "Too few seeds to say that is reward hacking: from the first evaluation to the last, gold falls while the "
+        "frozen reward rises in RLOO (gold −0.25; frozen reward 1; 1 seed)."
+    )
+
+
+def test_of_more_than_two_arms_those_that_hack_are_listed(runs):
+    for seed in range(5):
+        for name in ("rloo", "grpo", "remax"):
+            last = 0.75 if name == "remax" else 0.25
+            settings = [f"algorithm.advantage={name}"]
+            runs.run(f"{name}-{seed}", (0.5, 1.0, 1.0), (last, 4.0, 2.0), seed=seed, settings=settings)
+    *_, told = sentences(one(runs))
+    assert told.endswith("gold falls while the frozen reward rises in RLOO, GRPO.")
+
+
+def test_one_seed_each_is_said_once(runs):
+    runs.run("rloo", (0.5, 1.0))
+    for i, advantage in enumerate(("grpo", "remax")):
+        runs.run(advantage, (0.25 * i, 1.0), settings=[f"algorithm.advantage={advantage}"])
+    told = sentences(one(runs))
+    assert told[0] == (
+        "One seed each cannot tell ReMax, GRPO from RLOO: differences in eval/gold of −0.5 to −0.25 say nothing "
+        "about chance."
+    )
+
+
+def test_many_arms_are_listed_with_what_chance_alone_would_give(runs):
+    for seed in range(5):
+        runs.run(f"rloo-{seed}", (0.5, 1.0), seed=seed)
+        for i in range(8):
+            gold = 0.75 if i == 0 else 0.5
+            runs.run(f"r{i}-{seed}", (gold,), settings=[*R2M, f"reward.omega_min=0.{i + 1}"], seed=seed)
+    assert sentences(one(runs))[0] == (
+        "Against RLOO by eval/gold, better: R2M · reward.omega_min=0.1; not distinguishable: 7 arms."
+    )
+    assert "Of these 8 comparisons, chance alone would make up to 0.5 better or worse." in sentences(
+        one(runs)
+    )
+
+
+def test_no_shared_seed_no_evaluation_and_one_arm_are_said(runs):
+    runs.run("a", (0.5, 1.0), seed=0)
+    assert sentences(one(runs))[0] == "One arm, RLOO: there is none to compare it with."
+    runs.run("b", (0.5, 1.0), seed=1, settings=R2M)
+    assert "No seed has finished in both RLOO and R2M: no paired difference." in sentences(one(runs))
+
+
+def test_runs_without_an_evaluation_are_no_comparison(runs):
+    runs.run("a", (0.5,), fields=("reward/gold",))
+    runs.run("b", settings=R2M, status="running")
+    c = one(runs)
+    assert (c.metric, c.differences) == (None, ())
+    (told,) = sentences(c)
+    assert told.startswith(
+        "No run of RLOO, R2M has been evaluated on held-out prompts, so nothing can be judged"
+    )
+
+
+def test_the_height_of_the_frozen_reward_is_judged_at_the_same_kl_alone(runs):
+    for seed in range(5):
+        for name, reward, settings in (("a", 1.0, []), ("b", 2.0, R2M)):
+            fields = ("eval/kl_sequence", "eval/vanilla")
+            runs.run(f"{name}{seed}", (2.0, reward), settings=settings, seed=seed, fields=fields)
+    (told,) = sentences(one(runs))
+    assert told.startswith("R2M is better than RLOO (mean gain in eval/vanilla at the same KL 1,")
+
+
+def test_notes_on_setups_repeats_and_a_searchs_own_runs(runs):
+    runs.run("a", (0.5, 1.0), start={"tags": {"r2m.role": "search"}})
+    runs.run("again", (0.5, 1.0))
+    runs.run("b", (0.5, 1.0), settings=["task.artefact=0.5"])
+    comparisons, notes = compare_runs(runs.views)
+    assert len(comparisons) == 2
+    assert [note.split(":")[0].split(",")[0] for note in notes] == [
+        "These runs are of 2 setups that differ in task",
+        "Left out",
+        "1 of the runs are a search's own",
+    ]
+    assert notes[1].endswith("seed: again.")
