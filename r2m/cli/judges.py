@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,6 +61,8 @@ class JudgeOptions:
         if self.judge_url is not None:
             if self.judge_model is None or self.verdicts is None:
                 raise UserError("--judge-url: --judge-model and --verdicts are needed with it")
+            if importlib.util.find_spec("openai") is None:
+                raise UserError("--judge-url: asking needs the package openai: pip install 'r2m[judge]'")
             return
         for option in fields(self):
             of_verdicts = option.name in ("judge_model", "verdicts", "template")
@@ -70,9 +73,6 @@ class JudgeOptions:
     def judge(self) -> Iterator[Judge | None]:
         """A language model, whose tally is said at the end; without an address the verdicts on file; None without
         either."""
-        from r2m.evaluation.chat_endpoint import ChatEndpoint
-        from r2m.evaluation.chat_format import request_body
-        from r2m.evaluation.endpoint_judge import Cap, EndpointJudge
         from r2m.evaluation.judge_prompts import TEMPLATES
         from r2m.evaluation.verdicts import VerdictStore, stored_judge
 
@@ -81,6 +81,10 @@ class JudgeOptions:
             words, file = TEMPLATES[self.template].text, self.verdicts
             yield None if file is None else stored_judge(file, words, self.judge_model)
             return
+        from r2m.evaluation.chat_endpoint import ChatEndpoint
+        from r2m.evaluation.chat_format import request_body
+        from r2m.evaluation.endpoint_judge import Cap, EndpointJudge
+
         cap = Cap(self.max_calls, self.max_cost, self.price_in, self.price_out)
         body = request_body(self.judge_body or (), self.judge_max_tokens)
         endpoint = ChatEndpoint(self.judge_url, self.judge_model, key_env=self.key_env, body=body)
