@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +39,7 @@ def compare(
     from r2m.reports.compare_page import html
     from r2m.reports.compare_terminal import numbers, terminal
     from r2m.results.comparison import compare_runs
+    from r2m.results.table import Result
     from r2m.tracking.mlflow_sink import default_tracking_uri
     from r2m.tracking.search import journals, search
 
@@ -55,7 +55,8 @@ def compare(
         raise UserError(
             f"RUN: no journal in {folder} of {', '.join(missing) or 'any run: the filter finds none'}"
         )
-    comparisons, notes = compare_runs(list(views.values()), metric, baseline)
+    results = [Result(view, _assessment(folder / "runs" / run / ASSESSMENT)) for run, view in views.items()]
+    comparisons, notes = compare_runs(results, metric, baseline)
     if missing:
         notes.append(f"Left out, since {folder} has no journal of them: {', '.join(missing)}.")
     notes += [
@@ -75,7 +76,7 @@ def compare(
     )
     page = to or folder / "compare.html"
     try:
-        write_whole(page, html(title, comparisons, notes, _assessments(folder, views)))
+        write_whole(page, html(title, comparisons, notes))
         out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
     except OSError as error:  # of a storage that can only be read: the comparison has been said
         if to is not None:
@@ -87,7 +88,6 @@ def compare(
         out.print(f"written: {to_json}", soft_wrap=True, markup=False, highlight=False)
 
 
-def _assessments(storage: Path, runs: Iterable[str]) -> dict[str, Any]:
-    """What `r2m evaluate` has written of the runs that it has assessed."""
-    paths = {run: storage / "runs" / run / ASSESSMENT for run in runs}
-    return {run: json.loads(path.read_text("utf-8")) for run, path in paths.items() if path.is_file()}
+def _assessment(path: Path) -> Any:
+    """What `r2m evaluate` has written of a run; None where it has not been assessed."""
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
