@@ -35,6 +35,7 @@ def paper(
     """Run what is missing of the paper's arms, and write its tables, figures and claims from the runs."""
     from r2m.paper.claims import judge_all
     from r2m.paper.run import Asked, collect, open_sweeps, run_sweeps
+    from r2m.reports import sweep_page
     from r2m.reports.paper_page import summary, write
     from r2m.training.driver import check_address
 
@@ -56,7 +57,7 @@ def paper(
     with progress() as bar:
         opened = open_sweeps(asked, bar)
     command = _command(asked)
-    if not run_sweeps(opened, address, err):
+    if not run_sweeps(opened, address, err, sweep_page.write):
         err.print(f"stopped, with checkpoints; go on: {command}", markup=False, soft_wrap=True)
         raise typer.Exit(130)
     with progress() as bar:

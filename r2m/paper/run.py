@@ -37,7 +37,7 @@ from r2m.sweeps.driver import plan_of, run_sweep
 from r2m.sweeps.plan import check_storage
 from r2m.sweeps.ranking import run_name
 from r2m.sweeps.spec import config_of, load_sweep, slug
-from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
+from r2m.sweeps.sweep import Draw, Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
 
 KEPT = ("RLOO", "R2M")  # whose checkpoints stay: Fig. 1b's
 PROCESSES = 2  # that assess side by side
@@ -89,13 +89,13 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
     return opened
 
 
-def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console) -> bool:
-    """Run those that have not finished; whether all have then (no Ctrl-C came)."""
+def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console, draw: Draw) -> bool:
+    """Run those that have not finished; whether all have then (no Ctrl-C came). `draw`: shows a sweep's answer."""
     import ray
 
     joined = ray.is_initialized()
     try:
-        return all(run_sweep(o, address, console)[1] for o in opened if status_of(o) != "finished")
+        return all(run_sweep(o, address, console, draw)[1] for o in opened if status_of(o) != "finished")
     finally:
         if not joined and ray.is_initialized():  # its processes are in the way of what is measured next
             ray.shutdown()

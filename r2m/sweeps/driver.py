@@ -23,7 +23,7 @@ from r2m.sweeps.ledger import ENDED, Ledger, Task
 from r2m.sweeps.plan import SweepPlan, check_storage, plan_sweep
 from r2m.sweeps.ranking import command, cost, last, mean, winner
 from r2m.sweeps.spec import Sweep, config_of, value_of
-from r2m.sweeps.sweep import Opened, elapsed_s, runs_of, write_answer
+from r2m.sweeps.sweep import Draw, Opened, elapsed_s, runs_of, write_answer
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.driver import SHIP_TIMEOUT_S, connect, explained, numbers, on_signal
 from r2m.training.preflight import plan_for, shapes_for
@@ -91,9 +91,11 @@ def _dearest(configs: Iterable[Config]) -> list[Config]:
 
 
 def run_sweep(
-    opened: Opened, address: str | None = None, console: Console | None = None
+    opened: Opened, address: str | None = None, console: Console | None = None, draw: Draw | None = None
 ) -> tuple[Answer, bool]:
     """Run a sweep, or go on with it: the answer as it then stands, and whether that is its end (no Ctrl-C came).
+
+    `draw`: shows the answer at the end, beside answer.json.
 
     Raises UserError for one that has finished, is running elsewhere or cannot fit, or whose runs fail by their
     input; else what Ray raises. Whatever ends it, it can be resumed.
@@ -107,7 +109,7 @@ def run_sweep(
         if view.events or view.rounds:
             journal.event("resume")
         try:
-            return _Session(opened, journal, address, console).run()
+            return _Session(opened, journal, address, console).run(draw)
         except Exception as error:
             cause = explained(error)
             if cause is error:
@@ -146,7 +148,7 @@ class _Session:
         self.shipper.add(opened.folder)
         self.recorded = {int(m["sweep/trial"]) for m in read(journal.path).rounds.values()}
 
-    def run(self) -> tuple[Answer, bool]:
+    def run(self, draw: Draw | None = None) -> tuple[Answer, bool]:
         from r2m.sweeps.tuner import Tuning
 
         p = self.plan
@@ -164,7 +166,7 @@ class _Session:
                 self.journal.event("failed", reason=reason_of(error))
             else:
                 self.journal.event("stopped" if self.ledger.stopping else "finished")
-            known, artifacts = write_answer(self.opened, self.study)
+            known, artifacts = write_answer(self.opened, self.study, draw)
         except Exception:  # of the same disk, or the same database, as the first
             if error is None:
                 raise

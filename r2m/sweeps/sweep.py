@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +23,8 @@ from r2m.config import Config, digest, override
 from r2m.config.load import read_tree
 from r2m.config.uris import sqlite_uri
 from r2m.errors import UserError, shown
-from r2m.files import folder_made_whole, made_whole, write_whole
+from r2m.files import folder_made_whole, write_whole
 from r2m.line_file import is_held
-from r2m.reports import sweep_page as report
 from r2m.runs.folder import JOURNAL, check_name, is_name
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
 from r2m.runs.provenance import environment, git_state
@@ -41,6 +40,9 @@ from r2m.training.start import check_data
 FILES = ("sweep.yaml", "sweep.py")
 RECIPE, STUDY = "recipe.yaml", "study.db"
 ARTIFACTS = ("report.html", "answer.json", "ranking.json", "answer.png")
+
+# Puts into a folder what shows an answer: r2m.reports.sweep_page.write.
+Draw = Callable[[Path, Answer, optuna.Study, Mapping[str, JournalView], str], None]
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,7 @@ def elapsed_s(journal: Path) -> float:
 def write_answer(
     opened: Opened,
     study: optuna.Study | None = None,
+    draw: Draw | None = None,
     failed: Callable[[OSError], None] | None = None,
 ) -> tuple[Answer, list[Path]]:
     """The answer as it stands, running or not, and the files that show it, each replaced whole.
@@ -222,21 +225,12 @@ def write_answer(
     wall_s = elapsed_s(opened.folder / JOURNAL)
     known = answer(opened.sweep, opened.name, study.get_trials(), views, wall_s)
     try:
-        _write(opened, known, study, views)
+        text = json.dumps(known.to_json(), indent=2, allow_nan=False)
+        write_whole(opened.folder / "answer.json", text)  # `sweep status` may be at it beside the driver
+        if draw is not None:
+            draw(opened.folder, known, study, views, opened.text)
     except OSError as error:
         if failed is None:
             raise
         failed(error)
     return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]
-
-
-def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:
-    texts = {
-        "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
-        "ranking.json": json.dumps(report.ranking_table(known)),
-        "report.html": report.html(known, study, views, opened.text),
-    }
-    for name, text in texts.items():
-        write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver
-    with made_whole(opened.folder / "answer.png") as partial:
-        report.picture(known, views, partial)

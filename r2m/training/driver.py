@@ -39,14 +39,17 @@ RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+Plot = Callable[[Sequence[tuple[str, JournalView]], Path], None]  # labels and runs into a picture
 SHIP_TIMEOUT_S = 30.0
 SAID = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
 
 
 def execute(
-    runs: Sequence[Run], address: str | None = None, console: Console | None = None
+    runs: Sequence[Run], address: str | None = None, console: Console | None = None, plot: Plot | None = None
 ) -> list[JournalView]:
     """Run them all, side by side as far as the cluster has room, and return their journals.
+
+    `plot`: draws a run's curves at its end, which MLflow gets with it.
 
     Raises UserError where a run fails by its input (a full disk, say), else what the workers raised.
     """
@@ -58,7 +61,7 @@ def execute(
     fits = [_Fit(run) for run in runs]
     with _stop_on_signal(runs, console):
         _watch(fits, console)
-    _ship_rest(runs, shippers, console)
+    _ship_rest(runs, shippers, console, plot)
     for fit in fits:
         if fit.error is not None:
             raise explained(fit.error) from fit.error
@@ -216,12 +219,12 @@ def on_signal(ask: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ship_rest(runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], console: Console) -> None:
-    from r2m.reports.curves import plot
-
+def _ship_rest(
+    runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], console: Console, plot: Plot | None
+) -> None:
     for run in runs:
         view, artifacts = read(run.journal), []
-        if view.rounds:
+        if view.rounds and plot is not None:
             try:
                 plot([(view.arm, view)], run.folder / "curves.png")
                 artifacts = [run.folder / "curves.png"]
