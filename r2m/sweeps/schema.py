@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from optuna.trial import BaseTrial
-from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from r2m.config import Config, Count, Positive, Section, Seed, Whole, load, override, validate
 from r2m.config.load import read_tree, recipe_path, recipes
@@ -82,6 +82,13 @@ class Sweep(Section):
         """The recipe with `set` and nothing else."""
         return self._base
 
+    @field_validator("recipe")
+    @classmethod
+    def _absolute(cls, recipe: str) -> str:
+        with suppress(UserError):  # of one that is none: `_check_set` says so
+            return recipe if recipe in recipes() else str(recipe_path(recipe))
+        return recipe
+
     @model_validator(mode="after")
     def _checked(self, info: ValidationInfo) -> Sweep:
         context = info.context or {}
@@ -95,8 +102,11 @@ class Sweep(Section):
         if self._define is not None and (self.parameters or self.conditional):
             raise ValueError("parameters: not in a Python file: its suggest says what varies")
         parameters, conditional = checked(self.parameters, self.conditional)
-        # Frozen from here on: values as the settings take them.
-        self.__dict__.update(parameters=parameters, conditional=conditional)
+        sweep = self.model_copy(update={"parameters": parameters, "conditional": conditional})
+        return sweep._consistent()
+
+    def _consistent(self) -> Sweep:
+        """With points and baselines as the settings take them."""
         self._check_set()
         check_judged(
             self.objectives,
@@ -106,11 +116,12 @@ class Sweep(Section):
         )
         self._check_seeds()
         check_asked(self.early_stopping, self.objectives, python=self._define is not None)
-        self._check_points()
-        self._check_baselines()
+        sweep = self.model_copy(
+            update={"enqueue": self._checked_points(), "baselines": self._checked_baselines()}
+        )
         if self.early_stopping.kind != "none":
-            check_saves(self.early_stopping, self.horizons)
-        return self
+            check_saves(sweep.early_stopping, sweep.horizons)
+        return sweep
 
     def _check_no_search(self) -> None:
         if self.parameters or self._define is not None:
@@ -138,8 +149,6 @@ class Sweep(Section):
                 )
         overrides = [override(key, value) for key, value in self.set.items()]
         try:
-            if self.recipe not in recipes():
-                self.__dict__["recipe"] = str(recipe_path(self.recipe))
             self._base, tree = load(self.source, overrides), read_tree(self.source, overrides)
         except UserError as error:
             raise ValueError(f"recipe and set: {error}" if self.set else str(error)) from None
@@ -159,7 +168,7 @@ class Sweep(Section):
                 f"confirm = {self.confirm}: {both} are among seeds; the winner is confirmed on fresh ones"
             )
 
-    def _check_points(self) -> None:
+    def _checked_points(self) -> list[Params]:
         """Every combination that matters makes a valid run; the given points lie in the space."""
         try:
             self.build({})
@@ -170,9 +179,9 @@ class Sweep(Section):
                 self.build(params)
             except ValueError as error:
                 raise ValueError(self._blame(params, str(error))) from None
-        self.__dict__["enqueue"] = [self._given(i, point) for i, point in enumerate(self.enqueue)]
+        return [self._given(i, point) for i, point in enumerate(self.enqueue)]
 
-    def _check_baselines(self) -> None:
+    def _checked_baselines(self) -> dict[str, Params]:
         baselines: dict[str, Params] = {}
         seen: dict[str, str] = {}  # digest of the settings -> name
         slugs = [slug(name) for name in self.baselines]
@@ -194,7 +203,7 @@ class Sweep(Section):
             twin = seen.setdefault(config.digest(), name)
             if twin != name:
                 raise ValueError(f"baselines.{name}: the same settings as {twin}")
-        self.__dict__["baselines"] = baselines
+        return baselines
 
     def _blame(self, params: Params, message: str) -> str:
         """The message with the one parameter that is at fault by itself, or with all of them."""
