@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Each is an option of the commands that `with_judge_options` makes."""
+    """For `with_options`."""
 
     judge_url: Annotated[
         str | None, typer.Option(help="an OpenAI-compatible endpoint, such as http://HOST/v1")
@@ -97,25 +95,6 @@ class JudgeOptions:
                     err.print(str(judge.tally), markup=False)
                 raise
         err.print(str(judge.tally), markup=False)
-
-
-def with_judge_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of a judge, which it takes as `spoken`."""
-    options = inspect.signature(JudgeOptions).parameters
-    hints = get_type_hints(command, include_extras=True)
-    hints = {**hints, **get_type_hints(JudgeOptions, include_extras=True)}
-    own = inspect.signature(command).parameters
-
-    @wraps(command)
-    def with_options(**given: Any) -> None:
-        spoken = JudgeOptions(**{name: given.pop(name) for name in options})
-        command(spoken=spoken, **given)
-
-    shown = [p for name, p in own.items() if name != "spoken"] + list(options.values())
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in shown]
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {p.name: hints[p.name] for p in shown}
-    return with_options
 
 
 def check_out(to: Path | None, *read: str | Path | None) -> None:

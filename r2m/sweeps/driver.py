@@ -15,21 +15,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from r2m.config import Config
 from r2m.errors import UserError, reason_of
+from r2m.results.answer import Answer
+from r2m.results.readings import KL, cost, last, mean
 from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import Journal, read
 from r2m.stages.prepare import prepare
-from r2m.sweeps.answer import Answer
 from r2m.sweeps.ledger import ENDED, Ledger, Task
+from r2m.sweeps.objective import value_of
 from r2m.sweeps.plan import SweepPlan, check_storage, plan_sweep
-from r2m.sweeps.ranking import command, cost, last, mean, winner
-from r2m.sweeps.spec import Sweep, config_of, value_of
+from r2m.sweeps.ranking import command, winner
+from r2m.sweeps.schema import Sweep
+from r2m.sweeps.spec import config_of
 from r2m.sweeps.sweep import Draw, Opened, elapsed_s, runs_of, write_answer
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.driver import SHIP_TIMEOUT_S, connect, explained, numbers, on_signal
 from r2m.training.preflight import plan_for, shapes_for
 
 POLL_S = 0.5
-KL = "eval/kl_sequence"
 
 
 def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepPlan:

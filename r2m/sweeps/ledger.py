@@ -24,8 +24,10 @@ from r2m.errors import UserError
 from r2m.runs.folder import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE, run_folder
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
 from r2m.runs.records import Record
-from r2m.sweeps.ranking import BASELINE, arm_of, run_name, slug, winner
-from r2m.sweeps.spec import Sweep, baseline_point, config_of, grace, value_of, violations
+from r2m.sweeps.objective import value_of, violations
+from r2m.sweeps.ranking import BASELINE, label_of, run_name, trial_name, winner
+from r2m.sweeps.schema import Sweep, grace, slug
+from r2m.sweeps.spec import baseline_point, config_of
 from r2m.sweeps.study import sampler
 from r2m.training.start import Run, new_run
 
@@ -140,8 +142,7 @@ class Ledger:
 
     def _start(self, trial: optuna.Trial) -> Task:
         params = self.sweep.suggest(trial)
-        label = trial.user_attrs.get(BASELINE, f"trial {trial.number}")
-        task = self._task(arm_of(trial.number), label, "search", params, self.sweep.seeds)
+        task = self._task(trial_name(trial.number), label_of(trial), "search", params, self.sweep.seeds)
         task.trial = trial
         task.told = len(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         trial.set_user_attr("runs", [run.name for run in task.runs])
@@ -154,10 +155,8 @@ class Ledger:
         best = winner(self.sweep, trials)
         for trial in trials:
             if BASELINE in trial.user_attrs or trial.number == best:
-                label = trial.user_attrs.get(BASELINE, f"trial {trial.number}")
-                arms.append(
-                    (arm_of(trial.number), label, self.sweep.suggest(optuna.trial.FixedTrial(trial.params)))
-                )
+                params = self.sweep.suggest(optuna.trial.FixedTrial(trial.params))
+                arms.append((trial_name(trial.number), label_of(trial), params))
         return arms
 
     def _task(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seeds: list[int]) -> Task:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import optuna
 from optuna.storages import RDBStorage
 
-from r2m.sweeps.spec import Sweep, grace
+from r2m.sweeps.schema import Sweep, grace
 
 Result = TypeVar("Result")
 Say = Callable[[str], None]
