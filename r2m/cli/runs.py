@@ -46,7 +46,7 @@ def train(
 ) -> None:
     """Run Algorithm 1 (reward.feedback=on), or plain RLOO (off), in Ray Train workers."""
     from r2m.runs.folder import check_name
-    from r2m.training.driver import check_address, connect
+    from r2m.training.cluster import check_address, connect
     from r2m.training.start import new_run, open_run
 
     check_address(address)

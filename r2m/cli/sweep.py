@@ -44,7 +44,7 @@ def sweep(
     dry_run: DryRun = False,
 ) -> None:
     """Search settings, compare the best with the baselines on fresh seeds, and say whether it is better."""
-    from r2m.training.driver import check_address
+    from r2m.training.cluster import check_address
 
     folder = place(storage)
     match words or []:

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from r2m.errors import UserError
+from r2m.errors import UserError, brief
 from r2m.models.hub import hub_reachable
 
 
@@ -29,10 +29,7 @@ def fetch(loader: Any, field: str, model: str, **options: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # damaged files make the parsers and the models' own code raise anything
-        if cached:
-            reason = "no such folder, not in the cache, and the hub cannot be reached"
-        else:
-            reason = " ".join(str(error).split())[:200]
+        reason = "no such folder, not in the cache, and the hub cannot be reached" if cached else brief(error)
         raise UserError(f"{field} = {model!r}: a Hugging Face folder or hub id is needed; {reason}") from None
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from r2m.core.masking import pad
 from r2m.core.reward_loss import bradley_terry
-from r2m.errors import UserError
+from r2m.errors import UserError, brief
 from r2m.models.loading import load_config
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
@@ -142,9 +142,8 @@ def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTraine
         except MemoryError:
             raise
         except Exception as error:  # as in r2m.models.loading
-            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"model = {model!r}: no sequence classifier can be made of it ({reason})"
+                f"model = {model!r}: no sequence classifier can be made of it ({brief(error)})"
             ) from None
     make_savable(classifier)
     return classifier.to(device)

@@ -25,7 +25,8 @@ from r2m.sweeps.ranking import command, cost, last, mean, winner
 from r2m.sweeps.spec import Sweep, config_of, value_of
 from r2m.sweeps.sweep import Opened, elapsed_s, runs_of, write_answer
 from r2m.tracking.shipper import BackgroundShipper
-from r2m.training.driver import SHIP_TIMEOUT_S, connect, explained, numbers, on_signal
+from r2m.training.cluster import connect
+from r2m.training.driver import SHIP_TIMEOUT_S, explained, numbers, on_signal
 from r2m.training.preflight import plan_for, shapes_for
 
 POLL_S = 0.5

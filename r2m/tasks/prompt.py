@@ -10,8 +10,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from r2m.errors import UserError
-from r2m.tasks.files import brief
+from r2m.errors import UserError, brief
 from r2m.tasks.messages import without_nulls
 
 
