@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from r2m.cli.common import (
-    Address,
-    DryRun,
-    Storage,
-    Workers,
-    err,
-    out,
-    place,
-    program,
-    progress,
-    say_left_out,
-)
+from r2m.cli.common import Address, DryRun, Storage, Workers, err, out, place, program, progress, say_left_out
 from r2m.config import Config, load, override, recipes
 from r2m.errors import UserError
 

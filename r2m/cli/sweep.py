@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import (
-    Address,
-    DryRun,
-    Storage,
-    Workers,
-    err,
-    out,
-    place,
-    program,
-    progress,
-    say_left_out,
-)
+from r2m.cli.common import Address, DryRun, Storage, Workers, err, out, place, program, progress, say_left_out
 from r2m.errors import UserError, of_database, reason_of
 
 if TYPE_CHECKING:

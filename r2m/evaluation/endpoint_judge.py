@@ -16,13 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 from r2m.errors import UserError
-from r2m.evaluation.chat_endpoint import (
-    NO_CONNECTION,
-    ChatEndpoint,
-    Messages,
-    StoppedError,
-    UnansweredError,
-)
+from r2m.evaluation.chat_endpoint import NO_CONNECTION, ChatEndpoint, Messages, StoppedError, UnansweredError
 from r2m.evaluation.chat_format import CUT_OFF, LIMITS, Reply
 from r2m.evaluation.judge_prompts import Template, read_verdict
 from r2m.evaluation.verdicts import Verdict, VerdictStore, verdict_key

@@ -160,9 +160,8 @@ def _check_file(path: Path) -> None:
 
 def _parsed(raw: bytes, path: str) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
-    for number, line in enumerate(
-        raw.split(b"\n")[:-1], 1
-    ):  # what follows the last line's end is torn, or nothing
+    # What follows the last line's end is torn, or nothing.
+    for number, line in enumerate(raw.split(b"\n")[:-1], 1):
         try:
             record = json.loads(line)
             key, preference, reply = record["key"], record["preference"], record.get("reply", "")

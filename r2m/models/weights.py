@@ -68,7 +68,6 @@ def check_sizes(hf_config: Any) -> None:
         if isinstance(value, int) and not 1 <= value <= most:
             raise ValueError(f"{name} = {shown(value)}: from 1 to {most:,} is allowed")
     for name, value in vars(hf_config).items():
-        if isinstance(value, float) and math.isnan(
-            value
-        ):  # Python's JSON reads NaN; every output would be one
+        # Python's JSON reads NaN; every output would be one.
+        if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{name} = nan: a number is needed")

@@ -69,9 +69,8 @@ def train_reward_model(
         for prompt, chosen, rejected in pairs
     ]
     short = [pair for pair in encoded if max_tokens is None or max(map(len, pair)) <= max_tokens]
-    kept = [
-        (chosen, rejected) for chosen, rejected in short if chosen != rejected
-    ]  # else nothing is preferred
+    # Else nothing is preferred.
+    kept = [(chosen, rejected) for chosen, rejected in short if chosen != rejected]
     left_out, equal = len(encoded) - len(short), len(short) - len(kept)
     train, held_out = common.hold_out(kept, held_out_share, seed, left_out, equal)
     common.check_lengths(max(len(ids) for pair in kept for ids in pair), model)

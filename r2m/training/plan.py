@@ -116,10 +116,7 @@ def plan(
             host = memory.pop("hidden states")
         rows = max(a.microbatch, K) * (P + R - 1)
         phases["head microbatch"] = rows * policy.width * (item if item == 4 else item + 4)
-    as_stored = {
-        "reference": policy.stored == config.policy.dtype,
-        "reward model": reward.stored == r.dtype,
-    }
+    as_stored = {"reference": policy.stored == config.policy.dtype, "reward model": reward.stored == r.dtype}
     mapped = frozenset(part for part, same in as_stored.items() if same and device == "cpu")
     settles = omega_reaches_minimum(T, r.omega_min) if r.omega_schedule == "cosine" else 0.0
     notes = []
