@@ -56,9 +56,7 @@ class Tally:
     calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    cost: float = (
-        0.0  # an upper bound: an attempt that may be charged for counts with the most that it can cost
-    )
+    cost: float = 0.0  # an upper bound: what may be charged for counts with the most that it can cost
 
     def __str__(self) -> str:
         parts = [f"{self.answered} verdicts asked for, {self.cached} from the file, {self.nonsense} unusable"]

@@ -96,9 +96,8 @@ class VerdictStore:
 
     def put(self, key: str, judge: str, verdict: Verdict) -> None:
         """Append, unless the key has a verdict. Raises OSError, and the file still ends with a whole line."""
-        record = {"key": key, "judge": judge, "preference": verdict.preference, "reply": verdict.reply}
-        record["whole"] = True
-        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        said = {"key": key, "judge": judge, "preference": verdict.preference, "reply": verdict.reply}
+        line = (json.dumps(said | {"whole": True}, allow_nan=False) + "\n").encode()
         with self._lock:
             if key in self._verdicts:
                 return

@@ -33,6 +33,12 @@ def load_config(model: str, field: str = "policy.model") -> Any:
     return fetch(AutoConfig, field, model)
 
 
+def check_one_label(config: Any, field: str, model: str) -> None:
+    """Raises UserError for a configuration that is no reward model's."""
+    if config.num_labels != 1:
+        raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
+
+
 def load_tokenizer(model: str, field: str = "policy.model") -> PreTrainedTokenizerBase:
     """A tokenizer whose padding token differs from its end token, where it has a token to spare for it."""
     tokenizer = fetch(AutoTokenizer, field, model)

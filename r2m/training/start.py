@@ -114,7 +114,7 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     a model's context.
     """
     from r2m.models.families import longest
-    from r2m.models.loading import load_config
+    from r2m.models.loading import check_one_label, load_config
     from r2m.models.sizes import context_of
 
     response = config.algorithm.max_response_tokens
@@ -124,8 +124,8 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     lengths, datasets = _prompts(config.task, tuple(used.items()))
     for field, model in used.items():
         hf = load_config(model, field)
-        if field != "policy.model" and hf.num_labels != 1:
-            raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
+        if field != "policy.model":
+            check_one_label(hf, field, model)
         prompt, context = lengths[field], context_of(hf)
         if context is not None and prompt + response > context:
             most = context - response - max(0, prompt - lengths["policy.model"])  # by the policy's tokens
