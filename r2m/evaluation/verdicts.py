@@ -62,7 +62,7 @@ def read_verdicts(path: Path | str) -> dict[str, Verdict]:
         raise UserError(f"verdicts = {str(path)!r}: cannot be read ({error.strerror})") from None
 
 
-class VerdictStore:
+class VerdictStore(LineFile):
     """The one writer of a file of verdicts; threads may share it. Makes the file where there is none, and
     leaves none without a verdict.
 
@@ -77,7 +77,7 @@ class VerdictStore:
         self._made = [path for path in parents if not path.exists()]  # taken away again if nothing is put
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lines = LineFile(self.path, "verdicts", "file", self._read)
+            super().__init__(self.path, "verdicts", "file", self._read)
         except OSError as error:
             raise UserError(f"verdicts = {str(path)!r}: cannot be written ({error.strerror})") from None
 
@@ -101,22 +101,16 @@ class VerdictStore:
         with self._lock:
             if key in self._verdicts:
                 return
-            self._lines.append(line)
+            self.append(line)
             self._verdicts[key] = verdict
 
     def close(self) -> None:
-        if self._made and not self._lines.size:
+        if self._made and not self.size:
             self.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # somebody else uses the folder
                 for folder in self._made[1:]:
                     folder.rmdir()
-        self._lines.close()
-
-    def __enter__(self) -> VerdictStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().close()
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ def new_run(config: Config, name: str | None = None, progress: Progress = silent
     folder = run_folder(config.run.storage, name)
     if folder.exists():
         raise UserError(f"--name {name!r}: there is such a run; go on with it by --resume {name}")
-    prepared = prepare(config, progress)
-    datasets = check_data(config, (prepared.policy, prepared.reward))
+    models = prepare(config, progress)
+    datasets = check_data(config, models)
     with folder_made_whole(folder, f"--name {name!r}") as aside, Journal(aside / JOURNAL) as journal:
         (aside / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         journal.start(
@@ -74,7 +74,7 @@ def new_run(config: Config, name: str | None = None, progress: Progress = silent
             datasets=datasets,
             **group,
         )
-    return Run(config, folder, (prepared.policy, prepared.reward))
+    return Run(config, folder, models)
 
 
 def open_run(storage: str, name: str) -> Run:
@@ -92,8 +92,7 @@ def open_run(storage: str, name: str) -> Run:
         raise UserError(f"run = {name!r}: another process is writing this run")
     (folder / STOP_FILE).unlink(missing_ok=True)
     config = kept_config(view, storage)
-    prepared = prepare(config)
-    return Run(config, folder, (prepared.policy, prepared.reward))
+    return Run(config, folder, prepare(config))
 
 
 def kept_config(view: JournalView, storage: str) -> Config:
