@@ -192,7 +192,7 @@ def drive(file: str, name: str, storage: str, processes: str) -> None:
     from r2m.reports import sweep_page
     from r2m.sweeps import driver
     from r2m.sweeps.sweep import new_sweep
-    from r2m.training.driver import RAY_SETTINGS
+    from r2m.training.cluster import RAY_SETTINGS
 
     if processes == "new":
         os.environ.update(RAY_SETTINGS)  # read when ray is imported

@@ -41,6 +41,11 @@ def said(error: BaseException) -> str:
     return type(error).__name__
 
 
+def brief(error: BaseException) -> str:
+    """An error's own words on one short line."""
+    return one_line(str(error))[:200] or type(error).__name__
+
+
 DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 
 

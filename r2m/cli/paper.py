@@ -37,7 +37,7 @@ def paper(
     from r2m.paper.run import Asked, collect, open_sweeps, run_sweeps
     from r2m.reports import sweep_page
     from r2m.reports.paper_page import summary, write
-    from r2m.training.driver import check_address
+    from r2m.training.cluster import check_address
 
     check_address(address)
     if address is not None and address.startswith("ray://"):

@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from r2m.cli.common import (
-    Address,
-    DryRun,
-    Storage,
-    Workers,
-    err,
-    out,
-    place,
-    program,
-    progress,
-    say_left_out,
-)
+from r2m.cli.common import Address, DryRun, Storage, Workers, err, out, place, program, progress, say_left_out
 from r2m.config import Config, load, override, recipes
 from r2m.errors import UserError
 
@@ -46,7 +35,7 @@ def train(
 ) -> None:
     """Run Algorithm 1 (reward.feedback=on), or plain RLOO (off), in Ray Train workers."""
     from r2m.runs.folder import check_name
-    from r2m.training.driver import check_address, connect
+    from r2m.training.cluster import check_address, connect
     from r2m.training.start import new_run, open_run
 
     check_address(address)

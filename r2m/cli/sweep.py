@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import (
-    Address,
-    DryRun,
-    Storage,
-    Workers,
-    err,
-    out,
-    place,
-    program,
-    progress,
-    say_left_out,
-)
+from r2m.cli.common import Address, DryRun, Storage, Workers, err, out, place, program, progress, say_left_out
 from r2m.errors import UserError, of_database, reason_of
 
 if TYPE_CHECKING:
@@ -44,7 +33,7 @@ def sweep(
     dry_run: DryRun = False,
 ) -> None:
     """Search settings, compare the best with the baselines on fresh seeds, and say whether it is better."""
-    from r2m.training.driver import check_address
+    from r2m.training.cluster import check_address
 
     folder = place(storage)
     match words or []:

@@ -25,6 +25,8 @@ from r2m.config.arms import arm_of
 from r2m.config.types import Count, Name, Number, Place, Positive, Rows, Seed, Share, Text, Whole
 from r2m.config.uris import check_uri
 
+Aggregation = Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"]
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -44,9 +46,7 @@ class ForumTask(Section):
     space_pairs: Share = 0.0  # share of pairs in which either answer lost spaces before it: gold minds them
     preference_pairs: Annotated[Rows, Field(ge=50)] = 7400  # before ties are left out
     reward_epochs: Count = 1
-    reward_width: Annotated[Count, Field(ge=8, multiple_of=8)] = (
-        128  # of the reward model; the policy's is 128
-    )
+    reward_width: Annotated[Count, Field(ge=8, multiple_of=8)] = 128  # of the reward model, as the policy's
 
     @model_validator(mode="after")
     def _shares_fit(self) -> ForumTask:
@@ -101,9 +101,8 @@ class Reward(Section):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Reward:
         if self.attention_width % self.num_heads:
-            raise ValueError(
-                f"num_heads = {self.num_heads} must divide attention_width = {self.attention_width}"
-            )
+            width = self.attention_width
+            raise ValueError(f"num_heads = {self.num_heads} must divide attention_width = {width}")
         return self
 
 
@@ -132,17 +131,14 @@ class Algorithm(Section):
     ratio_level: Literal["token", "sequence"] = "token"  # here
     kl_placement: Literal["loss", "reward"] = "loss"  # Eq. 2
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"  # here
-    loss_aggregation: Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"] = (
-        "sequence_mean_token_sum"  # here: the gradient of Eq. 2's expectation over sequences
-    )
+    # here: the gradient of Eq. 2's expectation over sequences
+    loss_aggregation: Aggregation = "sequence_mean_token_sum"
 
     @model_validator(mode="after")
     def _consistent(self) -> Algorithm:
         if (self.trajectories is None) == (self.rounds is None):
-            raise ValueError(
-                f"give trajectories or rounds, one of the two "
-                f"(trajectories = {self.trajectories}, rounds = {self.rounds})"
-            )
+            both = f"trajectories = {self.trajectories}, rounds = {self.rounds}"
+            raise ValueError(f"give trajectories or rounds, one of the two ({both})")
         if self.trajectories is not None and self.trajectories < self.queries * self.responses:
             raise ValueError(
                 f"trajectories = {self.trajectories} is less than one round of queries * responses = "
@@ -177,9 +173,7 @@ class Run(Section):
     workers: Count = 1
     device: Literal["auto", "cpu", "gpu"] = "auto"
     storage: Place = "r2m-runs"  # runs, caches, MLflow's database and artifacts
-    tracking_uri: Annotated[str, AfterValidator(check_uri)] | None = (
-        None  # null: SQLite in the storage folder
-    )
+    tracking_uri: Annotated[str, AfterValidator(check_uri)] | None = None  # null: SQLite in the storage
     checkpoint_every: Count = 10  # rounds
     keep_checkpoints: Annotated[Count, Field(ge=2)] = 2  # the newest, and one to fall back on
     sample_every: Count = 10  # rounds between sample texts in the journal

@@ -109,13 +109,13 @@ def open_bench(config: Config, prompts: int | None = None, progress: Progress = 
     there = config.task.held_out
     if prompts is not None and not 1 <= prompts <= there:
         raise UserError(f"--prompts {prompts}: 1 to {there}, the held-out prompts of this task, are allowed")
-    prepared = prepare(config, progress)
+    models = prepare(config, progress)
     # A Trainer draws its head as that of the run did: from the same seed, after the same models.
     trainer = Trainer(
         config.model_copy(
             update={"run": config.run.model_copy(update={"eval_queries": prompts or there, "judge": None})}
         ),
-        (prepared.policy, prepared.reward),
+        models,
         Workers(),
         device_of(config),
     )

@@ -52,9 +52,8 @@ def refusal(config: Any) -> str | None:
         return REFUSED[config.model_type]
     if config.model_type in ENCODERS and not config.is_decoder:
         return "it reads a sequence in both directions (is_decoder is false in its config.json)"
-    if (
-        getattr(config.get_text_config(decoder=True), "use_bidirectional_attention", None) is True
-    ):  # not "vision"
+    # Not "vision".
+    if getattr(config.get_text_config(decoder=True), "use_bidirectional_attention", None) is True:
         return (
             "it reads a sequence in both directions (use_bidirectional_attention is true in its config.json)"
         )

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from r2m.core.masking import pad, scaled_logits
 from r2m.core.trajectories import Trajectories
-from r2m.errors import UserError
+from r2m.errors import UserError, said
 from r2m.models.families import Way, way_of
 from r2m.policy.decoding import Decoder
 from r2m.policy.forward import policy_forward
@@ -48,7 +48,7 @@ def settle_way(model: PreTrainedModel, named: str) -> None:
         t = _random_trajectories(model)
         expected = _plain(model, t)
     except Exception as error:
-        raise UserError(f"{named}: it cannot be run on plain text: {_one_line(error)}") from None
+        raise UserError(f"{named}: it cannot be run on plain text: {said(error)[:200]}") from None
     trouble = ""
     for found in (first, *slower[first]):
         vars(model)["way"] = found
@@ -56,16 +56,12 @@ def settle_way(model: PreTrainedModel, named: str) -> None:
         try:
             trouble = _difference(_ours(model, t), expected, TOLERANCE.get(model.dtype, 1e-3))
         except Exception as error:  # whatever a model raises that has another cache or other inputs
-            trouble = _one_line(error)
+            trouble = said(error)[:200]
         if not trouble:
             if before:
                 warnings.warn(f"{named}: {found.value}, slower than planned; else {before}", stacklevel=2)
             return
     raise UserError(f"{named}: run in batches it does not give what it gives for one sequence: {trouble}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _random_trajectories(model: PreTrainedModel) -> Trajectories:

@@ -98,9 +98,8 @@ def _write(
     N, K, R = uniforms_NKR.shape
     B = N * K
     unused_V = unused_ids(model)
-    last = (
-        vocabulary(model) - 1 if unused_V is None else int((~unused_V).nonzero().max())
-    )  # id that a draw can give
+    # Id that a draw can give.
+    last = vocabulary(model) - 1 if unused_V is None else int((~unused_V).nonzero().max())
     uniforms_BR = uniforms_NKR.reshape(B, R)
     out_ids = torch.full((B, R), pad_id, device=ids_NP.device)
     out_log_probs = torch.zeros(B, R, device=ids_NP.device)

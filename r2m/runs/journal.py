@@ -36,7 +36,7 @@ from r2m.runs.records import Record, decoded, encoded, whole_lines
 STATUS_OF_EVENT = {name: name for name in ("finished", "stopped", "pruned", "failed")} | {"resume": "running"}
 
 
-class Journal:
+class Journal(LineFile):
     """The one writer of a journal. Opening cuts off a torn end.
 
     Raises UserError where another process has the journal open, and OSError with the path where a line
@@ -44,12 +44,12 @@ class Journal:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lines = LineFile(self.path, "journal", "run", lambda data: len(whole_lines(data)))
-        if self._lines.torn and self.started:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, "journal", "run", lambda data: len(whole_lines(data)))
+        if self.torn and self.started:
             try:
-                self.event("torn-end", bytes=self._lines.torn)
+                self.event("torn-end", bytes=self.torn)
             except OSError:
                 self.close()
                 raise
@@ -57,7 +57,7 @@ class Journal:
     @property
     def started(self) -> bool:
         """Whether there is a start record: where there is, the run is to be resumed."""
-        return self._lines.size > 0
+        return self.size > 0
 
     def start(
         self,
@@ -110,18 +110,9 @@ class Journal:
     def event(self, name: str, **fields: Any) -> None:
         self._append("event", name=name, **fields)
 
-    def close(self) -> None:
-        self._lines.close()
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _append(self, kind: str, **fields: Any) -> None:
         assert self.started == (kind != "start"), "the first record, and no other, is the start"
-        self._lines.append(encoded({"time": time.time(), "kind": kind, **fields}))
+        self.append(encoded({"time": time.time(), "kind": kind, **fields}))
 
 
 class JournalReader:

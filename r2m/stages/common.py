@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import secrets
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.errors import UserError, reason_of
-from r2m.files import made_whole
+from r2m.files import check_room, made_whole
 from r2m.models.saving import WEIGHTS, check_savable, is_disk, save_model, save_weights
 from r2m.models.sizes import context_of
 
@@ -129,12 +128,7 @@ class KeptError(RuntimeError):
 def check_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, what: str) -> None:
     """Raises UserError where the model that is to be trained now could not be saved in `folder` afterwards."""
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise UserError(
-            f"out = {str(folder.parent)!r}: the trained model takes {size / 2**20:,.1f} MiB, and {free / 2**20:,.1f} "
-            "are free"
-        )
+    check_room(folder, size, f"out = {str(folder.parent)!r}", "the trained model's weights")
     check_savable(model, tokenizer, folder, what)
 
 

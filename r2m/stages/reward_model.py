@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from r2m.core.masking import pad
 from r2m.core.reward_loss import bradley_terry
-from r2m.errors import UserError
+from r2m.errors import UserError, brief
 from r2m.models.loading import load_config
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
@@ -69,9 +69,8 @@ def train_reward_model(
         for prompt, chosen, rejected in pairs
     ]
     short = [pair for pair in encoded if max_tokens is None or max(map(len, pair)) <= max_tokens]
-    kept = [
-        (chosen, rejected) for chosen, rejected in short if chosen != rejected
-    ]  # else nothing is preferred
+    # Else nothing is preferred.
+    kept = [(chosen, rejected) for chosen, rejected in short if chosen != rejected]
     left_out, equal = len(encoded) - len(short), len(short) - len(kept)
     train, held_out = common.hold_out(kept, held_out_share, seed, left_out, equal)
     common.check_lengths(max(len(ids) for pair in kept for ids in pair), model)
@@ -142,9 +141,8 @@ def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTraine
         except MemoryError:
             raise
         except Exception as error:  # as in r2m.models.loading
-            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"model = {model!r}: no sequence classifier can be made of it ({reason})"
+                f"model = {model!r}: no sequence classifier can be made of it ({brief(error)})"
             ) from None
     make_savable(classifier)
     return classifier.to(device)

@@ -28,7 +28,8 @@ from r2m.sweeps.schema import Sweep
 from r2m.sweeps.spec import config_of
 from r2m.sweeps.sweep import Draw, Opened, elapsed_s, runs_of, write_answer
 from r2m.tracking.shipper import BackgroundShipper
-from r2m.training.driver import SHIP_TIMEOUT_S, connect, explained, numbers, on_signal
+from r2m.training.cluster import connect
+from r2m.training.driver import SHIP_TIMEOUT_S, explained, numbers, on_signal
 from r2m.training.preflight import plan_for, shapes_for
 
 POLL_S = 0.5

@@ -116,8 +116,7 @@ def new_sweep(
         if re.fullmatch(rf"{re.escape(name)}-({arms})-s\d+", run.name):
             raise UserError(f"--name {name!r}: {storage} has runs of that name ({run.name}); take another")
     base = opened.base
-    prepared = prepare(base, progress)
-    datasets = check_data(base, (prepared.policy, prepared.reward))
+    datasets = check_data(base, prepare(base, progress))
     if not JournalReader(opened.folder / JOURNAL).new_records():
         # Of an older version, killed while it made it.
         shutil.rmtree(opened.folder, ignore_errors=True)

@@ -31,15 +31,8 @@ from r2m.tasks.prompt import Prompt
 from r2m.tasks.shared_prompt import DIFFER, UNANSWERED, split_shared
 
 UNUSABLE = 0.1  # share of a file's rows that may be unusable
-QUESTIONS = {
-    "question",
-    "query",
-    "input",
-    "instruction",
-    "problem",
-    "context",
-    "system",
-}  # the prompt's other names
+# The prompt's other names.
+QUESTIONS = {"question", "query", "input", "instruction", "problem", "context", "system"}
 
 Item = TypeVar("Item")
 Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected

@@ -75,9 +75,8 @@ class Sink:
         self._start: Record = {}
         self._events: list[Record] = []
         self._steps: set[int] = set()  # rounds read: a resumed run replays some
-        self._points: list[
-            tuple[str, float, int, int]
-        ] = []  # key, value, time in ms, step: not known to be there
+        # Key, value, time in ms, step: not known to be there.
+        self._points: list[tuple[str, float, int, int]] = []
         self._unknown: set[str] = set()  # keys of which MLflow may have points that are not known
         self.points = 0  # read of the journal
         self.found = 0  # of them, those that were there before this sink logged any
@@ -88,9 +87,8 @@ class Sink:
         self._tables: list[str] = []  # that the run's tag names
         self._config: list[Path] = []
         self._sent: list[Path | str] = []  # of the artifacts of a shipping that has not ended
-        self._opening: list[
-            Callable[[], Any]
-        ] = []  # requests that bring what a run starts with: still to be made
+        # Requests that bring what a run starts with: still to be made.
+        self._opening: list[Callable[[], Any]] = []
         self._client: MlflowClient | None = None  # None: what MLflow has is unknown
         self._mlflow_run = self._mlflow_status = ""
         self._known: dict[str, str] = {}  # ids of the experiment and of the run that this one is a part of

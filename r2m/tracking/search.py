@@ -28,9 +28,8 @@ def journals(storage: Path | str, names: Iterable[str]) -> tuple[dict[str, Journ
     views: dict[str, JournalView] = {}
     missing = []
     for name in names:
-        if (
-            Path(name).name != name or len(name) > 255
-        ):  # a path: not a name, and nothing outside the storage is read
+        # A path: not a name, and nothing outside the storage is read.
+        if Path(name).name != name or len(name) > 255:
             missing.append(name)
         elif (Path(storage) / "sweeps" / name / JOURNAL).is_file():
             views |= sweep_runs(storage, name)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from r2m.errors import UserError
+from r2m.errors import UserError, brief
 from r2m.files import made_whole, removed, synced
 
 Tree = dict[str, Any]
@@ -82,8 +82,7 @@ def _manifest(path: Path) -> Tree:
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CorruptCheckpointError(f"{path.name}: its manifest cannot be read ({reason})") from None
+        raise CorruptCheckpointError(f"{path.name}: its manifest cannot be read ({brief(error)})") from None
     if not isinstance(manifest, dict) or manifest.get(OWN_HASH) != _own_hash(manifest):
         raise CorruptCheckpointError(f"{path.name}: its manifest is not what was written")
     if manifest.get("step") != _step(path):

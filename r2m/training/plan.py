@@ -6,7 +6,6 @@ D width, V vocabulary. Sizes are bytes of one worker. The policy is replicated o
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from rich.table import Table
 from r2m.config import Config, Run
 from r2m.core.schedule import omega_reaches_minimum
 from r2m.errors import UserError
+from r2m.files import GIB, check_room, human
 from r2m.models.families import Way
 from r2m.training.shape import Shape
 
-GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 LOGITS_AT_ONCE = 2**26  # values: the default of r2m.core.masking.token_log_probs
 BF16_LR = 4e-5  # moves 8 % of SmolLM2's weights in bf16; 1e-6 moves 0.4 %
@@ -117,10 +116,7 @@ def plan(
             host = memory.pop("hidden states")
         rows = max(a.microbatch, K) * (P + R - 1)
         phases["head microbatch"] = rows * policy.width * (item if item == 4 else item + 4)
-    as_stored = {
-        "reference": policy.stored == config.policy.dtype,
-        "reward model": reward.stored == r.dtype,
-    }
+    as_stored = {"reference": policy.stored == config.policy.dtype, "reward model": reward.stored == r.dtype}
     mapped = frozenset(part for part, same in as_stored.items() if same and device == "cpu")
     settles = omega_reaches_minimum(T, r.omega_min) if r.omega_schedule == "cosine" else 0.0
     notes = []
@@ -218,26 +214,13 @@ def _policy_microbatch(policy: Shape, B: int, K: int, P: int, R: int, item: int)
     return kept * item + 3 * 4 * min(B * R * policy.vocabulary, LOGITS_AT_ONCE)
 
 
-def free_disk(storage: Path) -> int:
-    """Bytes free on the disk of `storage`, which need not exist yet."""
-    folder = storage.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
 def check_storage(p: Plan, storage: Path) -> None:
     """Raises UserError where the disk of `storage` can't take the run's files."""
-    free = free_disk(storage)
-    if free < p.disk:
-        raise UserError(
-            f"run.storage = {str(storage)!r}: {p.checkpoints} checkpoints (those kept, one being written) of "
-            f"{human(p.checkpoint)} and {human(p.export)} of trained models exceed the {human(free)} free"
-        )
-
-
-def human(size: int) -> str:
-    return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / 2**20:,.1f} MiB"
+    what = (
+        f"{p.checkpoints} checkpoints (those kept, one being written) of {human(p.checkpoint)} and "
+        f"{human(p.export)} of trained models"
+    )
+    check_room(storage, p.disk, f"run.storage = {str(storage)!r}", what)
 
 
 def render(p: Plan) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from r2m.errors import UserError
+from r2m.errors import UserError, said
 from r2m.models import families
 from r2m.models.families import Way, way_of
 from r2m.models.sizes import context_of, kept_values, text_of, width_of
@@ -63,5 +63,5 @@ def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str 
         kind = "causal language model" if auto_class is AutoModelForCausalLM else "sequence classifier"
         raise UserError(
             f"{field} = {hf_config.name_or_path!r}: no {kind} can be planned from its configuration of "
-            f"{hf_config.model_type!r}; {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            f"{hf_config.model_type!r}; {said(error)[:200]}"
         ) from None

@@ -99,9 +99,10 @@ def alive(model: PreTrainedModel) -> PreTrainedModel:
 def trajectories(prompts: list[list[int]], responses: list[list[list[int]]], extra: int = 0) -> Trajectories:
     """Padded by `extra` columns more than needed, with ids that are also tokens."""
     width = max(len(p) for p in prompts) + extra
-    prompt_ids, prompt_mask = pad(prompts, 7, "left", width)
+    prompt_ids, prompt_mask = (x[:-1] for x in pad([*prompts, [0] * width], 7, "left"))
     flat = [r for group in responses for r in group]
-    ids, mask = pad(flat, 5, "right", max(len(r) for r in flat) + extra)
+    widest = [0] * (max(len(r) for r in flat) + extra)
+    ids, mask = (x[:-1] for x in pad([*flat, widest], 5, "right"))
     N, K = len(prompts), len(responses[0])
     ids, mask = ids.view(N, K, -1), mask.view(N, K, -1)
     return Trajectories(

@@ -301,7 +301,7 @@ class TestRefusals:
     def test_storage(self, tmp_path: Path) -> None:
         p = plan(config(), POLICY, REWARD)
         check_storage(p, tmp_path / "not" / "there" / "yet")
-        with pytest.raises(UserError, match=r"3 checkpoints .* of 1,073,741,824\.0 GiB .* GiB free"):
+        with pytest.raises(UserError, match=r"3 checkpoints .* of 1,073,741,824\.0 GiB .* GiB are free"):
             check_storage(replace(p, checkpoint=2**60), tmp_path)
 
 
