@@ -27,17 +27,18 @@ from r2m.files import folder_made_whole, made_whole, write_whole
 from r2m.line_file import is_held
 from r2m.reports import sweep_page as report
 from r2m.results.answer import Answer
+from r2m.runs.find import sweep_runs
 from r2m.runs.folder import JOURNAL, check_name, is_name
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
 from r2m.runs.provenance import environment, git_state
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps.answer import answer
-from r2m.sweeps.schema import Sweep, slug
+from r2m.sweeps.schema import Sweep
+from r2m.sweeps.settings import slug
 from r2m.sweeps.spec import config_of, load_sweep
 from r2m.sweeps.study import open_study, study_to_read
 from r2m.tracking.mlflow_sink import default_tracking_uri
-from r2m.tracking.search import sweep_runs
 from r2m.training.start import check_data
 
 FILES = ("sweep.yaml", "sweep.py")
