@@ -113,7 +113,7 @@ def kept_config(view: JournalView, storage: str) -> Config:
 
 
 def facts_of(config: Config, models: tuple[str, str]) -> dict[str, Any]:
-    """What Journal.start is told of a run, or a sweep's runs, beside name, settings and tags. Raises as `check_data`."""
+    """What Journal.start takes of a run or a sweep, beside name, settings and tags. Raises as `check_data`."""
     datasets = check_data(config, models)
     return {
         "task": config.task.name if config.task.kind == "text" else config.task.kind,
