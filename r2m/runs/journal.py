@@ -32,6 +32,8 @@ from r2m.errors import UserError
 from r2m.line_file import LineFile
 from r2m.runs.records import Record, decoded, encoded, whole_lines
 
+PATIENCE_S = 120.0  # that a process which still holds a journal is waited for
+
 # Stopped: by a user, to go on with later. Pruned: by a sweep, for good.
 STATUS_OF_EVENT = {name: name for name in ("finished", "stopped", "pruned", "failed")} | {"resume": "running"}
 
@@ -224,3 +226,18 @@ def status(events: list[Record]) -> str:
     """What the last event that changes it says: running, finished, stopped, pruned or failed."""
     changes = [STATUS_OF_EVENT[e["name"]] for e in events if e["name"] in STATUS_OF_EVENT]
     return changes[-1] if changes else "running"
+
+
+def wait_until_free(journal: Path) -> None:
+    """Wait for a process that still holds a journal: of a session that was killed, or of a trial that failed.
+
+    Raises UserError where it does not let go.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return Journal(journal).close()
+        except UserError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

@@ -21,7 +21,8 @@ from r2m.results.readings import cost, last, mean
 from r2m.results.table import Arm, trial_label
 from r2m.runs.journal import JournalView
 from r2m.sweeps.objective import value_of, violations
-from r2m.sweeps.schema import Sweep, slug
+from r2m.sweeps.schema import Sweep
+from r2m.sweeps.settings import slug
 from r2m.sweeps.spec import overrides_of
 
 BASELINE = "baseline"  # user attribute of a trial that is one: its name

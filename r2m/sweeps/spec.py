@@ -20,9 +20,8 @@ from pydantic import ValidationError
 
 from r2m.config import Config, explain, load, override
 from r2m.config.load import read_mapping
-from r2m.config.paths import PLACES, absolute
+from r2m.config.paths import PLACES, absolute, setting
 from r2m.errors import UserError, said, shown
-from r2m.sweeps.cost import setting
 from r2m.sweeps.schema import Sweep
 from r2m.sweeps.space import Params
 

@@ -11,7 +11,8 @@ from r2m.results.answer import Answer
 from r2m.runs.journal import Journal, JournalView, read
 from r2m.sweeps.answer import answer
 from r2m.sweeps.ranking import run_name, trial_name
-from r2m.sweeps.schema import Sweep, slug
+from r2m.sweeps.schema import Sweep
+from r2m.sweeps.settings import slug
 from r2m.sweeps.spec import config_of, load_sweep
 
 STATES = {
