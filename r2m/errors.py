@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-LONGEST = 2000  # characters of a message
+LONGEST_MESSAGE = 2000  # characters of a message
 SHOWN = 100  # of a value in it
 
 
@@ -19,9 +19,9 @@ class UserError(ValueError):
 
 def one_line(text: str) -> str:
     """Without line ends, with escapes for what cannot be printed, and not endless."""
-    text = " ".join(text[: 2 * LONGEST].split())
+    text = " ".join(text[: 2 * LONGEST_MESSAGE].split())
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 3] + "..."
 
 
 def shown(value: Any) -> str:

@@ -44,7 +44,7 @@ def home(path: Local) -> Local:
 
 
 Storage = Annotated[str | None, typer.Option(help=f"runs, caches, MLflow's store [default: {STORAGE}]")]
-Workers = Annotated[int | None, typer.Option(help="Ray Train workers of a run")]
+WorkersOption = Annotated[int | None, typer.Option(help="Ray Train workers of a run")]
 Address = Annotated[str | None, typer.Option(help="an existing Ray cluster's address")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print configuration and plan; run nothing")]
 

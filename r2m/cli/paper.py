@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import Address, Storage, Workers, err, out, place, program, progress
+from r2m.cli.common import Address, Storage, WorkersOption, err, out, place, program, progress
 from r2m.config import recipes
 from r2m.errors import UserError
 
@@ -28,7 +28,7 @@ def paper(
     name: Annotated[
         str | None, typer.Option(help="of its runs and its folder [default: paper-RECIPE]")
     ] = None,
-    workers: Workers = None,
+    workers: WorkersOption = None,
     storage: Storage = None,
     address: Address = None,
 ) -> None:

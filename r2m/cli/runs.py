@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from r2m.cli.common import Address, DryRun, Storage, Workers, err, out, place, program, progress, say_left_out
+from r2m.cli.common import (
+    Address,
+    DryRun,
+    Storage,
+    WorkersOption,
+    err,
+    out,
+    place,
+    program,
+    progress,
+    say_left_out,
+)
 from r2m.config import Config, load, override, recipes
 from r2m.errors import UserError
 
@@ -26,7 +37,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 def train(
     recipe: Annotated[str, typer.Argument(help=f"a .yaml file, or one of: {', '.join(recipes())}")] = "",
     set_: Set = None,
-    workers: Workers = None,
+    workers: WorkersOption = None,
     name: Annotated[str | None, typer.Option(help="the run's name")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="go on with a run")] = None,
     storage: Storage = None,
@@ -51,11 +62,11 @@ def train(
             check_name("--name", name)
         plan = _plan(config, address, dry_run)
         if dry_run:
-            from r2m.training.plan import render
+            from r2m.training.plan import plan_table
 
             recipe_text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             out.print(recipe_text, markup=False, soft_wrap=True)
-            out.print(render(plan))
+            out.print(plan_table(plan))
             return
         if address is not None:  # before a run is begun that could not go on
             connect(address, 0)

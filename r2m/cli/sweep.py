@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import Address, DryRun, Storage, Workers, err, out, place, program, progress, say_left_out
+from r2m.cli.common import (
+    Address,
+    DryRun,
+    Storage,
+    WorkersOption,
+    err,
+    out,
+    place,
+    program,
+    progress,
+    say_left_out,
+)
 from r2m.errors import UserError, of_database, reason_of
 
 if TYPE_CHECKING:
@@ -24,7 +35,7 @@ def sweep(
     ] = None,
     name: Annotated[str | None, typer.Option(help="the sweep's name")] = None,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="go on with a sweep")] = None,
-    workers: Workers = None,
+    workers: WorkersOption = None,
     storage: Storage = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow's [default: SQLite in the storage]")
@@ -76,7 +87,7 @@ def _check_room(
     file: str, storage: str, workers: int | None, tracking_uri: str | None, address: str | None, show: bool
 ) -> None:
     """Refuse a sweep that can't fit before anything is prepared."""
-    from r2m.sweeps.plan import check_storage, render
+    from r2m.sweeps.plan import check_storage, sweep_plan_table
     from r2m.sweeps.room import plan_of
     from r2m.sweeps.schema import grace
     from r2m.sweeps.spec import check_suggest, load_sweep
@@ -87,7 +98,7 @@ def _check_room(
     plan = plan_of(sweep, extra_settings(storage, tracking_uri), address)
     check_storage(plan, Path(storage))
     if show:
-        out.print(render(plan))
+        out.print(sweep_plan_table(plan))
         if sweep.early_stopping.kind != "none":
             first, last = grace(sweep), sweep.budget.evaluations
             out.print(

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from r2m.config.arms import arm_of
-from r2m.config.types import Count, Name, Number, Place, Positive, Rows, Seed, Share, Text, Whole
+from r2m.config.types import Count, Name, Number, Place, PlainText, Positive, RowCount, Seed, Share, Whole
 from r2m.config.uris import check_uri
 
 Aggregation = Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"]
@@ -37,14 +37,14 @@ class ForumTask(Section):
 
     kind: Literal["forum"] = "forum"
     seed: Seed = 0  # of grammar, models and preference data; a run's own is run.seed
-    posts: Rows = 4000  # training prompts; the SFT data is on them too
-    held_out: Rows = 256  # evaluation prompts, never trained on
+    posts: RowCount = 4000  # training prompts; the SFT data is on them too
+    held_out: RowCount = 256  # evaluation prompts, never trained on
     sft_noise: Share = 0.3  # chance that a word of a reference summary is corrupted
     sft_steps: Count = 300
     label_noise: Share = 0.05  # chance that gold's verdict on a pair is flipped
     artefact: Share = 0.25  # share of pairs whose preferred answer lost spaces after gold's verdict
     space_pairs: Share = 0.0  # share of pairs in which either answer lost spaces before it: gold minds them
-    preference_pairs: Annotated[Rows, Field(ge=50)] = 7400  # before ties are left out
+    preference_pairs: Annotated[RowCount, Field(ge=50)] = 7400  # before ties are left out
     reward_epochs: Count = 1
     reward_width: Annotated[Count, Field(ge=8, multiple_of=8)] = 128  # of the reward model, as the policy's
 
@@ -66,7 +66,7 @@ class TextTask(Section):
     data: Place
     split: Name = "train"
     prompt_column: Name = "prompt"
-    instruction: Text | None = None  # put before a plain prompt
+    instruction: PlainText | None = None  # put before a plain prompt
     as_chat: bool = False  # wrap a plain prompt as a user's message and apply the chat template
     max_prompt_tokens: Count | None = None  # longer prompts are left out (and counted)
     max_chosen_tokens: Count | None = None  # F.2: leave out rows whose chosen response is longer

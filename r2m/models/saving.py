@@ -15,7 +15,7 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from r2m.errors import UserError, reason_of
 
-WEIGHTS = "weights.safetensors"
+BARE_WEIGHTS = "weights.safetensors"
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
@@ -91,5 +91,5 @@ def is_disk(error: BaseException) -> bool:
 def save_weights(folder: Path, model: PreTrainedModel) -> Path:
     """The bare weights, each once, by their names in the module: where it cannot be saved as a folder."""
     tensors = {name: p.detach().contiguous() for name, p in model.named_parameters()}
-    save_file(tensors, folder / WEIGHTS)
-    return folder / WEIGHTS
+    save_file(tensors, folder / BARE_WEIGHTS)
+    return folder / BARE_WEIGHTS

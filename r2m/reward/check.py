@@ -15,7 +15,7 @@ from r2m.errors import UserError, said
 from r2m.models.sizes import text_of
 from r2m.reward.model import RewardModel
 
-REFUSED = {
+REFUSED_REWARD_MODELS = {
     **dict.fromkeys(
         ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"),
         "it reads at end tokens, and a response that was cut off has none",
@@ -28,9 +28,9 @@ REFUSED = {
 LENGTHS = 9, 4  # tokens: more than one of each, and padding
 
 
-def refusal(hf_config: Any) -> str | None:
+def reward_model_refusal(hf_config: Any) -> str | None:
     """Why models of such a family can't be reward models; None where they may be: `check_reward_model` sees."""
-    return REFUSED.get(hf_config.model_type)
+    return REFUSED_REWARD_MODELS.get(hf_config.model_type)
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ def load_reward_model(
     config = load_config(model, field)
     check_one_label(config, field, model)
     check_weights(model, field)
-    why = check.refusal(config)
+    why = check.reward_model_refusal(config)
     if why is not None:
         raise UserError(f"{field} = {model!r}: {why}")
     precision = getattr(torch, dtype)

@@ -30,7 +30,7 @@ from typing import Any
 from r2m.config import tags_of
 from r2m.errors import UserError
 from r2m.line_file import LineFile
-from r2m.runs.records import Record, decoded, encoded, whole_lines
+from r2m.runs.records import Record, decoded, record_line, whole_lines
 
 PATIENCE_S = 120.0  # that a process which still holds a journal is waited for
 
@@ -114,7 +114,7 @@ class Journal(LineFile):
 
     def _append(self, kind: str, **fields: Any) -> None:
         assert self.started == (kind != "start"), "the first record, and no other, is the start"
-        self.append(encoded({"time": time.time(), "kind": kind, **fields}))
+        self.append(record_line({"time": time.time(), "kind": kind, **fields}))
 
 
 class JournalReader:

@@ -14,7 +14,7 @@ from r2m.config import Config, ForumTask, digest
 from r2m.files import locked, removed
 from r2m.stages import common
 
-VERSION = 1  # of the forum's recipe; raise it when grammar, models or training change
+CACHE_VERSION = 1  # of the forum's recipe; raise it when grammar, models or training change
 FINISHED = "finished"
 
 SFT_SETTINGS = ("seed", "posts", "sft_noise", "sft_steps")
@@ -57,7 +57,7 @@ def prepare(config: Config, progress: common.Progress = common.silent) -> Models
 def model_names(task: ForumTask) -> tuple[str, str]:
     """Names of the supervised policy and of the reward model: of exactly the settings that determine them."""
     settings = task.model_dump()
-    of_sft = {"version": VERSION} | {key: settings[key] for key in SFT_SETTINGS}
+    of_sft = {"version": CACHE_VERSION} | {key: settings[key] for key in SFT_SETTINGS}
     of_reward = of_sft | {key: settings[key] for key in REWARD_SETTINGS}
     return f"forum-sft-{digest(of_sft)}", f"forum-reward-{digest(of_reward)}"
 

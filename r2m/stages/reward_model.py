@@ -27,7 +27,7 @@ from r2m.tasks.columns import Read, comparable, preference_pairs
 from r2m.tasks.files import Rows
 from r2m.tasks.prompt import Prompt
 
-Pair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
+TokenPair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
 
 
 def train_reward_model(
@@ -85,7 +85,7 @@ def train_reward_model(
     for step in range(total):
         scores_2B = _scores(model, _flat([train[i] for i in next(order)]), pad_id)
         bradley_terry(*scores_2B.chunk(2)).mean().backward()
-        common.descend(parameters, optimizer, lr, step, total)
+        common.optimizer_step(parameters, optimizer, lr, step, total)
         progress("reward model", step + 1, total)
     model.eval()
 
@@ -162,7 +162,7 @@ def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _flat(pairs: Sequence[Pair]) -> list[list[int]]:
+def _flat(pairs: Sequence[TokenPair]) -> list[list[int]]:
     """All chosen, then all rejected."""
     return [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
 

@@ -181,7 +181,7 @@ def check_storage(p: SweepPlan, storage: Path) -> None:
     check_room(storage, p.disk, f"run.storage = {str(storage)!r}", what)
 
 
-def render(p: SweepPlan) -> Table:
+def sweep_plan_table(p: SweepPlan) -> Table:
     """The plan as a table of two columns."""
     table = Table(title="Plan of the sweep", show_header=False)
     table.add_row("runs", f"{p.runs:,}, trials, baselines and confirmation together")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Plot = Callable[[Sequence[tuple[str, JournalView]], Path], None]  # labels and runs into a picture
 SHIP_TIMEOUT_S = 30.0
-SAID = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
+SHOWN_EVENTS = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
 
 
 def execute(
@@ -139,15 +139,17 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
             for fit, bar in bars.items():
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
-                        progress.update(bar, completed=record["step"], numbers=numbers(record["metrics"]))
-                    elif record["time"] >= began and record.get("name") in SAID:
+                        progress.update(
+                            bar, completed=record["step"], numbers=round_numbers(record["metrics"])
+                        )
+                    elif record["time"] >= began and record.get("name") in SHOWN_EVENTS:
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
             if running:
                 time.sleep(0.5)
 
 
-def numbers(metrics: dict[str, float]) -> str:
+def round_numbers(metrics: dict[str, float]) -> str:
     shown = {"reward": "reward/proxy", "gold": "reward/gold", "KL": "kl/sequence"}
     return "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown.items() if key in metrics)
 

@@ -19,10 +19,10 @@ from r2m.reward.feedback import NoiseStates, feedback_scores
 from r2m.reward.scoring import RewardEmbedder, end_token_rule
 from r2m.workers import Workers
 
-Judge = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
+Scorer = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
 
 
-def against(judge: Judge, rival_NK: torch.Tensor) -> Judge:
+def wins_over(judge: Scorer, rival_NK: torch.Tensor) -> Scorer:
     """1 where the judge scores a response above its rival, 1/2 where they tie, else 0."""
 
     def wins(queries: Sequence[Query], t: Trajectories) -> torch.Tensor:
@@ -32,13 +32,13 @@ def against(judge: Judge, rival_NK: torch.Tensor) -> Judge:
     return wins
 
 
-def frozen_judge(scorer: RewardEmbedder) -> Judge:
+def frozen_judge(scorer: RewardEmbedder) -> Scorer:
     """The scores of a reward model that takes no part in training."""
     return torch.no_grad()(lambda queries, t: scorer.phi(scorer.embed(queries, t)).squeeze(-1))
 
 
 @torch.no_grad()
-def measure(
+def held_out_columns(
     policy: PreTrainedModel,
     reference: PreTrainedModel | None,
     reward_model: RewardEmbedder,
@@ -93,13 +93,13 @@ def measure(
     return columns
 
 
-def evaluate(
+def held_out_means(
     policy: PreTrainedModel,
     reference: PreTrainedModel,
     reward_model: RewardEmbedder,
     queries: Sequence[Query],
     t: Trajectories,
-    judges: Mapping[str, Judge],
+    judges: Mapping[str, Scorer],
     head: FeedbackHead | None,
     omega: float,
     algorithm: Algorithm,
@@ -108,7 +108,7 @@ def evaluate(
     seed: int = 0,
 ) -> dict[str, float]:
     """Means over the held-out prompts of all workers of what `measure` gives and of each of the `judges`."""
-    columns = measure(
+    columns = held_out_columns(
         policy, reference, reward_model, queries, t, head, omega, algorithm, reward, workers, seed
     )
     for name, judge in judges.items():

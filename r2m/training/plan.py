@@ -15,7 +15,7 @@ from r2m.config import Config, Run
 from r2m.core.schedule import omega_reaches_minimum
 from r2m.errors import UserError
 from r2m.files import GIB, check_room, human
-from r2m.models.families import Way
+from r2m.models.families import CacheUse
 from r2m.training.shape import Shape
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -120,9 +120,9 @@ def plan(
     mapped = frozenset(part for part, same in as_stored.items() if same and device == "cpu")
     settles = omega_reaches_minimum(T, r.omega_min) if r.omega_schedule == "cosine" else 0.0
     notes = []
-    if policy.way is not Way.SHARED:
+    if policy.cache_use is not CacheUse.SHARED:
         notes.append(
-            f"slower, as this family's prompts can't be shared by their responses: {policy.way.value}"
+            f"slower, as this family's prompts can't be shared by their responses: {policy.cache_use.value}"
         )
     if config.policy.dtype == "bfloat16" and a.lr < BF16_LR:
         notes.append(f"most updates of bfloat16 weights by lr = {a.lr:g} are rounded away")
@@ -198,7 +198,7 @@ def _sampling(policy: Shape, B: int, tokens: int, item: int) -> int:
     """Keys and values, and states, of B trajectories (or one layer of all their tokens, where nothing is kept), and
     about four fp32 tensors of [B, V]."""
     kept = B * (tokens * policy.kv_values + policy.state_values)
-    if policy.way is Way.RERUN:
+    if policy.cache_use is CacheUse.RERUN:
         kept = B * tokens * (12 * policy.width + policy.mlp_values)
     return kept * item + 4 * 4 * B * policy.vocabulary
 
@@ -207,7 +207,7 @@ def _policy_microbatch(policy: Shape, B: int, K: int, P: int, R: int, item: int)
     """What a forward of B trajectories keeps for its backward, no layer recomputed: in each layer about 12 D
     beside the MLP for a token that is run, keys and values again for each trajectory that shares them; and
     about three fp32 tensors of logits."""
-    prompts = max(1, B // K) if policy.way is Way.SHARED else B
+    prompts = max(1, B // K) if policy.cache_use is CacheUse.SHARED else B
     run_tokens, read_tokens = prompts * P + B * (R - 1), B * (P + R - 1)
     layer = run_tokens * (12 * policy.width + policy.mlp_values)
     kept = policy.layers * layer + read_tokens * policy.kv_values
@@ -223,7 +223,7 @@ def check_storage(p: Plan, storage: Path) -> None:
     check_room(storage, p.disk, f"run.storage = {str(storage)!r}", what)
 
 
-def render(p: Plan) -> Table:
+def plan_table(p: Plan) -> Table:
     """The plan as a table of two columns."""
     table = Table(title=f"Plan of {p.recipe}", show_header=False)
     spare = f", {p.left_over:,} of the budget left over" if p.left_over else ""

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from r2m.errors import UserError
-from r2m.sweeps.plan import CUDA, PROCESS, RAY, SweepPlan, check_storage, plan_sweep, render
+from r2m.sweeps.plan import CUDA, PROCESS, RAY, SweepPlan, check_storage, plan_sweep, sweep_plan_table
 from r2m.training.plan import GIB, Plan
 
 CPU = Plan(
@@ -179,7 +179,7 @@ def test_disk(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_render(p: SweepPlan, facts: list[str]) -> None:
     out = StringIO()
-    Console(file=out, width=140).print(render(p))
+    Console(file=out, width=140).print(sweep_plan_table(p))
     text = " ".join(out.getvalue().split())
     for fact in facts:
         assert fact in text
