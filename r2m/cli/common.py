@@ -25,7 +25,7 @@ STORAGE = "r2m-runs"
 out, err = Console(markup=False), Console(stderr=True, markup=False)  # names may hold what reads as markup
 
 
-def place(storage: str | None) -> str:
+def storage_folder(storage: str | None) -> str:
     """The storage folder, absolute. Raises UserError where it is no name of a folder."""
     return absolute(checked_path("--storage", STORAGE if storage is None else storage))
 

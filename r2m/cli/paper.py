@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import Address, Storage, WorkersOption, err, out, place, program, progress
+from r2m.cli.common import Address, Storage, WorkersOption, err, out, program, progress, storage_folder
 from r2m.config import recipes
 from r2m.errors import UserError
 
@@ -48,7 +48,7 @@ def paper(
     asked = Asked(
         recipe,
         seeds,
-        place(storage),
+        storage_folder(storage),
         f"paper-{Path(recipe).stem}" if name is None else name,
         tuple(set_ or ()),
         workers,

@@ -18,7 +18,6 @@ from r2m.runs.journal import Journal, read
 from r2m.stages.prepare import prepare
 from r2m.sweeps.ledger import ENDED, Job, Ledger
 from r2m.sweeps.objective import value_of
-from r2m.sweeps.plan import check_storage
 from r2m.sweeps.ranking import command, winner
 from r2m.sweeps.room import plan_of
 from r2m.sweeps.sweep import Draw, Opened, elapsed_s, runs_of, write_answer
@@ -61,7 +60,7 @@ class _Session:
         sweep = opened.sweep
         self.opened, self.journal, self.console = opened, journal, console
         plan = plan_of(sweep, opened.extra, address)
-        check_storage(plan, Path(opened.storage))
+        plan.check_disk(opened.storage)
         connect(address, math.ceil(plan.concurrent * plan.cpus))
         prepared = prepare(opened.base)
         self.study = opened.study(lambda line: console.print(line, markup=False, highlight=False))

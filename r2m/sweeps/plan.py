@@ -48,6 +48,11 @@ class SweepPlan:
             return "runs" if self.concurrent == self.runs else "budget.concurrent"
         return tightest
 
+    def check_disk(self, storage: Path | str) -> None:
+        """Raises UserError where the disk of `storage` can't take the files of all runs."""
+        what = f"checkpoints and trained models of {self.runs} runs"
+        check_room(Path(storage), self.disk, f"run.storage = {str(storage)!r}", what)
+
     @property
     def cpus(self) -> float:
         """That Ray holds for a trial."""
@@ -173,12 +178,6 @@ def _sum(parts: Mapping[str, int]) -> str:
         " + ".join(f"{part} {size / GIB:.1f}" for part, size in parts.items())
         + f" = {sum(parts.values()) / GIB:.1f} GiB"
     )
-
-
-def check_storage(p: SweepPlan, storage: Path) -> None:
-    """Raises UserError where the disk of `storage` can't take the files of all runs."""
-    what = f"checkpoints and trained models of {p.runs} runs"
-    check_room(storage, p.disk, f"run.storage = {str(storage)!r}", what)
 
 
 def sweep_plan_table(p: SweepPlan) -> Table:

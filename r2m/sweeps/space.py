@@ -234,6 +234,6 @@ def points(parameters: Mapping[str, Parameter], conditional: Sequence[Conditiona
 
 def _too_many(key: str) -> ValueError:
     return ValueError(
-        f"parameters.{key}: more than {MOST_COMBINATIONS} combinations of whole numbers and choices; give a larger step or "
-        "fewer choices"
+        f"parameters.{key}: more than {MOST_COMBINATIONS} combinations of whole numbers and choices; give a larger "
+        "step or fewer choices"
     )

@@ -22,12 +22,12 @@ import yaml
 from r2m.config import Config, digest, override
 from r2m.config.load import read_tree
 from r2m.config.uris import sqlite_uri
-from r2m.errors import UserError, shown
+from r2m.errors import UserError
 from r2m.files import folder_made_whole, write_whole
 from r2m.line_file import is_held
 from r2m.results.answer import Answer
 from r2m.runs.find import sweep_runs
-from r2m.runs.folder import JOURNAL, check_name, is_name
+from r2m.runs.folder import ANSWER_FILES, JOURNAL, check_name, is_name, none_of_that_name
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
@@ -41,7 +41,6 @@ from r2m.training.start import facts_of
 
 FILES = ("sweep.yaml", "sweep.py")
 RECIPE, STUDY = "recipe.yaml", "study.db"
-ARTIFACTS = ("report.html", "answer.json", "ranking.json", "answer.png")
 
 # Puts into a folder what shows an answer: r2m.reports.sweep_page.write.
 Draw = Callable[[Path, Answer, optuna.Study, Mapping[str, JournalView], str], None]
@@ -149,8 +148,7 @@ def open_sweep(storage: str, name: str) -> Opened:
     if view is None and is_name(name) and (folder / JOURNAL).is_file():
         raise UserError(f"SWEEP = {name!r}: its journal has no whole line to go on from; start another")
     if view is None:
-        there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
-        raise UserError(f"SWEEP = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise none_of_that_name("SWEEP", name, storage, folder.parent)
     start, given = view.start, view.start["config"]
     if not {"sweep", "workers", "tracking_uri"} <= given.keys():
         raise UserError(f"SWEEP = {name!r}: its journal is not a sweep's")
@@ -228,4 +226,4 @@ def write_answer(
         if failed is None:
             raise
         failed(error)
-    return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]
+    return known, [path for name in ANSWER_FILES if (path := opened.folder / name).is_file()]

@@ -54,6 +54,14 @@ class Plan:
     def disk(self) -> int:
         return self.checkpoints * self.checkpoint + self.export
 
+    def check_disk(self, storage: Path | str) -> None:
+        """Raises UserError where the disk of `storage` can't take the run's files."""
+        checkpoints = (
+            f"{self.checkpoints} checkpoints (those kept, one being written) of {human(self.checkpoint)}"
+        )
+        what = f"{checkpoints} and {human(self.export)} of trained models"
+        check_room(Path(storage), self.disk, f"run.storage = {str(storage)!r}", what)
+
     @property
     def disk_left(self) -> int:
         """Bytes that a finished run leaves."""
@@ -212,15 +220,6 @@ def _policy_microbatch(policy: Shape, B: int, K: int, P: int, R: int, item: int)
     layer = run_tokens * (12 * policy.width + policy.mlp_values)
     kept = policy.layers * layer + read_tokens * policy.kv_values
     return kept * item + 3 * 4 * min(B * R * policy.vocabulary, LOGITS_AT_ONCE)
-
-
-def check_storage(p: Plan, storage: Path) -> None:
-    """Raises UserError where the disk of `storage` can't take the run's files."""
-    what = (
-        f"{p.checkpoints} checkpoints (those kept, one being written) of {human(p.checkpoint)} and "
-        f"{human(p.export)} of trained models"
-    )
-    check_room(storage, p.disk, f"run.storage = {str(storage)!r}", what)
 
 
 def plan_table(p: Plan) -> Table:

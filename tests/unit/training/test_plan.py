@@ -24,7 +24,7 @@ from r2m.errors import UserError
 from r2m.models.families import CacheUse
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.training.checkpoint import module_tensors, optimizer_tensors
-from r2m.training.plan import GIB, Plan, check_storage, human, plan, plan_table, resolve_device
+from r2m.training.plan import GIB, Plan, human, plan, plan_table, resolve_device
 from r2m.training.shape import Shape, shape_of
 
 LLAMA_8B = {
@@ -300,9 +300,9 @@ class TestRefusals:
 
     def test_storage(self, tmp_path: Path) -> None:
         p = plan(config(), POLICY, REWARD)
-        check_storage(p, tmp_path / "not" / "there" / "yet")
+        p.check_disk(tmp_path / "not" / "there" / "yet")
         with pytest.raises(UserError, match=r"3 checkpoints .* of 1,073,741,824\.0 GiB .* GiB are free"):
-            check_storage(replace(p, checkpoint=2**60), tmp_path)
+            replace(p, checkpoint=2**60).check_disk(tmp_path)
 
 
 class TestAgainstTheRealThing:
