@@ -139,18 +139,15 @@ class Algorithm(Section):
         if (self.trajectories is None) == (self.rounds is None):
             both = f"trajectories = {self.trajectories}, rounds = {self.rounds}"
             raise ValueError(f"give trajectories or rounds, one of the two ({both})")
-        if self.trajectories is not None and self.trajectories < self.queries * self.responses:
-            raise ValueError(
-                f"trajectories = {self.trajectories} is less than one round of queries * responses = "
-                f"{self.queries * self.responses}"
-            )
+        a_round = self.queries * self.responses
+        if self.trajectories is not None and self.trajectories < a_round:
+            one = f"one round of queries * responses = {a_round}"
+            raise ValueError(f"trajectories = {self.trajectories} is less than {one}")
         if self.queries % self.minibatches:
             raise ValueError(f"minibatches = {self.minibatches} must divide queries = {self.queries}")
         if self.microbatch % self.responses and self.responses % self.microbatch:
-            raise ValueError(
-                f"microbatch = {self.microbatch} must be a divisor or a multiple of "
-                f"responses = {self.responses}"
-            )
+            allowed = f"must be a divisor or a multiple of responses = {self.responses}"
+            raise ValueError(f"microbatch = {self.microbatch} {allowed}")
         by_token = self.advantage in ("remax", "reinforce_pp") and self.kl_placement == "reward"
         if by_token and self.ratio_level == "sequence":
             raise ValueError(
@@ -162,10 +159,7 @@ class Algorithm(Section):
     @property
     def total_rounds(self) -> int:
         """T of Eq. 3: the run's horizon."""
-        if self.rounds is not None:
-            return self.rounds
-        assert self.trajectories is not None
-        return self.trajectories // (self.queries * self.responses)
+        return self.rounds or (self.trajectories or 0) // (self.queries * self.responses)
 
 
 class Run(Section):

@@ -3,7 +3,8 @@ anything is trained."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -70,22 +71,22 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wh
     Raises UnsavableError that begins with `what` where that fails, or where weights are shared that the model's class
     does not know as such; OSError where the disk is at fault.
     """
-    try:
+    with told(f"{what}: it could not be saved after the training"):
         with TemporaryDirectory(dir=where, prefix=".trial-") as folder:
             model.save_pretrained(folder, state_dict={})
             tokenizer.save_pretrained(folder)
         remove_tied_weights_from_state_dict(model.state_dict(), model)
-    except OSError:
+
+
+@contextmanager
+def told(what: str, kind: type[Exception] = UnsavableError) -> Iterator[None]:
+    """What a model's own code raises where it is saved becomes a `kind`; what is the disk's fault stays as it is."""
+    try:
+        yield
+    except (OSError, SafetensorError):
         raise
-    except Exception as error:  # whatever the model's own code raises
-        raise UnsavableError(
-            f"{what}: it could not be saved after the training ({reason_of(error)})"
-        ) from None
-
-
-def is_disk(error: BaseException) -> bool:
-    """Whether a failure to save is the disk's, not the model's."""
-    return isinstance(error, OSError | SafetensorError)
+    except Exception as error:
+        raise kind(f"{what} ({reason_of(error)})") from error
 
 
 def save_weights(folder: Path, model: PreTrainedModel) -> Path:

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r2m.errors import UserError, reason_of
+from r2m.errors import UserError
 from r2m.files import check_room, made_whole
-from r2m.models.saving import BARE_WEIGHTS, check_savable, is_disk, save_model, save_weights
+from r2m.models.saving import BARE_WEIGHTS, check_savable, save_model, save_weights, told
 from r2m.models.sizes import context_of
 
 Progress = Callable[[str, int, int], None]  # (phase, steps done, steps in all)
@@ -142,10 +142,9 @@ def save_trained(
     Raises KeptError where the model's own code fails: its bare weights are then in the folder.
     """
     try:
-        save_model(folder, model, tokenizer)
-    except Exception as error:
-        if is_disk(error):
-            raise
+        with told("the trained model could not be saved", KeptError):
+            save_model(folder, model, tokenizer)
+    except KeptError:
         save_weights(folder, model)
-        raise KeptError(f"the trained model could not be saved ({reason_of(error)})") from error
+        raise
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")

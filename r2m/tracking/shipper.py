@@ -12,9 +12,8 @@ from pathlib import Path
 from r2m.tracking.failures import reason
 from r2m.tracking.mlflow_sink import Sink, check_tracking_uri
 
-SLOW_S = (
-    1.0  # a failure that took longer is taken for a server that does not answer, not for one folder's own
-)
+# A failure that took longer is taken for a server that does not answer, not for one folder's own.
+SLOW_S = 1.0
 
 
 @dataclass

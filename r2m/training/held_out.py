@@ -5,7 +5,7 @@ Axes: N queries of this worker, K = 1 response, R response tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -91,27 +91,3 @@ def held_out_columns(
         else:
             columns |= {"eval/proxy": scores_N(hidden), "eval/noise": scores_N(noise)}
     return columns
-
-
-def held_out_means(
-    policy: PreTrainedModel,
-    reference: PreTrainedModel,
-    reward_model: RewardEmbedder,
-    queries: Sequence[Query],
-    t: Trajectories,
-    judges: Mapping[str, Scorer],
-    head: FeedbackHead | None,
-    omega: float,
-    algorithm: Algorithm,
-    reward: Reward,
-    workers: Workers,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Means over the held-out prompts of all workers of what `measure` gives and of each of the `judges`."""
-    columns = held_out_columns(
-        policy, reference, reward_model, queries, t, head, omega, algorithm, reward, workers, seed
-    )
-    for name, judge in judges.items():
-        columns[name] = judge(queries, t).squeeze(1)
-    means = workers.gather(torch.stack(list(columns.values()), -1)).mean(0)
-    return dict(zip(columns, means.tolist(), strict=True))

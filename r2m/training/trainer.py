@@ -28,7 +28,7 @@ from r2m.round_metrics import gold_metrics, peak_mib
 from r2m.tasks.load import load_task
 from r2m.tasks.prompt import render
 from r2m.training import checkpoint
-from r2m.training.held_out import Scorer, frozen_judge, held_out_means, wins_over
+from r2m.training.held_out import Scorer, frozen_judge, held_out_columns, wins_over
 from r2m.training.query_order import query_indices
 from r2m.workers import Workers
 
@@ -115,7 +115,7 @@ class Trainer:
         )  # fmt: skip
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """On held-out prompts, with the same draws whenever it is called."""
+        """Means over the held-out prompts of all workers, with the same draws whenever it is called."""
         c, n = self.config, len(self.held_out)
         R = c.algorithm.max_response_tokens
         draws = uniform_draws(c.run.eval_seed, 0, n * self.workers.size, 1, R, stream=HELD_OUT_STREAM)
@@ -123,6 +123,10 @@ class Trainer:
         prompts = [q.ids for q in self.held_out]
         t = self._sample(self.policy, prompts, uniforms_N1R)
         weight = omega(step, c.algorithm.total_rounds, c.reward.omega_min, c.reward.omega_schedule)
+        columns = held_out_columns(
+            self.policy, self.reference, self.scorer, self.held_out, t, self.head, weight, c.algorithm, c.reward,
+            self.workers, c.run.eval_seed,
+        )  # fmt: skip
         judges: dict[str, Scorer] = {}
         if self.gold_program is not None:
             judges["eval/gold"] = self.gold
@@ -132,10 +136,9 @@ class Trainer:
                     self.held_out, self._sample(self.reference, prompts, uniforms_N1R)
                 )
             judges["eval/win_rate"] = wins_over(self._judge, self._rival_N1)
-        return held_out_means(
-            self.policy, self.reference, self.scorer, self.held_out, t, judges, self.head, weight,
-            c.algorithm, c.reward, self.workers, c.run.eval_seed,
-        )  # fmt: skip
+        columns |= {name: judge(self.held_out, t).squeeze(1) for name, judge in judges.items()}
+        means = self.workers.gather(torch.stack(list(columns.values()), -1)).mean(0)
+        return dict(zip(columns, means.tolist(), strict=True))
 
     def gold(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
         assert self.gold_program is not None
