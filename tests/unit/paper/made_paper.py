@@ -7,7 +7,7 @@ from r2m.config import load, override
 from r2m.paper.arms import ARMS
 from r2m.paper.results import Results, Tree
 from r2m.runs.journal import Journal, JournalView, read
-from r2m.sweeps.spec import slug
+from r2m.sweeps.settings import slug
 
 SETS = (
     "held-out prompts, the supervised policy's responses",

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from r2m.config import load, override
 from r2m.errors import UserError
-from r2m.sweeps.spec import Sweep, baseline_point, check_suggest, config_of, grace, load_sweep, overrides_of
+from r2m.sweeps.schema import Sweep, grace
+from r2m.sweeps.spec import baseline_point, check_suggest, config_of, load_sweep, overrides_of
 from r2m.sweeps.stopping import evaluations_of
 
 SHIPPED = Path(__file__).parents[3] / "search_spaces"
@@ -137,6 +138,7 @@ class TestLoad:
                 "baselines.A b: runs are named after it .'a-b'.: .*differ",
             ),
             ({"baselines": {"T003": {}}}, "baselines.T003: .*no trial's name"),
+            ({"baselines": {"Trial 3": {}}}, "baselines.Trial 3: .*no trial's name"),
             ({"baselines": {"é": {}}}, "baselines.é: .*begin with a letter"),
             ({"enqueue": [{"reward.alpha": 2}]}, "enqueue.0.reward.alpha = 2: .*equal to 1"),
             ({"enqueue": [{"reward.lr": 1}]}, "enqueue.0.reward.lr: not a parameter"),
