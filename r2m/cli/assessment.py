@@ -65,7 +65,7 @@ def win_rate_table(rates: Sequence[Tree]) -> RenderableType:
 def _accuracy_table(sets: Sequence[Tree]) -> RenderableType:
     """Ties count as wrong; [UNK] is the share of the reward model's tokens that stand for what it does not know."""
     table = terminal_table(
-        "accuracy on pairs from", "n", "[UNK]", "frozen", "untrained head", "trained head", text=1
+        "accuracy on pairs from", "n", "[UNK]", "frozen", "untrained head", "trained head", text=[0]
     )
     for pairs in sets:
         cells = [pairs[key] for key in ("without", "before", "after")]

@@ -108,7 +108,7 @@ def _check_room(
 
 def _run(opened: Opened, address: str | None) -> None:
     """Run it, then show the answer and where to look; exit code 130 for a sweep that was stopped."""
-    from r2m.reports.sweep_page import terminal
+    from r2m.reports.sweep_terminal import terminal
     from r2m.sweeps.driver import run_sweep
 
     answer, finished = run_sweep(opened, address, err)
@@ -125,7 +125,7 @@ def _go_on(opened: Opened, address: str | None) -> str:
 
 
 def _status(storage: str, name: str) -> None:
-    from r2m.reports.sweep_page import terminal
+    from r2m.reports.sweep_terminal import terminal
     from r2m.sweeps.sweep import open_sweep, status_of, write_answer
 
     def not_written(error: OSError) -> None:

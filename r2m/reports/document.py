@@ -73,7 +73,7 @@ class Heading:
 @dataclass(frozen=True)
 class Labelled:
     label: str
-    text: str
+    text: str = ""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def _template() -> Template:
         loader=PackageLoader("r2m.reports"), autoescape=True, undefined=StrictUndefined, finalize=_said,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"said": _said, "kind": lambda part: type(part).__name__, "drawn": _drawn}
+    environment.filters |= {"kind": lambda part: type(part).__name__, "drawn": _drawn}
     return environment.get_template("page.html")
 
 

@@ -25,7 +25,8 @@ from r2m.config.uris import sqlite_uri
 from r2m.errors import UserError, shown
 from r2m.files import folder_made_whole, made_whole, write_whole
 from r2m.line_file import is_held
-from r2m.reports import sweep_page as report
+from r2m.reports.sweep_page import html, picture
+from r2m.reports.sweep_tables import ranking_table
 from r2m.results.answer import Answer
 from r2m.runs.find import sweep_runs
 from r2m.runs.folder import JOURNAL, check_name, is_name
@@ -229,10 +230,10 @@ def write_answer(
 def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:
     texts = {
         "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
-        "ranking.json": json.dumps(report.ranking_table(known)),
-        "report.html": report.html(known, study, views, opened.text),
+        "ranking.json": json.dumps(ranking_table(known)),
+        "report.html": html(known, study, views, opened.text),
     }
     for name, text in texts.items():
         write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver
     with made_whole(opened.folder / "answer.png") as partial:
-        report.picture(known, views, partial)
+        picture(known, views, partial)

@@ -220,12 +220,13 @@ def _ship_rest(
     runs: Sequence[StartedRun], shippers: Mapping[str, BackgroundShipper], console: Console
 ) -> None:
     from r2m.reports.curves import plot
+    from r2m.reports.style import groups
 
     for run in runs:
         view, artifacts = read(run.journal), []
         if view.rounds:
             try:
-                plot([(view.arm, view)], run.folder / "curves.png")
+                plot(groups([(view.arm, view.arm, [view])]), run.folder / "curves.png")
                 artifacts = [run.folder / "curves.png"]
             except OSError as error:  # no reason to lose the rest
                 console.print(f"{run.name}: no curves.png: {reason_of(error)}", markup=False)
