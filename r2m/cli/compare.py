@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from r2m.cli.common import Storage, err, local, out, place
 from r2m.errors import UserError
-from r2m.runs.folder import ASSESSMENT
 
 app = typer.Typer()
 
@@ -39,6 +37,7 @@ def compare(
     from r2m.files import write_whole
     from r2m.reports.compare_page import html
     from r2m.reports.compare_terminal import numbers, terminal
+    from r2m.results.assessment import read_assessment
     from r2m.results.comparison import compare_runs
     from r2m.tracking.mlflow_sink import default_tracking_uri
     from r2m.tracking.search import journals, search
@@ -73,9 +72,11 @@ def compare(
         if few
         else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
     )
+    found_of = ((run, read_assessment(folder / "runs" / run)) for run in views)  # by `r2m evaluate`
+    assessments = {run: known for run, known in found_of if known is not None}
     page = to or folder / "compare.html"
     try:
-        write_whole(page, html(title, comparisons, notes, _assessments(folder, views)))
+        write_whole(page, html(title, comparisons, notes, assessments))
         out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
     except OSError as error:  # of a storage that can only be read: the comparison has been said
         if to is not None:
@@ -85,9 +86,3 @@ def compare(
     if to_json is not None:
         write_whole(to_json, json.dumps(numbers(comparisons, notes), indent=2, allow_nan=False) + "\n")
         out.print(f"written: {to_json}", soft_wrap=True, markup=False, highlight=False)
-
-
-def _assessments(storage: Path, runs: Iterable[str]) -> dict[str, Any]:
-    """What `r2m evaluate` has written of the runs that it has assessed."""
-    paths = {run: storage / "runs" / run / ASSESSMENT for run in runs}
-    return {run: json.loads(path.read_text("utf-8")) for run, path in paths.items() if path.is_file()}

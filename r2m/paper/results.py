@@ -1,7 +1,7 @@
 """What the runs of the paper's arms came to: one number a run, by arm and seed.
 
 Values: seed -> number. What a run does not have is left out, so that a mean says over how many seeds it is. An
-assessment is the tree that r2m.evaluation.assess gives.
+assessment is one of r2m.results.assessment.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from r2m.results.assessment import Accuracy, Assessment
 from r2m.results.statistics import Estimate, paired_difference
 from r2m.runs.journal import JournalView
 
@@ -28,15 +29,15 @@ class Results:
     recipe: str
     seeds: tuple[int, ...]
     runs: dict[str, dict[int, JournalView]]
-    assessments: dict[str, dict[int, Tree]]
+    assessments: dict[str, dict[int, Assessment]]
     missing: dict[str, str] = field(default_factory=dict)  # a run's name -> why it is not among them
     cost: Tree | None = None  # r2m.paper.cost.measure's
 
     @property
     def judge(self) -> str:
         """Who decides the win rates: gold where the task has it, else another judge than the frozen reward model."""
-        judges = [rate["judge"] for trees in self.assessments.values() for tree in trees.values()
-                  for rate in tree["win_rates"]]  # fmt: skip
+        judges = [rate.judge for found in self.assessments.values() for known in found.values()
+                  for rate in known.win_rates]  # fmt: skip
         return min(judges, key=lambda judge: (judge != "gold", judge == "frozen"), default="gold")
 
     def run_ids(self, arm: str, seeds: Values | None = None) -> tuple[str, ...]:
@@ -45,8 +46,8 @@ class Results:
         return tuple(view.run_id for seed, view in sorted(views.items()) if seeds is None or seed in seeds)
 
 
-def assessed(r: Results, arm: str, pick: Callable[[Tree], float | None]) -> Values:
-    found = {seed: pick(tree) for seed, tree in r.assessments.get(arm, {}).items()}
+def assessed(r: Results, arm: str, pick: Callable[[Assessment], float | None]) -> Values:
+    found = {seed: pick(known) for seed, known in r.assessments.get(arm, {}).items()}
     return {seed: value for seed, value in sorted(found.items()) if value is not None}
 
 
@@ -55,11 +56,11 @@ def win_rate(r: Results, arm: str, against: str = "sft", controlled: bool = Fals
     if arm == "SFT" and against == "sft":
         return dict.fromkeys(r.assessments.get(arm, {}), ITSELF)
 
-    def pick(tree: Tree) -> float | None:
-        for rate in tree["win_rates"]:
-            if (rate["judge"], rate["against"]) == (r.judge, against):
-                picked = rate["length_controlled"] if controlled else rate
-                return None if picked is None else picked["rate"]
+    def pick(known: Assessment) -> float | None:
+        for rate in known.win_rates:
+            if (rate.judge, rate.against) == (r.judge, against):
+                picked = rate.length_controlled if controlled else rate
+                return None if picked is None else picked.rate
         return None
 
     return assessed(r, arm, pick)
@@ -67,32 +68,31 @@ def win_rate(r: Results, arm: str, against: str = "sft", controlled: bool = Fals
 
 def mean_of(r: Results, arm: str, key: str) -> Values:
     """A mean over the held-out responses: gold, characters, no_space_share, ..."""
-    return assessed(r, arm, lambda tree: tree["means"].get(key))
+    return assessed(r, arm, lambda known: known.means.get(key))
 
 
 def accuracy(r: Results, arm: str, pairs: str, when: str) -> Values:
     """The reward model's on a pair set; `when`: without feedback, or with it before or after training."""
 
-    def pick(tree: Tree) -> float | None:
-        row = next((row for row in tree["reward_accuracy"] if row["pairs"] == pairs), None)
-        return None if row is None or row[when] is None else row[when]["accuracy"]
+    def pick(known: Assessment) -> float | None:
+        row = next((row for row in known.reward_accuracy if row.pairs == pairs), None)
+        found: Accuracy | None = getattr(row, when, None)
+        return None if found is None else found.accuracy
 
     return assessed(r, arm, pick)
 
 
 def pair_sets(r: Results, arm: str) -> list[str]:
-    trees = r.assessments.get(arm, {}).values()
-    return list(dict.fromkeys(row["pairs"] for tree in trees for row in tree["reward_accuracy"]))
+    found = r.assessments.get(arm, {}).values()
+    return list(dict.fromkeys(row.pairs for known in found for row in known.reward_accuracy))
 
 
 def similarity(r: Results, arm: str, kind: str, response_only: bool = False) -> Values:
     """Mean cosine of hidden states: within hacking, within normal, or cross; of all tokens, or the response's."""
 
-    def pick(tree: Tree) -> float | None:
-        found = tree["similarity"]
-        if found is None:
-            return None
-        return found["response_only"][kind] if response_only else found[kind]
+    def pick(known: Assessment) -> float | None:
+        found = known.similarity
+        return None if found is None else getattr(found.response_only if response_only else found, kind)
 
     return assessed(r, arm, pick)
 

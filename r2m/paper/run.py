@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from r2m.files import write_whole
 from r2m.paper import cost
 from r2m.paper.arms import ARMS, sweep_tree
 from r2m.paper.results import Results, Tree
+from r2m.results.assessment import Assessment
 from r2m.runs.folder import CHECKPOINTS, check_name, run_folder
 from r2m.runs.journal import JournalView
 from r2m.stages.common import Progress, silent
@@ -117,14 +118,14 @@ def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent)
     for name, (arm, seed) in names.items():
         if name not in missing:
             runs[arm][seed] = views[name]
-    trees = _assess_all(asked.storage, [name for name in names if name not in missing], progress)
-    assessments: dict[str, dict[int, Tree]] = {arm: {} for arm in ARMS}
-    for name, tree in trees.items():
+    found = _assess_all(asked.storage, [name for name in names if name not in missing], progress)
+    assessments: dict[str, dict[int, Assessment]] = {arm: {} for arm in ARMS}
+    for name, known in found.items():
         arm, seed = names[name]
-        if isinstance(tree, str):
-            missing[name] = f"not assessed: {tree}"
+        if isinstance(known, str):
+            missing[name] = f"not assessed: {known}"
             continue
-        assessments[arm][seed] = tree
+        assessments[arm][seed] = known
         if arm not in KEPT:  # assessed, a finished run has no use for them, and they are most of its room
             shutil.rmtree(run_folder(asked.storage, name) / CHECKPOINTS, ignore_errors=True)
     measured = _cost(asked, opened[0], progress)
@@ -168,20 +169,20 @@ def _differing(there: Opened, wanted: dict[str, Any]) -> str:
     return ", ".join(key for key in had if had[key] != wanted[key])
 
 
-def _assess_all(storage: str, names: Sequence[str], progress: Progress) -> dict[str, Tree | str]:
+def _assess_all(storage: str, names: Sequence[str], progress: Progress) -> dict[str, Assessment | str]:
     """Name -> its assessment, or why there is none. An assessment that is there is read."""
-    trees: dict[str, Tree | str] = {}
+    found: dict[str, Assessment | str] = {}
     if not names:
-        return trees
+        return found
     with ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), get_context("spawn")) as pool:
         futures = {pool.submit(_assess, storage, name): name for name in names}
         for done, future in enumerate(as_completed(futures), 1):
-            trees[futures[future]] = future.result()
+            found[futures[future]] = future.result()
             progress("assessing", done, len(names))
-    return {name: trees[name] for name in names}
+    return {name: found[name] for name in names}
 
 
-def _assess(storage: str, name: str) -> Tree | str:
+def _assess(storage: str, name: str) -> Assessment | str:
     """In a process of its own; without the rows, of which no table has a use."""
     import torch
 
@@ -189,10 +190,9 @@ def _assess(storage: str, name: str) -> Tree | str:
 
     torch.set_num_threads(1)
     try:
-        tree = assess(storage, name)
+        return replace(assess(storage, name), rows=[])
     except UserError as error:
         return str(error)
-    return {key: value for key, value in tree.items() if key != "rows"}
 
 
 def _cost(asked: Asked, opened: Opened, progress: Progress) -> Tree:

@@ -53,10 +53,10 @@ def table_1(r: Results) -> Table:
     theirs = tuple(published(paper.TABLE_1[kind], 2) for kind in KINDS)
     rows.append(("the paper's policy", (Cell(),) * len(KINDS) + theirs))
     what = [
-        f"{arm}, seed {seed}: {tree['similarity']['what']}."
+        f"{arm}, seed {seed}: {known.similarity.what}."
         for arm in why
-        for seed, tree in sorted(r.assessments.get(arm, {}).items())
-        if tree["similarity"]
+        for seed, known in sorted(r.assessments.get(arm, {}).items())
+        if known.similarity
     ]
     return Table(
         1, "Similarity of hidden states of hacking and normal responses",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 from r2m.reports import page
 from r2m.reports.curves import COLOURS, OTHER_COLOURS
 from r2m.reports.figures import Group, curves, rewards_over_kl
 from r2m.results.arms import Arm, seed_of
+from r2m.results.assessment import Assessment
 from r2m.results.comparison import COLUMNS, SECONDS, Comparison, Difference, Row
 from r2m.results.comparison_text import sentences, word
 from r2m.results.findings import METHOD
@@ -34,7 +34,7 @@ TRAINING = ("reward/gold", "reward/vanilla", "reward/proxy", "kl/sequence")
 HELD_OUT = ("eval/gold", "eval/vanilla", "eval/win_rate", KL)
 REWARDS = ("reward/proxy", "reward/vanilla", "reward/gold")  # over KL: the paper's reward is the proxy
 
-Assessments = Mapping[str, Mapping[str, Any]]
+Assessments = Mapping[str, Assessment]
 
 
 def html(

@@ -13,6 +13,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from r2m.results.arms import Arm
+from r2m.results.assessment import Assessment
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,14 @@ class Text:
     gap: float = math.nan
 
 
-def texts_of(arm: Arm, assessments: Mapping[str, Mapping[str, Any]]) -> list[Text]:
-    """The samples in the journals and the rows of assessments (run name -> its tree), with their gaps. Of equal
+def texts_of(arm: Arm, assessments: Mapping[str, Assessment]) -> list[Text]:
+    """The samples in the journals and the rows of assessments (by the run's name), with their gaps. Of equal
     responses to a prompt the last."""
     found = {}
     for view in arm.runs:
-        by_round = [(step, row) for step, rows in view.samples.items() for row in rows]
-        for step, row in [
-            *by_round,
-            *((None, row) for row in assessments.get(view.run_id, {}).get("rows", ())),
-        ]:
+        kept = assessments.get(view.run_id)
+        said = [(step, row) for step, rows in view.samples.items() for row in rows]
+        for step, row in [*said, *((None, vars(row)) for row in (kept.rows if kept else ()))]:
             scores = (_number(row.get(key)) for key in ("proxy", "vanilla", "gold"))
             text = Text(view.run_id, step, row["prompt"], row["response"], *scores)
             found[view.run_id, str(text.prompt), text.response] = text

@@ -1,6 +1,7 @@
 """The page in a real browser, and what it says where something is missing."""
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -33,11 +34,11 @@ def visible(page: str) -> str:
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on this machine")
 def test_a_browser_draws_every_figure_and_runs_no_text(made: MadePaper, tmp_path: Path) -> None:
     r = whole(made, 2)
-    for trees in r.assessments.values():
-        for tree in trees.values():
-            if tree["similarity"]:
-                tree["similarity"]["what"] = EVIL
-                tree["similarity"]["labels"] = [EVIL] * 4
+    for found in r.assessments.values():
+        for seed, known in found.items():
+            if known.similarity:
+                similar = replace(known.similarity, what=EVIL, labels=[EVIL] * 4)
+                found[seed] = replace(known, similarity=similar)
     paths = write(r, tmp_path / "paper", f"r2m paper --name {EVIL}")
     drawn, page = drawn_plots(tmp_path / "paper" / "paper.html", tmp_path / "profile")
     assert drawn.keys() == PLOTS

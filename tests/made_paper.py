@@ -1,11 +1,24 @@
-"""Runs of the paper's arms made by hand: real journals, and assessments of the shape that assess gives."""
+"""Runs of the paper's arms made by hand: real journals, and assessments."""
 
 from pathlib import Path
 from typing import Any
 
+from made_assessments import assessment
+
 from r2m.config import load, override
 from r2m.paper.arms import ARMS
 from r2m.paper.results import Results, Tree
+from r2m.results.assessment import (
+    Accuracy,
+    Assessment,
+    Followed,
+    OverTraining,
+    PairSet,
+    Share,
+    Similarities,
+    Similarity,
+    Wins,
+)
 from r2m.runs.journal import Journal, JournalView, read
 from r2m.sweeps.spec import slug
 
@@ -42,7 +55,7 @@ class MadePaper:
     def __init__(self, folder: Path, name: str = "paper-forum") -> None:
         self.folder, self.name = folder, name
         self.runs: dict[str, dict[int, JournalView]] = {arm: {} for arm in ARMS}
-        self.assessments: dict[str, dict[int, Any]] = {arm: {} for arm in ARMS}
+        self.assessments: dict[str, dict[int, Assessment]] = {arm: {} for arm in ARMS}
 
     def run(self, arm: str, seed: int, *rounds: dict[str, float]) -> None:
         """A finished run."""
@@ -68,47 +81,38 @@ class MadePaper:
     ) -> None:  # fmt: skip
         """`accuracies`: without, before and after, of each of SETS. `similarity`: hacking, normal, cross."""
 
-        def rated(against: str, value: float) -> dict[str, Any]:
-            c = (
-                None
-                if controlled is None
-                else {"rate": controlled, "interval": [controlled - 0.1, controlled + 0.1]}
-            )
-            return {"judge": judge, "against": against, "rate": value, "interval": [value - 0.1, value + 0.1],
-                    "ties": 0, "unanswered": 0, "n": 8, "length_controlled": c}  # fmt: skip
+        def rated(against: str, value: float) -> Wins:
+            c = None if controlled is None else Share(controlled, around(controlled))
+            return Wins(judge, against, value, around(value), 0, 0, 0, 8, c)
 
-        def accuracy(value: float) -> dict[str, Any]:
-            return {"accuracy": value, "interval": [value - 0.1, value + 0.1]}
+        def accuracy(value: float) -> Accuracy:
+            return Accuracy(value, around(value), 0, 8)
 
-        kinds = [] if similarity is None else similarity
-        self.assessments[arm][seed] = {
-            "version": 1, "run": f"{self.name}-{slug(arm)}-s{seed}", "arm": arm, "seed": seed, "config_hash": "c",
-            "prompts": 8, "eval_seed": 0,
-            "means": {"gold": gold, "vanilla": 1.0, "proxy": 1.0, "kl": 2.0, "tokens": 10.0,
-                      "characters": characters, "no_space_share": no_space},
-            "win_rates": [rated("sft", rate), rated("reference", over_references)],
-            "reward_accuracy": [
-                {"pairs": pairs, "n": 8, "without": accuracy(w), "before": accuracy(b), "after": accuracy(a)}
-                for pairs, (w, b, a) in zip(SETS, accuracies, strict=False)
+        similar = similarity and Similarity(
+            *similarity, Similarities(*(kind - 0.1 for kind in similarity)), 3, 2,
+            [[1, 0.7, 0.4, 0.4], [0.7, 1, 0.4, 0.4], [0.4, 0.4, 1, 0.8], [0.4, 0.4, 0.8, 1]],
+            ["hacking", "hacking", "normal", "normal"], ["r"] * 4, "hacking: <half> & more",
+        )  # fmt: skip
+        matrix = [[1 - 0.1 * abs(i - j) for j in range(len(steps))] for i in range(len(steps))]
+        self.assessments[arm][seed] = assessment(
+            run=f"{self.name}-{slug(arm)}-s{seed}", arm=arm, seed=seed, prompts=8,
+            means={"gold": gold, "vanilla": 1.0, "proxy": 1.0, "kl": 2.0, "tokens": 10.0, "characters": characters,
+                   "no_space_share": no_space},
+            win_rates=[rated("sft", rate), rated("reference", over_references)],
+            reward_accuracy=[
+                PairSet(pairs, 8, 0, {}, None, *map(accuracy, conditions))
+                for pairs, conditions in zip(SETS, accuracies, strict=False)
             ],
-            "similarity": None if similarity is None else {
-                **dict(zip(("hacking", "normal", "cross"), kinds, strict=True)), "prompts": 3, "per_prompt": 2,
-                "response_only": dict(zip(("hacking", "normal", "cross"), (k - 0.1 for k in kinds), strict=True)),
-                "matrix": [[1, 0.7, 0.4, 0.4], [0.7, 1, 0.4, 0.4], [0.4, 0.4, 1, 0.8], [0.4, 0.4, 0.8, 1]],
-                "labels": ["hacking", "hacking", "normal", "normal"], "what": "hacking: <half> & more",
-            },
-            "over_training": None if not steps else {
-                "steps": list(steps), "mean": _matrix(len(steps)),
-                "pairs": [{"prompt": "p", "response": "r", "matrix": _matrix(len(steps))}] * 4,
-            },
-        }  # fmt: skip
+            similarity=similar,
+            over_training=OverTraining(list(steps), matrix, [Followed("p", "r", matrix)] * 4) if steps else None,
+        )  # fmt: skip
 
     def results(self, seeds: int = 5, **fields: Any) -> Results:
         return Results(self.name, "forum", tuple(range(seeds)), self.runs, self.assessments, **fields)
 
 
-def _matrix(n: int) -> list[list[float]]:
-    return [[1 - 0.1 * abs(i - j) for j in range(n)] for i in range(n)]
+def around(value: float) -> tuple[float, float]:
+    return value - 0.1, value + 0.1
 
 
 def whole(made: MadePaper, seeds: int = 5, claimed: bool = True) -> Results:
