@@ -39,6 +39,7 @@ def compare(
     from r2m.reports.compare_terminal import numbers, terminal
     from r2m.results.assessment import read_assessment
     from r2m.results.comparison import compare_runs
+    from r2m.results.table import Result
     from r2m.tracking.mlflow_sink import default_tracking_uri
     from r2m.tracking.search import journals, search
 
@@ -54,7 +55,8 @@ def compare(
         raise UserError(
             f"RUN: no journal in {folder} of {', '.join(missing) or 'any run: the filter finds none'}"
         )
-    comparisons, notes = compare_runs(list(views.values()), metric, baseline)
+    results = [Result(view, read_assessment(folder / "runs" / run)) for run, view in views.items()]
+    comparisons, notes = compare_runs(results, metric, baseline)
     if missing:
         notes.append(f"Left out, since {folder} has no journal of them: {', '.join(missing)}.")
     notes += [
@@ -72,11 +74,9 @@ def compare(
         if few
         else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
     )
-    found_of = ((run, read_assessment(folder / "runs" / run)) for run in views)  # by `r2m evaluate`
-    assessments = {run: known for run, known in found_of if known is not None}
     page = to or folder / "compare.html"
     try:
-        write_whole(page, html(title, comparisons, notes, assessments))
+        write_whole(page, html(title, comparisons, notes))
         out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
     except OSError as error:  # of a storage that can only be read: the comparison has been said
         if to is not None:

@@ -5,6 +5,7 @@ schema  the tree    types  of its values    load  recipes, overrides, absolute p
 
 from r2m.config.arms import ESTIMATORS as ESTIMATORS
 from r2m.config.arms import arm_of as arm_of
+from r2m.config.arms import tags_of as tags_of
 from r2m.config.explain import explain as explain
 from r2m.config.load import load as load
 from r2m.config.load import override as override

@@ -9,14 +9,13 @@ from itertools import cycle
 from r2m.reports import page
 from r2m.reports.curves import COLOURS, OTHER_COLOURS
 from r2m.reports.figures import Group, curves, rewards_over_kl
-from r2m.results.arms import Arm, seed_of
-from r2m.results.assessment import Assessment
 from r2m.results.comparison import COLUMNS, SECONDS, Comparison, Difference, Row
 from r2m.results.comparison_text import sentences, word
 from r2m.results.findings import METHOD
 from r2m.results.numbers import decimals, estimate_cells
 from r2m.results.readings import KL
 from r2m.results.statistics import Estimate
+from r2m.results.table import Arm
 from r2m.results.texts import Text, picks, texts_of
 
 DRAWN = 12  # arms in the figures
@@ -34,20 +33,15 @@ TRAINING = ("reward/gold", "reward/vanilla", "reward/proxy", "kl/sequence")
 HELD_OUT = ("eval/gold", "eval/vanilla", "eval/win_rate", KL)
 REWARDS = ("reward/proxy", "reward/vanilla", "reward/gold")  # over KL: the paper's reward is the proxy
 
-Assessments = Mapping[str, Assessment]
 
-
-def html(
-    title: str, comparisons: Sequence[Comparison], notes: Sequence[str], assessments: Assessments
-) -> str:
-    """One file that needs no network. `notes`: sentences on what was left out. `assessments`: those there are, by the
-    run's name."""
+def html(title: str, comparisons: Sequence[Comparison], notes: Sequence[str]) -> str:
+    """One file that needs no network. `notes`: sentences on what was left out."""
     several = len(comparisons) > 1
     parts = [f"<h1>{page.said(title)}</h1>", *(page.note(page.said(n)) for n in notes)]
     if several:
         parts.append(page.contents({f"setup-{i}": page.said(c.setup) for i, c in enumerate(comparisons)}))
     for i, c in enumerate(comparisons):
-        inner = _setup(i, c, assessments)
+        inner = _setup(i, c)
         parts.append(page.section(f"setup-{i}", page.said(c.setup), *inner))
     return page.page(f"{page.said(title)} · R2M", *parts)
 
@@ -63,7 +57,7 @@ def status(row: Row) -> str:
 
 
 def seeds(arm: Arm) -> str:
-    return ", ".join(str(seed_of(view)) for view in arm.runs)
+    return ", ".join(map(str, arm.results))
 
 
 def what(d: Difference) -> str:
@@ -87,7 +81,7 @@ def _rounds(arm: Arm, state: str) -> str:
     return f"round {low}" if low == high else f"rounds {low} to {high}"
 
 
-def _setup(number: int, c: Comparison, assessments: Assessments) -> list[str]:
+def _setup(number: int, c: Comparison) -> list[str]:
     found = {d.finding for d in c.differences if d.metric == c.metric and not d.matched}
     colour = found.pop() if found in ({"better"}, {"worse"}) else ""
     groups = _groups(c)
@@ -104,7 +98,7 @@ def _setup(number: int, c: Comparison, assessments: Assessments) -> list[str]:
         page.plot(f"reward-kl-{number}", "Reward over KL", rewards_over_kl(groups, REWARDS),
                   "A point is a training round. The proxy of an arm with feedback is a scale of its own."),
         "<h3>Texts</h3>",
-        *_texts(c, assessments),
+        *_texts(c),
     ]  # fmt: skip
 
 
@@ -170,12 +164,11 @@ def _differences(c: Comparison, labels: Mapping[str, str]) -> list[str]:
     return [page.table(head, rows, {0, 1, 6}), page.note(note)]
 
 
-def _texts(c: Comparison, assessments: Assessments) -> list[str]:
+def _texts(c: Comparison) -> list[str]:
     parts: list[str] = []
     for row in c.rows[:READ]:
         tables = [
-            f"<p><b>{title}</b></p>{_table(chosen)}"
-            for title, chosen in picks(texts_of(row.arm, assessments)).items()
+            f"<p><b>{title}</b></p>{_table(chosen)}" for title, chosen in picks(texts_of(row.arm)).items()
         ]
         inner = "".join(tables) or page.note("No texts in its journals yet (run.sample_every).")
         parts.append(

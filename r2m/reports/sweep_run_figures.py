@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from r2m.reports.figures import Group, curves, styled
 from r2m.reports.sweep_figures import Views, colours, confirmed_runs, scatter
-from r2m.results.readings import way
+from r2m.results.readings import trajectory
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -50,7 +50,7 @@ def reward_over_kl(answer: Answer, views: Views) -> go.Figure | str:
                 showlegend=column == 1, **place)  # fmt: skip
         for name, colour in own.items():
             for view in groups[name]:
-                points = way(view, metric)
+                points = trajectory(view, metric).values()
                 x, y = zip(*points, strict=True) if points else ((), ())
                 figure.add_scatter(x=x, y=y, mode="lines", opacity=0.35, showlegend=False,
                                    line={"color": colour, "width": 1}, hoverinfo="skip", **place)  # fmt: skip

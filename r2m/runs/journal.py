@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r2m.config import arm_of
+from r2m.config import tags_of
 from r2m.errors import UserError
 from r2m.runs.records import Record, decoded, encoded, whole_lines
 
@@ -202,9 +202,18 @@ class JournalView:
         return self.start["run_id"]
 
     @property
+    def tags(self) -> dict[str, str]:
+        """Those that it was started with, and, of an older version's journal, those that it lacks: see `tags`."""
+        return tags(self.start)
+
+    @property
     def arm(self) -> str:
         """As Config.arm has it, or "sweep"."""
-        return arm(self.start["config"])
+        return self.tags["r2m.arm"]
+
+    @property
+    def seed(self) -> int:
+        return int(self.tags["r2m.seed"])
 
     @property
     def status(self) -> str:
@@ -250,10 +259,9 @@ def _view(records: list[Record], reader: JournalReader) -> JournalView:
     return JournalView(records[0], *in_order, events, reader.nuls)
 
 
-def arm(config: Record) -> str:
-    if "reward" not in config:  # a sweep's file, not a run's settings
-        return "sweep"
-    return arm_of(config)
+def tags(start: Record) -> dict[str, str]:
+    """A start record's tags. What a journal of an older version lacks follows from its settings."""
+    return tags_of(start["config"]) | start.get("tags", {})
 
 
 def status(events: list[Record]) -> str:

@@ -172,7 +172,7 @@ class Ledger:
             (folder / STOP_FILE).unlink(missing_ok=True)
             return Run(config, folder, self.models)
         shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed while it made it
-        tags = {"r2m.sweep": self.name, "r2m.trial": label, "r2m.role": role, "r2m.seed": str(seed)}
+        tags = {"r2m.sweep": self.name, "r2m.trial": label, "r2m.role": role}
         return new_run(config, name, experiment=self.experiment, parent=self.name, tags=tags)
 
     def _ended_or_active(self, arm: str, seeds: list[int]) -> bool:

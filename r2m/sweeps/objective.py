@@ -11,7 +11,7 @@ from pydantic import model_validator
 from r2m.config import Number, Positive, Section
 from r2m.errors import shown
 from r2m.metrics import METRICS
-from r2m.results.readings import KL, at_kl, last, way
+from r2m.results.readings import KL, at_kl, last, trajectory
 
 if TYPE_CHECKING:
     from r2m.runs.journal import JournalView
@@ -102,7 +102,7 @@ def check_judged(
 
 def value_of(view: JournalView, objective: Objective) -> float:
     """The objective's value in a run as far as it has come; NaN where it has not been measured."""
-    points = way(view, objective.metric)
+    points = list(trajectory(view, objective.metric).values())
     if objective.matched_kl is None or not points:
         return last(view, objective.metric)
     return at_kl(points, objective.matched_kl)

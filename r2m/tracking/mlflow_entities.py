@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2m.errors import UserError
-from r2m.runs.journal import arm
+from r2m.runs import journal
 from r2m.runs.records import Record
 
 if TYPE_CHECKING:
@@ -79,7 +79,6 @@ def find_or_create(client: MlflowClient, experiment_id: str, run_id: str, time_m
 def tags(start: Record) -> dict[str, str]:
     config = start["config"]
     own = {
-        "r2m.arm": arm(config),
         "r2m.config_hash": start["config_hash"],
         "r2m.data_hash": start["data_hash"],
         "r2m.version": start["versions"].get("r2m", "unknown"),
@@ -87,7 +86,7 @@ def tags(start: Record) -> dict[str, str]:
     if "reward" in config:
         own["r2m.feedback"] = str(config["reward"]["feedback"])
     own |= {f"r2m.git_{key}": str(value) for key, value in start["git"].items()}
-    return own | (start.get("tags") or {})
+    return own | journal.tags(start)
 
 
 def params(tree: Record, prefix: str = "") -> list[tuple[str, str]]:

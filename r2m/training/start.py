@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from r2m.config import Config, ForumTask, TextTask, digest, validate
+from r2m.config import Config, ForumTask, TextTask, digest, tags_of, validate
 from r2m.errors import UserError
 from r2m.files import folder_made_whole
 from r2m.runs.folder import JOURNAL, LONGEST_PART, STOP_FILE, check_name, existing_folder, run_folder
@@ -42,10 +43,17 @@ class Run:
         return self.config.run.tracking_uri or default_tracking_uri(self.config.run.storage)
 
 
-def new_run(config: Config, name: str | None = None, progress: Progress = silent, **group: Any) -> Run:
+def new_run(
+    config: Config,
+    name: str | None = None,
+    progress: Progress = silent,
+    tags: Mapping[str, str] | None = None,
+    **group: Any,
+) -> Run:
     """Prepare the models, check what the run will meet, and start its journal.
 
-    `group`: what Journal.start takes of a run that belongs to others: experiment, parent, tags.
+    `tags`: further ones than the run's arm and seed. `group`: what Journal.start takes of a run that belongs to
+    others: experiment, parent.
 
     Raises UserError, with nothing left behind, for a name that is taken or data that cannot be used.
     """
@@ -59,18 +67,20 @@ def new_run(config: Config, name: str | None = None, progress: Progress = silent
         raise UserError(f"--name {name!r}: there is such a run; go on with it by --resume {name}")
     prepared = prepare(config, progress)
     datasets = check_data(config, (prepared.policy, prepared.reward))
+    tree = config.model_dump(mode="json")
     with folder_made_whole(folder, f"--name {name!r}") as aside, Journal(aside / JOURNAL) as journal:
-        (aside / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        (aside / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         journal.start(
             run_id=name,
             task=config.task.name if config.task.kind == "text" else config.task.kind,
             policy=Path(config.policy.model).name if config.policy.model else "forum-policy",
-            config=config.model_dump(mode="json"),
+            config=tree,
             versions=environment(),
             git=git_state(),
             config_hash=config.digest(),
             data_hash=digest([d["digest"] for d in datasets]),
             datasets=datasets,
+            tags=tags_of(tree) | dict(tags or {}),
             **group,
         )
     return Run(config, folder, (prepared.policy, prepared.reward))

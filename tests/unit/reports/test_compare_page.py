@@ -28,13 +28,13 @@ def made(runs):
 
 
 def page_of(runs, assessments=None):
-    comparisons, notes = compare_runs(runs.views)
-    return html(f"runs {EVIL}", comparisons, notes, assessments or {})
+    comparisons, notes = compare_runs(runs.results(assessments))
+    return html(f"runs {EVIL}", comparisons, notes)
 
 
 def printed(runs, width=80):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    for comparison in compare_runs(runs.views)[0]:
+    for comparison in compare_runs(runs.results())[0]:
         console.print(terminal(comparison))
     return console.export_text()
 
@@ -119,7 +119,7 @@ def test_the_terminal_fits_80_columns_and_has_every_arm_and_sentence(runs):
         "too few seeds",
     ):
         assert part in flat
-    ((comparison,), _) = compare_runs(runs.views)
+    ((comparison,), _) = compare_runs(runs.results())
     assert len(comparison.rows) == 4
     for sentence in sentences(comparison):
         assert sentence in flat
@@ -132,7 +132,7 @@ def test_a_label_is_no_markup(runs):
 
 
 def test_the_numbers_are_strict_json(runs):
-    comparisons, notes = compare_runs(made(runs).views)
+    comparisons, notes = compare_runs(made(runs).results())
     tree = json.loads(json.dumps(numbers(comparisons, notes), allow_nan=False))
     (setup,) = tree["setups"]
     assert [arm["runs"] for arm in setup["arms"]] == [["rloo-0", "rloo-1"], ["r2m-0", "r2m-1"]]

@@ -7,13 +7,13 @@ import pytest
 from r2m.errors import UserError
 from r2m.results.comparison import SECONDS, compare_runs, matched
 from r2m.results.comparison_text import sentences
-from r2m.results.readings import at_kl, way
+from r2m.results.readings import at_kl, trajectory
 
 R2M = ["reward.feedback=on"]
 
 
 def one(runs, **asked):
-    (comparison,), _ = compare_runs(runs.views, **asked)
+    (comparison,), _ = compare_runs(runs.results(), **asked)
     return comparison
 
 
@@ -47,9 +47,10 @@ def test_runs_that_share_no_kl_are_not_matched():
     assert matched([(math.nan, 9.0), (3.0, 1.0)], [(3.0, 2.0)]) == (3.0, 1.0, 2.0)
 
 
-def test_a_way_has_the_evaluations_with_both(runs):
+def test_a_trajectory_has_the_rounds_with_both(runs):
     view = runs.run("a", (0.1, 1.0), (0.2,), (0.3, 2.0))
-    assert way(view, "eval/gold") == [(1.0, 0.1), (2.0, 0.3)]
+    assert trajectory(view, "eval/gold") == {1: (1.0, 0.1), 3: (2.0, 0.3)}
+    assert trajectory(view, "reward/gold") == {1: (1.0, 0.1), 3: (2.0, 0.3)}  # with the round's own KL
 
 
 def test_a_row_has_the_means_of_finished_runs_alone(runs):
@@ -215,7 +216,7 @@ def test_notes_on_setups_repeats_and_a_searchs_own_runs(runs):
     runs.run("a", (0.5, 1.0), start={"tags": {"r2m.role": "search"}})
     runs.run("again", (0.5, 1.0))
     runs.run("b", (0.5, 1.0), settings=["task.artefact=0.5"])
-    comparisons, notes = compare_runs(runs.views)
+    comparisons, notes = compare_runs(runs.results())
     assert len(comparisons) == 2
     assert [note.split(":")[0].split(",")[0] for note in notes] == [
         "These runs are of 2 setups that differ in task",

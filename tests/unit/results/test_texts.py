@@ -18,8 +18,8 @@ def text(response, gold, round=1, vanilla=0.0, gap=math.nan):
 
 
 def of(runs, assessments=None):
-    ((setup,), _) = setups(runs.views)
-    return texts_of(setup.arms[0], assessments or {})
+    ((setup,), _) = setups(runs.results(assessments))
+    return texts_of(setup.arms[0])
 
 
 def test_a_gap_is_proxy_less_gold_each_standardised_over_the_arms_texts(runs):

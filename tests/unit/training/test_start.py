@@ -57,11 +57,13 @@ class TestNewRun:
         assert a.name != b.name
 
     def test_of_a_group(self, make_config: MakeConfig) -> None:
-        group = {"experiment": "r2m/sweeps/a", "parent": "a", "tags": {"r2m.role": "search"}}
-        start = read(new_run(make_config(), "a-t000-s0", **group).journal).start
+        group, own = {"experiment": "r2m/sweeps/a", "parent": "a"}, {"r2m.arm": "R2M", "r2m.seed": "0"}
+        start = read(new_run(make_config(), "a-t000-s0", tags={"r2m.role": "search"}, **group).journal).start
         assert {key: start[key] for key in group} == group
+        assert start["tags"] == own | {"r2m.role": "search"}
         alone = read(new_run(make_config(), "alone").journal).start
         assert alone.keys() == start.keys() - group.keys()
+        assert alone["tags"] == own
 
     def test_mlflow_is_in_the_storage_unless_said_otherwise(
         self, make_config: MakeConfig, storage: Path
