@@ -20,7 +20,7 @@ from r2m.results.assessment import (
     Wins,
 )
 from r2m.runs.journal import Journal, JournalView, read
-from r2m.sweeps.spec import slug
+from r2m.sweeps.settings import slug
 
 SETS = (
     "held-out prompts, the supervised policy's responses",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
@@ -44,6 +47,27 @@ Storage = Annotated[str | None, typer.Option(help=f"runs, caches, MLflow's store
 Workers = Annotated[int | None, typer.Option(help="Ray Train workers of a run")]
 Address = Annotated[str | None, typer.Option(help="an existing Ray cluster's address")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print configuration and plan; run nothing")]
+
+
+def with_options(of: type, taken_as: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes of a command that takes a dataclass as `taken_as` one that has an option for each field in its place."""
+    options = inspect.signature(of).parameters
+
+    def with_them(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True) | get_type_hints(of, include_extras=True)
+        own = [p for name, p in inspect.signature(command).parameters.items() if name != taken_as]
+
+        @wraps(command)
+        def with_options(**given: Any) -> None:
+            command(**{taken_as: of(**{name: given.pop(name) for name in options})}, **given)
+
+        shown = [*own, *options.values()]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in shown]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: hints[p.name] for p in shown}
+        return with_options
+
+    return with_them
 
 
 def progress() -> AbstractContextManager[Progress]:

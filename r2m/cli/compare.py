@@ -40,8 +40,9 @@ def compare(
     from r2m.results.assessment import read_assessment
     from r2m.results.comparison import compare_runs
     from r2m.results.table import Result
+    from r2m.runs.find import journals
     from r2m.tracking.mlflow_sink import default_tracking_uri
-    from r2m.tracking.search import journals, search
+    from r2m.tracking.search import search
 
     folder = Path(place(storage))
     if not names and filter_ is None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from r2m.cli.common import Storage, home, out, place, progress
+from r2m.cli.common import Storage, home, out, place, progress, with_options
 from r2m.cli.evaluate_files import alpaca_eval, win_rate_by_judge
-from r2m.cli.judges import JudgeOptions, check_out, print_win_rate, with_judge_options
+from r2m.cli.judges import JudgeOptions, check_out, print_win_rate
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ evaluate.command("outputs")(win_rate_by_judge)
 
 
 @evaluate.command(SUBJECT)
-@with_judge_options
+@with_options(JudgeOptions, "spoken")
 def run_or_model(
     subject: Annotated[
         str,

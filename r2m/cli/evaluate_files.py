@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import home, out
-from r2m.cli.judges import JudgeOptions, check_out, print_win_rate, with_judge_options
+from r2m.cli.common import home, out, with_options
+from r2m.cli.judges import JudgeOptions, check_out, print_win_rate
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _error(standard_error: float) -> str:
     return f" ± {shown} (standard error)"
 
 
-@with_judge_options
+@with_options(JudgeOptions, "spoken")
 def win_rate_by_judge(
     file: Annotated[
         str, typer.Argument(callback=home, help="model_outputs.json: rows of instruction and output")

@@ -87,9 +87,10 @@ def _check_room(
     file: str, storage: str, workers: int | None, tracking_uri: str | None, address: str | None, show: bool
 ) -> None:
     """Refuse a sweep that can't fit before anything is prepared."""
-    from r2m.sweeps.driver import plan_of
     from r2m.sweeps.plan import check_storage, render
-    from r2m.sweeps.spec import check_suggest, grace, load_sweep
+    from r2m.sweeps.room import plan_of
+    from r2m.sweeps.schema import grace
+    from r2m.sweeps.spec import check_suggest, load_sweep
     from r2m.sweeps.sweep import extra_settings
 
     sweep = load_sweep(file, workers)

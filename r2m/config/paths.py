@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import PydanticCustomError
 
@@ -70,8 +71,8 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update=update)
 
 
-def setting(config: Config, key: str) -> str | None:
-    """The value of one of PLACES."""
+def setting(config: Config, key: str) -> Any:
+    """The value of a dotted key; None where the task has no such setting."""
     section, name = key.split(".")
     return getattr(getattr(config, section), name, None)
 

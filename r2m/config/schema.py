@@ -11,7 +11,15 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from r2m.config.arms import arm_of
 from r2m.config.types import Count, Name, Number, Place, Positive, Rows, Seed, Share, Text, Whole
@@ -191,7 +199,14 @@ class Config(Section):
     policy: Policy = Policy()
     reward: Reward = Reward()
     algorithm: Algorithm
-    run: Run = Run()
+    run: Run = Field(Run(), validate_default=True)
+
+    @field_validator("run")
+    @classmethod
+    def _held_out(cls, run: Run, info: ValidationInfo) -> Run:
+        """What is kept of a run says how many prompts it is evaluated on."""
+        task = info.data.get("task")  # missing where it is at fault itself
+        return run.model_copy(update={"eval_queries": min(run.eval_queries, task.held_out)}) if task else run
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -220,15 +235,11 @@ class Config(Section):
             for section in ("policy", "reward"):
                 if getattr(self, section).model is None:
                     raise ValueError(f"{section}.model = null: a text task has no model of its own; name one")
-        evaluated = min(self.run.eval_queries, self.task.held_out)
-        if self.run.eval_every and evaluated < self.run.workers:
+        if self.run.eval_every and self.run.eval_queries < self.run.workers:
             raise ValueError(
                 f"run.workers = {self.run.workers}: each evaluates at least one held-out prompt, and there are "
-                f"{evaluated} (run.eval_queries = {self.run.eval_queries}, task.held_out = {self.task.held_out}); "
-                "set run.eval_every=0, or more of them"
+                f"{self.run.eval_queries}; set run.eval_every=0, or more by run.eval_queries and task.held_out"
             )
-        # Frozen from here on: what is kept of a run says how many prompts it is evaluated on.
-        self.__dict__["run"] = self.run.model_copy(update={"eval_queries": evaluated})
         return self
 
     @property

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from r2m.errors import UserError
 from r2m.evaluation.alpaca_eval import Annotations
 from r2m.evaluation.alpaca_tables import once
+from r2m.files import write_whole
 from r2m.tasks.files import read_rows
 
 Row = dict[str, Any]
@@ -135,9 +135,7 @@ def annotation_rows(
 
 def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
     """Outputs or annotations, whole or not at all. Raises OSError."""
-    part = Path(f"{path}.part")
-    part.write_text(json.dumps(list(rows), indent=2, allow_nan=False) + "\n", "utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(list(rows), indent=2, allow_nan=False) + "\n")
 
 
 def _rows(path: str | Path, field: str) -> list[Row]:

@@ -16,10 +16,8 @@ wrote, may be a reply that was cut off: it counts as none, and is asked again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
 import threading
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ from pathlib import Path
 
 from r2m.errors import UserError
 from r2m.evaluation.win_rate import Comparison
+from r2m.line_file import LineFile
 
 
 @dataclass(frozen=True)
@@ -78,26 +77,16 @@ class VerdictStore:
         self._made = [path for path in parents if not path.exists()]  # taken away again if nothing is put
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by close)
+            self._lines = LineFile(self.path, "verdicts", "file", self._read)
         except OSError as error:
             raise UserError(f"verdicts = {str(path)!r}: cannot be written ({error.strerror})") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel if we are killed
-            self._file.seek(0)
-            raw = self._file.read()
-            self._verdicts = _parsed(raw, str(path))
-            self._size = raw.rfind(b"\n") + 1  # bytes of whole lines
-            if not _START.startswith(
-                raw[self._size :][: len(_START)]
-            ):  # nobody's torn line, but another file's text
-                raise UserError(f"verdicts = {str(path)!r}: holds something else than verdicts")
-            self._file.truncate(self._size)
-        except BlockingIOError:
-            self._file.close()
-            raise UserError(f"verdicts = {str(path)!r}: another process is writing this file") from None
-        except UserError:
-            self._file.close()
-            raise
+
+    def _read(self, raw: bytes) -> int:
+        self._verdicts = _parsed(raw, str(self.path))
+        whole = raw.rfind(b"\n") + 1
+        if not _START.startswith(raw[whole:][: len(_START)]):  # nobody's torn line, but another file's text
+            raise UserError(f"verdicts = {str(self.path)!r}: holds something else than verdicts")
+        return whole
 
     def __len__(self) -> int:
         return len(self._verdicts)
@@ -113,24 +102,16 @@ class VerdictStore:
         with self._lock:
             if key in self._verdicts:
                 return
-            try:
-                view = memoryview(line)
-                while view:
-                    view = view[self._file.write(view) :]
-                os.fsync(self._file.fileno())
-            except OSError:
-                self._file.truncate(self._size)
-                raise
-            self._size += len(line)
+            self._lines.append(line)
             self._verdicts[key] = verdict
 
     def close(self) -> None:
-        if self._made and not self._size:
+        if self._made and not self._lines.size:
             self.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # somebody else uses the folder
                 for folder in self._made[1:]:
                     folder.rmdir()
-        self._file.close()
+        self._lines.close()
 
     def __enter__(self) -> VerdictStore:
         return self

@@ -14,8 +14,6 @@ Axes: N prompts.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -23,7 +21,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from r2m.evaluation.length_glm import FOLDS, cross_validated, fit, sigmoid, tanh_of_lengths
-from r2m.results.statistics import LEVEL, Estimate, Interval, mean_estimate, paired_difference
+from r2m.results.statistics import LEVEL, Estimate, Interval, mean_estimate
 
 REFITS = 1_000
 
@@ -40,11 +38,6 @@ class Judge(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def template(self) -> str:
-        """How it was asked, word for word; "" for a judge that is not asked in words."""
-        ...
-
     def __call__(self, batch: Sequence[Comparison]) -> Sequence[float | None]: ...
 
 
@@ -54,7 +47,6 @@ class ScoreJudge:
 
     name: str
     scores: Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # of prompts and responses
-    template: str = ""
 
     def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
         prompts = [c.prompt for c in batch]
@@ -78,16 +70,13 @@ class WinRate:
     """Shares of 1, not per cent."""
 
     judge: str
-    template: str
     wins_N: tuple[float | None, ...]  # 1 won, 0 lost; None: left out
     rate: Estimate | None  # None where no prompt is left
     ties: int  # of wins_N, 0.5: equal responses, the judge's ties, and orders that contradict each other
     contradictory: int  # one response preferred in one order and the other one in the other
     identical: int  # equal responses
-    unanswered: int  # left out: no answer, or in one order only where both are needed
-    one_order: int  # kept with one answer, where that is allowed
+    unanswered: int  # left out: no answer, or in one order only
     length_controlled: LengthControlled | None  # None for fewer than five prompts
-    prompts_digest: str  # of the prompts, in order
 
 
 def win_rate(
@@ -95,10 +84,9 @@ def win_rate(
     prompts: Sequence[str],
     responses: Sequence[str],
     rivals: Sequence[str],
-    both_orders: bool = True,
     seed: int = 0,
 ) -> WinRate:
-    """How often `responses` win against `rivals`. With `both_orders` false, a prompt with one answer counts too.
+    """How often `responses` win against `rivals`.
 
     Raises ValueError for lists of different lengths, no prompts, or a judge whose answers are not preferences.
     """
@@ -116,45 +104,26 @@ def win_rate(
             f"judge = {judge.name!r}: an answer in 0 .. 1 or None is needed for each of {2 * len(asked)}"
         )
     wins: list[float | None] = [0.5] * len(rows)
-    contradictory = one_order = 0
+    contradictory = 0
     for i, straight, reverse in zip(asked, answers[: len(asked)], answers[len(asked) :], strict=True):
-        known = [w for w in (straight, None if reverse is None else 1 - reverse) if w is not None]
-        if len(known) == 2:
-            contradictory += (known[0] - 0.5) * (known[1] - 0.5) < 0
-        elif not both_orders:
-            one_order += len(known)
+        if straight is None or reverse is None:
+            wins[i] = None
         else:
-            known = []
-        wins[i] = sum(known) / len(known) if known else None
+            wins[i] = (straight + 1 - reverse) / 2
+            contradictory += (straight - 0.5) * (0.5 - reverse) < 0
     kept = [i for i, win in enumerate(wins) if win is not None]
     values = np.array([wins[i] for i in kept], float)
     lengths, rival_lengths = ([len(rows[i][side]) for i in kept] for side in (1, 2))
     return WinRate(
         judge=judge.name,
-        template=judge.template,
         wins_N=tuple(wins),
         rate=mean_estimate(values.tolist(), seed) if kept else None,
         ties=int((values == 0.5).sum()),
         contradictory=contradictory,
         identical=len(rows) - len(asked),
         unanswered=len(rows) - len(kept),
-        one_order=one_order,
         length_controlled=length_controlled(values, lengths, rival_lengths, seed),
-        prompts_digest=hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest(),
     )
-
-
-def difference(a: WinRate, b: WinRate, seed: int = 0) -> Estimate | None:
-    """a's rate minus b's on the prompts that both have, paired; None where they have none in common.
-
-    Raises ValueError for different prompts or judges.
-    """
-    if (a.prompts_digest, a.judge, a.template) != (b.prompts_digest, b.judge, b.template):
-        raise ValueError(
-            "two win rates are compared on the same prompts, by the same judge asked in the same words"
-        )
-    pairs = [(x, y) for x, y in zip(a.wins_N, b.wins_N, strict=True) if x is not None and y is not None]
-    return paired_difference([x for x, _ in pairs], [y for _, y in pairs], seed) if pairs else None
 
 
 def length_controlled(

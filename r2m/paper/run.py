@@ -34,10 +34,12 @@ from r2m.runs.folder import CHECKPOINTS, check_name, run_folder
 from r2m.runs.journal import JournalView
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
-from r2m.sweeps.driver import plan_of, run_sweep
+from r2m.sweeps.driver import run_sweep
 from r2m.sweeps.plan import check_storage
 from r2m.sweeps.ranking import run_name
-from r2m.sweeps.spec import config_of, load_sweep, slug
+from r2m.sweeps.room import plan_of
+from r2m.sweeps.settings import slug
+from r2m.sweeps.spec import config_of, load_sweep
 from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
 
 KEPT = ("RLOO", "R2M")  # whose checkpoints stay: Fig. 1b's

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from r2m.reports.curves import COLOURS, OTHER_COLOURS
 from r2m.reports.figures import REST
 from r2m.runs.journal import JournalView
-from r2m.sweeps.ranking import run_name
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from r2m.sweeps.answer import Answer, Arm
+    from r2m.results.answer import Answer, Ranked
 
 WINNER, *OTHERS = OTHER_COLOURS
 
@@ -40,18 +39,13 @@ def colours(answer: Answer, views: Views) -> dict[str, str]:
 
 def confirmed_runs(answer: Answer, views: Views) -> dict[str, list[JournalView]]:
     """The runs of the winner and each baseline on fresh seeds; on the search's where none has begun."""
-    out = {}
-    for confirmed in answer.confirmation:
-        by_seeds = [
-            [views[run] for seed in seeds if (run := run_name(answer.name, confirmed.arm, seed)) in views]
-            for seeds in (answer.confirm, answer.seeds)
-        ]
-        out[confirmed.arm] = by_seeds[0] or by_seeds[1]
-    return out
+    return {
+        c.arm: [views[run] for run in c.runs.values() or answer.arm(c.arm).runs] for c in answer.confirmation
+    }
 
 
 def scatter(
-    figure: go.Figure, answer: Answer, arms: Sequence[Arm], name: str, symbol: str,
+    figure: go.Figure, answer: Answer, arms: Sequence[Ranked], name: str, symbol: str,
     x: Sequence[Any], y: Sequence[Any],
     colour: str = REST, size: int = 9, **fields: Any,
 ) -> None:  # fmt: skip
@@ -65,7 +59,7 @@ def scatter(
     )  # fmt: skip
 
 
-def hover(answer: Answer, arm: Arm) -> str:
+def hover(answer: Answer, arm: Ranked) -> str:
     label = f"{arm.label} ({arm.name})" if arm.baseline and arm.trial is not None else arm.label
     values = [f"{metric}: {value:.4g}" for metric, value in zip(answer.objectives, arm.values, strict=True)]
     params = [

@@ -15,9 +15,9 @@ from r2m.reports import sweep_study_figures as study_figures
 from r2m.reports import sweep_tables as tables
 from r2m.reports.sweep_figures import colours, confirmed_runs
 from r2m.reports.sweep_terminal import terminal as terminal
+from r2m.results.answer import Answer, Ranked
 from r2m.results.numbers import finite
 from r2m.runs.journal import JournalView
-from r2m.sweeps.answer import Answer, Arm
 
 BETTER = {"maximize": "more", "minimize": "less"}
 SECTIONS = {
@@ -143,7 +143,7 @@ def _commands(a: Answer) -> list[str]:
     return [page.note("The first run of each arm, on the search's first seed."), *map(_again, first), folded]
 
 
-def _again(arm: Arm) -> str:
+def _again(arm: Ranked) -> str:
     if arm.command is None:
         how = page.note("No run can have these settings.")
     else:

@@ -12,7 +12,7 @@ from r2m.results.readings import trajectory
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from r2m.sweeps.answer import Answer
+    from r2m.results.answer import Answer
 
 LEARNING = ("reward/gold", "reward/vanilla", "kl/sequence")
 

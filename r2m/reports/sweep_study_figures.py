@@ -15,12 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from r2m.reports.curves import COLOURS
 from r2m.reports.figures import INK, REST, SCALE, styled
 from r2m.reports.sweep_figures import WINNER, Views, colours, scatter
-from r2m.sweeps.importance import quiet
+from r2m.results.importance import quiet
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from r2m.sweeps.answer import Answer
+    from r2m.results.answer import Answer
 
 NONE_COMPLETE = "No trial is complete yet: this plot shows complete trials."
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from r2m.reports import page
 from r2m.results import findings
+from r2m.results.answer import Against, Answer
 from r2m.results.numbers import decimals, estimate_cells, number
-from r2m.sweeps.answer import Answer, Comparison
-from r2m.sweeps.verdict import fields, held_out, state
+from r2m.results.verdict import fields, held_out, state
 
 METHOD = (
     "Gain: winner minus baseline on the same seeds, positive where the winner is better. " + findings.METHOD
@@ -79,7 +79,7 @@ def confirmation(a: Answer, own: Mapping[str, str]) -> list[str]:
     return parts
 
 
-def _compared(own: Mapping[str, str], c: Comparison) -> list[str]:
+def _compared(own: Mapping[str, str], c: Against) -> list[str]:
     finding = f'<span class="{c.finding}">{c.finding}</span>'
     return [
         page.dot(own.get(c.arm)) + escape(c.label),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from r2m.reports.table import terminal_table
+from r2m.results.answer import Answer
 from r2m.results.numbers import decimals, estimate_cells
-from r2m.sweeps.answer import Answer
-from r2m.sweeps.verdict import fields, held_out, spent, state
+from r2m.results.verdict import fields, held_out, spent, state
 
 if TYPE_CHECKING:
     from rich.console import Group

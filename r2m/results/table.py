@@ -63,6 +63,11 @@ class Paired:
         return finding(self.estimate)
 
 
+def trial_label(number: int | None, baseline: str | None = None) -> str:
+    """The r2m.trial of a sweep's runs: a baseline's name, else the trial's."""
+    return baseline or f"trial {number}"
+
+
 def by_trial(results: Iterable[Result]) -> dict[str, Arm]:
     """A sweep's runs as its arms, by what they are called in it: their r2m.trial."""
     rows: dict[str, dict[int, Result]] = {}

@@ -21,9 +21,6 @@ A sweep has a journal of its own: run_id is its name, config its file's tree, ro
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import re
 import time
 from dataclasses import dataclass
@@ -32,7 +29,10 @@ from typing import Any
 
 from r2m.config import tags_of
 from r2m.errors import UserError
+from r2m.line_file import LineFile
 from r2m.runs.records import Record, decoded, encoded, whole_lines
+
+PATIENCE_S = 120.0  # that a process which still holds a journal is waited for
 
 # Stopped: by a user, to go on with later. Pruned: by a sweep, for good.
 STATUS_OF_EVENT = {name: name for name in ("finished", "stopped", "pruned", "failed")} | {"resume": "running"}
@@ -48,28 +48,18 @@ class Journal:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by close)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel if we are killed
-        except BlockingIOError:
-            self._file.close()
-            raise UserError(f"journal = {str(self.path)!r}: another process is writing this run") from None
-        self._file.seek(0)
-        data = self._file.read()
-        self._size = len(whole_lines(data))
-        if torn := len(data) - self._size:
-            self._file.truncate(self._size)
-            if self.started:
-                try:
-                    self.event("torn-end", bytes=torn)
-                except OSError:
-                    self.close()
-                    raise
+        self._lines = LineFile(self.path, "journal", "run", lambda data: len(whole_lines(data)))
+        if self._lines.torn and self.started:
+            try:
+                self.event("torn-end", bytes=self._lines.torn)
+            except OSError:
+                self.close()
+                raise
 
     @property
     def started(self) -> bool:
         """Whether there is a start record: where there is, the run is to be resumed."""
-        return self._size > 0
+        return self._lines.size > 0
 
     def start(
         self,
@@ -123,7 +113,7 @@ class Journal:
         self._append("event", name=name, **fields)
 
     def close(self) -> None:
-        self._file.close()
+        self._lines.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -133,30 +123,7 @@ class Journal:
 
     def _append(self, kind: str, **fields: Any) -> None:
         assert self.started == (kind != "start"), "the first record, and no other, is the start"
-        record = {"time": time.time(), "kind": kind, **fields}
-        line = encoded(record)
-        try:
-            rest = memoryview(line)
-            while rest:  # a nearly full disk takes a part of the line before it refuses
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._size)
-            raise OSError(
-                error.errno, f"cannot write the journal: {error.strerror}", str(self.path)
-            ) from error
-        self._size += len(line)
-
-
-def is_held(path: Path | str) -> bool:
-    """Whether a process has the journal open for writing. Nothing is written to find out."""
-    with open(path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        self._lines.append(encoded({"time": time.time(), "kind": kind, **fields}))
 
 
 class JournalReader:
@@ -268,3 +235,18 @@ def status(events: list[Record]) -> str:
     """What the last event that changes it says: running, finished, stopped, pruned or failed."""
     changes = [STATUS_OF_EVENT[e["name"]] for e in events if e["name"] in STATUS_OF_EVENT]
     return changes[-1] if changes else "running"
+
+
+def wait_until_free(journal: Path) -> None:
+    """Wait for a process that still holds a journal: of a session that was killed, or of a trial that failed.
+
+    Raises UserError where it does not let go.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return Journal(journal).close()
+        except UserError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.errors import UserError, reason_of
+from r2m.files import made_whole
 from r2m.models.saving import WEIGHTS, check_savable, is_disk, save_model, save_weights
 from r2m.models.sizes import context_of
 
@@ -111,21 +112,14 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out = {str(out)!r}: it exists; name a new or an empty folder")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except KeptError as error:
-        kept = out.with_name(f"{out.name}.unsaved-{secrets.token_hex(2)}")
-        partial.rename(kept)
-        raise UserError(f"out = {str(out)!r}: {error}; its weights are kept: {kept / WEIGHTS}") from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if out.is_dir():
-        out.rmdir()
-    partial.rename(out)
+    with made_whole(out, out.with_name(out.name + ".partial")) as partial:
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+        except KeptError as error:
+            kept = out.with_name(f"{out.name}.unsaved-{secrets.token_hex(2)}")
+            partial.rename(kept)
+            raise UserError(f"out = {str(out)!r}: {error}; its weights are kept: {kept / WEIGHTS}") from error
 
 
 class KeptError(RuntimeError):

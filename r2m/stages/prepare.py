@@ -6,16 +6,14 @@ and renamed into place, so it is whole or absent, and processes that start toget
 
 from __future__ import annotations
 
-import fcntl
 import json
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from r2m.config import Config, ForumTask, digest
+from r2m.files import locked, removed
 from r2m.stages import common
 
 VERSION = 1  # of the forum's recipe; raise it when grammar, models or training change
@@ -70,19 +68,9 @@ def model_names(task: ForumTask) -> tuple[str, str]:
 
 def cached(folder: Path, build: Callable[[Path], None]) -> dict[str, Any]:
     """The report of a cached model, which is built first where it is not there whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.with_name(folder.name + ".lock")):
+    with locked(folder.with_name(folder.name + ".lock")):
         if not (folder / FINISHED).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            with common.new_folder(folder) as partial:
+            with common.new_folder(removed(folder)) as partial:
                 build(partial)
                 (partial / FINISHED).touch()
     return json.loads((folder / "report.json").read_text())
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Wait until no other process holds it; the kernel lets go of it for a process that is killed."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

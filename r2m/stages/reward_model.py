@@ -16,16 +16,16 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from r2m.core.masking import pad
 from r2m.core.reward_loss import bradley_terry
 from r2m.errors import UserError
-from r2m.models.loading import load_config, load_tokenizer
+from r2m.models.loading import load_config
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
 from r2m.results.statistics import wilson_interval
 from r2m.reward.inputs import response_ids
 from r2m.stages import common
-from r2m.tasks.columns import comparable, preference_pairs
-from r2m.tasks.files import read_rows
+from r2m.stages.run import run_stage
+from r2m.tasks.columns import Read, comparable, preference_pairs
+from r2m.tasks.files import Rows
 from r2m.tasks.prompt import Prompt
-from r2m.tasks.text import accepted, shaped
 
 Pair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
 
@@ -111,43 +111,19 @@ def train_reward_model(
     }
 
 
-def run_reward_model(
-    model: str,
-    data: str,
-    out: Path,
-    *,
-    split: str = "train",
-    instruction: str | None = None,
-    as_chat: bool = False,
-    limit: int | None = None,
-    device: str = "cpu",
-    progress: common.Progress = common.silent,
-    **options: Any,
-) -> dict[str, Any]:
-    """`r2m reward-model`: from a language model (usually the supervised one) and prompt/chosen/rejected data to
-    a reward model in the new folder `out`, report.json beside it, which says in `data_left_out` what rows are not
-    used, and why.
+def run_reward_model(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:
+    """`r2m reward-model`: from a language model (usually the supervised one) and prompt/chosen/rejected data to a
+    reward model. Options are `run_stage`'s and `train_reward_model`'s."""
 
-    `options` are those of `train_reward_model`. Raises UserError, one line, for unusable input.
-    """
-    with common.new_folder(out) as folder:
-        tokenizer = load_tokenizer(model, "model")
-        read = comparable(preference_pairs(read_rows(data, split, "data", limit)))
-        shaped_ones = ((shaped(p, instruction, as_chat), chosen, rejected) for p, chosen, rejected in read)
-        pairs = list(accepted(shaped_ones, read.left_out, tokenizer))
-        if len(pairs) < 2:
-            raise UserError(
-                f"data = {data!r}: {len(pairs)} pairs, and at least 2 are needed; {read.left_out}"
-            )
-        classifier = load_classifier(model, options.get("seed", 0), device)
+    def read(rows: Rows) -> Read[Any]:
+        return comparable(preference_pairs(rows))
+
+    def load(tokenizer: PreTrainedTokenizerBase, seed: int, device: str) -> PreTrainedModel:
+        classifier = load_classifier(model, seed, device)
         add_padding(classifier, tokenizer)
-        common.check_end(classifier, tokenizer, folder, f"model = {model!r}")
-        report = train_reward_model(classifier, tokenizer, pairs, progress=progress, **options)
-        report["data_left_out"] = read.left_out.tree()
-        common.save(
-            folder, classifier, tokenizer, report | {"stage": "reward-model", "model": model, "data": data}
-        )
-    return report
+        return classifier
+
+    return run_stage("reward-model", read, load, train_reward_model, model, data, out, **options)
 
 
 def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTrainedModel:

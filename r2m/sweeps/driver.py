@@ -1,93 +1,31 @@
-"""Running a sweep: room for it, Tune in a thread, and in this one progress, MLflow, the sweep's journal, Ctrl-C."""
+"""Running a sweep: Tune in a thread, and in this one progress, MLflow, the sweep's journal, Ctrl-C."""
 
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from r2m.config import Config
 from r2m.errors import UserError, reason_of
+from r2m.results.answer import Answer
+from r2m.results.readings import KL, cost, last, mean
 from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import Journal, read
 from r2m.stages.prepare import prepare
-from r2m.sweeps.answer import Answer
 from r2m.sweeps.ledger import ENDED, Ledger, Task
-from r2m.sweeps.plan import SweepPlan, check_storage, plan_sweep
-from r2m.sweeps.ranking import command, cost, last, mean, winner
-from r2m.sweeps.spec import Sweep, config_of, value_of
+from r2m.sweeps.objective import value_of
+from r2m.sweeps.plan import check_storage
+from r2m.sweeps.ranking import command, winner
+from r2m.sweeps.room import plan_of
 from r2m.sweeps.sweep import Opened, elapsed_s, runs_of, write_answer
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.driver import SHIP_TIMEOUT_S, connect, explained, numbers, on_signal
-from r2m.training.preflight import plan_for, shapes_for
 
 POLL_S = 0.5
-KL = "eval/kl_sequence"
-
-
-def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepPlan:
-    """How the sweep goes on this machine, or on the cluster at `address`, which this process joins.
-
-    Raises UserError, with the arithmetic, where it can't.
-    """
-    baselines = len(sweep.baselines)
-    runs = (sweep.budget.trials + baselines) * len(sweep.seeds) + (1 + baselines) * len(sweep.confirm)
-    cluster = None if address is None else _cluster(address)
-    base = config_of(sweep, {}, sweep.seeds[0], *extra)
-    points = [*sweep.points(), *sweep.baselines.values()]
-    configs = [sweep.build(params).model_copy(update={"run": base.run}) for params in points]
-    gpus = None if cluster is None else cluster["gpus"]
-    shapes = shapes_for(base)  # a sweep varies no model
-    plans = [plan_for(config, address, gpus=gpus, shapes=shapes) for config in _dearest(configs)]
-    room = cluster or _machine()
-    if address is None and (plans[0].workers > 1 or plans[0].gpus):
-        room["cpus"] += 1  # drivers of nested trials only wait: see `connect`
-    b = sweep.budget
-    return plan_sweep(plans, runs=runs, concurrent=b.concurrent, gpu_share=b.gpu_share, **room)
-
-
-def _machine() -> dict[str, Any]:
-    import torch
-
-    room = {
-        "cpus": os.cpu_count() or 1,
-        "gpus": torch.cuda.device_count(),
-        "node_gib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30,
-    }
-    return room | (
-        {"gpu_gib": torch.cuda.get_device_properties(0).total_memory / 2**30} if room["gpus"] else {}
-    )
-
-
-def _cluster(address: str) -> dict[str, Any]:
-    """Of the nodes that can run trials. How much memory their GPUs have, Ray does not say."""
-    connect(address, 0)
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    return {
-        "cpus": sum(node["CPU"] for node in nodes),
-        "gpus": sum(node.get("GPU", 0) for node in nodes),
-        "node_gib": min(node["memory"] + node.get("object_store_memory", 0) for node in nodes) / 2**30,
-        "nodes": len(nodes),
-    }
-
-
-def _dearest(configs: Iterable[Config]) -> list[Config]:
-    """Of configurations that take the same room, one: what else varies in a sweep takes none."""
-    rooms = {}
-    for config in configs:
-        a, r = config.algorithm, config.reward
-        sizes = (a.queries, a.responses, a.microbatch, a.max_response_tokens)
-        rooms[sizes, r.feedback, r.attention_width] = config
-    return list(rooms.values())
 
 
 def run_sweep(
@@ -127,15 +65,9 @@ class _Session:
         began, before = time.monotonic(), elapsed_s(journal.path)
         hours = sweep.budget.hours or math.inf
         self.ledger = Ledger(
-            sweep,
-            opened.name,
-            opened.storage,
-            self.study,
-            (prepared.policy, prepared.reward),
-            opened.experiment,
-            opened.extra,
-            lambda: hours * 3600 - before - (time.monotonic() - began),
-        )
+            sweep, opened.name, opened.storage, self.study, (prepared.policy, prepared.reward), opened.experiment,
+            opened.extra, lambda: hours * 3600 - before - (time.monotonic() - began),
+        )  # fmt: skip
         self.plan = plan
         views = runs_of(opened)
         self.worker_s = {name: cost(view)[1] for name, view in views.items()}

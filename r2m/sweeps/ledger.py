@@ -10,11 +10,8 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 import optuna
@@ -22,15 +19,16 @@ from optuna.trial import TrialState
 
 from r2m.errors import UserError
 from r2m.runs.folder import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE, run_folder
-from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
+from r2m.runs.journal import Journal, JournalReader, JournalView, find, read, wait_until_free
 from r2m.runs.records import Record
-from r2m.sweeps.ranking import BASELINE, arm_of, run_name, slug, winner
-from r2m.sweeps.spec import Sweep, baseline_point, config_of, grace, value_of, violations
-from r2m.sweeps.study import sampler
+from r2m.sweeps.ranking import BASELINE, label_of, run_name, trial_name, winner
+from r2m.sweeps.schema import Sweep, grace
+from r2m.sweeps.settings import slug
+from r2m.sweeps.spec import baseline_point, config_of
+from r2m.sweeps.study import sampler, tell
 from r2m.training.start import Run, new_run
 
 ENDED = ("finished", PRUNED, "failed")
-PATIENCE_S = 120.0
 
 Role = Literal["baseline", "search", "confirm"]
 
@@ -140,8 +138,7 @@ class Ledger:
 
     def _start(self, trial: optuna.Trial) -> Task:
         params = self.sweep.suggest(trial)
-        label = trial.user_attrs.get(BASELINE, f"trial {trial.number}")
-        task = self._task(arm_of(trial.number), label, "search", params, self.sweep.seeds)
+        task = self._task(trial_name(trial.number), label_of(trial), "search", params, self.sweep.seeds)
         task.trial = trial
         task.told = len(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         trial.set_user_attr("runs", [run.name for run in task.runs])
@@ -154,10 +151,8 @@ class Ledger:
         best = winner(self.sweep, trials)
         for trial in trials:
             if BASELINE in trial.user_attrs or trial.number == best:
-                label = trial.user_attrs.get(BASELINE, f"trial {trial.number}")
-                arms.append(
-                    (arm_of(trial.number), label, self.sweep.suggest(optuna.trial.FixedTrial(trial.params)))
-                )
+                params = self.sweep.suggest(optuna.trial.FixedTrial(trial.params))
+                arms.append((trial_name(trial.number), label_of(trial), params))
         return arms
 
     def _task(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seeds: list[int]) -> Task:
@@ -226,33 +221,11 @@ class Ledger:
                     with Journal(run.journal) as journal:
                         journal.event(outcome, reason=error or f"the trial's other seed has {outcome}")
             if task.trial is not None and (outcome is not None or set(statuses) == {"finished"}):
-                self._tell(task, task.trial)
+                for run in task.runs:  # a search leaves journals; models are kept of the confirmation
+                    for part in (CHECKPOINTS, "policy", "reward"):
+                        shutil.rmtree(run.folder / part, ignore_errors=True)
+                tell(self.study, task.trial, self.sweep, [read(run.journal) for run in task.runs])
             del self.active[task.runs[0].name]
-
-    def _tell(self, task: Task, trial: optuna.Trial) -> None:
-        views = [read(run.journal) for run in task.runs]
-        failed = next((view for view in views if view.status == "failed"), None)
-        values = [fmean(value_of(view, o) for view in views) for o in self.sweep.objectives]
-        if failed is not None:
-            state, reason = TrialState.FAIL, failed.events[-1].get("reason", "failed")
-        elif any(view.status == PRUNED for view in views):
-            state, reason = TrialState.PRUNED, ""
-        elif not all(map(math.isfinite, values)):
-            state, reason = TrialState.FAIL, f"the objective is {values}"
-        else:
-            state, reason = TrialState.COMPLETE, ""
-            self._constrain(trial, views)
-        if reason:
-            trial.set_user_attr("reason", reason)
-        for run in task.runs:  # a search leaves journals; models are kept of the confirmation
-            for part in (CHECKPOINTS, "policy", "reward"):
-                shutil.rmtree(run.folder / part, ignore_errors=True)
-        self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
-
-    def _constrain(self, trial: optuna.Trial, views: list[JournalView]) -> None:
-        by_constraint = zip(*(violations(view, self.sweep.constraints) for view in views), strict=True)
-        for constraint, excess in zip(self.sweep.constraints, by_constraint, strict=True):
-            trial.set_constraint(constraint.metric, fmean(excess))
 
     def stop(self) -> None:
         """Ask every run to end after the round in hand, with a checkpoint, and start no more."""
@@ -261,18 +234,3 @@ class Ledger:
             for task in self.active.values():
                 for run in task.runs:
                     (run.folder / STOP_FILE).touch()
-
-
-def wait_until_free(journal: Path) -> None:
-    """Wait for a process that still holds a journal: of a session that was killed, or of a trial that failed.
-
-    Raises UserError where it does not let go.
-    """
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return Journal(journal).close()
-        except UserError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)

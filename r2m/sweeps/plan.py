@@ -68,9 +68,9 @@ def plan_sweep(
     """How `runs` runs go on a cluster of so many CPUs and GPUs (as Ray counts them, over all nodes) and of nodes
     with `node_gib` of memory each.
 
-    `plans` are of the dearest configurations of the search space; the worst of each part is taken. `gpu_gib` is
-    the memory of a GPU (None: not known, not checked), of which each worker may use `gpu_share`. `concurrent`
-    is how many runs the user wants at once; None: as many as fit.
+    `plans` are of the search space's configurations; the worst of each part is taken. `gpu_gib` is the memory of a
+    GPU (None: not known, not checked), of which each worker may use `gpu_share`. `concurrent` is how many runs the
+    user wants at once; None: as many as fit.
 
     Raises:
         UserError: nothing fits, or fewer than `concurrent`; one line, with the arithmetic.
@@ -79,8 +79,8 @@ def plan_sweep(
     device = "gpu" if any(p.device == "gpu" for p in plans) else "cpu"
     nested = workers > 1 or device == "gpu"
     memory, phase = _worst([p.memory for p in plans]), _worst([p.phases for p in plans])
-    dearest = max(phase, key=lambda name: phase[name])
-    held = memory | {dearest: phase[dearest]}
+    largest = max(phase, key=lambda name: phase[name])
+    held = memory | {largest: phase[largest]}
     if device == "gpu":
         host = max(p.host_memory for p in plans)
         loading = max(memory["policy weights"], memory["reward model"])  # on their way to the GPU

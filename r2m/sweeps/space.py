@@ -112,7 +112,7 @@ class Parameter(Section):
 
     def probes(self, key: str) -> Sequence[Any]:
         """Values that stand for the range when combinations are checked: all of them where they are countable
-        and matter to other settings, the ends of a real range that does, else the high end (the dearest)."""
+        and matter to other settings, the ends of a real range that does, else the high end (the most expensive)."""
         if self.choice is not None:
             return self.choice
         low, high = self.values

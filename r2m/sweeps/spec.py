@@ -20,22 +20,10 @@ from pydantic import ValidationError
 
 from r2m.config import Config, explain, load, override
 from r2m.config.load import read_mapping
-from r2m.config.paths import PLACES, absolute
+from r2m.config.paths import PLACES, absolute, setting
 from r2m.errors import UserError, said, shown
-from r2m.sweeps.cost import setting
-from r2m.sweeps.objective import Constraint as Constraint
-from r2m.sweeps.objective import Objective as Objective
-from r2m.sweeps.objective import value_of as value_of
-from r2m.sweeps.objective import violations as violations
-from r2m.sweeps.schema import Budget as Budget
-from r2m.sweeps.schema import Sampler as Sampler
-from r2m.sweeps.schema import Sweep as Sweep
-from r2m.sweeps.schema import grace as grace
-from r2m.sweeps.schema import slug as slug
-from r2m.sweeps.space import Conditional as Conditional
-from r2m.sweeps.space import Parameter as Parameter
+from r2m.sweeps.schema import Sweep
 from r2m.sweeps.space import Params
-from r2m.sweeps.stopping import EarlyStopping as EarlyStopping
 
 PROBES = 10  # a few may well be combinations that no run can have
 

@@ -8,7 +8,6 @@ answer.json, report.html, ranking.json and answer.png. The open journal is the l
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -24,18 +23,22 @@ from r2m.config import Config, digest, override
 from r2m.config.load import read_tree
 from r2m.config.uris import sqlite_uri
 from r2m.errors import UserError, shown
-from r2m.files import folder_made_whole, write_whole
+from r2m.files import folder_made_whole, made_whole, write_whole
+from r2m.line_file import is_held
 from r2m.reports import sweep_page as report
+from r2m.results.answer import Answer
+from r2m.runs.find import sweep_runs
 from r2m.runs.folder import JOURNAL, check_name, is_name
-from r2m.runs.journal import Journal, JournalReader, JournalView, find, is_held, read
+from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
 from r2m.runs.provenance import environment, git_state
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
-from r2m.sweeps.answer import Answer, answer
-from r2m.sweeps.spec import Sweep, config_of, load_sweep, slug
+from r2m.sweeps.answer import answer
+from r2m.sweeps.schema import Sweep
+from r2m.sweeps.settings import slug
+from r2m.sweeps.spec import config_of, load_sweep
 from r2m.sweeps.study import open_study, study_to_read
 from r2m.tracking.mlflow_sink import default_tracking_uri
-from r2m.tracking.search import sweep_runs
 from r2m.training.start import check_data
 
 FILES = ("sweep.yaml", "sweep.py")
@@ -238,10 +241,5 @@ def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, 
     }
     for name, text in texts.items():
         write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver
-    partial = opened.folder / f".{os.getpid()}-answer.png"
-    try:
+    with made_whole(opened.folder / "answer.png") as partial:
         report.picture(known, views, partial)
-        if partial.exists():
-            partial.replace(opened.folder / "answer.png")
-    finally:
-        partial.unlink(missing_ok=True)

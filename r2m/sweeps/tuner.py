@@ -21,8 +21,8 @@ from ray.tune.search import Searcher
 from r2m.config import validate
 from r2m.errors import UserError
 from r2m.runs.folder import JOURNAL
-from r2m.runs.journal import read
-from r2m.sweeps.ledger import ENDED, Ledger, Task, wait_until_free
+from r2m.runs.journal import read, wait_until_free
+from r2m.sweeps.ledger import ENDED, Ledger, Task
 from r2m.training.driver import explained, torch_trainer
 from r2m.training.loop import run_loop
 

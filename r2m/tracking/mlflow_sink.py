@@ -9,17 +9,15 @@ in MLflow, as in its journal, until it is resumed.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2m.config import uris
 from r2m.errors import UserError
+from r2m.files import locked
 from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import JournalReader, status
 from r2m.runs.records import Record
@@ -107,7 +105,7 @@ class Sink:
         self._read()
         if not self._start:
             return 0
-        with _locked(self._run_dir / ".ship.lock"):
+        with locked(self._run_dir / ".ship.lock"):
             try:
                 return self._ship(artifacts)
             except BaseException as error:
@@ -206,7 +204,7 @@ class Sink:
             _check_writable(self._uri, database)
         # One lock for all of a storage: a part of a sweep may make the sweep's run as well as its own.
         storage = database.with_suffix("") if database else self._run_dir.absolute().parents[1] / "mlflow"
-        with _locked(storage.with_suffix(".lock")):
+        with locked(storage.with_suffix(".lock")):
             client = MlflowClient(tracking_uri=self._uri)  # makes the database's tables
             if "experiment" not in self._known:
                 experiment = entities.find_or_create_experiment(client, self._uri, database, start)
@@ -248,20 +246,3 @@ def _check_writable(uri: str, database: Path) -> None:
     for place in (folder, *([database] if database.exists() else [])):
         if not os.access(place, os.W_OK):
             raise UserError(f"tracking_uri = {uri!r}: {place} cannot be written")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process of this machine (and one thread of it) at a time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES):
-            raise
-        handle = os.open(path.parent, os.O_RDONLY)  # of a storage that cannot be written: its folder
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from r2m.errors import UserError
+from r2m.files import made_whole, removed, synced
 
 Tree = dict[str, Any]
 STATE, MANIFEST = "state.safetensors", "manifest.json"
@@ -39,35 +38,20 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: Tree, keep:
 
     Newer ones were refused, or the run would be past them: they don't count, and stay until their step is reached.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / _name(step)
-    aside = folder / f".{target.name}.writing"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
+    with made_whole(target, folder / f".{target.name}.writing") as aside:
+        aside.mkdir(parents=True)
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, aside / STATE)
-        _sync(aside / STATE)
-        manifest = {"step": step, "sha256": {STATE: _sha256(aside / STATE)}, **facts}
+        manifest = {"step": step, "sha256": {STATE: _sha256(synced(aside / STATE))}, **facts}
         manifest[OWN_HASH] = _own_hash(manifest)
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _sync(aside / MANIFEST)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)  # it may be what fills the disk
-        raise
-    _sync(aside)
-    _remove(target)  # of this step, left by a run that was set back before it
-    aside.rename(target)
-    _sync(folder)
+        synced(aside / MANIFEST)
+        synced(aside)
+        removed(target)  # of this step, left by a run that was set back before it
+    synced(folder)
     for old in [path for path in found(folder) if _step(path) <= step][keep:]:
-        _remove(old)
+        removed(old)
     return target
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:  # not there, or a file of a checkpoint's name
-        path.unlink(missing_ok=True)
 
 
 def found(folder: Path) -> list[Path]:
@@ -185,11 +169,3 @@ def _own_hash(manifest: Tree) -> str:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,8 +16,9 @@ import yaml
 from r2m.config import Config, ForumTask, TextTask, digest, tags_of, validate
 from r2m.errors import UserError
 from r2m.files import folder_made_whole
+from r2m.line_file import is_held
 from r2m.runs.folder import JOURNAL, LONGEST_PART, STOP_FILE, check_name, existing_folder, run_folder
-from r2m.runs.journal import Journal, JournalView, is_held, read
+from r2m.runs.journal import Journal, JournalView, read
 from r2m.runs.provenance import environment, git_state
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare

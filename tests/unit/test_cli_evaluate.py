@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -307,3 +309,27 @@ class TestAnnotations:
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert "annotations.json'" in err
         assert len(err) < 400
+
+
+def test_without_the_extra_nothing_is_asked_and_what_is_on_file_is_read(
+    r2m, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    file = written(tmp_path / "a.json", [{"instruction": "i", "output": "o"}])
+    command = ("evaluate", "outputs", file, "--against", file, "--verdicts", "none.jsonl")
+    code, _, err = r2m(*command, "--judge-url", "http://h/v1", "--judge-model", "m")
+    assert (code, err) == (
+        2,
+        "error: --judge-url: asking needs the package openai: pip install 'r2m[judge]'\n",
+    )
+    assert "verdicts = 'none.jsonl': cannot be read" in r2m(*command)[2]
+
+
+def test_help_loads_no_client_of_endpoints() -> None:
+    code = "import sys; from r2m.cli import main\ntry: main()\nfinally: print('openai' in sys.modules)"
+    for command in (["evaluate", "outputs", "--help"], ["evaluate", "RUN", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
+        )
+        assert "--judge-url" in done.stdout
+        assert done.stdout.endswith("False\n")

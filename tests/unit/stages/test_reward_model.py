@@ -289,7 +289,7 @@ def test_run_reward_model_leaves_out_what_cannot_be_compared_and_says_so(
 def test_run_reward_model_of_equal_pairs_alone(policy_folder: str, tmp_path: Path) -> None:
     data = tmp_path / "pairs.jsonl"
     data.write_text(json.dumps({"prompt": "mom", "chosen": " sad", "rejected": " sad"}) + "\n")
-    said = r"data = '.*': 0 pairs, and at least 2 are needed; 1 of 1 rows left out: 1: chosen and rejected are equal"
+    said = "0 usable rows, and at least 2 are needed; 1 of 1 rows left out: 1: chosen and rejected are equal"
     with pytest.raises(UserError, match=said):
         run_reward_model(policy_folder, str(data), tmp_path / "out")
 

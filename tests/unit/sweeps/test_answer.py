@@ -10,11 +10,12 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from r2m.config import load
+from r2m.results.findings import finding
+from r2m.results.importance import importance
 from r2m.results.statistics import Estimate
-from r2m.sweeps.answer import answer, winner
-from r2m.sweeps.importance import importance
+from r2m.sweeps.answer import answer
+from r2m.sweeps.ranking import winner
 from r2m.sweeps.spec import config_of, load_sweep
-from r2m.sweeps.verdict import finding
 
 RLOO = {"reward.feedback": False}
 KL_AT_MOST_20 = {"constraints": [{"metric": "eval/kl_sequence", "max": 20}]}

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from r2m.config import load, override
 from r2m.errors import UserError
-from r2m.sweeps.spec import Sweep, baseline_point, check_suggest, config_of, grace, load_sweep, overrides_of
+from r2m.sweeps.schema import Sweep, grace
+from r2m.sweeps.spec import baseline_point, check_suggest, config_of, load_sweep, overrides_of
 from r2m.sweeps.stopping import evaluations_of
 
 SHIPPED = Path(__file__).parents[3] / "search_spaces"

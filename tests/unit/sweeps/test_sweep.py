@@ -41,9 +41,9 @@ def storage(tmp_path: Path) -> Path:
     return tmp_path / "storage"
 
 
-def run_of(opened: Opened, name: str, *golds: float, parent: str | None = None) -> None:
+def run_of(opened: Opened, name: str, *golds: float, parent: str | None = None, trial: str = "RLOO") -> None:
     """A finished run in the sweep's storage, with an evaluation a round."""
-    run = new_run(opened.base, name, parent=parent)
+    run = new_run(opened.base, name, parent=parent, tags={"r2m.trial": trial})
     with Journal(run.journal) as journal:
         for step, gold in enumerate(golds, 1):
             journal.round(step, {"reward/proxy": 0.0, "eval/gold": gold, "eval/kl_sequence": 3.0})
@@ -372,7 +372,7 @@ class TestAnswer:
         for n, gold in enumerate((0.5, 0.75)):
             trial = study.ask()
             opened.sweep.suggest(trial)
-            run_of(opened, f"tiny-t00{n}-s0", gold / 2, gold, parent="tiny")
+            run_of(opened, f"tiny-t00{n}-s0", gold / 2, gold, parent="tiny", trial=f"trial {n}")
             study.tell(trial, gold)
             known, files = write_answer(opened)
             assert known.winner == f"t00{n}"

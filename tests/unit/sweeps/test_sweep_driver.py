@@ -22,8 +22,9 @@ from r2m.errors import UserError
 from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import Journal, read
 from r2m.sweeps import driver
-from r2m.sweeps.driver import _dearest, _Session, plan_of, run_sweep
+from r2m.sweeps.driver import _Session, run_sweep
 from r2m.sweeps.ledger import Task
+from r2m.sweeps.room import distinct, plan_of
 from r2m.sweeps.spec import load_sweep
 from r2m.sweeps.sweep import Opened
 from r2m.training.driver import on_signal
@@ -42,7 +43,7 @@ class TestPlan:
     def a_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of eight CPUs and 64 GiB."""
         room = {"cpus": 8, "gpus": 0, "node_gib": 64.0}
-        monkeypatch.setattr(driver, "_machine", lambda: dict(room))
+        monkeypatch.setattr("r2m.sweeps.room._machine", lambda: dict(room))
         monkeypatch.setattr(os, "cpu_count", lambda: 8)
 
     @on_cpu
@@ -78,7 +79,7 @@ class TestPlan:
 
     def test_configurations_that_differ_in_what_takes_no_room(self, make_config: MakeConfig) -> None:
         dear = make_config("algorithm.responses=8", "algorithm.microbatch=16")
-        assert _dearest([make_config(), make_config("algorithm.lr=1", "reward.alpha=0.1"), dear]) == [
+        assert distinct([make_config(), make_config("algorithm.lr=1", "reward.alpha=0.1"), dear]) == [
             make_config("algorithm.lr=1", "reward.alpha=0.1"),
             dear,
         ]
