@@ -28,17 +28,15 @@ from r2m.errors import UserError
 from r2m.files import write_whole
 from r2m.paper import cost
 from r2m.paper.arms import ARMS, sweep_tree
-from r2m.paper.results import Results, Tree
 from r2m.results.assessment import Assessment
+from r2m.results.experiment import Experiment
+from r2m.results.table import Result, by_trial
 from r2m.runs.folder import CHECKPOINTS, check_name, run_folder
-from r2m.runs.journal import JournalView
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps.driver import run_sweep
 from r2m.sweeps.plan import check_storage
-from r2m.sweeps.ranking import run_name
 from r2m.sweeps.room import plan_of
-from r2m.sweeps.settings import slug
 from r2m.sweeps.spec import config_of, load_sweep
 from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
 
@@ -104,35 +102,30 @@ def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console) 
             ray.shutdown()
 
 
-def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent) -> Results:
+def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent) -> Experiment:
     """The finished runs of the seeds asked for, assessed, and the cost, which is measured once."""
-    views: dict[str, JournalView] = {}
-    names: dict[str, tuple[str, int]] = {}  # a run's name -> arm, seed
-    for there in opened:
-        views |= runs_of(there)
-        names |= {
-            run_name(there.name, slug(arm), seed): (arm, seed)
-            for arm in ARMS for seed in there.sweep.seeds if seed < asked.seeds
-        }  # fmt: skip
-    missing = {name: views[name].status if name in views else "not run" for name in names
-               if name not in views or views[name].status != "finished"}  # fmt: skip
-    runs: dict[str, dict[int, JournalView]] = {arm: {} for arm in ARMS}
-    for name, (arm, seed) in names.items():
-        if name not in missing:
-            runs[arm][seed] = views[name]
-    found = _assess_all(asked.storage, [name for name in names if name not in missing], progress)
-    assessments: dict[str, dict[int, Assessment]] = {arm: {} for arm in ARMS}
-    for name, known in found.items():
-        arm, seed = names[name]
-        if isinstance(known, str):
-            missing[name] = f"not assessed: {known}"
-            continue
-        assessments[arm][seed] = known
-        if arm not in KEPT:  # assessed, a finished run has no use for them, and they are most of its room
-            shutil.rmtree(run_folder(asked.storage, name) / CHECKPOINTS, ignore_errors=True)
+    views = {
+        name: view for there in opened for name, view in runs_of(there).items() if view.seed < asked.seeds
+    }
+    begun = {(view.tags["r2m.trial"], view.seed) for view in views.values()}
+    missing = {name: view.status for name, view in views.items() if view.status != "finished"}
+    missing |= {
+        f"{arm}, seed {seed}": "not run"
+        for arm in ARMS
+        for seed in range(asked.seeds)
+        if (arm, seed) not in begun
+    }
+    found = _assess_all(asked.storage, [name for name in views if name not in missing], progress)
+    missing |= {name: f"not assessed: {why}" for name, why in found.items() if isinstance(why, str)}
+    results = [Result(views[name], None if isinstance(a, str) else a) for name, a in found.items()]
+    for result in results:
+        if result.assessment and result.view.tags["r2m.trial"] not in KEPT:
+            # Assessed, a finished run has no use for its checkpoints, and they are most of its room.
+            folder = run_folder(asked.storage, result.view.run_id)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     measured = _cost(asked, opened[0], progress)
-    recipe = opened[0].base.recipe
-    return Results(asked.name, recipe, tuple(range(asked.seeds)), runs, assessments, missing, measured)
+    seeds = tuple(range(asked.seeds))
+    return Experiment(asked.name, opened[0].base.recipe, seeds, ARMS, by_trial(results), missing, measured)
 
 
 def _sweep_names(asked: Asked) -> list[str]:
@@ -197,7 +190,7 @@ def _assess(storage: str, name: str) -> Assessment | str:
         return str(error)
 
 
-def _cost(asked: Asked, opened: Opened, progress: Progress) -> Tree:
+def _cost(asked: Asked, opened: Opened, progress: Progress) -> dict[str, Any]:
     configs = {arm: config_of(opened.sweep, ARMS[arm], 0, *opened.extra) for arm in cost.ORDER}
     key = digest([configs[arm].digest() for arm in sorted(configs)])
     path = asked.folder / "cost.json"

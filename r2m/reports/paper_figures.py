@@ -7,10 +7,10 @@ from html import escape
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from r2m.paper.results import Results
 from r2m.reports.curves import COLOURS, OTHER_COLOURS
 from r2m.reports.figures import INK, REST, SCALE, Group, curves, styled
 from r2m.results.assessment import Assessment
+from r2m.results.experiment import Experiment
 from r2m.runs.journal import JournalView
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PHASES = {  # Fig. 6
 }
 
 
-def similarity_matrix(r: Results) -> go.Figure | str:
+def similarity_matrix(r: Experiment) -> go.Figure | str:
     """Fig. 1a: one prompt, hacking responses first."""
     import plotly.graph_objects as go
 
@@ -42,7 +42,7 @@ def similarity_matrix(r: Results) -> go.Figure | str:
     if found is None:
         return (
             "No run of RLOO or R2M has a prompt with enough hacking and enough normal responses to compare."
-            if any(r.assessments.get(arm) for arm in PAIR) else "No run of RLOO or R2M is assessed."
+            if any(r.assessed(arm) for arm in PAIR) else "No run of RLOO or R2M is assessed."
         )  # fmt: skip
     _, _, known = found
     rows = [f"s{i} {label}" for i, label in enumerate(known.labels, 1)]
@@ -55,7 +55,7 @@ def similarity_matrix(r: Results) -> go.Figure | str:
     return figure.update_layout(width=580)
 
 
-def similarity_caption(r: Results) -> str:
+def similarity_caption(r: Experiment) -> str:
     found = _first(r, lambda known: known.similarity)
     if found is None:
         return ""
@@ -63,7 +63,7 @@ def similarity_caption(r: Results) -> str:
     return f"One prompt's responses under the trained policy of {arm}, seed {seed}; {escape(known.what)}."
 
 
-def over_training(r: Results) -> go.Figure | str:
+def over_training(r: Experiment) -> go.Figure | str:
     """Fig. 1b: a query's responses by the policy's checkpoints, a panel each."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -89,7 +89,7 @@ def over_training(r: Results) -> go.Figure | str:
     return figure
 
 
-def over_training_caption(r: Results) -> str:
+def over_training_caption(r: Experiment) -> str:
     found = _first(r, lambda known: known.over_training)
     if found is None:
         return ""
@@ -101,11 +101,11 @@ def over_training_caption(r: Results) -> str:
     )
 
 
-def conditions(r: Results) -> go.Figure | str:
+def conditions(r: Experiment) -> go.Figure | str:
     """Fig. 4: R2M's held-out responses scored in three ways. Thin: a seed. Bold: the mean."""
     import plotly.graph_objects as go
 
-    views = list(r.runs.get("R2M", {}).values())
+    views = list(r.views("R2M").values())
     shown = {key: style for key, style in CONDITIONS.items() if any(view.series(key)[0] for view in views)}
     if not shown:
         return "No run of R2M has an evaluation."
@@ -125,20 +125,20 @@ def conditions(r: Results) -> go.Figure | str:
     return styled(figure, 400)
 
 
-def learning(r: Results) -> go.Figure | str:
+def learning(r: Experiment) -> go.Figure | str:
     """Fig. 5, its curves."""
-    groups = [Group(arm, COLOURS[arm], list(r.runs.get(arm, {}).values())) for arm in PAIR]
+    groups = [Group(arm, COLOURS[arm], list(r.views(arm).values())) for arm in PAIR]
     figure = curves([group for group in groups if group.views], CURVES, columns=2)
     if not isinstance(figure, str):
         figure.for_each_annotation(lambda title: title.update(text=TITLES.get(title.text, title.text)))
     return figure
 
 
-def reward_over_kl(r: Results) -> go.Figure | str:
+def reward_over_kl(r: Experiment) -> go.Figure | str:
     """Fig. 5, its scatter: a point is a round of a run. Gold beside it, where the task has it."""
     from plotly.subplots import make_subplots
 
-    views = [(arm, view) for arm in PAIR for view in r.runs.get(arm, {}).values()]
+    views = [(arm, view) for arm in PAIR for view in r.views(arm).values()]
     panels = {key: title for key, title in SCATTERS.items() if any(view.series(key)[0] for _, view in views)}
     if not panels:
         return "No run of RLOO or R2M has finished."
@@ -155,7 +155,7 @@ def reward_over_kl(r: Results) -> go.Figure | str:
     return styled(figure, 420, above=40)
 
 
-def cost(r: Results) -> go.Figure | str:
+def cost(r: Experiment) -> go.Figure | str:
     """Fig. 6: memory and time by phase; a bar is the median of an arm's processes, a dot one of them."""
     from plotly.subplots import make_subplots
 
@@ -185,10 +185,10 @@ def cost(r: Results) -> go.Figure | str:
     return figure
 
 
-def _first(r: Results, part: Callable[[Assessment], T | None]) -> tuple[str, int, T] | None:
+def _first(r: Experiment, part: Callable[[Assessment], T | None]) -> tuple[str, int, T] | None:
     """The first run of RLOO, else of R2M, whose assessment has the part."""
     for arm in PAIR:
-        for seed, known in sorted(r.assessments.get(arm, {}).items()):
+        for seed, known in r.assessed(arm).items():
             if (found := part(known)) is not None:
                 return arm, seed, found
     return None
