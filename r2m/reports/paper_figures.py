@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from r2m.paper.results import Results, Tree
 from r2m.reports.curves import COLOURS, OTHER_COLOURS
 from r2m.reports.figures import INK, REST, SCALE, Group, curves, styled
+from r2m.results.assessment import Assessment
+from r2m.results.experiment import Experiment
 from r2m.runs.journal import JournalView
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 PAIR = ("RLOO", "R2M")
+T = TypeVar("T")
 CONDITIONS = {  # Fig. 4: metric -> label, colour
     "eval/proxy": ("with feedback", COLOURS["R2M"]),
     "eval/vanilla": ("without feedback", COLOURS["RLOO"]),
@@ -31,20 +34,20 @@ PHASES = {  # Fig. 6
 }
 
 
-def similarity_matrix(r: Results) -> go.Figure | str:
+def similarity_matrix(r: Experiment) -> go.Figure | str:
     """Fig. 1a: one prompt, hacking responses first."""
     import plotly.graph_objects as go
 
-    found = _first(r, "similarity")
+    found = _first(r, lambda known: known.similarity)
     if found is None:
         return (
             "No run of RLOO or R2M has a prompt with enough hacking and enough normal responses to compare."
-            if any(r.assessments.get(arm) for arm in PAIR) else "No run of RLOO or R2M is assessed."
+            if any(r.assessed(arm) for arm in PAIR) else "No run of RLOO or R2M is assessed."
         )  # fmt: skip
-    _, _, tree = found
-    rows = [f"s{i} {label}" for i, label in enumerate(tree["labels"], 1)]
+    _, _, known = found
+    rows = [f"s{i} {label}" for i, label in enumerate(known.labels, 1)]
     figure = go.Figure(go.Heatmap(
-        z=tree["matrix"], x=[row.split()[0] for row in rows], y=rows, colorscale=SCALE, zmax=1,
+        z=known.matrix, x=[row.split()[0] for row in rows], y=rows, colorscale=SCALE, zmax=1,
         colorbar={"title": {"text": "cosine", "side": "right"}, "thickness": 14},
         hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
     ))  # fmt: skip
@@ -52,31 +55,31 @@ def similarity_matrix(r: Results) -> go.Figure | str:
     return figure.update_layout(width=580)
 
 
-def similarity_caption(r: Results) -> str:
-    found = _first(r, "similarity")
+def similarity_caption(r: Experiment) -> str:
+    found = _first(r, lambda known: known.similarity)
     if found is None:
         return ""
-    arm, seed, tree = found
-    return f"One prompt's responses under the trained policy of {arm}, seed {seed}; {escape(tree['what'])}."
+    arm, seed, known = found
+    return f"One prompt's responses under the trained policy of {arm}, seed {seed}; {escape(known.what)}."
 
 
-def over_training(r: Results) -> go.Figure | str:
+def over_training(r: Experiment) -> go.Figure | str:
     """Fig. 1b: a query's responses by the policy's checkpoints, a panel each."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    found = _first(r, "over_training")
+    found = _first(r, lambda known: known.over_training)
     if found is None:
         return "No run of RLOO or R2M is assessed with two checkpoints or more."
-    _, _, tree = found
-    names = list(map(str, tree["steps"]))
-    n = len(tree["pairs"])
+    _, _, known = found
+    names = list(map(str, known.steps))
+    n = len(known.pairs)
     figure = make_subplots(
         1, n, subplot_titles=[f"response {i}" for i in range(1, n + 1)], horizontal_spacing=0.06
     )
-    for column, pair in enumerate(tree["pairs"], 1):
+    for column, pair in enumerate(known.pairs, 1):
         heat = go.Heatmap(
-            z=pair["matrix"], x=names, y=names, coloraxis="coloraxis", text=pair["matrix"],
+            z=pair.matrix, x=names, y=names, coloraxis="coloraxis", text=pair.matrix,
             texttemplate="%{text:.2f}", hovertemplate="rounds %{y}, %{x}: %{z:.3f}<extra></extra>",
         )  # fmt: skip
         figure.add_trace(heat, row=1, col=column)
@@ -86,23 +89,23 @@ def over_training(r: Results) -> go.Figure | str:
     return figure
 
 
-def over_training_caption(r: Results) -> str:
-    found = _first(r, "over_training")
+def over_training_caption(r: Experiment) -> str:
+    found = _first(r, lambda known: known.over_training)
     if found is None:
         return ""
-    arm, seed, tree = found
-    apart = tree["mean"][0][-1]
+    arm, seed, known = found
+    apart = known.mean[0][-1]
     return (
         f"Responses to one query under the policy of {arm}, seed {seed}, after so many rounds (0: the supervised "
         f"policy). First and last have a mean similarity of {apart:.3f}."
     )
 
 
-def conditions(r: Results) -> go.Figure | str:
+def conditions(r: Experiment) -> go.Figure | str:
     """Fig. 4: R2M's held-out responses scored in three ways. Thin: a seed. Bold: the mean."""
     import plotly.graph_objects as go
 
-    views = list(r.runs.get("R2M", {}).values())
+    views = list(r.views("R2M").values())
     shown = {key: style for key, style in CONDITIONS.items() if any(view.series(key)[0] for view in views)}
     if not shown:
         return "No run of R2M has an evaluation."
@@ -122,20 +125,20 @@ def conditions(r: Results) -> go.Figure | str:
     return styled(figure, 400)
 
 
-def learning(r: Results) -> go.Figure | str:
+def learning(r: Experiment) -> go.Figure | str:
     """Fig. 5, its curves."""
-    groups = [Group(arm, COLOURS[arm], list(r.runs.get(arm, {}).values())) for arm in PAIR]
+    groups = [Group(arm, COLOURS[arm], list(r.views(arm).values())) for arm in PAIR]
     figure = curves([group for group in groups if group.views], CURVES, columns=2)
     if not isinstance(figure, str):
         figure.for_each_annotation(lambda title: title.update(text=TITLES.get(title.text, title.text)))
     return figure
 
 
-def reward_over_kl(r: Results) -> go.Figure | str:
+def reward_over_kl(r: Experiment) -> go.Figure | str:
     """Fig. 5, its scatter: a point is a round of a run. Gold beside it, where the task has it."""
     from plotly.subplots import make_subplots
 
-    views = [(arm, view) for arm in PAIR for view in r.runs.get(arm, {}).values()]
+    views = [(arm, view) for arm in PAIR for view in r.views(arm).values()]
     panels = {key: title for key, title in SCATTERS.items() if any(view.series(key)[0] for _, view in views)}
     if not panels:
         return "No run of RLOO or R2M has finished."
@@ -152,7 +155,7 @@ def reward_over_kl(r: Results) -> go.Figure | str:
     return styled(figure, 420, above=40)
 
 
-def cost(r: Results) -> go.Figure | str:
+def cost(r: Experiment) -> go.Figure | str:
     """Fig. 6: memory and time by phase; a bar is the median of an arm's processes, a dot one of them."""
     from plotly.subplots import make_subplots
 
@@ -182,12 +185,12 @@ def cost(r: Results) -> go.Figure | str:
     return figure
 
 
-def _first(r: Results, key: str) -> tuple[str, int, Tree] | None:
+def _first(r: Experiment, part: Callable[[Assessment], T | None]) -> tuple[str, int, T] | None:
     """The first run of RLOO, else of R2M, whose assessment has the part."""
     for arm in PAIR:
-        for seed, tree in sorted(r.assessments.get(arm, {}).items()):
-            if tree[key]:
-                return arm, seed, tree[key]
+        for seed, known in r.assessed(arm).items():
+            if (found := part(known)) is not None:
+                return arm, seed, found
     return None
 
 

@@ -7,7 +7,7 @@ import io
 from html import escape
 from itertools import groupby
 
-from r2m.paper.cells import MEASURED, MISSING, Cell, Table
+from r2m.reports.paper_parts import MEASURED, MISSING, Cell, Table
 from r2m.results.statistics import Estimate
 
 PARTS = ("mean", "low", "high", "seeds", "runs", "finding", "note")  # of a measured cell, a CSV column each

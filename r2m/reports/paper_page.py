@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from r2m.files import write_whole
-from r2m.paper.arms import ARMS
-from r2m.paper.cells import Table
-from r2m.paper.claims import AGAINST_RLOO, CLASSES, FAILS, HOLDS, NEGLIGIBLE, OPEN, Claim, Judged, judge_all
-from r2m.paper.results import Results
-from r2m.paper.tables import tables
 from r2m.reports import page
 from r2m.reports import paper_figures as figures
 from r2m.reports.paper_formats import notes_of, runs_of, to_csv, to_html, to_latex, to_markdown
+from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged, Table
+from r2m.results.experiment import NEGLIGIBLE, Experiment
 from r2m.results.findings import ENOUGH, METHOD
 from r2m.results.numbers import number
 from r2m.results.readings import cost
 from r2m.runs.journal import JournalView
 
+CLASSES = {HOLDS: "better", FAILS: "worse", OPEN: ""}  # of the stylesheet
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 SECTIONS = {
     "claims": "The paper's claims, here",
@@ -42,10 +40,11 @@ CAPTIONS = {
 }  # fmt: skip
 
 
-def write(r: Results, folder: Path, command: str) -> list[Path]:
-    """Everything, each file replaced whole. `command`: what was typed."""
-    made = tables(r)
-    texts = {"paper.html": html(r, made, command)}
+def write(
+    r: Experiment, made: Sequence[Table], judged: Sequence[Judged], folder: Path, command: str
+) -> list[Path]:
+    """Everything, each file replaced whole. `made`: the tables; `command`: what was typed."""
+    texts = {"paper.html": html(r, made, judged, command)}
     texts |= {f"tables/table-{t.number}.{kind}": to(t) for t in made for kind, to in WRITERS.items()}
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -53,16 +52,15 @@ def write(r: Results, folder: Path, command: str) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def summary(judged: Sequence[tuple[Claim, Judged]]) -> str:
-    holds, fails, left = ([verdict for _, (verdict, _) in judged].count(v) for v in (HOLDS, FAILS, OPEN))
+def summary(judged: Sequence[Judged]) -> str:
+    holds, fails, left = ([j.verdict for j in judged].count(v) for v in (HOLDS, FAILS, OPEN))
     return (
         f"Of the paper's {len(judged)} claims, {holds} hold{'s' * (holds == 1)} here, {fails} "
         f"do{'es' * (fails == 1)} not, and {left} cannot be judged."
     )
 
 
-def html(r: Results, made: Sequence[Table], command: str) -> str:
-    judged = judge_all(r)
+def html(r: Experiment, made: Sequence[Table], judged: Sequence[Judged], command: str) -> str:
     few = ""
     if len(r.seeds) < ENOUGH:
         few = f"{len(r.seeds)} seeds settle no difference: give --seeds {ENOUGH} or more."
@@ -80,19 +78,19 @@ def html(r: Results, made: Sequence[Table], command: str) -> str:
     )  # fmt: skip
 
 
-def _headline(judged: Sequence[tuple[Claim, Judged]]) -> str:
+def _headline(judged: Sequence[Judged]) -> str:
     """What most readers look for: R2M against RLOO."""
-    claim, (verdict, sentence) = next(pair for pair in judged if pair[0] is AGAINST_RLOO)
-    return f"{claim.text}: {verdict}. {sentence}"
+    j = next(j for j in judged if j.headline)
+    return f"{j.claim}: {j.verdict}. {j.why}"
 
 
-def _claims(judged: Sequence[tuple[Claim, Judged]]) -> str:
+def _claims(judged: Sequence[Judged]) -> str:
     rows = [
         ("", [
-            _wrapped(claim.text, 17), _wrapped(claim.source, 8), f'<b class="{CLASSES[verdict]}">{verdict}</b>',
-            _wrapped(sentence, 34),
+            _wrapped(j.claim, 17), _wrapped(j.source, 8), f'<b class="{CLASSES[j.verdict]}">{j.verdict}</b>',
+            _wrapped(j.why, 34),
         ])
-        for claim, (verdict, sentence) in judged
+        for j in judged
     ]  # fmt: skip
     return page.table(["claim", "source", "here", "numbers"], rows, {0, 1, 2, 3})
 
@@ -117,7 +115,7 @@ def _table(table: Table) -> str:
     )  # fmt: skip
 
 
-def _figures(r: Results) -> list[str]:
+def _figures(r: Experiment) -> list[str]:
     cost_caption = _cost_caption(r)
     return [
         page.plot("similarity", "Fig. 1a. Similarity of hidden states", figures.similarity_matrix(r),
@@ -132,7 +130,7 @@ def _figures(r: Results) -> list[str]:
     ]  # fmt: skip
 
 
-def _cost_caption(r: Results) -> str:
+def _cost_caption(r: Experiment) -> str:
     if r.cost is None:
         return ""
     kind = "allocated on the GPU" if r.cost["device"] != "cpu" else "resident, without what imports take"
@@ -143,8 +141,8 @@ def _cost_caption(r: Results) -> str:
     )
 
 
-def _made(r: Results, command: str) -> list[str]:
-    views = [view for runs in r.runs.values() for view in runs.values()]
+def _made(r: Experiment, command: str) -> list[str]:
+    views = [view for arm in r.settings for view in r.views(arm).values()]
     seconds = sum(cost(view)[1] for view in views)
     facts = {
         "recipe": r.recipe,
@@ -155,8 +153,8 @@ def _made(r: Results, command: str) -> list[str]:
     listed = "".join(f"<tr><td class='text'>{escape(k)}</td><td class='text'>{escape(v)}</td></tr>"
                      for k, v in facts.items())  # fmt: skip
     rows = [
-        ("", [escape(arm), escape(_settings(arm)), escape(", ".join(r.run_ids(arm)) or "none")])
-        for arm in ARMS
+        ("", [escape(arm), escape(_settings(settings)), escape(", ".join(r.run_ids(arm)) or "none")])
+        for arm, settings in r.settings.items()
     ]
     missing = [page.note(f"Not among them: {escape('; '.join(f'{k} ({v})' for k, v in r.missing.items()))}.")]
     return [
@@ -177,8 +175,8 @@ def _versions(views: Sequence[JournalView]) -> dict[str, str]:
     return {key: "; ".join(filter(None, values)) for key, values in said.items() if any(values)}
 
 
-def _settings(arm: str) -> str:
+def _settings(settings: Mapping[str, object]) -> str:
     words = {True: "on", False: "off"}
     return ", ".join(
-        f"{key}={words[value] if isinstance(value, bool) else value}" for key, value in ARMS[arm].items()
+        f"{key}={words[value] if isinstance(value, bool) else value}" for key, value in settings.items()
     )
