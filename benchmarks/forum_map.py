@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 import yaml
 
 from r2m.config import load, override
-from r2m.reports import sweep_page
 from r2m.results.findings import finding
 from r2m.results.statistics import Estimate, paired_difference
 from r2m.runs.journal import JournalView
@@ -122,7 +121,7 @@ def run(name: str, tree: Mapping[str, Any], storage: str) -> Opened:
             file.write_text(yaml.safe_dump(dict(tree), sort_keys=False))
             opened = new_sweep(str(file), name, storage)
     if status_of(opened) != "finished":
-        _, finished = run_sweep(opened, draw=sweep_page.write)
+        _, finished = run_sweep(opened)
         if not finished:
             raise SystemExit(130)
     return opened
@@ -205,7 +204,8 @@ def draw(defaults: list[Row], tuned: list[Row], path: str) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from r2m.reports.curves import COLOURS, STYLE
+    from r2m.reports.curves import STYLE
+    from r2m.reports.style import COLOURS
 
     most = max(abs(row.differences[where].mean) for row in defaults for where in GOLD)
     by_point = {row.point: row for row in defaults}

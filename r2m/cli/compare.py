@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from r2m.cli.common import Storage, err, local, out, storage_folder
 from r2m.errors import UserError
-from r2m.runs.folder import ASSESSMENT
 
 app = typer.Typer()
 
@@ -38,6 +37,7 @@ def compare(
     from r2m.files import write_whole
     from r2m.reports.compare_page import html
     from r2m.reports.compare_terminal import numbers, terminal
+    from r2m.results.assessment import read_assessment
     from r2m.results.comparison import compare_runs
     from r2m.results.table import Result
     from r2m.runs.find import journals
@@ -56,7 +56,7 @@ def compare(
         raise UserError(
             f"RUN: no journal in {folder} of {', '.join(missing) or 'any run: the filter finds none'}"
         )
-    results = [Result(view, _assessment(folder / "runs" / run / ASSESSMENT)) for run, view in views.items()]
+    results = [Result(view, read_assessment(folder / "runs" / run)) for run, view in views.items()]
     comparisons, notes = compare_runs(results, metric, baseline)
     if missing:
         notes.append(f"Left out, since {folder} has no journal of them: {', '.join(missing)}.")
@@ -87,8 +87,3 @@ def compare(
     if to_json is not None:
         write_whole(to_json, json.dumps(numbers(comparisons, notes), indent=2, allow_nan=False) + "\n")
         out.print(f"written: {to_json}", soft_wrap=True, markup=False, highlight=False)
-
-
-def _assessment(path: Path) -> Any:
-    """What `r2m evaluate` has written of a run; None where it has not been assessed."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None

@@ -17,6 +17,7 @@ from r2m.errors import UserError
 
 if TYPE_CHECKING:
     from r2m.config import Config
+    from r2m.results.assessment import Assessment
 
 SUBJECT = "RUN|MODEL"
 
@@ -101,45 +102,45 @@ def run_or_model(
     with ExitStack() as stack:
         asked = stack.enter_context(spoken.judge())
         with progress() as bar:
-            config, tree = _assess(
+            config, known = _assess(
                 subject, recipe, where, max_tokens,
                 prompts=prompts, pairs=pairs, judge=judge, refresh=refresh, progress=bar,
             )  # fmt: skip
         own = asked is None and against in (None, *TEXT_OF)
         listed = [
             rate
-            for rate in tree["win_rates"]
-            if own and against in (None, rate["against"]) and judge in (None, rate["judge"])
+            for rate in known.win_rates
+            if own and against in (None, rate.against) and judge in (None, rate.judge)
         ]
         if own and not listed:
             raise UserError(f"--against {against!r}, --judge {judge!r}: this task has no such win rate")
-        for part in parts(tree, listed):
+        for part in parts(known, listed):
             out.print(part, markup=False)
-        if tree["run"] is not None:
+        if known.run is not None:
             out.print(f"assessment: {run_folder(where, subject) / ASSESSMENT}", soft_wrap=True)
         if to is not None:
-            write_rows(to, output_rows(tree["rows"], subject, config.recipe))
+            write_rows(to, output_rows(known.rows, subject, config.recipe))
             out.print(f"written: {to}", soft_wrap=True)
         if against is None or own:
             return
         with progress() as bar:
-            rival = find_rival(tree, against, where, bar)
+            rival = find_rival(known, against, where, bar)
         if asked is not None:
-            result = against_rival(asked, tree["rows"], rival.texts)
+            result = against_rival(asked, known.rows, rival.texts)
             assert result is not None, "find_rival has found a response to one of the prompts"
             stack.close()  # says what became of the questions
             out.print(f"against {rival.name}, asked as {spoken.template}", markup=False)
             print_win_rate(result, len(result.wins_N))
             return
-        out.print(win_rate_table(win_rates(config, tree, rival, judge)))
-        for key, found in differences(tree, rival).items():
+        out.print(win_rate_table(win_rates(config, known, rival, judge)))
+        for key, found in differences(known, rival).items():
             label = f"{MEANS[key]}, less that of {rival.name}"
             out.print(f"{label}: {number(found.mean)}, {interval(found)}, {found.n} prompts", markup=False)
 
 
 def _assess(
     subject: str, recipe: str | None, storage: str, max_tokens: int | None, **options: Any
-) -> tuple[Config, dict[str, Any]]:
+) -> tuple[Config, Assessment]:
     """Of a run that is in the storage, else of a model."""
     from r2m.config import load, override
     from r2m.evaluation.assess import assess, assess_policy, finished_run

@@ -35,7 +35,7 @@ def paper(
     """Run what is missing of the paper's arms, and write its tables, figures and claims from the runs."""
     from r2m.paper.claims import judge_all
     from r2m.paper.run import Asked, collect, open_sweeps, run_sweeps
-    from r2m.reports import sweep_page
+    from r2m.paper.tables import tables
     from r2m.reports.paper_page import summary, write
     from r2m.training.cluster import check_address
 
@@ -57,15 +57,15 @@ def paper(
     with progress() as bar:
         opened = open_sweeps(asked, bar)
     command = _command(asked)
-    if not run_sweeps(opened, address, err, sweep_page.write):
+    if not run_sweeps(opened, address, err):
         err.print(f"stopped, with checkpoints; go on: {command}", markup=False, soft_wrap=True)
         raise typer.Exit(130)
     with progress() as bar:
         results = collect(asked, opened, bar)
-    write(results, asked.folder, command)
     judged = judge_all(results)
-    for claim, (verdict, sentence) in judged:
-        out.print(f"{verdict}: {claim.text} ({claim.source}). {sentence}", markup=False, highlight=False)
+    write(results, tables(results), judged, asked.folder, command)
+    for j in judged:
+        out.print(f"{j.verdict}: {j.claim} ({j.source}). {j.why}", markup=False, highlight=False)
     out.print(summary(judged), style="bold")
     for run, why in results.missing.items():
         out.print(f"not among them: {run}: {why}", markup=False, soft_wrap=True)

@@ -123,12 +123,12 @@ def _plan(config: Config, address: str | None, dry_run: bool) -> Plan:
 
 def _execute(runs: list[StartedRun], address: str | None) -> None:
     """Run them, then say how they ended and where to look; exit code 1 for a failed run, 130 for a stopped one."""
-    from r2m.reports.curves import plot
-    from r2m.reports.table import rich_table, summary
+    from r2m.reports.table import rich_table, runs_table
     from r2m.training.driver import execute
 
-    views, storage = execute(runs, address, plot=plot), runs[0].config.run.storage
-    out.print(rich_table(summary([view for view in views if view.rounds])))
+    views, storage = execute(runs, address), runs[0].config.run.storage
+    table = runs_table([view for view in views if view.rounds])
+    out.print(rich_table(table, whole=range(len(table.head))))
     out.print(f"look: {program()} ui --storage {shlex.quote(storage)}", soft_wrap=True, markup=False)
     for view in views:
         if view.status == "failed":

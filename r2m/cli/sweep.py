@@ -108,11 +108,11 @@ def _check_room(
 
 def _run(opened: Opened, address: str | None) -> None:
     """Run it, then show the answer and where to look; exit code 130 for a sweep that was stopped."""
-    from r2m.reports import sweep_page
+    from r2m.reports.sweep_terminal import terminal
     from r2m.sweeps.driver import run_sweep
 
-    answer, finished = run_sweep(opened, address, err, sweep_page.write)
-    out.print(sweep_page.terminal(answer))
+    answer, finished = run_sweep(opened, address, err)
+    out.print(terminal(answer))
     _look(opened)
     if not finished:
         err.print(f"stopped, with checkpoints; {_go_on(opened, address)}", markup=False, soft_wrap=True)
@@ -125,7 +125,7 @@ def _go_on(opened: Opened, address: str | None) -> str:
 
 
 def _status(storage: str, name: str) -> None:
-    from r2m.reports import sweep_page
+    from r2m.reports.sweep_terminal import terminal
     from r2m.sweeps.sweep import open_sweep, status_of, write_answer
 
     def not_written(error: OSError) -> None:
@@ -134,14 +134,14 @@ def _status(storage: str, name: str) -> None:
     opened = open_sweep(storage, name)
     try:
         study = opened.study_to_read(lambda line: err.print(line, markup=False, highlight=False))
-        answer, _ = write_answer(opened, study, sweep_page.write, not_written)
+        answer, _ = write_answer(opened, study, not_written)
     except Exception as error:
         if not of_database(error):
             raise
         raise UserError(f"SWEEP = {name!r}: its study cannot be read: {reason_of(error)}") from error
     status = status_of(opened)
     out.print(f"{name}: {status}", markup=False)
-    out.print(sweep_page.terminal(answer))
+    out.print(terminal(answer))
     _look(opened)
     if status not in ("running", "finished"):
         out.print(_go_on(opened, None), markup=False, soft_wrap=True)

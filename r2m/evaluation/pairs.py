@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from r2m.config import ForumTask, TextTask
@@ -17,6 +17,7 @@ from r2m.errors import UserError
 from r2m.evaluation.bench import Bench, Policy, encoded
 from r2m.evaluation.reward_accuracy import accuracy
 from r2m.models.sizes import context_of
+from r2m.results.assessment import Accuracy, PairSet
 from r2m.reward.inputs import response_ids
 from r2m.stages.common import Progress, silent
 from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, two_pairs
@@ -26,8 +27,8 @@ from r2m.tasks.files import read_rows
 from r2m.tasks.prompt import Prompt, render
 
 Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected
-Tree = dict[str, Any]
-Pairs = tuple[str, list[Pair], Tree]  # what they are, the pairs, and why others are left out, as LeftOut.tree
+LeftOutTree = dict[str, dict[str, Any]]  # why pairs are left out: LeftOut.tree
+Pairs = tuple[str, list[Pair], LeftOutTree]  # what they are, the pairs, and the others
 
 CHUNK = 256  # responses whose hidden states are in memory at once
 
@@ -38,7 +39,7 @@ def reward_accuracy(
     head: FeedbackHead | None,
     extra: Sequence[Pairs] = (),
     progress: Progress = silent,
-) -> list[Tree]:
+) -> list[PairSet]:
     """Of each set of pairs: on the forum, pairs by the supervised policy and by the trained one; and of `extra`.
 
     Feedback is the hidden states of the policy that goes with the head: the supervised one's for the head as it was
@@ -51,28 +52,23 @@ def reward_accuracy(
         )
         sets.append(("held-out prompts, the trained policy's responses", *_forum_pairs(bench, trained)))
     sets += extra
-    trees = []
+    found = []
     for done, (label, pairs, left_out) in enumerate(sets):
-        tree: Tree = {
-            "pairs": label,
-            "n": len(pairs),
-            "left_out": sum(of["rows"] for of in left_out.values()),
-        }
-        tree |= {"left_out_why": left_out, "unknown": _unknown_share(bench, pairs)}
-        tree |= dict.fromkeys(("without", "before", "after"))
+        without = before = after = None
         if pairs:
             first = bench.first_head if head is not None else None
-            tree["without"], tree["before"] = _accuracies(bench, bench.supervised, first, pairs)
+            without, before = _accuracies(bench, bench.supervised, first, pairs)
             if head is not None:
-                _, tree["after"] = _accuracies(bench, trained, head, pairs)
-        trees.append(tree)
+                _, after = _accuracies(bench, trained, head, pairs)
+        absent, unknown = sum(of["rows"] for of in left_out.values()), _unknown_share(bench, pairs)
+        found.append(PairSet(label, len(pairs), absent, left_out, unknown, without, before, after))
         progress("reward accuracy", done + 1, len(sets))
-    return trees
+    return found
 
 
 def _accuracies(
     bench: Bench, policy: Policy, head: FeedbackHead | None, pairs: Sequence[Pair]
-) -> tuple[Tree, Tree | None]:
+) -> tuple[Accuracy, Accuracy | None]:
     """Without feedback, and with this policy's."""
     prompts = [prompt for prompt, _, _ in pairs] * 2
     texts_B = [chosen for _, chosen, _ in pairs] + [rejected for _, _, rejected in pairs]
@@ -85,10 +81,7 @@ def _accuracies(
         vanilla_B += measured["eval/vanilla"]
         proxy_B += measured["eval/proxy"]
     N = len(pairs)
-    without, with_feedback = (
-        {**asdict(found := accuracy(scores[:N], scores[N:])), "interval": list(found.interval)}
-        for scores in (vanilla_B, proxy_B)
-    )
+    without, with_feedback = (accuracy(scores[:N], scores[N:]) for scores in (vanilla_B, proxy_B))
     return without, None if head is None else with_feedback
 
 
@@ -102,7 +95,7 @@ def _unknown_share(bench: Bench, pairs: Sequence[Pair]) -> float | None:
     return ids.count(unknown) / len(ids)
 
 
-def _forum_pairs(bench: Bench, policy: Policy) -> tuple[list[Pair], Tree]:
+def _forum_pairs(bench: Bench, policy: Policy) -> tuple[list[Pair], LeftOutTree]:
     """Made as the reward model's own data are, but of held-out prompts, by gold's own verdict: no label noise, no
     artefact. Also the ties, which are left out."""
     task = bench.config.task

@@ -6,19 +6,9 @@ Axes: N pairs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from r2m.results.statistics import Interval, wilson_interval
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """`interval` is Wilson's, 95 %: it takes pairs for independent, also those of one prompt."""
-
-    accuracy: float
-    interval: Interval
-    ties: int  # pairs whose scores are equal: they count as wrong
-    n: int
+from r2m.results.assessment import Accuracy
+from r2m.results.statistics import wilson_interval
 
 
 def accuracy(chosen_N: Sequence[float], rejected_N: Sequence[float]) -> Accuracy:

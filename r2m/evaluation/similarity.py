@@ -7,19 +7,11 @@ Axes: B pairs, T tokens, D width; H hacking and N normal responses to one query,
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-class Similarities(NamedTuple):
-    """Mean cosines; `hacking` and `normal` are over pairs of different responses."""
-
-    hacking: float
-    normal: float
-    cross: float
+from r2m.results.assessment import Similarities
 
 
 def mean_token(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:

@@ -13,36 +13,23 @@ from dataclasses import dataclass
 from statistics import median
 
 from r2m.paper.arms import METHODS
-from r2m.paper.results import (
-    Results,
-    Values,
-    accuracy,
-    difference,
-    journalled,
-    mean_of,
-    over_rounds,
-    pair_sets,
-    similarity,
-    win_rate,
-)
-from r2m.results.findings import finding
+from r2m.reports.paper_formats import capital
+from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
+from r2m.results.experiment import NEGLIGIBLE, Experiment
 from r2m.results.numbers import interval, number
-from r2m.results.statistics import Estimate
+from r2m.results.table import Paired, Values, paired
 from r2m.runs.journal import JournalView
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be judged"
-CLASSES = {HOLDS: "better", FAILS: "worse", OPEN: ""}  # of the stylesheet
-NEGLIGIBLE = 1.1  # of RLOO's cost; the paper names no number
 POINTS, SHARE = " points", 100.0
 
-Judged = tuple[str, str]  # one of the three, and the sentence that says why
+Said = tuple[str, str]  # one of the three, and the sentence that says why
 
 
 @dataclass(frozen=True)
 class Claim:
     text: str
     source: str
-    judge: Callable[[Results], Judged]
+    judge: Callable[[Experiment], Said]
 
 
 @dataclass(frozen=True)
@@ -56,31 +43,30 @@ class Part:
     scale: float = 1.0
     unit: str = ""
 
-    def judged(self) -> Judged:
+    def judged(self) -> Said:
         sides = [{seed: self.scale * value for seed, value in side.items()} for side in (self.a, self.b)]
-        d = difference(*sides)
+        d = paired(*sides)
         if d is None:
             return OPEN, f"{self.what}: no two runs of one seed have it."
-        found = finding(d)
         verdict = OPEN
-        if found in ("better", "worse"):
-            verdict = HOLDS if (found == "better") == (self.claimed > 0) else FAILS
-        return verdict, f"{self.what}: {_numbers(d, self.unit)}{_tail(d, found, self.claimed)}."
+        if d.finding in ("better", "worse"):
+            verdict = HOLDS if (d.finding == "better") == (self.claimed > 0) else FAILS
+        return verdict, f"{self.what}: {_numbers(d, self.unit, self.claimed)}."
 
 
-def judge_all(r: Results) -> list[tuple[Claim, Judged]]:
-    return [(claim, claim.judge(r)) for claim in CLAIMS]
+def judge_all(r: Experiment) -> list[Judged]:
+    return [Judged(claim.text, claim.source, *claim.judge(r), claim is AGAINST_RLOO) for claim in CLAIMS]
 
 
-def all_of(*parts: Part) -> Judged:
+def all_of(*parts: Part) -> Said:
     """A claim of several parts: it fails by any of them, and holds by all."""
     verdicts, sentences = zip(*(part.judged() for part in parts), strict=True)
     verdict = FAILS if FAILS in verdicts else OPEN if OPEN in verdicts else HOLDS
     return verdict, " ".join(sentences)
 
 
-def best_baseline(r: Results) -> Judged:
-    rates = {arm: win_rate(r, arm) for arm in METHODS if arm != "R2M"}
+def best_baseline(r: Experiment) -> Said:
+    rates = {arm: r.win_rate(arm) for arm in METHODS if arm != "R2M"}
     means = {arm: sum(values.values()) / len(values) for arm, values in rates.items() if values}
     if not means:
         return OPEN, "No baseline is assessed."
@@ -92,12 +78,12 @@ def best_baseline(r: Results) -> Judged:
     )
 
 
-def accuracies(before: str, claimed: int) -> Callable[[Results], Judged]:
-    def judge(r: Results) -> Judged:
+def accuracies(before: str, claimed: int) -> Callable[[Experiment], Said]:
+    def judge(r: Experiment) -> Said:
         parts = [
-            Part(f"{pairs[:1].upper()}{pairs[1:]}, {before} − without feedback", accuracy(r, "R2M", pairs, before),
-                 accuracy(r, "R2M", pairs, "without"), claimed, SHARE, POINTS)
-            for pairs in pair_sets(r, "R2M")
+            Part(f"{capital(pairs)}, {before} − without feedback", r.accuracy("R2M", pairs, before),
+                 r.accuracy("R2M", pairs, "without"), claimed, SHARE, POINTS)
+            for pairs in r.pair_sets("R2M")
         ]  # fmt: skip
         if not parts:
             return OPEN, "No run of R2M is assessed."
@@ -107,15 +93,15 @@ def accuracies(before: str, claimed: int) -> Callable[[Results], Judged]:
     return judge
 
 
-def collapse(r: Results) -> Judged:
+def collapse(r: Experiment) -> Said:
     """By gold, where the task has it: on the embedded task its references have all of it, and nobody wins against
     them. Whether RLOO collapses comes first: where it does not, there is nothing to prevent."""
-    gold = bool(mean_of(r, "RLOO", "gold"))
+    gold = bool(r.mean_of("RLOO", "gold"))
 
     def part(a: str, b: str, claimed: int) -> Part:
         if not gold:
             return _rates(a, b, r, "reference", claimed=claimed)
-        return Part(f"Gold, {a} − {b}", mean_of(r, a, "gold"), mean_of(r, b, "gold"), claimed)
+        return Part(f"Gold, {a} − {b}", r.mean_of(a, "gold"), r.mean_of(b, "gold"), claimed)
 
     collapses, said = part("RLOO", "SFT", -1).judged()
     if collapses != HOLDS:
@@ -124,25 +110,25 @@ def collapse(r: Results) -> Judged:
     return verdict, f"{said} {sentence}"
 
 
-def between(arm: str) -> Callable[[Results], Judged]:
+def between(arm: str) -> Callable[[Experiment], Said]:
     return lambda r: all_of(_rates(arm, "RLOO", r), _rates(arm, "R2M", r, claimed=-1))
 
 
-def across_lower(r: Results) -> Judged:
-    across = similarity(r, "RLOO", "cross")
+def across_lower(r: Experiment) -> Said:
+    across = r.similarity("RLOO", "cross")
     return all_of(*(
-        Part(f"RLOO's runs, across − within {kind}", across, similarity(r, "RLOO", kind), -1)
+        Part(f"RLOO's runs, across − within {kind}", across, r.similarity("RLOO", kind), -1)
         for kind in ("hacking", "normal")
     ))  # fmt: skip
 
 
-def trend(r: Results) -> Judged:
+def trend(r: Experiment) -> Said:
     """Pearson's r over a run's evaluations, against no correlation."""
-    found = journalled(r, "R2M", _correlation)
+    found = r.journalled("R2M", _correlation)
     return Part("Pearson's r of both over a run's evaluations", found, dict.fromkeys(found, 0.0)).judged()
 
 
-def cheap(r: Results) -> Judged:
+def cheap(r: Experiment) -> Said:
     """By the least and the greatest ratio that the repetitions allow."""
     if r.cost is None:
         return OPEN, "The cost has not been measured."
@@ -161,26 +147,26 @@ def cheap(r: Results) -> Judged:
 
 
 def _rates(
-    a: str, b: str, r: Results, against: str = "sft", controlled: bool = False, claimed: int = 1
+    a: str, b: str, r: Experiment, against: str = "sft", controlled: bool = False, claimed: int = 1
 ) -> Part:
-    mine, other = (win_rate(r, arm, against, controlled) for arm in (a, b))
+    mine, other = (r.win_rate(arm, against, controlled) for arm in (a, b))
     kind = "Length-controlled win rate" if controlled else "Win rate"
     over = " over the references" if against == "reference" else ""
     return Part(f"{kind}{over}, {_quoted(a)} − {_quoted(b)}", mine, other, claimed, SHARE, POINTS)
 
 
-def _curves(what: str, metric: str, claimed: int) -> Callable[[Results], Judged]:
+def _curves(what: str, metric: str, claimed: int) -> Callable[[Experiment], Said]:
     """The height of a curve, R2M against RLOO."""
     return lambda r: Part(
-        f"{what}, mean over all rounds, R2M − RLOO", over_rounds(r, "R2M", metric), over_rounds(r, "RLOO", metric),
+        f"{what}, mean over all rounds, R2M − RLOO", r.over_rounds("R2M", metric), r.over_rounds("RLOO", metric),
         claimed,
     ).judged()  # fmt: skip
 
 
-def _held_out(what: str, a: str, b: str, claimed: int) -> Callable[[Results], Judged]:
+def _held_out(what: str, a: str, b: str, claimed: int) -> Callable[[Experiment], Said]:
     """Two rewards of the same responses, R2M's on held-out prompts."""
     return lambda r: Part(
-        f"{what}, mean over a run's evaluations", over_rounds(r, "R2M", a), over_rounds(r, "R2M", b), claimed
+        f"{what}, mean over a run's evaluations", r.over_rounds("R2M", a), r.over_rounds("R2M", b), claimed
     ).judged()
 
 
@@ -194,18 +180,18 @@ def _correlation(view: JournalView) -> float:
     return float(np.corrcoef(np.transpose(points))[0, 1])
 
 
-def _numbers(d: Estimate, unit: str) -> str:
-    p = "" if d.p is None else f", p = {number(d.p)}"
-    return f"{'+' * (d.mean > 0)}{number(d.mean)}{unit} ({interval(d)}{p}, {d.n} seed{'s' * (d.n != 1)})"
-
-
-def _tail(d: Estimate, found: str, claimed: int) -> str:
-    if found == "not distinguishable":
-        return ", not told from 0"
-    if found != "too few seeds":
-        return ""
-    direction = "as claimed" if d.mean * claimed > 0 else "against the claim" if d.mean else "no difference"
-    return f", {direction}, of too few seeds"
+def _numbers(d: Paired, unit: str, claimed: int) -> str:
+    e = d.estimate
+    p = "" if e.p is None else f", p = {number(e.p)}"
+    tail = ", not told from 0" * (d.finding == "not distinguishable")
+    if d.finding == "too few seeds":
+        direction = (
+            "as claimed" if e.mean * claimed > 0 else "against the claim" if e.mean else "no difference"
+        )
+        tail = f", {direction}, of too few seeds"
+    return (
+        f"{'+' * (e.mean > 0)}{number(e.mean)}{unit} ({interval(e)}{p}, {e.n} seed{'s' * (e.n != 1)}){tail}"
+    )
 
 
 def _quoted(arm: str) -> str:
@@ -226,7 +212,7 @@ CLAIMS = (
     Claim(
         "R2M's responses are shorter than RLOO's", "Sec. 5.1, Table 2",
         lambda r: Part(
-            "Characters, R2M − RLOO", mean_of(r, "R2M", "characters"), mean_of(r, "RLOO", "characters"), -1
+            "Characters, R2M − RLOO", r.mean_of("R2M", "characters"), r.mean_of("RLOO", "characters"), -1
         ).judged(),
     ),
     Claim("Hidden states of hacking and normal responses are less similar than within either", "Sec. 3, Table 1",

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,16 @@ from r2m.errors import UserError
 from r2m.files import write_whole
 from r2m.paper import cost
 from r2m.paper.arms import ARMS, sweep_tree
-from r2m.paper.results import Results, Tree
+from r2m.results.assessment import Assessment
+from r2m.results.experiment import Experiment
+from r2m.results.table import Result, by_trial
 from r2m.runs.folder import CHECKPOINTS, check_name, run_folder
-from r2m.runs.journal import JournalView
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps.driver import run_sweep
-from r2m.sweeps.ranking import run_name
 from r2m.sweeps.room import plan_of
-from r2m.sweeps.settings import slug
 from r2m.sweeps.spec import config_of, load_sweep
-from r2m.sweeps.sweep import Draw, Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
+from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
 
 KEPT = ("RLOO", "R2M")  # whose checkpoints stay: Fig. 1b's
 PROCESSES = 2  # that assess side by side
@@ -90,47 +89,42 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
     return opened
 
 
-def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console, draw: Draw) -> bool:
-    """Run those that have not finished; whether all have then (no Ctrl-C came). `draw`: shows a sweep's answer."""
+def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console) -> bool:
+    """Run those that have not finished; whether all have then (no Ctrl-C came)."""
     import ray
 
     joined = ray.is_initialized()
     try:
-        return all(run_sweep(o, address, console, draw)[1] for o in opened if status_of(o) != "finished")
+        return all(run_sweep(o, address, console)[1] for o in opened if status_of(o) != "finished")
     finally:
         if not joined and ray.is_initialized():  # its processes are in the way of what is measured next
             ray.shutdown()
 
 
-def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent) -> Results:
+def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent) -> Experiment:
     """The finished runs of the seeds asked for, assessed, and the cost, which is measured once."""
-    views: dict[str, JournalView] = {}
-    names: dict[str, tuple[str, int]] = {}  # a run's name -> arm, seed
-    for there in opened:
-        views |= runs_of(there)
-        names |= {
-            run_name(there.name, slug(arm), seed): (arm, seed)
-            for arm in ARMS for seed in there.sweep.seeds if seed < asked.seeds
-        }  # fmt: skip
-    missing = {name: views[name].status if name in views else "not run" for name in names
-               if name not in views or views[name].status != "finished"}  # fmt: skip
-    runs: dict[str, dict[int, JournalView]] = {arm: {} for arm in ARMS}
-    for name, (arm, seed) in names.items():
-        if name not in missing:
-            runs[arm][seed] = views[name]
-    trees = _assess_all(asked.storage, [name for name in names if name not in missing], progress)
-    assessments: dict[str, dict[int, Tree]] = {arm: {} for arm in ARMS}
-    for name, tree in trees.items():
-        arm, seed = names[name]
-        if isinstance(tree, str):
-            missing[name] = f"not assessed: {tree}"
-            continue
-        assessments[arm][seed] = tree
-        if arm not in KEPT:  # assessed, a finished run has no use for them, and they are most of its room
-            shutil.rmtree(run_folder(asked.storage, name) / CHECKPOINTS, ignore_errors=True)
+    views = {
+        name: view for there in opened for name, view in runs_of(there).items() if view.seed < asked.seeds
+    }
+    begun = {(view.tags["r2m.trial"], view.seed) for view in views.values()}
+    missing = {name: view.status for name, view in views.items() if view.status != "finished"}
+    missing |= {
+        f"{arm}, seed {seed}": "not run"
+        for arm in ARMS
+        for seed in range(asked.seeds)
+        if (arm, seed) not in begun
+    }
+    found = _assess_all(asked.storage, [name for name in views if name not in missing], progress)
+    missing |= {name: f"not assessed: {why}" for name, why in found.items() if isinstance(why, str)}
+    results = [Result(views[name], None if isinstance(a, str) else a) for name, a in found.items()]
+    for result in results:
+        if result.assessment and result.view.tags["r2m.trial"] not in KEPT:
+            # Assessed, a finished run has no use for its checkpoints, and they are most of its room.
+            folder = run_folder(asked.storage, result.view.run_id)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     measured = _cost(asked, opened[0], progress)
-    recipe = opened[0].base.recipe
-    return Results(asked.name, recipe, tuple(range(asked.seeds)), runs, assessments, missing, measured)
+    seeds = tuple(range(asked.seeds))
+    return Experiment(asked.name, opened[0].base.recipe, seeds, ARMS, by_trial(results), missing, measured)
 
 
 def _sweep_names(asked: Asked) -> list[str]:
@@ -169,20 +163,20 @@ def _differing(there: Opened, wanted: dict[str, Any]) -> str:
     return ", ".join(key for key in had if had[key] != wanted[key])
 
 
-def _assess_all(storage: str, names: Sequence[str], progress: Progress) -> dict[str, Tree | str]:
+def _assess_all(storage: str, names: Sequence[str], progress: Progress) -> dict[str, Assessment | str]:
     """Name -> its assessment, or why there is none. An assessment that is there is read."""
-    trees: dict[str, Tree | str] = {}
+    found: dict[str, Assessment | str] = {}
     if not names:
-        return trees
+        return found
     with ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), get_context("spawn")) as pool:
         futures = {pool.submit(_assess, storage, name): name for name in names}
         for done, future in enumerate(as_completed(futures), 1):
-            trees[futures[future]] = future.result()
+            found[futures[future]] = future.result()
             progress("assessing", done, len(names))
-    return {name: trees[name] for name in names}
+    return {name: found[name] for name in names}
 
 
-def _assess(storage: str, name: str) -> Tree | str:
+def _assess(storage: str, name: str) -> Assessment | str:
     """In a process of its own; without the rows, of which no table has a use."""
     import torch
 
@@ -190,13 +184,12 @@ def _assess(storage: str, name: str) -> Tree | str:
 
     torch.set_num_threads(1)
     try:
-        tree = assess(storage, name)
+        return replace(assess(storage, name), rows=[])
     except UserError as error:
         return str(error)
-    return {key: value for key, value in tree.items() if key != "rows"}
 
 
-def _cost(asked: Asked, opened: Opened, progress: Progress) -> Tree:
+def _cost(asked: Asked, opened: Opened, progress: Progress) -> dict[str, Any]:
     configs = {arm: config_of(opened.sweep, ARMS[arm], 0, *opened.extra) for arm in cost.ORDER}
     key = digest([configs[arm].digest() for arm in sorted(configs)])
     path = asked.folder / "cost.json"

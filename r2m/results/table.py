@@ -9,14 +9,16 @@ of older versions too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
+from r2m.results.assessment import Assessment
 from r2m.results.findings import finding
 from r2m.results.statistics import Estimate, paired_difference
 from r2m.runs.journal import JournalView
 
+T = TypeVar("T")
 Values = dict[int, float]  # seed -> a number of its run; a seed whose run has none is left out
 
 
@@ -25,7 +27,7 @@ class Result:
     """A cell. `assessment`: None where the run has not been assessed."""
 
     view: JournalView
-    assessment: Any = None
+    assessment: Assessment | None = None
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,10 @@ def by_trial(results: Iterable[Result]) -> dict[str, Arm]:
     }
 
 
-def values(views: dict[int, JournalView], pick: Callable[[JournalView], float]) -> Values:
-    """A number of each run, by seed, where it is finite."""
-    found = {seed: pick(view) for seed, view in views.items()}
-    return {seed: value for seed, value in found.items() if math.isfinite(value)}
+def values(of: Mapping[int, T], pick: Callable[[T], float | None]) -> Values:
+    """A number of each run, by seed, where it has one and that is finite."""
+    found = {seed: pick(each) for seed, each in of.items()}
+    return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def paired(a: Values, b: Values) -> Paired | None:

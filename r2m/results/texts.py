@@ -36,7 +36,8 @@ def texts_of(arm: Arm) -> list[Text]:
     for result in arm.results.values():
         run = result.view.run_id
         said = [(step, row) for step, rows in result.view.samples.items() for row in rows]
-        for step, row in [*said, *((None, row) for row in (result.assessment or {}).get("rows", ()))]:
+        assessed = result.assessment.rows if result.assessment else []
+        for step, row in [*said, *((None, vars(row)) for row in assessed)]:
             scores = (_number(row.get(key)) for key in ("proxy", "vanilla", "gold"))
             text = Text(run, step, row["prompt"], row["response"], *scores)
             found[run, str(text.prompt), text.response] = text

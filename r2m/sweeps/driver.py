@@ -20,7 +20,7 @@ from r2m.sweeps.ledger import ENDED, Job, Ledger
 from r2m.sweeps.objective import value_of
 from r2m.sweeps.ranking import command, winner
 from r2m.sweeps.room import plan_of
-from r2m.sweeps.sweep import Draw, Opened, elapsed_s, runs_of, write_answer
+from r2m.sweeps.sweep import Opened, elapsed_s, runs_of, write_answer
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.cluster import connect
 from r2m.training.driver import SHIP_TIMEOUT_S, explained, on_signal, round_numbers
@@ -29,11 +29,9 @@ POLL_S = 0.5
 
 
 def run_sweep(
-    opened: Opened, address: str | None = None, console: Console | None = None, draw: Draw | None = None
+    opened: Opened, address: str | None = None, console: Console | None = None
 ) -> tuple[Answer, bool]:
     """Run a sweep, or go on with it: the answer as it then stands, and whether that is its end (no Ctrl-C came).
-
-    `draw`: shows the answer at the end, beside answer.json.
 
     Raises UserError for one that has finished, is running elsewhere or cannot fit, or whose runs fail by their
     input; else what Ray raises. Whatever ends it, it can be resumed.
@@ -47,7 +45,7 @@ def run_sweep(
         if view.events or view.rounds:
             journal.event("resume")
         try:
-            return _Session(opened, journal, address, console).run(draw)
+            return _Session(opened, journal, address, console).run()
         except Exception as error:
             cause = explained(error)
             if cause is error:
@@ -80,7 +78,7 @@ class _Session:
         self.shipper.add(opened.folder)
         self.recorded = {int(m["sweep/trial"]) for m in read(journal.path).rounds.values()}
 
-    def run(self, draw: Draw | None = None) -> tuple[Answer, bool]:
+    def run(self) -> tuple[Answer, bool]:
         from r2m.sweeps.tuner import Tuning
 
         p = self.plan
@@ -98,7 +96,7 @@ class _Session:
                 self.journal.event("failed", reason=reason_of(error))
             else:
                 self.journal.event("stopped" if self.ledger.stopping else "finished")
-            known, artifacts = write_answer(self.opened, self.study, draw)
+            known, artifacts = write_answer(self.opened, self.study)
         except Exception:  # of the same disk, or the same database, as the first
             if error is None:
                 raise

@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,8 +23,10 @@ from r2m.config import Config, digest, override
 from r2m.config.load import read_tree
 from r2m.config.uris import sqlite_uri
 from r2m.errors import UserError
-from r2m.files import folder_made_whole, write_whole
+from r2m.files import folder_made_whole, made_whole, write_whole
 from r2m.line_file import is_held
+from r2m.reports.sweep_page import html, picture
+from r2m.reports.sweep_tables import ranking_table
 from r2m.results.answer import Answer
 from r2m.runs.find import sweep_runs
 from r2m.runs.folder import ANSWER_FILES, JOURNAL, check_name, is_name, none_of_that_name
@@ -41,9 +43,6 @@ from r2m.training.start import facts_of
 
 FILES = ("sweep.yaml", "sweep.py")
 RECIPE, STUDY = "recipe.yaml", "study.db"
-
-# Puts into a folder what shows an answer: r2m.reports.sweep_page.write.
-Draw = Callable[[Path, Answer, optuna.Study, Mapping[str, JournalView], str], None]
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,6 @@ def elapsed_s(journal: Path) -> float:
 def write_answer(
     opened: Opened,
     study: optuna.Study | None = None,
-    draw: Draw | None = None,
     failed: Callable[[OSError], None] | None = None,
 ) -> tuple[Answer, list[Path]]:
     """The answer as it stands, running or not, and the files that show it, each replaced whole.
@@ -218,12 +216,21 @@ def write_answer(
     wall_s = elapsed_s(opened.folder / JOURNAL)
     known = answer(opened.sweep, opened.name, study.get_trials(), views, wall_s)
     try:
-        text = json.dumps(known.to_json(), indent=2, allow_nan=False)
-        write_whole(opened.folder / "answer.json", text)  # `sweep status` may be at it beside the driver
-        if draw is not None:
-            draw(opened.folder, known, study, views, opened.text)
+        _write(opened, known, study, views)
     except OSError as error:
         if failed is None:
             raise
         failed(error)
     return known, [path for name in ANSWER_FILES if (path := opened.folder / name).is_file()]
+
+
+def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:
+    texts = {
+        "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
+        "ranking.json": json.dumps(ranking_table(known)),
+        "report.html": html(known, study, views, opened.text),
+    }
+    for name, text in texts.items():
+        write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver
+    with made_whole(opened.folder / "answer.png") as partial:
+        picture(known, views, partial)

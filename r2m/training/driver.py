@@ -31,7 +31,6 @@ from r2m.workers import Workers
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-Plot = Callable[[Sequence[tuple[str, JournalView]], Path], None]  # labels and runs into a picture
 SHIP_TIMEOUT_S = 30.0
 SHOWN_EVENTS = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
 
@@ -40,11 +39,8 @@ def execute(
     runs: Sequence[StartedRun],
     address: str | None = None,
     console: Console | None = None,
-    plot: Plot | None = None,
 ) -> list[JournalView]:
     """Run them all, side by side as far as the cluster has room, and return their journals.
-
-    `plot`: draws a run's curves at its end, which MLflow gets with it.
 
     Raises UserError where a run fails by its input (a full disk, say), else what the workers raised.
     """
@@ -56,7 +52,7 @@ def execute(
     fits = [_Fit(run) for run in runs]
     with _stop_on_signal(runs, console):
         _watch(fits, console)
-    _ship_rest(runs, shippers, console, plot)
+    _ship_rest(runs, shippers, console)
     for fit in fits:
         if fit.error is not None:
             raise explained(fit.error) from fit.error
@@ -183,13 +179,16 @@ def on_signal(ask: Callable[[], None]) -> Iterator[None]:
 
 
 def _ship_rest(
-    runs: Sequence[StartedRun], shippers: Mapping[str, BackgroundShipper], console: Console, plot: Plot | None
+    runs: Sequence[StartedRun], shippers: Mapping[str, BackgroundShipper], console: Console
 ) -> None:
+    from r2m.reports.curves import plot
+    from r2m.reports.style import groups
+
     for run in runs:
         view, artifacts = read(run.journal), []
-        if view.rounds and plot is not None:
+        if view.rounds:
             try:
-                plot([(view.arm, view)], run.folder / "curves.png")
+                plot(groups([(view.arm, view.arm, [view])]), run.folder / "curves.png")
                 artifacts = [run.folder / "curves.png"]
             except OSError as error:  # no reason to lose the rest
                 console.print(f"{run.name}: no curves.png: {reason_of(error)}", markup=False)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_paper import MadePaper
 from made_runs import MadeRuns
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -62,3 +63,8 @@ def make_policy(small: dict[str, int]) -> Callable[..., PreTrainedModel]:
 @pytest.fixture
 def runs(tmp_path: Path) -> MadeRuns:
     return MadeRuns(tmp_path / "storage")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> MadePaper:
+    return MadePaper(tmp_path)

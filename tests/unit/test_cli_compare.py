@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import pytest
+from made_assessments import assessment, response
 from made_runs import MadeRuns
 
 from r2m.cli import main
@@ -72,8 +73,8 @@ def test_one_run_is_enough_and_a_run_without_a_journal_is_named(compare):
 
 
 def test_texts_of_an_assessment_are_shown(compare, runs):
-    rows = [{"prompt": "q", "response": "<b>assessed</b>", "proxy": 1.0, "vanilla": 1.0, "gold": 1.0}]
-    (runs.storage / "runs" / "rloo-0" / "assessment.json").write_text(json.dumps({"rows": rows}))
+    known = assessment(response("q", "<b>assessed</b>", proxy=1.0, vanilla=1.0, gold=1.0))
+    known.write(runs.storage / "runs" / "rloo-0")
     assert compare("rloo-0")[0] == 0
     page = (runs.storage / "compare.html").read_text("utf-8")
     assert "&lt;b&gt;assessed&lt;/b&gt;" in page

@@ -62,13 +62,11 @@ def test_a_run(r2m: Command, storage: str) -> None:
 def test_two_runs_are_paired_by_prompt(r2m: Command, storage: str) -> None:
     code, out, err = r2m("evaluate", "r2m", "--storage", storage, "--against", "rloo", "--prompts", "4")
     assert code == 0, err
-    ours, theirs = (assess(storage, name, prompts=4)["rows"] for name in ("r2m", "rloo"))
-    mean = sum(a["gold"] - b["gold"] for a, b in zip(ours, theirs, strict=True)) / 4
+    ours, theirs = (assess(storage, name, prompts=4).rows for name in ("r2m", "rloo"))
+    mean = sum(a.gold - b.gold for a, b in zip(ours, theirs, strict=True)) / 4
     assert f"gold, less that of rloo: {mean:.3g}".replace("-", "−") in out
     assert "4 prompts" in out
-    wins = [
-        (a["gold"] > b["gold"]) + 0.5 * (a["gold"] == b["gold"]) for a, b in zip(ours, theirs, strict=True)
-    ]
+    wins = [(a.gold > b.gold) + 0.5 * (a.gold == b.gold) for a, b in zip(ours, theirs, strict=True)]
     assert f"{100 * sum(wins) / 4:.1f} %" in out
 
 

@@ -5,19 +5,21 @@ from typing import Any
 
 import pytest
 import torch
+from made_assessments import response
 
 from r2m.config import Config
 from r2m.evaluation.bench import open_bench
 from r2m.evaluation.judging import against, judges, named_judge, output_rows, shown
 from r2m.evaluation.win_rate import Comparison
+from r2m.results.assessment import Response
 from r2m.reward.inputs import response_ids
 from r2m.tasks.prompt import Prompt
 
 QUESTION = {"role": "user", "content": "Why?"}
 
 
-def rows(*items: tuple[Any, str]) -> list[dict[str, Any]]:
-    return [{"prompt": prompt, "response": response} for prompt, response in items]
+def rows(*items: tuple[Any, str]) -> list[Response]:
+    return [response(prompt, text) for prompt, text in items]
 
 
 def test_a_prompt_is_shown_as_plain_text_where_it_can_be() -> None:

@@ -83,11 +83,11 @@ def test_the_three_conditions_are_what_one_sequence_at_a_time_gives(
         head.output.weight *= 1000
     extra = file_pairs(bench, trained, file)
     (_, pairs, left_out), (tree,) = extra[0], reward_accuracy(bench, trained, head, extra)[2:]
-    assert (tree["pairs"], tree["n"], tree["left_out"], len(pairs)) == (file, 30, 2, 30)
+    assert (tree.pairs, tree.n, tree.left_out, len(pairs)) == (file, 30, 2, 30)
     why = {"longer than the models' contexts": {"rows": 2, "first": "line 31"}}
-    assert tree["left_out_why"] == left_out == why
-    assert tree["unknown"] == 0
-    found = [tree[key]["accuracy"] for key in ("without", "before", "after")]
+    assert tree.left_out_why == left_out == why
+    assert tree.unknown == 0
+    found = [cell.accuracy for cell in (tree.without, tree.before, tree.after)]
     expected = [
         slow_accuracy(bench, bench.supervised, None, pairs),
         slow_accuracy(bench, bench.supervised, bench.first_head, pairs),
@@ -207,7 +207,7 @@ def test_plain_and_conversational_pairs_score_alike(text_recipe, tmp_path: Path,
         file.write_text("".join(json.dumps(row) + "\n" for row in data))
         ((_, pairs, _),) = extra = file_pairs(bench, bench.supervised, str(file))
         (tree,) = reward_accuracy(bench, bench.supervised, None, extra)
-        found.append((tree["without"], pairs))
+        found.append((tree.without, pairs))
     assert found[0] == found[1]
     first = found[0][1][0][0]
     assert (first.messages is not None) == shape.get("as_chat", False)
@@ -239,10 +239,10 @@ def test_what_is_left_out_tied_and_unknown_is_counted(
     file = pairs_file(tmp_path / "some.jsonl", rows)
     bench = open_bench(config, prompts=1)
     (tree,) = reward_accuracy(bench, bench.supervised, None, file_pairs(bench, bench.supervised, file))[2:]
-    assert (tree["n"], tree["left_out"], tree["without"]["ties"]) == (2, 3, 1)
+    assert (tree.n, tree.left_out, tree.without.ties) == (2, 3, 1)
     texts = [("i feel sad . tl;dr:" + text) for text in (" mom sold tv", " boss", " zebra", " yak")]
     tokens = [i for text in texts for i in [*bench.reward_tokenizer(text)["input_ids"], 1]]
-    assert tree["unknown"] == pytest.approx(tokens.count(2) / len(tokens))
+    assert tree.unknown == pytest.approx(tokens.count(2) / len(tokens))
     assert tokens.count(2) > 0
     code, out, err = r2m("evaluate", "r2m", "--storage", storage, "--prompts", "1", "--pairs", file)
     assert code == 0, err
@@ -253,7 +253,7 @@ def test_what_is_left_out_tied_and_unknown_is_counted(
     )
     assert "1: longer than the models' contexts (first: line 5)" in said
     assert "1 tied" in said
-    assert f"{100 * tree['unknown']:.1f} %" in said
+    assert f"{100 * tree.unknown:.1f} %" in said
 
 
 def test_real_pairs(text_recipe, tmp_path: Path) -> None:
@@ -266,10 +266,8 @@ def test_real_pairs(text_recipe, tmp_path: Path) -> None:
     extra = file_pairs(bench, bench.supervised, str(data))
     (tree,) = reward_accuracy(bench, bench.supervised, None, extra)
     rows = preference_pairs(read_rows(str(data)))
-    assert tree["n"] + tree["left_out"] == len(rows) == 200
-    assert tree["n"] > 20
-    assert 2 * tree["n"] < CHUNK
-    assert tree["without"]["accuracy"] == pytest.approx(
-        slow_accuracy(bench, bench.supervised, None, extra[0][1])
-    )
-    assert (tree["before"], tree["after"]) == (None, None)
+    assert tree.n + tree.left_out == len(rows) == 200
+    assert tree.n > 20
+    assert 2 * tree.n < CHUNK
+    assert tree.without.accuracy == pytest.approx(slow_accuracy(bench, bench.supervised, None, extra[0][1]))
+    assert (tree.before, tree.after) == (None, None)

@@ -1,6 +1,7 @@
 """Similarities of hidden states: by hand, and against a double loop."""
 
 import math
+from dataclasses import astuple
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def test_against_a_double_loop() -> None:
     ]
     across = [slow_cosine(a, b) for a in h for b in n]
     expected = [sum(values) / len(values) for values in (*within, across)]
-    assert list(by_kind(h, n)) == pytest.approx(expected, abs=1e-9)
+    assert list(astuple(by_kind(h, n))) == pytest.approx(expected, abs=1e-9)
 
 
 def test_one_of_a_kind_has_no_pair() -> None:

@@ -71,10 +71,10 @@ def test_similarities_are_means_over_prompts_of_pairs(bench: Bench, trained: Pol
     """The tiny policies write nonsense: with a bar of -1 their texts with every space are normal."""
     found = similarity(bench, trained, -1.0)
     assert found is not None
-    n = found["labels"].count("hacking")
-    assert found["labels"] == ["hacking"] * n + ["normal"] * (len(found["labels"]) - n)
+    n = found.labels.count("hacking")
+    assert found.labels == ["hacking"] * n + ["normal"] * (len(found.labels) - n)
     assert 2 <= n <= 8
-    matrix, responses = found["matrix"], found["responses"]
+    matrix, responses = found.matrix, found.responses
     assert len(set(responses)) == len(responses) == len(matrix)
 
     # Which prompt is shown is not in the tree: it is the one under which the slow matrix is the same.
@@ -92,13 +92,12 @@ def test_similarities_are_means_over_prompts_of_pairs(bench: Bench, trained: Pol
     ]
     assert min(worst) < 1e-4
     prompt = bench.prompts[worst.index(min(worst))]
-    for text, label in zip(responses, found["labels"], strict=True):
+    for text, label in zip(responses, found.labels, strict=True):
         assert kind(prompt, text, -1.0) == label
-    assert all(-1 <= found[key] <= 1 for key in ("hacking", "normal", "cross"))
-    assert set(found["response_only"]) == {"hacking", "normal", "cross"}
-    if found["prompts"] == 1:
+    assert all(-1 <= value <= 1 for value in (found.hacking, found.normal, found.cross))
+    if found.prompts == 1:
         within = [matrix[i][j] for i in range(n) for j in range(n) if i != j]
-        assert found["hacking"] == pytest.approx(sum(within) / len(within))
+        assert found.hacking == pytest.approx(sum(within) / len(within))
 
 
 def test_there_are_none_where_no_prompt_has_two_of_each(bench: Bench, trained: Policy) -> None:
@@ -109,18 +108,18 @@ def test_one_pair_over_training(bench: Bench, trained: Policy, storage: str) -> 
     folder = Path(storage) / "runs" / "r2m"
     found = over_training(bench, trained, folder / "checkpoints")
     assert found is not None
-    assert found["steps"] == [0, 2, 4]
-    assert 1 <= len(found["pairs"]) <= 4
+    assert found.steps == [0, 2, 4]
+    assert 1 <= len(found.pairs) <= 4
     exported = load_policy(str(folder / "policy"))
     for name, value in exported.state_dict().items():  # the newest checkpoint is the trained policy
         assert torch.equal(trained.model.state_dict()[name], value)
-    for pair in found["pairs"]:
-        assert pair["prompt"] == bench.prompts[0].text
-        first, last = (slow(p, bench.prompts[0], pair["response"])[0] for p in (bench.supervised, trained))
-        assert pair["matrix"][0][2] == pytest.approx(cosine(first, last), abs=1e-5)
-        assert [pair["matrix"][s][s] for s in range(3)] == pytest.approx([1, 1, 1])
-    mean = sum(pair["matrix"][0][1] for pair in found["pairs"]) / len(found["pairs"])
-    assert found["mean"][0][1] == pytest.approx(mean)
+    for pair in found.pairs:
+        assert pair.prompt == bench.prompts[0].text
+        first, last = (slow(p, bench.prompts[0], pair.response)[0] for p in (bench.supervised, trained))
+        assert pair.matrix[0][2] == pytest.approx(cosine(first, last), abs=1e-5)
+        assert [pair.matrix[s][s] for s in range(3)] == pytest.approx([1, 1, 1])
+    mean = sum(pair.matrix[0][1] for pair in found.pairs) / len(found.pairs)
+    assert found.mean[0][1] == pytest.approx(mean)
 
 
 def test_one_checkpoint_is_no_history(bench: Bench, trained: Policy, storage: str) -> None:

@@ -3,18 +3,20 @@
 import pytest
 from made_paper import MadePaper, cost, whole
 
-from r2m.paper.claims import FAILS, HOLDS, OPEN, Part, cheap, judge_all
-from r2m.paper.results import Results, Values
+from r2m.paper.claims import Part, cheap, judge_all
+from r2m.reports.paper_parts import FAILS, HOLDS, OPEN
+from r2m.results.experiment import Experiment
+from r2m.results.table import Values
 
 CHEAP = "R2M costs negligibly more than RLOO"  # judged by its repetitions, not by seeds
 
 
-def verdicts(r: Results) -> dict[str, str]:
-    return {claim.text: verdict for claim, (verdict, _) in judge_all(r)}
+def verdicts(r: Experiment) -> dict[str, str]:
+    return {j.claim: j.verdict for j in judge_all(r)}
 
 
-def sentence(r: Results, text: str) -> str:
-    return next(said for claim, (_, said) in judge_all(r) if claim.text == text)
+def sentence(r: Experiment, text: str) -> str:
+    return next(j.why for j in judge_all(r) if j.claim == text)
 
 
 def by_seed(*values: float) -> Values:
@@ -24,7 +26,7 @@ def by_seed(*values: float) -> Values:
 @pytest.mark.parametrize(("claimed", "verdict"), [(True, HOLDS), (False, FAILS)])
 def test_every_claim_can_hold_and_fail(made: MadePaper, claimed: bool, verdict: str) -> None:
     assert set(verdicts(whole(made, 5, claimed)).items()) == {
-        (claim.text, verdict) for claim, _ in judge_all(made.results())
+        (j.claim, verdict) for j in judge_all(made.results())
     }
 
 
@@ -35,9 +37,9 @@ def test_no_claim_is_judged_by_four_seeds(made: MadePaper) -> None:
 
 
 def test_without_runs_every_claim_says_why_it_is_open(made: MadePaper) -> None:
-    for _, (verdict, said) in judge_all(made.results()):
-        assert verdict == OPEN
-        assert said.endswith(".")
+    for j in judge_all(made.results()):
+        assert j.verdict == OPEN
+        assert j.why.endswith(".")
 
 
 def test_the_sentence_has_the_difference_its_interval_and_its_seeds(made: MadePaper) -> None:

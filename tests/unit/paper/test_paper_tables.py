@@ -7,10 +7,9 @@ import pytest
 from made_paper import SETS, MadePaper, whole
 
 from r2m.paper import published
-from r2m.paper.cells import MEASURED, MISSING, Cell, Column, Table
-from r2m.paper.results import Results
 from r2m.paper.tables import table_1, table_2, table_3, table_4, table_5, tables
 from r2m.reports import paper_formats as formats
+from r2m.reports.paper_parts import MEASURED, MISSING, Cell, Column, Table
 from r2m.results.statistics import Estimate
 
 
@@ -86,7 +85,7 @@ def test_similarity_and_the_collapse(made: MadePaper) -> None:
     assert mean(cell(four, "RLOO", "gold")) == pytest.approx(0.0895)
     made.assess("R2M", 0)
     made.assess("R2M", 1)
-    missing = cell(table_1(r), "R2M's trained policies", "across")
+    missing = cell(table_1(made.results(2)), "R2M's trained policies", "across")
     assert missing.why.startswith("no run of R2M has prompts with enough hacking")
 
 
@@ -167,6 +166,6 @@ def test_what_is_missing_is_said_once(made: MadePaper) -> None:
 
 
 def test_every_run_of_a_row_is_named(made: MadePaper) -> None:
-    r: Results = whole(made, 2)
+    r = whole(made, 2)
     assert formats.runs_of(table_4(r))["SFT"] == ["paper-forum-sft-s0", "paper-forum-sft-s1"]
     assert "SFT: paper-forum-sft-s0, paper-forum-sft-s1" in formats.to_markdown(table_4(r))

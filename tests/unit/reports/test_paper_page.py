@@ -1,25 +1,28 @@
 """The page in a real browser, and what it says where something is missing."""
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import pytest
-from made_paper import MadePaper, whole
+from made_paper import MadePaper, cost, whole
 from pages import CHROMIUM, drawn_plots
 from plotly.offline import get_plotlyjs
 
-from r2m.paper.results import Results
+from r2m.paper.claims import judge_all
 from r2m.paper.tables import tables
 from r2m.reports import paper_figures as figures
 from r2m.reports.paper_page import html, summary, write
+from r2m.reports.paper_parts import Judged
+from r2m.results.experiment import Experiment
 
 PLOTS = {"similarity", "over-training", "conditions", "learning", "reward-kl", "cost"}
 EVIL = "<script>document.title='owned'</script>"
 
 
-def page_of(r: Results) -> str:
-    return html(r, tables(r), "r2m paper --recipe forum")
+def page_of(r: Experiment) -> str:
+    return html(r, tables(r), judge_all(r), "r2m paper --recipe forum")
 
 
 def visible(page: str) -> str:
@@ -32,13 +35,13 @@ def visible(page: str) -> str:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on this machine")
 def test_a_browser_draws_every_figure_and_runs_no_text(made: MadePaper, tmp_path: Path) -> None:
-    r = whole(made, 2)
-    for trees in r.assessments.values():
-        for tree in trees.values():
-            if tree["similarity"]:
-                tree["similarity"]["what"] = EVIL
-                tree["similarity"]["labels"] = [EVIL] * 4
-    paths = write(r, tmp_path / "paper", f"r2m paper --name {EVIL}")
+    whole(made, 2)
+    for name, known in made.assessments.items():
+        if known.similarity:
+            similar = replace(known.similarity, what=EVIL, labels=[EVIL] * 4)
+            made.assessments[name] = replace(known, similarity=similar)
+    r = made.results(2, cost=cost())
+    paths = write(r, tables(r), judge_all(r), tmp_path / "paper", f"r2m paper --name {EVIL}")
     drawn, page = drawn_plots(tmp_path / "paper" / "paper.html", tmp_path / "profile")
     assert drawn.keys() == PLOTS
     assert all(drawn.values()), drawn
@@ -97,6 +100,7 @@ def test_the_cost_is_stacked_by_phase_and_shows_each_process(made: MadePaper) ->
 
 def test_the_summary_counts_verdicts() -> None:
     judged = [
-        (None, (verdict, "")) for verdict in ("holds", "does not hold", "does not hold", "cannot be judged")
+        Judged("", "", verdict, "")
+        for verdict in ("holds", "does not hold", "does not hold", "cannot be judged")
     ]
-    assert summary(judged) == "Of the paper's 4 claims, 1 holds here, 2 do not, and 1 cannot be judged."  # type: ignore[arg-type]
+    assert summary(judged) == "Of the paper's 4 claims, 1 holds here, 2 do not, and 1 cannot be judged."

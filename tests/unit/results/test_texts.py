@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from made_assessments import assessment, response
 
 from r2m.results.arms import setups
 from r2m.results.texts import Text, picks, texts_of
@@ -43,9 +44,9 @@ def test_equal_scores_have_no_gap_and_missing_gold_has_none_to_show(runs):
 def test_rows_of_an_assessment_are_texts_of_the_trained_policy(runs):
     runs.run("a", samples={5: [row("x", 1.0, 0.5)]})
     chat = [{"role": "user", "content": "hello"}]
-    found = of(
-        runs, {"a": {"rows": [row("y", 2.0, None, prompt=chat)]}, "other": {"rows": [row("z", 1.0, 1.0)]}}
-    )
+    found = of(runs, {
+        "a": assessment(response(chat, "y", proxy=2.0)), "other": assessment(response("p", "z", proxy=1.0, gold=1.0)),
+    })  # fmt: skip
     assert [(t.round, t.response, t.prompt) for t in found] == [(5, "x", "p"), (None, "y", chat)]
     assert math.isnan(found[1].gold)
 
