@@ -28,7 +28,7 @@ from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.tasks.answer import answer_ids
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 from r2m.training.held_out import held_out_columns
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
@@ -70,7 +70,7 @@ class Bench:
         draws = uniform_draws(
             self.config.run.eval_seed, 0, len(prompts), K, R or a.max_response_tokens, stream=stream
         )
-        queries = [Query(prompt, render(prompt, policy.tokenizer)) for prompt in prompts]
+        queries = [Query(prompt, prompt_ids(prompt, policy.tokenizer)) for prompt in prompts]
         t = sample(
             policy.model, [q.ids for q in queries], draws, temperature=a.temperature,
             eos_ids=eos_token_ids(policy.model, policy.tokenizer.eos_token_id), pad_id=padding_id(*policy),
@@ -151,7 +151,7 @@ def encoded(
 ) -> tuple[list[Query], Trajectories]:
     """Texts as the trajectories that a policy would have written, each with its end token: N = B, K = 1."""
     device = policy.model.device
-    queries = [Query(prompt, render(prompt, policy.tokenizer)) for prompt in prompts]
+    queries = [Query(prompt, prompt_ids(prompt, policy.tokenizer)) for prompt in prompts]
     eos = policy.tokenizer.eos_token_id
     responses = [
         [*answer_ids(policy.tokenizer, prompt, text), eos]

@@ -24,7 +24,7 @@ from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, 
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import comparable, place_in_file, preference_pairs
 from r2m.tasks.files import read_rows
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected
 LeftOutTree = dict[str, dict[str, Any]]  # why pairs are left out: LeftOut.tree
@@ -126,7 +126,7 @@ def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
 
     def fits(prompt: Prompt, text: str) -> bool:
         return len(response_ids(bench.reward_tokenizer, prompt, text)) <= limit and all(
-            len(render(prompt, tokenizer)) + len(answer_ids(tokenizer, prompt, text)) < most
+            len(prompt_ids(prompt, tokenizer)) + len(answer_ids(tokenizer, prompt, text)) < most
             for tokenizer, most in policies
         )
 

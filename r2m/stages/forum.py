@@ -26,7 +26,7 @@ from r2m.stages.sft import supervised_finetune
 from r2m.tasks.encoding import decode
 from r2m.tasks.forum import WORDS, gold, words_of, write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 POLICY_WIDTH = 128
 RESPONSE_TOKENS = 16
@@ -127,7 +127,7 @@ def respond(
         part = prompts[start : start + 64]
         t = sample(
             policy,
-            [render(prompt, tokenizer) for prompt in part],
+            [prompt_ids(prompt, tokenizer) for prompt in part],
             uniform_draws(seed, step, len(part), K, RESPONSE_TOKENS),
             temperature=temperature,
             eos_ids=[tokenizer.eos_token_id],

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 
 from r2m.config import Config, Section, Seed, load, override, validate
 from r2m.config.load import read_tree, recipe_path, recipes
-from r2m.config.paths import PLACES, setting
+from r2m.config.paths import LOCAL_OR_HUB, setting
 from r2m.errors import UserError, of_database, said, shown
 from r2m.sweeps.cost import Budget, equal_cost
 from r2m.sweeps.objective import Constraint, Objective, check_judged
@@ -120,7 +120,7 @@ class Sweep(Section):
             self._base, tree = load(self.source, overrides), read_tree(self.source, overrides)
         except UserError as error:
             raise ValueError(f"recipe and set: {error}" if self.set else str(error)) from None
-        for key in PLACES:  # relative to this folder, in the recipe or in `set`: from here on to none
+        for key in LOCAL_OR_HUB:  # relative to this folder, in the recipe or in `set`: from here on to none
             section, name = key.split(".")
             place = setting(self._base, key)
             if place is not None and tree.get(section, {}).get(name) != place:

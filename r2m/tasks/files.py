@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 ALLOWED = ".jsonl, .ndjson, .json, .csv, .tsv (these also .gz) or .parquet"
-COLUMNS = {"prompt", "completion", "messages", "conversations", "chosen", "rejected", "instruction"}
+KNOWN_COLUMNS = {"prompt", "completion", "messages", "conversations", "chosen", "rejected", "instruction"}
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 DELIMITERS = ",\t;|"
 LARGEST_CELL = (1 << 31) - 1  # characters; Python's own limit is 131,072
@@ -148,7 +148,9 @@ def _delimiter(text: str, own: str) -> str:
     start = text[: 1 << 16]
 
     def known(delimiter: str) -> int:
-        return len(COLUMNS & set(next(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), [])))
+        return len(
+            KNOWN_COLUMNS & set(next(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), []))
+        )
 
     return max((own, *DELIMITERS), key=known)
 
@@ -182,7 +184,7 @@ def _document(value: Any, line: int, split: str, name: str) -> tuple[list[Row], 
     if isinstance(value, list):
         return value, None
     held = {k: v for k, v in value.items() if isinstance(v, list)} if isinstance(value, dict) else {}
-    columns = [v for k, v in value.items() if k in COLUMNS] if isinstance(value, dict) else []
+    columns = [v for k, v in value.items() if k in KNOWN_COLUMNS] if isinstance(value, dict) else []
     if columns and all(
         (isinstance(v, list) and v and isinstance(v[0], str)) or (isinstance(v, dict) and "0" in v)
         for v in columns
@@ -191,7 +193,7 @@ def _document(value: Any, line: int, split: str, name: str) -> tuple[list[Row], 
             f"{name}: it holds columns; write rows, one JSON object each (pandas: orient='records', lines=True)"
         )
     by_split = any(isinstance(v[0], dict) for v in held.values() if v)
-    if not by_split or COLUMNS & value.keys():
+    if not by_split or KNOWN_COLUMNS & value.keys():
         return [value], [line]
     for key in (split, "data"):
         if key in held:

@@ -41,7 +41,7 @@ def located(prompt: Prompt) -> Iterator[None]:
         raise UserError(f"{prompt.origin}: {error}") from None
 
 
-def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def prompt_ids(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a prompt, up to where the response begins: never with an end token of its own, or two BOS.
 
     A conversation goes through the tokenizer's chat template, up to the header of the assistant's answer;

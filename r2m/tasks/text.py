@@ -14,7 +14,7 @@ from r2m.errors import UserError
 from r2m.tasks.columns import UNUSABLE, place_in_file, prompts
 from r2m.tasks.files import read_rows
 from r2m.tasks.left_out import LeftOut
-from r2m.tasks.prompt import Prompt, conversation, located, render
+from r2m.tasks.prompt import Prompt, conversation, located, prompt_ids
 from r2m.tasks.task import Task, described
 
 _Item = TypeVar("_Item")
@@ -97,7 +97,7 @@ def _limit_exceeded(
     prompt: Prompt, section: TextTask, tokenizer: PreTrainedTokenizerBase | None
 ) -> str | None:
     """The setting by which a row is left out, if any; or that a policy would have nothing to go on from."""
-    if tokenizer is not None and prompt.text is not None and not render(prompt, tokenizer):
+    if tokenizer is not None and prompt.text is not None and not prompt_ids(prompt, tokenizer):
         return "the tokenizer makes no token of it"
     if section.max_prompt_tokens is None and section.max_chosen_tokens is None:
         return None
@@ -112,6 +112,9 @@ def _limit_exceeded(
         chosen = tokenizer(prompt.reference, add_special_tokens=False)["input_ids"]
         if len(chosen) > section.max_chosen_tokens:
             return "max_chosen_tokens"
-    if section.max_prompt_tokens is not None and len(render(prompt, tokenizer)) > section.max_prompt_tokens:
+    if (
+        section.max_prompt_tokens is not None
+        and len(prompt_ids(prompt, tokenizer)) > section.max_prompt_tokens
+    ):
         return "max_prompt_tokens"
     return None

@@ -165,14 +165,14 @@ def _prompts(
     from r2m.policy.queries import same_tokens
     from r2m.tasks.answer import tokens_around_answer
     from r2m.tasks.load import load_task
-    from r2m.tasks.prompt import render
+    from r2m.tasks.prompt import prompt_ids
 
     tokenizers = {field: load_tokenizer(model, field) for field, model in models}
     policy = tokenizers["policy.model"]
     loaded = load_task(task, policy)
     prompts = [*loaded.train, *loaded.held_out]
-    longest = max(prompts, key=lambda prompt: len(render(prompt, policy)))
-    lengths = {"policy.model": len(render(longest, policy))}
+    longest = max(prompts, key=lambda prompt: len(prompt_ids(prompt, policy)))
+    lengths = {"policy.model": len(prompt_ids(longest, policy))}
     for field, tokenizer in list(tokenizers.items())[1:]:
         some = [longest] if same_tokens(tokenizer, policy) else prompts
         lengths[field] = max(tokens_around_answer(prompt, tokenizer) for prompt in some)

@@ -26,7 +26,7 @@ from r2m.reward.loading import load_reward_model, save_feedback_head
 from r2m.reward.scoring import RewardEmbedder
 from r2m.round_metrics import gold_metrics, peak_mib
 from r2m.tasks.load import load_task
-from r2m.tasks.prompt import render
+from r2m.tasks.prompt import prompt_ids
 from r2m.training import checkpoint
 from r2m.training.held_out import Scorer, frozen_judge, held_out_columns, wins_over
 from r2m.training.query_order import query_indices
@@ -64,8 +64,8 @@ class Trainer:
                 )
         task = load_task(config.task, self.tokenizer)
         self.gold_program, self.measures = task.gold, task.measures
-        self.train_queries = [Query(p, render(p, self.tokenizer)) for p in task.train]
-        held_out = [Query(p, render(p, self.tokenizer)) for p in task.held_out[: config.run.eval_queries]]
+        self.train_queries = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.train]
+        held_out = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.held_out[: config.run.eval_queries]]
         whole = len(held_out) - len(held_out) % workers.size
         self.held_out = [held_out[i] for i in workers.own(whole)]
         self._eos_ids = eos_token_ids(self.policy, self.tokenizer.eos_token_id)
