@@ -161,7 +161,7 @@ class JournalView:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Those that it was started with, and, of an older version's journal, those that it lacks: see `tags`."""
+        """Its start record's, with those that a journal of an older version lacks: see `tags`."""
         return tags(self.start)
 
     @property

@@ -54,7 +54,7 @@ def hold_out(
     responses.
     """
     if len(items) < 2:
-        more = f", {equal} whose responses are equal to the model" if equal else ""
+        more = f", {equal} whose two responses are the same tokens" if equal else ""
         raise UserError(
             f"data: {len(items)} usable rows, {left_out} longer than max_tokens{more}; at least 2 are needed, one "
             "of them held out"
@@ -106,7 +106,7 @@ def check_lengths(longest: int, model: PreTrainedModel) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary sibling that becomes `out` at the end, if nothing fails.
 
-    Raises UserError where `out` holds something already. What a KeptError says is kept stays in a folder beside
+    Raises UserError where `out` holds something already. After a KeptError the weights stay in a folder beside
     `out`.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -124,7 +124,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 class KeptError(RuntimeError):
-    """A trained model that could not be saved as a Hugging Face folder; its bare weights could."""
+    """A trained model could not be saved as a Hugging Face folder; its bare weights were kept."""
 
 
 def check_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, what: str) -> None:

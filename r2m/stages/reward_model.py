@@ -48,7 +48,7 @@ def train_reward_model(
 
     Args:
         max_tokens: pairs with a longer sequence, prompt included, are left out; and so are those whose two
-            sequences are equal to the model, though their texts may differ.
+            sequences are the same tokens, though their texts may differ.
         held_out_share: of the pairs, for the report, never trained on.
         sft_samples: responses of the supervised policy. Their mean score goes into `config.reward_mean`, which
             the loader takes off; without them it is the mean over all responses in the pairs.

@@ -22,7 +22,7 @@ from r2m.sweeps.schema import Sweep, grace
 _Result = TypeVar("_Result")
 Say = Callable[[str], None]
 
-BUSY_S = 5.0  # that SQLite waits for a lock before it is said what is waited for
+BUSY_S = 5.0  # that SQLite waits for a lock before the user is told of it
 SAID_EVERY_S = 60.0
 
 

@@ -75,7 +75,7 @@ def preference_pairs(rows: Sequence[Row]) -> Read[PreferencePair]:
 
 def comparable(pairs: Read[PreferencePair]) -> Read[PreferencePair]:
     """Without the pairs that say nothing of what is better: equal answers, and empty ones. They are no fault of the
-    file's: any number may be."""
+    file: any number of them is allowed."""
     kept: Read[PreferencePair] = Read([], pairs.left_out)
     for pair in pairs:
         prompt, chosen, rejected = pair

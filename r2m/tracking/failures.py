@@ -64,7 +64,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def reason(error: BaseException) -> str:
-    """One line."""
+    """What went wrong, in one line."""
     text = str(error)
     if answered := re.search(r"too many (\d{3}) error responses|error code (\d{3}) ", text):
         status = answered[1] or answered[2]

@@ -2,8 +2,8 @@
 
 One journal is one MLflow run, found again by our own tag `r2m.run_id`. Whatever happened before (a crash
 between two batches, a resume, another process that shipped), `ship` asks MLflow what it has and logs what is
-missing. Where a request fails, the next `ship` goes on from there: what was answered is not asked again, and of a
-batch of points whose answer was lost it asks first what arrived. A run whose process was killed outright is RUNNING
+missing. Where a request fails, the next `ship` goes on from there: what MLflow has confirmed is not sent again, and
+where the answer to a batch of points was lost, it first asks which of them arrived. A run whose process was killed outright is RUNNING
 in MLflow, as in its journal, until it is resumed.
 """
 
@@ -53,7 +53,7 @@ def default_tracking_uri(storage: Path | str) -> str:
 
 
 def check_tracking_uri(tracking_uri: str) -> None:
-    """Raises UserError where it is none of MLflow's, or holds a secret."""
+    """Raises UserError for an address that MLflow could not use, or one that holds a secret."""
     try:
         uris.check_uri(tracking_uri)
     except ValueError as error:

@@ -20,17 +20,17 @@ SYNC_PATIENCE_S = 300.0
 
 
 class NotShippedError(RuntimeError):
-    """MLflow did not take everything, and was given up. One line."""
+    """MLflow has not taken everything, and no further request is made. One line."""
 
 
 def sync(
     storage: Path | str, name: str, patience_s: float = SYNC_PATIENCE_S, say: Callable[[str], None] = print
 ) -> Iterator[tuple[str, int]]:
-    """Ship the sweep `name` and its runs, else the run `name`: for each its name and the metric points that are new
-    in MLflow.
+    """Ship the sweep `name` and its runs, else the run `name`. Yields the name of each and the number of its metric
+    points that are new in MLflow.
 
     A request that fails is made again after 0.5 s, and after twice as long each time, 30 s at most; `say` is told how
-    far it is. Whatever goes through starts that anew.
+    much has arrived. The next request that goes through sets the wait back to 0.5 s.
 
     Raises UserError where there is neither, for an experiment that was deleted in MLflow or a database that cannot
     be written, and NotShippedError where nothing has gone through for `patience_s` seconds, or MLflow refuses.
@@ -51,7 +51,7 @@ def sync(
 
 
 def _start(journal: Path) -> Record:
-    """Its start record, {} where it has none yet."""
+    """The journal's start record, {} where it has none yet."""
     return next(iter(JournalReader(journal).new_records()), {})
 
 

@@ -1,7 +1,7 @@
 """Runs on Ray Train, watched from here: progress, MLflow, Ctrl-C.
 
-Training goes on in Ray's workers and tells of itself through the journal alone. This process follows the journal:
-nothing that it does, MLflow least of all, can slow a worker down.
+Training goes on in Ray's workers, which report by the journal alone. This process follows the journal: nothing that
+it does, shipping to MLflow least of all, can slow a worker down.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _ship_rest(
 
 
 def explained(error: BaseException) -> BaseException:
-    """A user's mistake, a full disk or a database at fault as one line; anything else as it is."""
+    """The error as a UserError of one line where a user's mistake, a full disk or a database caused it; else as it is."""
     for cause in [*getattr(error, "worker_failures", {}).values(), error]:
         text = str(cause)
         for marker in ("r2m.errors.UserError: ", "UserError: "):

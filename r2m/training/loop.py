@@ -62,7 +62,7 @@ def run_loop(
 
 
 def _go_on(trainer: Trainer, step: int, run_dir: Path, journal: Journal | None) -> int:
-    """The rounds after `step`, until the last or until asked to stop; the step of the last one done."""
+    """Run the rounds after `step`, until the last or until asked to stop. Returns the last one's step."""
     run, T = trainer.config.run, trainer.config.algorithm.total_rounds
     for r in trainer.rounds(step + 1):
         step = r.step

@@ -169,7 +169,7 @@ def plan(
 
 
 def prompt_tokens(config: Config, *contexts: int | None) -> int:
-    """P at most: task.max_prompt_tokens, else what the shortest context leaves beside R."""
+    """The longest prompt, P: task.max_prompt_tokens, else the shortest context less R."""
     R = config.algorithm.max_response_tokens
     P = config.task.max_prompt_tokens if config.task.kind == "text" else None
     context = min((c for c in contexts if c is not None), default=None)
@@ -186,7 +186,7 @@ def prompt_tokens(config: Config, *contexts: int | None) -> int:
 
 
 def hidden_states(config: Config, policy: Shape, P: int) -> int:
-    """Bytes of n (P + K (R - 1)) D values, as models.policy.HiddenStates has them, and n (P + R - 1) D more for
+    """Bytes of n (P + K (R - 1)) D values, as r2m.policy.forward.HiddenStates has them, and n (P + R - 1) D more for
     ReMax's greedy responses; UserError over the budget."""
     a, run, item = config.algorithm, config.run, BYTES[config.policy.dtype]
     n, K, R = a.queries // run.workers, a.responses, a.max_response_tokens

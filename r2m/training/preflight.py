@@ -55,7 +55,7 @@ def plan_for(
 
 
 def shapes_for(config: Config) -> Shapes:
-    """Raises UserError where a model, the data or the storage is none that a run could use, as far as can be seen
+    """Raises UserError for a model, data or a storage that no run could use, as far as that can be seen
     without loading it."""
     check_places(config)
     check_storage_folder(config.run.storage)
@@ -76,7 +76,7 @@ def shapes_for(config: Config) -> Shapes:
 
 
 def _uncentred(config: Config) -> bool:
-    """Whether the rule of a missing end token rests on a centre that the reward model does not say."""
+    """Whether the rule for a missing end token needs the reward model's mean reward, which the model does not tell."""
     model = config.reward.model
     if model is None or config.reward.no_eos != "replace":
         return False
@@ -97,7 +97,7 @@ def _shape(model: str, field: str, hf_config: Any, auto_class: Any) -> Shape:
 
 
 def _forum(task: ForumTask | TextTask, model: str) -> Any:
-    """What the embedded task's own policy or reward model will have for a config."""
+    """The configuration that the embedded task's own policy or reward model will have."""
     assert isinstance(task, ForumTask), "a text task's config names both models"
     from r2m.stages.forum import POLICY_WIDTH, new_policy
     from r2m.tasks.forum_tokenizer import forum_tokenizer

@@ -1,4 +1,4 @@
-"""The dimensions of a model that its memory follows from."""
+"""The dimensions of a model, from which the memory that it takes is worked out."""
 
 from __future__ import annotations
 

@@ -159,8 +159,8 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
 def _prompts(
     task: ForumTask | TextTask, models: tuple[tuple[str, str], ...]
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Tokens of the longest prompt under each (field, model), the policy's first, and the data sets: once for all
-    runs of a sweep. To a reward model a prompt is all that its template has around an answer."""
+    """Tokens of the longest prompt under each (field, model), the policy's first, and the data sets; worked out once
+    for all runs of a sweep. A reward model's prompt is all that its template has around an answer."""
     from r2m.models.loading import load_tokenizer
     from r2m.policy.queries import same_tokens
     from r2m.tasks.answer import tokens_around_answer

@@ -198,7 +198,7 @@ class Trainer:
         checkpoint.save_checkpoint(folder, step, tensors, facts, c.run.keep_checkpoints)
 
     def restore(self, folder: Path, refused: Callable[[str], None]) -> int:
-        """Take up the newest whole checkpoint; the step that it was taken after, 0 where there is none."""
+        """Load the newest whole checkpoint. Returns the step after which it was written, 0 where there is none."""
         state = checkpoint.newest_whole(folder, refused, self.config.digest())
         if state is None:
             return 0
