@@ -88,9 +88,9 @@ class Bench:
         kl: bool,
         texts_N: Sequence[str] | None = None,
     ) -> dict[str, list[float]]:
-        """As r2m.training.held_out.held_out_columns, at ω = Ω, the weight of a run's last rounds. `kl`: to the supervised
-        policy, for a policy with the same tokens. `texts_N`: what `t` has been made of, for the reward model to
-        read."""
+        """As r2m.training.held_out.held_out_columns, at ω = Ω, the weight of a run's last rounds. `kl`: to the
+        supervised policy, for a policy with the same tokens. `texts_N`: what `t` has been made of, for the reward
+        model to read."""
         c = self.config
         scorer = RewardEmbedder(
             self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch

@@ -1,10 +1,10 @@
 """MLflow, fed from the run's journal and never in training's way.
 
-One journal is one MLflow run, found again by our own tag `r2m.run_id`. Whatever happened before (a crash
-between two batches, a resume, another process that shipped), `ship` asks MLflow what it has and logs what is
-missing. Where a request fails, the next `ship` goes on from there: what MLflow has confirmed is not sent again, and
-where the answer to a batch of points was lost, it first asks which of them arrived. A run whose process was killed outright is RUNNING
-in MLflow, as in its journal, until it is resumed.
+One journal is one MLflow run, found again by our own tag `r2m.run_id`. Whatever happened before (a crash between
+two batches, a resume, another process that shipped), `ship` asks MLflow what it has and logs what is missing. Where
+a request fails, the next `ship` goes on from there: what MLflow has confirmed is not sent again, and where the
+answer to a batch of points was lost, it first asks which of them arrived. A run whose process was killed outright
+is RUNNING in MLflow, as in its journal, until it is resumed.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def _ship_rest(
 
 
 def explained(error: BaseException) -> BaseException:
-    """The error as a UserError of one line where a user's mistake, a full disk or a database caused it; else as it is."""
+    """The error itself, or a UserError of one line where a user's mistake, a full disk or a database caused it."""
     for cause in [*getattr(error, "worker_failures", {}).values(), error]:
         text = str(cause)
         for marker in ("r2m.errors.UserError: ", "UserError: "):

@@ -76,7 +76,7 @@ def shapes_for(config: Config) -> Shapes:
 
 
 def _uncentred(config: Config) -> bool:
-    """Whether the rule for a missing end token needs the reward model's mean reward, which the model does not tell."""
+    """Whether the rule for a missing end token needs a mean reward that the reward model does not tell."""
     model = config.reward.model
     if model is None or config.reward.no_eos != "replace":
         return False
