@@ -26,7 +26,7 @@ from r2m.errors import UserError
 
 if TYPE_CHECKING:
     from r2m.training.plan import Plan
-    from r2m.training.start import Run
+    from r2m.training.start import StartedRun
 
 app = typer.Typer()
 
@@ -123,7 +123,7 @@ def _plan(config: Config, address: str | None, dry_run: bool) -> Plan:
     return plan
 
 
-def _execute(runs: list[Run], address: str | None) -> None:
+def _execute(runs: list[StartedRun], address: str | None) -> None:
     """Run them, then say how they ended and where to look; exit code 1 for a failed run, 130 for a stopped one."""
     from r2m.reports.table import rich_table, summary
     from r2m.training.driver import execute

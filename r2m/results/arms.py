@@ -20,20 +20,9 @@ from r2m.runs.journal import JournalView
 Settings = dict[str, Any]  # dotted key -> value
 
 TASKS: dict[str, type[BaseModel]] = {"forum": ForumTask, "text": TextTask}
-SECTIONS: dict[str, type[BaseModel]] = {
-    "policy": Policy,
-    "reward": Reward,
-    "algorithm": Algorithm,
-    "run": Run,
-}
+SECTIONS: dict[str, type[BaseModel]] = dict(policy=Policy, reward=Reward, algorithm=Algorithm, run=Run)
 OF_SETUP = ("policy.model", "reward.model", "reward.dtype", "run.eval_queries", "run.eval_seed", "run.judge")
-WITHOUT_HEAD = (
-    "model",
-    "dtype",
-    "feedback",
-    "no_eos",
-    "no_eos_value",
-)  # of `reward`: what matters to RLOO too
+WITHOUT_HEAD = ("model", "dtype", "feedback", "no_eos", "no_eos_value")  # of `reward`: matters to RLOO too
 
 
 @dataclass(frozen=True)
@@ -60,19 +49,16 @@ def setups(results: Sequence[Result]) -> tuple[list[Setup], list[str]]:
 def _arms(results: Sequence[Result]) -> tuple[list[Arm], list[str]]:
     groups = _grouped(results, _arm)
     kinds = [group[0].view.arm for group in groups]
-    apart = {
-        kind: _labels([_arm(g[0]) for g, k in zip(groups, kinds, strict=True) if k == kind]) for kind in kinds
-    }
+    of_kind = {kind: [g[0] for g, k in zip(groups, kinds, strict=True) if k == kind] for kind in kinds}
+    apart = {kind: iter(_labels(list(map(_arm, firsts)))) for kind, firsts in of_kind.items()}
     arms, repeated = [], []
     for kind, group in zip(kinds, groups, strict=True):
         by_seed: dict[int, Result] = {}
-        furthest = sorted(
-            group, key=lambda r: (r.view.status == "finished", len(r.view.rounds)), reverse=True
-        )
-        for result in furthest:
+        group.sort(key=lambda r: (r.view.status == "finished", len(r.view.rounds)), reverse=True)
+        for result in group:
             if by_seed.setdefault(result.view.seed, result) is not result:
                 repeated.append(result.view.run_id)
-        settings = apart[kind].pop(0)
+        settings = next(apart[kind])
         label = f"{kind} · {settings}" if settings else kind
         arms.append(Arm(label, kind, dict(sorted(by_seed.items()))))
     return arms, repeated

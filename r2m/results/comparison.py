@@ -15,15 +15,15 @@ from r2m.results.arms import Setup, setups
 from r2m.results.findings import finding
 from r2m.results.readings import KL, Point, at_kl, cost, last, mean, trajectory
 from r2m.results.statistics import Estimate, mean_estimate, paired_difference
-from r2m.results.table import Arm, Result, Values, paired, values
+from r2m.results.table import Arm, Result, paired
 from r2m.runs.journal import JournalView
 
 JUDGED = (
     "eval/gold",
     "eval/win_rate",
     "eval/vanilla",
-)  # what can judge an arm: if not asked, the first there is
-COLUMNS = ("eval/gold", "eval/win_rate", "eval/vanilla", KL, "eval/response_tokens")
+)  # what can judge an arm; not asked: the first there is
+COLUMNS = (*JUDGED, KL, "eval/response_tokens")
 SECONDS = "worker_s"
 
 
@@ -162,27 +162,15 @@ def _judged(row: Row, metric: str | None) -> float:
 
 def _difference(arm: Arm, base: Arm, metric: str, at_matched_kl: bool) -> Difference | None:
     """On the seeds on which both have finished."""
-    views, theirs = arm.finished, base.finished
-    ends: list[tuple[Values, dict[int, float]]]  # of the arm and the baseline: the metric, and the KL
-    if at_matched_kl:
-        found = {
-            seed: at
-            for seed, view in views.items()
-            if seed in theirs and (at := matched(*(_points(v, metric) for v in (view, theirs[seed]))))
-        }
-        kl = {seed: at[0] for seed, at in found.items()}
-        ends = [({seed: at[side] for seed, at in found.items()}, kl) for side in (1, 2)]
-    else:
-        ends = [
-            (values(of, lambda v: last(v, metric)), {seed: last(v, KL) for seed, v in of.items()})
-            for of in (views, theirs)
-        ]
-    (mine, my_kl), (others, their_kl) = ends
+    pairs = {}  # seed -> KL and value of both
+    for seed in (theirs := base.finished).keys() & arm.finished.keys():
+        a, b = arm.finished[seed], theirs[seed]
+        if not at_matched_kl:
+            pairs[seed] = (last(a, KL), last(b, KL), last(a, metric), last(b, metric))
+        elif found := matched(*(list(trajectory(view, metric).values()) for view in (a, b))):
+            pairs[seed] = (found[0], *found)
+    mine, others = ({s: p[i] for s, p in sorted(pairs.items()) if math.isfinite(p[i])} for i in (2, 3))
     if (d := paired(mine, others)) is None:
         return None
-    kls = mean(my_kl[s] for s in d.seeds), mean(their_kl[s] for s in d.seeds)
-    return Difference(arm.label, metric, at_matched_kl, d.estimate, d.seeds, kls)
-
-
-def _points(view: JournalView, metric: str) -> list[Point]:
-    return list(trajectory(view, metric).values())
+    kl, others_kl = (mean(pairs[seed][i] for seed in d.seeds) for i in (0, 1))
+    return Difference(arm.label, metric, at_matched_kl, d.estimate, d.seeds, (kl, others_kl))

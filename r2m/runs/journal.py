@@ -21,7 +21,6 @@ A sweep has a journal of its own: run_id is its name, config its file's tree, ro
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Any
 from r2m.config import tags_of
 from r2m.errors import UserError
 from r2m.line_file import LineFile
+from r2m.runs.folder import is_name
 from r2m.runs.records import Record, decoded, encoded, whole_lines
 
 PATIENCE_S = 120.0  # that a process which still holds a journal is waited for
@@ -84,7 +84,7 @@ class Journal:
 
         Raises UserError for a run_id that cannot name a folder, or a second start.
         """
-        if not re.fullmatch(r"\w[\w.-]*", run_id, re.ASCII):
+        if not is_name(run_id):
             raise UserError(f"run_id = {run_id!r}: allowed are letters, digits, '_' and, later, '.' and '-'")
         if self.started:
             raise UserError(f"journal = {str(self.path)!r}: the run has started already; resume it")
@@ -238,10 +238,7 @@ def status(events: list[Record]) -> str:
 
 
 def wait_until_free(journal: Path) -> None:
-    """Wait for a process that still holds a journal: of a session that was killed, or of a trial that failed.
-
-    Raises UserError where it does not let go.
-    """
+    """Wait for a process that a killed session, or a trial that failed, has left. Raises UserError where it stays."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:

@@ -81,13 +81,10 @@ class _Session:
     def run(self) -> tuple[Answer, bool]:
         from r2m.sweeps.tuner import Tuning
 
-        p = self.plan
         self._record()  # what a killed driver had settled and not written down
         with on_signal(self._ask_to_stop):
-            tuning = Tuning(
-                self.ledger, self.opened.folder / "ray", concurrent=p.concurrent, nested=p.nested,
-                gpu_share=p.gpu_share or 1.0, max_failures=self.opened.base.run.max_failures,
-            )  # fmt: skip
+            folder, max_failures = self.opened.folder / "ray", self.opened.base.run.max_failures
+            tuning = Tuning(self.ledger, folder, self.plan, max_failures)
             self._watch(tuning.thread)
         error = tuning.error and explained(tuning.error)
         artifacts: list[Path] = []

@@ -26,7 +26,7 @@ from r2m.sweeps.schema import Sweep, grace
 from r2m.sweeps.settings import slug
 from r2m.sweeps.spec import baseline_point, config_of
 from r2m.sweeps.study import sampler, tell
-from r2m.training.start import Run, new_run
+from r2m.training.start import StartedRun, new_run
 
 ENDED = ("finished", PRUNED, "failed")
 
@@ -41,7 +41,7 @@ class Task:
     label: str
     role: Role
     params: Mapping[str, Any]
-    runs: list[Run]
+    runs: list[StartedRun]
     trial: optuna.Trial | None = None
     evaluations: dict[int, float] = field(default_factory=dict)  # of the first run: step -> first objective
     told: int = 0  # of these, those that the study has from an earlier session
@@ -158,14 +158,14 @@ class Ledger:
     def _task(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seeds: list[int]) -> Task:
         return Task(arm, label, role, params, [self._run(arm, label, role, params, seed) for seed in seeds])
 
-    def _run(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seed: int) -> Run:
+    def _run(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seed: int) -> StartedRun:
         """The run of an arm on a seed: taken up where there is one, else new."""
         config = config_of(self.sweep, params, seed, *self.extra)
         name = run_name(self.name, arm, seed)
         folder = run_folder(self.storage, name)
         if JournalReader(folder / JOURNAL).new_records():
             (folder / STOP_FILE).unlink(missing_ok=True)
-            return Run(config, folder, self.models)
+            return StartedRun(config, folder, self.models)
         shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed while it made it
         tags = {"r2m.sweep": self.name, "r2m.trial": label, "r2m.role": role}
         return new_run(config, name, experiment=self.experiment, parent=self.name, tags=tags)

@@ -55,6 +55,11 @@ class Constraint(Section):
             raise ValueError(f"min = {self.min} is greater than max = {self.max}")
         return self
 
+    def excess(self, value: float) -> float:
+        above = [] if self.max is None else [value - self.max]
+        below = [] if self.min is None else [self.min - value]
+        return math.inf if math.isnan(value) else max(above + below)
+
 
 def _check_metric(metric: str) -> None:
     if metric.endswith("/proxy"):
@@ -111,10 +116,4 @@ def value_of(view: JournalView, objective: Objective) -> float:
 def violations(view: JournalView, constraints: Sequence[Constraint]) -> list[float]:
     """By how much each constraint is broken at the last evaluation, in the metric's unit: <= 0 where it is kept
     (Optuna's convention), infinite where the metric is missing or NaN."""
-    excesses = []
-    for constraint in constraints:
-        value = last(view, constraint.metric)
-        above = [] if constraint.max is None else [value - constraint.max]
-        below = [] if constraint.min is None else [constraint.min - value]
-        excesses.append(math.inf if math.isnan(value) else max(above + below))
-    return excesses
+    return [constraint.excess(last(view, constraint.metric)) for constraint in constraints]

@@ -17,7 +17,7 @@ from r2m.errors import UserError, of_database, said, shown
 from r2m.sweeps.cost import Budget, equal_cost
 from r2m.sweeps.objective import Constraint, Objective, check_judged
 from r2m.sweeps.settings import check_set, checked_baselines
-from r2m.sweeps.space import MOST_POINTS, Conditional, Parameter, Params, checked, normal, points
+from r2m.sweeps.space import MOST_POINTS, Conditional, Parameter, Params, at, checked, normal, points
 from r2m.sweeps.stopping import EarlyStopping, check_asked, check_saves, first_stop
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
@@ -138,10 +138,8 @@ class Sweep(Section):
 
     def _checked_points(self) -> list[Params]:
         """Every combination that matters makes a valid run; the given points lie in the space."""
-        try:
+        with at(f"budget.trajectories = {self.budget.trajectories}: "):
             self.build({})
-        except UserError as error:
-            raise ValueError(f"budget.trajectories = {self.budget.trajectories}: {error}") from None
         for params in self.points():
             try:
                 self.build(params)
@@ -167,10 +165,8 @@ class Sweep(Section):
             parameter = dict(self.ranges()).get(key)
             if parameter is None:
                 raise ValueError(f"enqueue.{i}.{key}: not a parameter")
-            try:
+            with at(f"enqueue.{i}."):
                 given[key] = normal(key, value)
-            except ValueError as error:
-                raise ValueError(f"enqueue.{i}.{error}") from None
             if not parameter.contains(given[key]):
                 raise ValueError(f"enqueue.{i}.{key} = {value!r}: not in its range, {parameter.values}")
         return given

@@ -8,7 +8,7 @@ from typing import Any
 
 from r2m.config import Config
 from r2m.errors import shown
-from r2m.sweeps.space import Params, normal
+from r2m.sweeps.space import Params, at, normal
 
 LONGEST_SLUG = 100  # characters of a baseline's name
 
@@ -59,11 +59,9 @@ def checked_baselines(given: Mapping[str, Params], build: Callable[[Params], Con
                 f"baselines.{name}: runs are named after it ({slug(name)!r}): it must begin with a letter, be no "
                 "trial's name (t001), and differ from the others in letters and digits"
             )
-        try:
+        with at(f"baselines.{name}: "):
             baselines[name] = {key: normal(key, value) for key, value in settings.items()}
             config = build(baselines[name])
-        except ValueError as error:
-            raise ValueError(f"baselines.{name}: {error}") from None
         twin = seen.setdefault(config.digest(), name)
         if twin != name:
             raise ValueError(f"baselines.{name}: the same settings as {twin}")

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Annotated, Any
 
@@ -169,7 +170,8 @@ def checked(
 
     Raises ValueError, one line that begins with the place, for a wrong key, range or condition.
     """
-    fixed = {key: _of(parameter, key, "parameters.") for key, parameter in parameters.items()}
+    with at("parameters."):
+        fixed = {key: parameter.of(key) for key, parameter in parameters.items()}
     seen = dict(fixed)
     blocks = []
     for i, block in enumerate(conditional):
@@ -178,13 +180,15 @@ def checked(
         for key, values in block.when.items():
             if key not in seen:
                 raise ValueError(f"{place}when.{key}: not a parameter listed before ({', '.join(seen)})")
-            when[key] = [_at(f"{place}when.", key, value) for value in values]
+            with at(f"{place}when."):
+                when[key] = [normal(key, value) for value in values]
             for value in when[key]:
                 if not seen[key].contains(value):
                     raise ValueError(f"{place}when.{key} = {value!r}: not in the range of {key}")
         inner = {}
         for key, parameter in block.parameters.items():
-            inner[key] = _of(parameter, key, f"{place}parameters.")
+            with at(f"{place}parameters."):
+                inner[key] = parameter.of(key)
             if key in fixed:
                 raise ValueError(f"{place}parameters.{key}: varied already under parameters, for every trial")
             if seen.get(key, inner[key]) != inner[key]:
@@ -196,16 +200,11 @@ def checked(
     return fixed, blocks
 
 
-def _of(parameter: Parameter, key: str, place: str) -> Parameter:
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Puts the place before the message of a ValueError, or a UserError, which is one."""
     try:
-        return parameter.of(key)
-    except ValueError as error:
-        raise ValueError(f"{place}{error}") from None
-
-
-def _at(place: str, key: str, value: Any) -> Any:
-    try:
-        return normal(key, value)
+        yield
     except ValueError as error:
         raise ValueError(f"{place}{error}") from None
 

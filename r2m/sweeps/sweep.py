@@ -30,7 +30,6 @@ from r2m.results.answer import Answer
 from r2m.runs.find import sweep_runs
 from r2m.runs.folder import JOURNAL, check_name, is_name
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
-from r2m.runs.provenance import environment, git_state
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps.answer import answer
@@ -39,7 +38,7 @@ from r2m.sweeps.settings import slug
 from r2m.sweeps.spec import config_of, load_sweep
 from r2m.sweeps.study import open_study, study_to_read
 from r2m.tracking.mlflow_sink import default_tracking_uri
-from r2m.training.start import check_data
+from r2m.training.start import facts_of
 
 FILES = ("sweep.yaml", "sweep.py")
 RECIPE, STUDY = "recipe.yaml", "study.db"
@@ -86,8 +85,7 @@ class Opened:
         return open_study(self.sweep, self.database, self.name, say)
 
     def study_to_read(self, say: Callable[[str], None] = print) -> optuna.Study:
-        there = (self.folder / STUDY).is_file()
-        return study_to_read(self.sweep, self.database, self.name, there, say)
+        return study_to_read(self.sweep, self.database, self.name, (self.folder / STUDY).is_file(), say)
 
 
 def new_sweep(
@@ -116,7 +114,7 @@ def new_sweep(
             raise UserError(f"--name {name!r}: {storage} has runs of that name ({run.name}); take another")
     base = opened.base
     prepared = prepare(base, progress)
-    datasets = check_data(base, (prepared.policy, prepared.reward))
+    facts = facts_of(base, (prepared.policy, prepared.reward))
     if not JournalReader(opened.folder / JOURNAL).new_records():
         # Of an older version, killed while it made it.
         shutil.rmtree(opened.folder, ignore_errors=True)
@@ -130,16 +128,11 @@ def new_sweep(
         (aside / RECIPE).write_text(recipe, encoding="utf-8")
         journal.start(
             run_id=name,
-            task=base.task.name if base.task.kind == "text" else base.task.kind,
-            policy=Path(base.policy.model).name if base.policy.model else "forum-policy",
             config={"sweep": tree, "workers": workers, "tracking_uri": tracking_uri},
-            versions=environment(),
-            git=git_state(),
             config_hash=digest([tree, base.digest()]),
-            data_hash=digest([d["digest"] for d in datasets]),
-            datasets=datasets,
             experiment=opened.experiment,
-            tags={"r2m.sweep": name, "r2m.role": "sweep"},
+            tags={"r2m.arm": "sweep", "r2m.sweep": name, "r2m.role": "sweep"},
+            **facts,
         )
     return open_sweep(storage, name)
 

@@ -23,6 +23,7 @@ from r2m.errors import UserError
 from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import read, wait_until_free
 from r2m.sweeps.ledger import ENDED, Ledger, Task
+from r2m.sweeps.plan import DRIVER_CPU, SweepPlan
 from r2m.training.driver import explained, torch_trainer
 from r2m.training.loop import run_loop
 
@@ -32,22 +33,12 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal has it all
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-TUNE_CPUS = 0.01  # of a trial whose workers are Ray Train's: they hold the CPUs
 
 
 class Tuning:
     """Tune in a thread of its own: Ray's signal handlers stay out of the main thread."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        folder: Path,
-        *,
-        concurrent: int,
-        nested: bool,
-        gpu_share: float,
-        max_failures: int,
-    ) -> None:
+    def __init__(self, ledger: Ledger, folder: Path, plan: SweepPlan, max_failures: int) -> None:
         self.ledger = ledger
         self.error: BaseException | None = None
         # It prints the traceback of a process that died and is replaced; the journal and the driver tell of that.
@@ -55,11 +46,11 @@ class Tuning:
         os.environ.update({key: value for key, value in SETTINGS.items() if key not in os.environ})
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier session
         self._tuner = tune.Tuner(
-            tune.with_resources(run_task, {"cpu": TUNE_CPUS if nested else 1}),
+            tune.with_resources(run_task, {"cpu": DRIVER_CPU if plan.nested else 1}),
             tune_config=tune.TuneConfig(
-                search_alg=_Suggest(ledger, {"nested": nested, "gpu_share": gpu_share}),
+                search_alg=_Suggest(ledger, {"nested": plan.nested, "gpu_share": plan.gpu_share or 1.0}),
                 num_samples=-1,
-                max_concurrent_trials=concurrent,
+                max_concurrent_trials=plan.concurrent,
                 reuse_actors=True,  # a process imports torch once
             ),
             run_config=tune.RunConfig(

@@ -27,7 +27,7 @@ from r2m.runs.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.loop import run_loop
 from r2m.training.plan import resolve_device
-from r2m.training.start import Run
+from r2m.training.start import StartedRun
 from r2m.workers import Workers
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ SAID = ("torn-end", "checkpoint-refused", "resume")  # events of a session that 
 
 
 def execute(
-    runs: Sequence[Run], address: str | None = None, console: Console | None = None
+    runs: Sequence[StartedRun], address: str | None = None, console: Console | None = None
 ) -> list[JournalView]:
     """Run them all, side by side as far as the cluster has room, and return their journals.
 
@@ -113,7 +113,7 @@ def _worker(settings: dict[str, Any]) -> None:
 class _Fit:
     """One run in Ray Train, from a thread of its own: Ray's signal handler stays out of the main thread."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: StartedRun) -> None:
         self.run = run
         self.error: BaseException | None = None
         self.reader = JournalReader(run.journal)
@@ -188,7 +188,7 @@ def numbers(metrics: dict[str, float]) -> str:
     return "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown.items() if key in metrics)
 
 
-def _stop_on_signal(runs: Sequence[Run], console: Console) -> AbstractContextManager[None]:
+def _stop_on_signal(runs: Sequence[StartedRun], console: Console) -> AbstractContextManager[None]:
     """The first Ctrl-C asks the workers to stop after the round in hand, with a checkpoint; the second aborts."""
 
     def ask() -> None:
@@ -216,7 +216,9 @@ def on_signal(ask: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ship_rest(runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], console: Console) -> None:
+def _ship_rest(
+    runs: Sequence[StartedRun], shippers: Mapping[str, BackgroundShipper], console: Console
+) -> None:
     from r2m.reports.curves import plot
 
     for run in runs:

@@ -26,7 +26,7 @@ from r2m.tracking.mlflow_sink import default_tracking_uri
 
 
 @dataclass(frozen=True)
-class Run:
+class StartedRun:
     config: Config
     folder: Path
     models: tuple[str, str]  # policy and reward model: folders or hub ids
@@ -50,7 +50,7 @@ def new_run(
     progress: Progress = silent,
     tags: Mapping[str, str] | None = None,
     **group: Any,
-) -> Run:
+) -> StartedRun:
     """Prepare the models, check what the run will meet, and start its journal.
 
     `tags`: further ones than the run's arm and seed. `group`: what Journal.start takes of a run that belongs to
@@ -67,27 +67,22 @@ def new_run(
     if folder.exists():
         raise UserError(f"--name {name!r}: there is such a run; go on with it by --resume {name}")
     prepared = prepare(config, progress)
-    datasets = check_data(config, (prepared.policy, prepared.reward))
+    facts = facts_of(config, (prepared.policy, prepared.reward))
     tree = config.model_dump(mode="json")
     with folder_made_whole(folder, f"--name {name!r}") as aside, Journal(aside / JOURNAL) as journal:
         (aside / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         journal.start(
             run_id=name,
-            task=config.task.name if config.task.kind == "text" else config.task.kind,
-            policy=Path(config.policy.model).name if config.policy.model else "forum-policy",
             config=tree,
-            versions=environment(),
-            git=git_state(),
             config_hash=config.digest(),
-            data_hash=digest([d["digest"] for d in datasets]),
-            datasets=datasets,
             tags=tags_of(tree) | dict(tags or {}),
+            **facts,
             **group,
         )
-    return Run(config, folder, (prepared.policy, prepared.reward))
+    return StartedRun(config, folder, (prepared.policy, prepared.reward))
 
 
-def open_run(storage: str, name: str) -> Run:
+def open_run(storage: str, name: str) -> StartedRun:
     """A run that was stopped, failed or killed, ready to go on.
 
     Raises UserError for a run that is not there, has finished, or is running now.
@@ -103,7 +98,7 @@ def open_run(storage: str, name: str) -> Run:
     (folder / STOP_FILE).unlink(missing_ok=True)
     config = kept_config(view, storage)
     prepared = prepare(config)
-    return Run(config, folder, (prepared.policy, prepared.reward))
+    return StartedRun(config, folder, (prepared.policy, prepared.reward))
 
 
 def kept_config(view: JournalView, storage: str) -> Config:
@@ -115,6 +110,19 @@ def kept_config(view: JournalView, storage: str) -> Config:
     return validate(
         view.start["config"] | {"run": (run if isinstance(run, dict) else {}) | {"storage": storage}}
     )
+
+
+def facts_of(config: Config, models: tuple[str, str]) -> dict[str, Any]:
+    """What Journal.start takes of a run or a sweep, beside name, settings and tags. Raises as `check_data`."""
+    datasets = check_data(config, models)
+    return {
+        "task": config.task.name if config.task.kind == "text" else config.task.kind,
+        "policy": Path(config.policy.model).name if config.policy.model else "forum-policy",
+        "versions": environment(),
+        "git": git_state(),
+        "data_hash": digest([d["digest"] for d in datasets]),
+        "datasets": datasets,
+    }
 
 
 def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from r2m.sweeps.ledger import ENDED, Ledger, Task
 from r2m.sweeps.spec import baseline_point
 from r2m.sweeps.sweep import Opened, new_sweep, write_answer
 from r2m.training.loop import run_loop
-from r2m.training.start import Run
+from r2m.training.start import StartedRun
 
 MakeSweep = Callable[..., Opened]
 SweepFile = Callable[..., str]
@@ -67,7 +67,7 @@ def go_on(ledger: Ledger, most: int = 100) -> list[tuple[str, str, list[int]]]:
     return done
 
 
-def write(run: Run, *golds: float, event: str | None = None, **metrics: Sequence[float]) -> None:
+def write(run: StartedRun, *golds: float, event: str | None = None, **metrics: Sequence[float]) -> None:
     """The run's journal by hand: an evaluation at every eval_every-th round, and how it ended."""
     every = run.config.run.eval_every
     with Journal(run.journal) as journal:
@@ -86,7 +86,7 @@ def states(opened: Opened) -> list[str]:
     return [trial.state.name for trial in trials(opened)]
 
 
-def stop_text(run: Run) -> str | None:
+def stop_text(run: StartedRun) -> str | None:
     file = run.folder / STOP_FILE
     return file.read_text() if file.exists() else None
 

@@ -138,6 +138,7 @@ class TestLoad:
                 "baselines.A b: runs are named after it .'a-b'.: .*differ",
             ),
             ({"baselines": {"T003": {}}}, "baselines.T003: .*no trial's name"),
+            ({"baselines": {"Trial 3": {}}}, "baselines.Trial 3: .*no trial's name"),
             ({"baselines": {"é": {}}}, "baselines.é: .*begin with a letter"),
             ({"enqueue": [{"reward.alpha": 2}]}, "enqueue.0.reward.alpha = 2: .*equal to 1"),
             ({"enqueue": [{"reward.lr": 1}]}, "enqueue.0.reward.lr: not a parameter"),

@@ -121,7 +121,7 @@ class TestNew:
         view = read(opened.folder / "journal.jsonl")
         assert (view.run_id, view.arm, view.status) == ("mine", "sweep", "running")
         assert view.start["experiment"] == "r2m/sweeps/mine"
-        assert view.start["tags"] == {"r2m.sweep": "mine", "r2m.role": "sweep"}
+        assert view.start["tags"] == {"r2m.arm": "sweep", "r2m.sweep": "mine", "r2m.role": "sweep"}
         assert view.start["config"]["workers"] == 2
         assert view.start["config"]["sweep"]["parameters"].keys() == opened.sweep.parameters.keys()
         assert (opened.base.run.workers, opened.base.run.storage) == (2, str(storage))
