@@ -34,7 +34,7 @@ from r2m.training.trainer import Trainer
 from r2m.workers import Workers
 
 
-class Policy(NamedTuple):
+class AssessedPolicy(NamedTuple):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
@@ -51,14 +51,14 @@ class Bench:
     prompts: list[Prompt]  # held out
     gold: Callable[[Sequence[Prompt], Sequence[str]], list[float]] | None
     measures: Callable[[Sequence[Prompt], Sequence[str]], dict[str, float]] | None
-    supervised: Policy  # where training begins: the reference
+    supervised: AssessedPolicy  # where training begins: the reference
     reward_model: RewardModel
     reward_tokenizer: PreTrainedTokenizerBase
     first_head: FeedbackHead | None  # as a run of this configuration draws it, before any training
 
     def write(
         self,
-        policy: Policy,
+        policy: AssessedPolicy,
         prompts: Sequence[Prompt],
         K: int,
         R: int | None = None,
@@ -81,7 +81,7 @@ class Bench:
 
     def measure(
         self,
-        policy: Policy,
+        policy: AssessedPolicy,
         queries: Sequence[Query],
         t: Trajectories,
         head: FeedbackHead | None,
@@ -129,17 +129,17 @@ def open_bench(config: Config, prompts: int | None = None, progress: Progress = 
         [query.prompt for query in trainer.held_out],
         trainer.gold_program,
         trainer.measures,
-        Policy(trainer.reference, trainer.tokenizer),
+        AssessedPolicy(trainer.reference, trainer.tokenizer),
         trainer.reward_model,
         trainer.reward_tokenizer,
         trainer.head,
     )
 
 
-def open_policy(config: Config, model: str | Path) -> Policy:
+def open_policy(config: Config, model: str | Path) -> AssessedPolicy:
     """Of a folder or the hub. Raises UserError where there is none."""
     tokenizer = load_tokenizer(str(model))
-    return Policy(load_policy(str(model), config.policy.dtype, device_of(config)), tokenizer)
+    return AssessedPolicy(load_policy(str(model), config.policy.dtype, device_of(config)), tokenizer)
 
 
 def device_of(config: Config) -> str:
@@ -147,7 +147,7 @@ def device_of(config: Config) -> str:
 
 
 def encoded(
-    policy: Policy, prompts: Sequence[Prompt], texts_B: Sequence[str]
+    policy: AssessedPolicy, prompts: Sequence[Prompt], texts_B: Sequence[str]
 ) -> tuple[list[Query], Trajectories]:
     """Texts as the trajectories that a policy would have written, each with its end token: N = B, K = 1."""
     device = policy.model.device

@@ -20,7 +20,7 @@ from r2m.evaluation.chat_endpoint import NO_CONNECTION, ChatEndpoint, Messages, 
 from r2m.evaluation.chat_format import CUT_OFF, LIMITS, Reply
 from r2m.evaluation.judge_prompts import Template, read_verdict
 from r2m.evaluation.verdicts import Verdict, VerdictStore, verdict_key
-from r2m.evaluation.win_rate import Comparison
+from r2m.evaluation.win_rate import ResponsePair
 
 PER_MESSAGE = 16  # tokens, at most, of a message's role and delimiters
 IN_VAIN = 8  # the first questions; more without any answer are not asked
@@ -118,7 +118,7 @@ class EndpointJudge:
     def template(self) -> str:
         return self._template.text
 
-    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+    def __call__(self, batch: Sequence[ResponsePair]) -> list[float | None]:
         keys = [verdict_key(self.name, self.template, comparison) for comparison in batch]
         distinct = dict(zip(keys, batch, strict=True))
         new = {key: comparison for key, comparison in distinct.items() if self._store.get(key) is None}
@@ -136,7 +136,7 @@ class EndpointJudge:
         self.tally.nonsense += sum(verdict.preference is None for verdict in known.values())
         return [known[key].preference if key in known else None for key in keys]
 
-    def _ask(self, key: str, comparison: Comparison, stop: threading.Event) -> None:
+    def _ask(self, key: str, comparison: ResponsePair, stop: threading.Event) -> None:
         messages = self._template.messages(comparison)
         try:
             reply = self._endpoint.ask(messages, stop, lambda: self._account(messages))

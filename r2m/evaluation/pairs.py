@@ -14,7 +14,7 @@ from typing import Any
 from r2m.config import ForumTask, TextTask
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
-from r2m.evaluation.bench import Bench, Policy, encoded
+from r2m.evaluation.bench import AssessedPolicy, Bench, encoded
 from r2m.evaluation.reward_accuracy import accuracy
 from r2m.models.sizes import context_of
 from r2m.results.assessment import Accuracy, PairSet
@@ -35,7 +35,7 @@ CHUNK = 256  # responses whose hidden states are in memory at once
 
 def reward_accuracy(
     bench: Bench,
-    trained: Policy,
+    trained: AssessedPolicy,
     head: FeedbackHead | None,
     extra: Sequence[Pairs] = (),
     progress: Progress = silent,
@@ -67,7 +67,7 @@ def reward_accuracy(
 
 
 def _accuracies(
-    bench: Bench, policy: Policy, head: FeedbackHead | None, pairs: Sequence[Pair]
+    bench: Bench, policy: AssessedPolicy, head: FeedbackHead | None, pairs: Sequence[Pair]
 ) -> tuple[Accuracy, Accuracy | None]:
     """Without feedback, and with this policy's."""
     prompts = [prompt for prompt, _, _ in pairs] * 2
@@ -95,7 +95,7 @@ def _unknown_share(bench: Bench, pairs: Sequence[Pair]) -> float | None:
     return ids.count(unknown) / len(ids)
 
 
-def _forum_pairs(bench: Bench, policy: Policy) -> tuple[list[Pair], LeftOutTree]:
+def _forum_pairs(bench: Bench, policy: AssessedPolicy) -> tuple[list[Pair], LeftOutTree]:
     """Made as the reward model's own data are, but of held-out prompts, by gold's own verdict: no label noise, no
     artefact. Also the ties, which are left out."""
     task = bench.config.task
@@ -109,7 +109,7 @@ def _forum_pairs(bench: Bench, policy: Policy) -> tuple[list[Pair], LeftOutTree]
     return pairs, {"gold is equal": {"rows": ties}} if ties else {}
 
 
-def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
+def file_pairs(bench: Bench, trained: AssessedPolicy, file: str | None) -> list[Pairs]:
     """The pairs of a file in TRL's columns that fit into the contexts of all models, their prompts put as the task
     puts its own; none without a file.
 

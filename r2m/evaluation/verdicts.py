@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2m.errors import UserError
-from r2m.evaluation.win_rate import Comparison
+from r2m.evaluation.win_rate import ResponsePair
 from r2m.line_file import LineFile
 
 
@@ -45,7 +45,7 @@ def same_judge(judge: str) -> str:
     return _LIMIT.sub("max_tokens 256", judge, count=1)
 
 
-def verdict_key(judge: str, template: str, comparison: Comparison) -> str:
+def verdict_key(judge: str, template: str, comparison: ResponsePair) -> str:
     parts = [same_judge(judge), template, *comparison]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -121,7 +121,7 @@ class StoredVerdicts:
     template: str
     verdicts: dict[str, Verdict]
 
-    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+    def __call__(self, batch: Sequence[ResponsePair]) -> list[float | None]:
         found = (self.verdicts.get(verdict_key(self.name, self.template, c)) for c in batch)
         return [None if verdict is None else verdict.preference for verdict in found]
 

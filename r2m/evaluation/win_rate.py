@@ -26,7 +26,7 @@ from r2m.results.statistics import LEVEL, Estimate, Interval, mean_estimate
 REFITS = 1_000
 
 
-class Comparison(NamedTuple):
+class ResponsePair(NamedTuple):
     prompt: str
     first: str
     second: str
@@ -38,7 +38,7 @@ class Judge(Protocol):
     @property
     def name(self) -> str: ...
 
-    def __call__(self, batch: Sequence[Comparison]) -> Sequence[float | None]: ...
+    def __call__(self, batch: Sequence[ResponsePair]) -> Sequence[float | None]: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ScoreJudge:
     name: str
     scores: Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # of prompts and responses
 
-    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+    def __call__(self, batch: Sequence[ResponsePair]) -> list[float | None]:
         prompts = [c.prompt for c in batch]
         first = self.scores(prompts, [c.first for c in batch])
         second = self.scores(prompts, [c.second for c in batch])
@@ -92,8 +92,8 @@ def win_rate(
         )
     rows = list(zip(prompts, responses, rivals, strict=True))
     asked = [i for i, (_, ours, theirs) in enumerate(rows) if ours != theirs]
-    as_is = [Comparison(*rows[i]) for i in asked]
-    swapped = [Comparison(prompt, theirs, ours) for prompt, ours, theirs in as_is]
+    as_is = [ResponsePair(*rows[i]) for i in asked]
+    swapped = [ResponsePair(prompt, theirs, ours) for prompt, ours, theirs in as_is]
     answers = list(judge(as_is + swapped)) if asked else []
     if len(answers) != 2 * len(asked) or not all(a is None or 0 <= a <= 1 for a in answers):
         raise ValueError(
