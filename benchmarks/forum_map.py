@@ -204,7 +204,8 @@ def draw(defaults: list[Row], tuned: list[Row], path: str) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from r2m.reports.curves import COLOURS, STYLE
+    from r2m.reports.curves import STYLE
+    from r2m.reports.style import COLOURS
 
     most = max(abs(row.differences[where].mean) for row in defaults for where in GOLD)
     by_point = {row.point: row for row in defaults}

@@ -12,6 +12,7 @@ from math import sqrt
 
 from r2m.config import load
 from r2m.reports.curves import plot
+from r2m.reports.style import groups
 from r2m.runs.journal import JournalView
 from r2m.training.driver import execute
 from r2m.training.start import new_run
@@ -88,7 +89,7 @@ def main() -> None:
         difference = [b - a for a, b in zip(rloo, r2m, strict=True)]
         print(f"| {name} | {interval(rloo)} | {interval(r2m)} | {interval(difference)} |")
     if args.picture:
-        plot([(arm, view) for arm, views in arms.items() for view in views], args.picture)
+        plot(groups((arm, arm, views) for arm, views in arms.items()), args.picture)
 
 
 if __name__ == "__main__":

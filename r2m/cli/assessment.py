@@ -61,7 +61,7 @@ def win_rate_table(rates: Sequence[Wins]) -> RenderableType:
 def _accuracy_table(sets: Sequence[PairSet]) -> RenderableType:
     """Ties count as wrong; [UNK] is the share of the reward model's tokens that stand for what it does not know."""
     table = terminal_table(
-        "accuracy on pairs from", "n", "[UNK]", "frozen", "untrained head", "trained head", text=1
+        "accuracy on pairs from", "n", "[UNK]", "frozen", "untrained head", "trained head", text=[0]
     )
     for pairs in sets:
         accuracies = map(_accuracy, (pairs.without, pairs.before, pairs.after))

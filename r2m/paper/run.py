@@ -36,7 +36,6 @@ from r2m.runs.folder import CHECKPOINTS, check_name, run_folder
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps.driver import run_sweep
-from r2m.sweeps.plan import check_storage
 from r2m.sweeps.room import plan_of
 from r2m.sweeps.spec import config_of, load_sweep
 from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
@@ -86,7 +85,7 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
             plan = plan_of(
                 load_sweep(file, asked.workers), extra_settings(asked.storage, None), asked.address
             )
-            check_storage(plan, Path(asked.storage))  # refused before anything is prepared
+            plan.check_disk(asked.storage)  # refused before anything is prepared
             opened.append(new_sweep(file, name, asked.storage, asked.workers, None, progress))
     return opened
 
