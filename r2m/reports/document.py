@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """`below`: small, on a line of its own. `kind`: classes of the style sheet. `title`: shown where one points at it.
+    """`below`: small, on a line of its own. `kind`: classes of the style sheet. `title`: shown when pointed at.
 
     `colour`: of a dot before the text, an arm's own; `ring`: of an arm whose line is dashed.
     """
@@ -29,6 +29,9 @@ class Cell:
     ring: bool = False
 
 
+Row: TypeAlias = tuple[str, Sequence[Cell | str]]
+
+
 @dataclass(frozen=True)
 class Table:
     """`rows`: a class and the cells of each. `text`: the columns that are not numbers, which stand on the right.
@@ -37,7 +40,7 @@ class Table:
     """
 
     head: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Cell | str]]]
+    rows: Sequence[Row]
     text: Collection[int] = (0,)
     above: Sequence[tuple[str, int]] = ()
 

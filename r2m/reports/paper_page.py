@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
 
 from r2m.files import write_whole
-from r2m.reports import page
 from r2m.reports import paper_figures as figures
-from r2m.reports.paper_formats import notes_of, runs_of, to_csv, to_html, to_latex, to_markdown
+from r2m.reports.document import (
+    Cell,
+    Command,
+    Details,
+    Heading,
+    Labelled,
+    Note,
+    Page,
+    Part,
+    Plot,
+    Section,
+    Verdict,
+    setting,
+)
+from r2m.reports.document import Table as Shown
+from r2m.reports.paper_formats import notes_of, runs_of, shown, to_csv, to_latex, to_markdown
 from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged, Table
+from r2m.reports.render import render
 from r2m.results.experiment import NEGLIGIBLE, Experiment
 from r2m.results.findings import ENOUGH, METHOD
 from r2m.results.numbers import number
 from r2m.results.readings import cost
 from r2m.runs.journal import JournalView
 
-CLASSES = {HOLDS: "better", FAILS: "worse", OPEN: ""}  # of the stylesheet
+CLASSES = {HOLDS: "better", FAILS: "worse", OPEN: ""}  # of the style sheet
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
-SECTIONS = {
-    "claims": "The paper's claims, here",
-    "tables": "Tables",
-    "figures": "Figures",
-    "made": "How this was made",
-}
 RULE = (
     "A claim about a difference holds where five seeds or more, an interval off 0 and p ≤ 0.0625 show it, and does "
     "not hold where they show the opposite. What they cannot tell from 0, or fewer seeds, cannot be judged: that "
@@ -61,72 +69,55 @@ def summary(judged: Sequence[Judged]) -> str:
 
 
 def html(r: Experiment, made: Sequence[Table], judged: Sequence[Judged], command: str) -> str:
-    few = ""
+    headline = next(j for j in judged if j.headline)  # what most readers look for
+    verdict = [summary(judged), f"{headline.claim}: {headline.verdict}. {headline.why}"]
     if len(r.seeds) < ENOUGH:
-        few = f"{len(r.seeds)} seeds settle no difference: give --seeds {ENOUGH} or more."
-    return page.page(
-        f"{escape(r.name)} · R2M",
-        f"<h1>{escape(r.name)}: the paper's experiments on the recipe {escape(r.recipe)}</h1>",
-        '<p class="meta">Tables 1 to 5 and Figures 1, 4, 5 and 6 from runs of this recipe, beside the paper\'s own '
-        "figures, which are of other models and data: levels are not comparable, directions are.</p>",
-        page.verdict([summary(judged), _headline(judged), *([few] if few else [])]),
-        page.contents(SECTIONS),
-        page.section("claims", SECTIONS["claims"], _claims(judged), page.note(escape(RULE))),
-        page.section("tables", SECTIONS["tables"], *map(_table, made)),
-        page.section("figures", SECTIONS["figures"], *_figures(r)),
-        page.section("made", SECTIONS["made"], *_made(r, command)),
-    )  # fmt: skip
+        verdict.append(f"{len(r.seeds)} seeds settle no difference: give --seeds {ENOUGH} or more.")
+    lead = [
+        Note("Tables 1 to 5 and Figures 1, 4, 5 and 6 from runs of this recipe, beside the paper's own figures, which "
+             "are of other models and data: levels are not comparable, directions are."),
+        Verdict(verdict),
+    ]  # fmt: skip
+    sections = [
+        Section("claims", "The paper's claims, here", [_claims(judged), Note(RULE)]),
+        Section("tables", "Tables", [part for table in made for part in _table(table)]),
+        Section("figures", "Figures", _figures(r)),
+        Section("made", "How this was made", _made(r, command)),
+    ]
+    title = f"{r.name}: the paper's experiments on the recipe {r.recipe}"
+    return render(Page(f"{r.name} · R2M", title, lead, sections))
 
 
-def _headline(judged: Sequence[Judged]) -> str:
-    """What most readers look for: R2M against RLOO."""
-    j = next(j for j in judged if j.headline)
-    return f"{j.claim}: {j.verdict}. {j.why}"
-
-
-def _claims(judged: Sequence[Judged]) -> str:
+def _claims(judged: Sequence[Judged]) -> Shown:
     rows = [
         ("", [
-            _wrapped(j.claim, 17), _wrapped(j.source, 8), f'<b class="{CLASSES[j.verdict]}">{j.verdict}</b>',
-            _wrapped(j.why, 34),
+            Cell(j.claim, kind="wrap"), Cell(j.source, kind="wrap narrow"),
+            Cell(j.verdict, kind=f"strong {CLASSES[j.verdict]}"), Cell(j.why, kind="wrap wide"),
         ])
         for j in judged
     ]  # fmt: skip
-    return page.table(["claim", "source", "here", "numbers"], rows, {0, 1, 2, 3})
+    return Shown(["claim", "source", "here", "numbers"], rows, {0, 1, 2, 3})
 
 
-def _wrapped(text: str, width: int) -> str:
-    """A table's cells do not wrap by themselves. `width`: the least, in em."""
-    return f'<div style="white-space:normal;min-width:{width}em">{escape(text)}</div>'
-
-
-def _table(table: Table) -> str:
+def _table(table: Table) -> list[Part]:
     first, *notes = notes_of(table)
-    runs = "".join(
-        f"<p><b>{escape(label)}</b>: {escape(', '.join(ids))}</p>" for label, ids in runs_of(table).items()
-    )
-    folded = f"<details><summary>Runs</summary>{runs}</details>" if runs else ""
-    files = " ".join(
-        f'<a href="tables/table-{table.number}.{kind}">{kind}</a>' for kind in WRITERS
-    )  # beside the page, where it was written
-    return (
-        f"<h3>Table {table.number}. {escape(table.title)}</h3>{page.note(escape(first))}{to_html(table)}"
-        + "".join(page.note(escape(note)) for note in notes) + folded + page.note(f"As a file: {files}")
-    )  # fmt: skip
-
-
-def _figures(r: Experiment) -> list[str]:
-    cost_caption = _cost_caption(r)
+    runs = [Labelled(label, ", ".join(ids)) for label, ids in runs_of(table).items()]
+    files = {kind: f"tables/table-{table.number}.{kind}" for kind in WRITERS}  # beside the page
     return [
-        page.plot("similarity", "Fig. 1a. Similarity of hidden states", figures.similarity_matrix(r),
-                  figures.similarity_caption(r)),
-        page.plot("over-training", "Fig. 1b. The same pair over training", figures.over_training(r),
-                  figures.over_training_caption(r)),
-        page.plot("conditions", "Fig. 4. Reward with feedback, without, and with noise", figures.conditions(r),
-                  CAPTIONS["over-time"]),
-        page.plot("learning", "Fig. 5. Reward, loss and KL", figures.learning(r), CAPTIONS["learning"]),
-        page.plot("reward-kl", "Fig. 5. Reward over KL", figures.reward_over_kl(r), CAPTIONS["reward-kl"]),
-        page.plot("cost", "Fig. 6. Cost", figures.cost(r), cost_caption),
+        Heading(f"Table {table.number}. {table.title}"), Note(first), shown(table), *map(Note, notes),
+        *([Details("Runs", runs)] if runs else []), Note("As a file:", files),
+    ]  # fmt: skip
+
+
+def _figures(r: Experiment) -> list[Part]:
+    return [
+        Plot("similarity", "Fig. 1a. Similarity of hidden states", *figures.similarity_matrix(r)),
+        Plot("over-training", "Fig. 1b. The same pair over training", *figures.over_training(r)),
+        Plot("conditions", "Fig. 4. Reward with feedback, without, and with noise", figures.conditions(r),
+             CAPTIONS["over-time"]),
+        Plot("learning", "Fig. 5. Reward, loss and KL", figures.learning(r), CAPTIONS["learning"]),
+        Plot("reward-kl", "Fig. 5. Reward over KL", figures.reward_over_kl(r), CAPTIONS["reward-kl"]),
+        Plot("cost", "Fig. 6. Cost", figures.cost(r), _cost_caption(r)),
     ]  # fmt: skip
 
 
@@ -141,7 +132,7 @@ def _cost_caption(r: Experiment) -> str:
     )
 
 
-def _made(r: Experiment, command: str) -> list[str]:
+def _made(r: Experiment, command: str) -> list[Part]:
     views = [view for arm in r.settings for view in r.views(arm).values()]
     seconds = sum(cost(view)[1] for view in views)
     facts = {
@@ -150,18 +141,17 @@ def _made(r: Experiment, command: str) -> list[str]:
         "runs": f"{len(views)} finished, {number(seconds / 3600)} worker-hours",
         **_versions(views),
     }
-    listed = "".join(f"<tr><td class='text'>{escape(k)}</td><td class='text'>{escape(v)}</td></tr>"
-                     for k, v in facts.items())  # fmt: skip
-    rows = [
-        ("", [escape(arm), escape(_settings(settings)), escape(", ".join(r.run_ids(arm)) or "none")])
+    arms = [
+        ("", [arm, ", ".join(f"{key}={setting(value)}" for key, value in settings.items()),
+              ", ".join(r.run_ids(arm)) or "none"])
         for arm, settings in r.settings.items()
-    ]
-    missing = [page.note(f"Not among them: {escape('; '.join(f'{k} ({v})' for k, v in r.missing.items()))}.")]
+    ]  # fmt: skip
+    missing = "; ".join(f"{run} ({why})" for run, why in r.missing.items())
     return [
-        f'<pre class="command">{escape(command)}</pre>',
-        f'<div class="scroll"><table><tbody>{listed}</tbody></table></div>',
-        page.table(["arm", "settings over the recipe's", "runs"], rows, {0, 1, 2}),
-        *(missing if r.missing else []),
+        Command(command),
+        Shown([], [("", fact) for fact in facts.items()], {0, 1}),
+        Shown(["arm", "settings over the recipe's", "runs"], arms, {0, 1, 2}),
+        *([Note(f"Not among them: {missing}.")] if missing else []),
     ]
 
 
@@ -173,10 +163,3 @@ def _versions(views: Sequence[JournalView]) -> dict[str, str]:
         said["versions"][", ".join(f"{name} {version}" for name, version in versions.items())] = None
         said["commit"][str(git.get("commit", "unknown")) + " with changes" * bool(git.get("dirty"))] = None
     return {key: "; ".join(filter(None, values)) for key, values in said.items() if any(values)}
-
-
-def _settings(settings: Mapping[str, object]) -> str:
-    words = {True: "on", False: "off"}
-    return ", ".join(
-        f"{key}={words[value] if isinstance(value, bool) else value}" for key, value in settings.items()
-    )

@@ -49,9 +49,7 @@ def curves(groups: Sequence[Group], metrics: Sequence[str], columns: int = 3) ->
     return figure
 
 
-def lines(
-    figure: go.Figure, group: Group, key: str, place: Place | None = None, named: bool = True
-) -> None:
+def lines(figure: go.Figure, group: Group, key: str, place: Place | None = None, named: bool = True) -> None:
     """Thin: a seed. Bold: their mean, where all of them have a value. `named`: in the legend, too."""
     seeds, mean, place = group.curves(key), group.mean(key), place or {}
     line = {"color": group.colour, "dash": group.dash}

@@ -30,7 +30,10 @@ class Group:
     def curves(self, metric: str) -> list[dict[int, float]]:
         """Trajectories seen -> value, of each run that has one: arms of another K share these, unlike rounds."""
         found = [
-            {step * trajectories_a_round(view): value for step, value in zip(*view.series(metric), strict=True)}
+            {
+                step * trajectories_a_round(view): value
+                for step, value in zip(*view.series(metric), strict=True)
+            }
             for view in self.views
         ]
         return [curve for curve in found if curve]
@@ -46,7 +49,7 @@ def groups(arms: Iterable[tuple[str, str, Sequence[JournalView]]], winner: bool 
     free, others = dict(COLOURS), cycle(OTHERS if winner else OTHER_COLOURS)
     made: list[Group] = []
     for label, kind, views in arms:
-        colour = WINNER if winner and not made else free.pop(kind, None) or next(others)
+        colour = WINNER if winner and not made else free.pop(kind, "") or next(others)
         dash = "dash" if any(group.colour == colour for group in made) else "solid"
         made.append(Group(label, colour, views, dash))
     return made

@@ -54,7 +54,9 @@ def reward_over_kl(answer: Answer, arms: Arms) -> go.Figure | str:
                 **place)  # fmt: skip
         for name, group in arms.items():
             for view in group.views:
-                x, y = zip(*trajectory(view, key).values(), strict=True) if trajectory(view, key) else ((), ())
+                x, y = (
+                    zip(*trajectory(view, key).values(), strict=True) if trajectory(view, key) else ((), ())
+                )
                 figure.add_scatter(x=x, y=y, mode="lines", opacity=FAINT, hoverinfo="skip",
                                    line={"color": group.colour, "width": THIN}, **place | {"showlegend": False})  # fmt: skip
             arm = answer.arm(name)

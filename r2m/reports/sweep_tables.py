@@ -50,7 +50,16 @@ def confirmation(a: Answer, own: Colours) -> list[Part]:
     ]  # fmt: skip
     parts: list[Part] = [Note(f"{a.objectives[0]} of finished runs, a seed each."), Table(head, rows)]
     if a.comparisons:
-        head = ["winner against", "seeds", "mean gain", "95 % interval", "p", "finding", "KL of winner", "KL of baseline"]
+        head = [
+            "winner against",
+            "seeds",
+            "mean gain",
+            "95 % interval",
+            "p",
+            "finding",
+            "KL of winner",
+            "KL of baseline",
+        ]
         compared = [
             ("", [
                 Cell(c.label, colour=own[c.arm]), str(c.difference.n), *estimate_cells(c.difference),
