@@ -10,6 +10,7 @@ from r2m.reports.document import (
     Details,
     Heading,
     Labelled,
+    Line,
     Note,
     Page,
     Part,
@@ -45,18 +46,19 @@ def html(title: str, comparisons: Sequence[Comparison], notes: Sequence[str]) ->
 def _setup(number: int, c: Comparison) -> list[Part]:
     drawn = groups((row.arm.label, row.arm.kind, row.arm.runs) for row in c.rows[:DRAWN])
     few = f" The first {DRAWN} arms of the table." if len(c.rows) > DRAWN else ""
+    found = {d.finding for d in c.differences if d.metric == c.metric and not d.matched}
     parts: list[Part] = [
-        Verdict(sentences(c), colour_of({d.finding for d in c.differences if d.metric == c.metric and not d.matched})),
+        Verdict(sentences(c), colour_of(found)),
         means(c, drawn),
-        Note("Each run's last evaluation, and what it changed since the first: mean over the seeds of finished runs, "
-             "its 95 % interval below. Grey: none has finished, as far as they have come. Worker s: seconds of a run, "
-             "times its workers."),
+        Note("Each run's last evaluation, and what it changed since the first: mean over the seeds of finished "
+             "runs, its 95 % interval below. Grey: none has finished, as far as they have come. Worker s: seconds of "
+             "a run, times its workers."),
     ]  # fmt: skip
     if c.differences:
         parts += [
             differences(c, drawn),
-            Note("Difference: arm minus baseline on the same seed. The same KL: where both runs first reach the largest "
-                 f"held-out KL that both of them reach, interpolated between evaluations. {METHOD}"),
+            Note("Difference: arm minus baseline on the same seed. The same KL: where both runs first reach the "
+                 f"largest held-out KL that both of them reach, interpolated between evaluations. {METHOD}"),
         ]  # fmt: skip
     return [
         *parts,
@@ -88,7 +90,7 @@ def _texts(c: Comparison) -> list[Part]:
 
 def _table(texts: Sequence[Text]) -> Table:
     head = ["prompt", "response", "proxy", "frozen", "gold", "gap", "run", "round"]
-    rows = [
+    rows: list[Line] = [
         ("", [
             Cell(_said(t.prompt), kind="said"), Cell(t.response, kind="said"),
             *(decimals(value, 2) for value in (t.proxy, t.vanilla, t.gold, t.gap)), t.run,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from r2m.metrics import metric
-from r2m.reports.document import Cell, Table
+from r2m.reports.document import Cell, Line, Table
 from r2m.reports.style import Group
 from r2m.results.comparison import COLUMNS, SECONDS, Comparison, Difference, Row
 from r2m.results.comparison_text import word
@@ -38,7 +38,7 @@ def means(c: Comparison, groups: Sequence[Group]) -> Table:
 def differences(c: Comparison, groups: Sequence[Group]) -> Table:
     head = [f"against {c.baseline}", "what", "pairs", "mean difference", "95 % interval", "p", "finding", "its KL",
             "baseline's KL"]  # fmt: skip
-    rows = []
+    rows: list[Line] = []
     for row in c.rows:
         mine = [d for d in c.differences if d.arm == row.arm.label]
         for i, d in enumerate(mine):

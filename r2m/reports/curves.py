@@ -79,7 +79,7 @@ def plot(groups: Sequence[Group], path: Path | str) -> None:
 
 def _lines(ax: Axes, key: str, group: Group) -> None:
     seeds, mean = group.curves(key), group.mean(key)
-    style = {"color": group.colour, "linestyle": "-" if group.dash == "solid" else "--"}
+    style: dict[str, Any] = {"color": group.colour, "linestyle": "-" if group.dash == "solid" else "--"}
     for curve in seeds if len(seeds) > 1 else ():
         ax.plot(list(curve), list(curve.values()), alpha=FAINT, linewidth=THIN * POINTS, **style)
     if seeds:

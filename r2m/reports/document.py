@@ -29,7 +29,7 @@ class Cell:
     ring: bool = False
 
 
-Row: TypeAlias = tuple[str, Sequence[Cell | str]]
+Line: TypeAlias = tuple[str, Sequence[Cell | str]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Table:
     """
 
     head: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[Line]
     text: Collection[int] = (0,)
     above: Sequence[tuple[str, int]] = ()
 

@@ -1,4 +1,4 @@
-"""A table of the paper as CSV, Markdown, LaTeX and on the page. All but CSV show a cell as mean [interval]; CSV has a column for each."""
+"""A table of the paper as CSV, Markdown, LaTeX and on the page. All but CSV show a cell as mean [interval]."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def shown(table: Table) -> document.Table:
         (_lines(source), len(list(columns))) for source, columns in groupby(c.source for c in table.columns)
     ]
     head = [table.label, "seeds", *(_lines(c.heading) for c in table.columns)]
-    rows = [
+    rows: list[document.Line] = [
         ("", [label, _seeds(cells), *(_cell_shown(cell, _count(cells)) for cell in cells)])
         for label, cells in table.rows
     ]  # fmt: skip

@@ -73,9 +73,9 @@ def html(r: Experiment, made: Sequence[Table], judged: Sequence[Judged], command
     verdict = [summary(judged), f"{headline.claim}: {headline.verdict}. {headline.why}"]
     if len(r.seeds) < ENOUGH:
         verdict.append(f"{len(r.seeds)} seeds settle no difference: give --seeds {ENOUGH} or more.")
-    lead = [
-        Note("Tables 1 to 5 and Figures 1, 4, 5 and 6 from runs of this recipe, beside the paper's own figures, which "
-             "are of other models and data: levels are not comparable, directions are."),
+    lead: list[Part] = [
+        Note("Tables 1 to 5 and Figures 1, 4, 5 and 6 from runs of this recipe, beside the paper's own figures, "
+             "which are of other models and data: levels are not comparable, directions are."),
         Verdict(verdict),
     ]  # fmt: skip
     sections = [

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 400  # of an arm in a panel
 
-Place = Mapping[str, int]  # a panel's row and column
 
-
-def panels(metrics: Sequence[str], x: str, columns: int = 3) -> tuple[go.Figure, dict[str, Place]]:
+def panels(metrics: Sequence[str], x: str, columns: int = 3) -> tuple[go.Figure, dict[str, dict[str, int]]]:
     """A panel for each metric, with its title and unit, in rows of so many; and each one's place."""
     from plotly.subplots import make_subplots
 
@@ -49,7 +47,9 @@ def curves(groups: Sequence[Group], metrics: Sequence[str], columns: int = 3) ->
     return figure
 
 
-def lines(figure: go.Figure, group: Group, key: str, place: Place | None = None, named: bool = True) -> None:
+def lines(
+    figure: go.Figure, group: Group, key: str, place: Mapping[str, int] | None = None, named: bool = True
+) -> None:
     """Thin: a seed. Bold: their mean, where all of them have a value. `named`: in the legend, too."""
     seeds, mean, place = group.curves(key), group.mean(key), place or {}
     line = {"color": group.colour, "dash": group.dash}

@@ -41,7 +41,7 @@ def confirmed(answer: Answer, views: Views) -> Arms:
 
 
 def reward_over_kl(answer: Answer, arms: Arms) -> go.Figure | str:
-    """Held-out gold and frozen reward over held-out KL: where each arm ended, and the trajectories of the confirmed."""
+    """Held-out gold and frozen reward over held-out KL: where each arm ended, and those arms' trajectories."""
     ends = {LAST[field]: field for field in ("gold", "frozen")
             if any(not math.isnan(getattr(a, field) + a.kl) for a in answer.ranking)}  # fmt: skip
     if not ends:
@@ -49,18 +49,17 @@ def reward_over_kl(answer: Answer, arms: Arms) -> go.Figure | str:
     figure, places = panels(list(ends), "KL from the reference, nats per sequence")
     rest = [arm for arm in answer.ranking if arm.name not in arms]
     for column, (key, field) in enumerate(ends.items()):
-        place = {**places[key], "showlegend": column == 0}
-        scatter(figure, answer, rest, "other trials", "circle", [a.kl for a in rest], [getattr(a, field) for a in rest],
-                **place)  # fmt: skip
+        place: dict[str, Any] = {**places[key], "showlegend": column == 0}
+        ends_there = [getattr(arm, field) for arm in rest]
+        scatter(figure, answer, rest, "other trials", "circle", [arm.kl for arm in rest], ends_there, **place)
         for name, group in arms.items():
             for view in group.views:
-                x, y = (
-                    zip(*trajectory(view, key).values(), strict=True) if trajectory(view, key) else ((), ())
-                )
-                figure.add_scatter(x=x, y=y, mode="lines", opacity=FAINT, hoverinfo="skip",
-                                   line={"color": group.colour, "width": THIN}, **place | {"showlegend": False})  # fmt: skip
+                x, y = zip(*trajectory(view, key).values() or [((), ())], strict=True)
+                line = {"color": group.colour, "width": THIN}
+                figure.add_scatter(x=x, y=y, mode="lines", opacity=FAINT, hoverinfo="skip", line=line,
+                                   **place | {"showlegend": False})  # fmt: skip
             arm = answer.arm(name)
-            scatter(figure, answer, [arm], arm.label, "circle", [arm.kl], [getattr(arm, field)], group.colour, size=12,
+            scatter(figure, answer, [arm], arm.label, "circle", [arm.kl], [getattr(arm, field)], group.colour, 12,
                     **place)  # fmt: skip
     return figure
 

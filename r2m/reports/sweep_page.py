@@ -24,7 +24,6 @@ from r2m.reports.document import (
 )
 from r2m.reports.plots import curves
 from r2m.reports.render import render
-from r2m.reports.style import groups
 from r2m.reports.sweep_figures import Views
 from r2m.results.answer import Answer, Ranked
 
@@ -40,7 +39,7 @@ def html(a: Answer, study: optuna.Study, views: Views, sweep_file: str) -> str:
     arms = figures.confirmed(a, views)
     own = {name: group.colour for name, group in arms.items()}
     means = "Means over the search's seeds at each run's" if len(a.seeds) > 1 else "Each run's"
-    lead = [
+    lead: list[Part] = [
         Note(f"Judged on held-out prompts by {' and '.join(judged)}{kept}. Search on seed {seeds}, confirmation on "
              f"{fresh}."),
         Verdict(a.verdict, colour_of({c.finding for c in a.comparisons})),
@@ -81,7 +80,7 @@ def _search(a: Answer, study: optuna.Study, own: tables.Colours) -> list[Part]:
                  f"How much each parameter separates the best trials from the rest.{mind}"),
         ]),
         Plot("parallel", "Parallel coordinates", figures.parallel(a, study), "A line is a complete trial."),
-        Plot("slice", "Slices", figures.slices(a, study), "A point is a complete trial; open: it breaks a constraint."),
+        Plot("slice", "Slices", figures.slices(a, study), "A complete trial each; open: it breaks a constraint."),
     ]  # fmt: skip
 
 
@@ -95,8 +94,8 @@ def _curves(a: Answer, arms: figures.Arms) -> list[Part]:
         Plot("learning", "Learning curves", learning,
              f"On training prompts, {which}. Thin: a seed. Bold: their mean, where all of them have a round."),
         Plot("reward-kl", "Reward over KL", figures.reward_over_kl(a, arms),
-             "Held-out prompts. A point is where an arm ended in the search; a thin line is the trajectory of a run in "
-             "the learning curves. Frozen reward that rises with KL while gold falls is reward hacking."),
+             "Held-out prompts. A point is where an arm ended in the search; a thin line is the trajectory of a run "
+             "in the learning curves. Frozen reward that rises with KL while gold falls is reward hacking."),
     ]  # fmt: skip
 
 

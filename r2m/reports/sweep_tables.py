@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from r2m.reports.document import Cell, Note, Part, Table, Tiles, heading, setting
+from r2m.reports.document import Cell, Line, Note, Part, Table, Tiles, heading, setting
 from r2m.results.answer import Answer
 from r2m.results.findings import METHOD
 from r2m.results.numbers import decimals, estimate_cells, finite, number
@@ -39,7 +39,7 @@ def confirmation(a: Answer, own: Colours) -> list[Part]:
     if not any(c.values or c.failed for c in a.confirmation):
         return [Note("No run on a fresh seed has finished yet.")]
     head = ["arm", *(f"seed {seed}" for seed in a.confirm), "mean", *held_out(a)]
-    rows = [
+    rows: list[Line] = [
         ("winner" if c.arm == a.winner else "", [
             Cell(c.label, colour=own[c.arm]),
             *("failed" if seed in c.failed else decimals(c.values.get(seed, math.nan)) for seed in a.confirm),
@@ -60,7 +60,7 @@ def confirmation(a: Answer, own: Colours) -> list[Part]:
             "KL of winner",
             "KL of baseline",
         ]
-        compared = [
+        compared: list[Line] = [
             ("", [
                 Cell(c.label, colour=own[c.arm]), str(c.difference.n), *estimate_cells(c.difference),
                 Cell(c.finding, kind=c.finding), *(decimals(kl, 2) for kl in c.kl),
@@ -76,10 +76,10 @@ def ranking(a: Answer, own: Colours) -> Table:
     keys, limits = params(a), bool(a.constraints)
     head = ["", "arm", "state", *map(heading, a.objectives), *["excess"] * limits, *held_out(a),
             *map(heading, keys), "trajectories", "worker s"]  # fmt: skip
-    rows = []
+    rows: list[Line] = []
     for i, arm in enumerate(a.ranking, 1):
         label = f"{arm.label} ({arm.name})" if arm.baseline and arm.trial is not None else arm.label
-        cells = [
+        cells: list[Cell | str] = [
             str(i), Cell(label, colour=own.get(arm.name, "")), state(a, arm),
             *map(decimals, arm.values), *[_excess(arm.violation)] * limits, *fields(a, arm),
             *(setting(arm.params[key]) if key in arm.params else "" for key in keys),

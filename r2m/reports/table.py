@@ -50,7 +50,7 @@ def rich_table(
 
     Args:
         names: the columns to show, heading -> heading here; all if not given.
-        most: rows.
+        most: rows. A winner is bold and has a star.
         whole: columns whose cells do not wrap.
     """
     shown = [i for i, name in enumerate(table.head) if names is None or name in names]
@@ -59,7 +59,10 @@ def rich_table(
     for at, i in enumerate(shown):
         made.columns[at].no_wrap = i in whole
     for kind, cells in table.rows[:most]:
-        made.add_row(*(_text(cells[i]) for i in shown), style="bold" if kind == "winner" else "")
+        texts = [_text(cells[i]) for i in shown]
+        if kind == "winner":
+            texts[0].append(" *")
+        made.add_row(*texts, style="bold" if kind == "winner" else "")
     return made
 
 
