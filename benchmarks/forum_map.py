@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from r2m.config import load, override
+from r2m.reports import sweep_page
 from r2m.results.findings import finding
 from r2m.results.statistics import Estimate, paired_difference
 from r2m.runs.journal import JournalView
@@ -121,7 +122,7 @@ def run(name: str, tree: Mapping[str, Any], storage: str) -> Opened:
             file.write_text(yaml.safe_dump(dict(tree), sort_keys=False))
             opened = new_sweep(str(file), name, storage)
     if status_of(opened) != "finished":
-        _, finished = run_sweep(opened)
+        _, finished = run_sweep(opened, draw=sweep_page.write)
         if not finished:
             raise SystemExit(130)
     return opened

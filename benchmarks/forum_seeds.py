@@ -80,7 +80,7 @@ def main() -> None:
         for feedback in ("off", "on"):
             common = [*args.set, f"run.seed={seed}", f"run.storage={args.storage}"]
             runs.append(new_run(load("forum", [*common, f"reward.feedback={feedback}"])))
-        for views, view in zip(arms.values(), execute(runs), strict=True):
+        for views, view in zip(arms.values(), execute(runs, plot=plot), strict=True):
             views.append(view)
     print(f"\n| {args.seeds} seeds: mean ± 95 % | RLOO | R2M | R2M - RLOO |\n|---|---:|---:|---:|")
     for name, measure in MEASURES.items():

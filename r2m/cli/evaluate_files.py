@@ -25,8 +25,7 @@ def alpaca_eval(
     instructions: Annotated[
         str | None,
         typer.Option(
-            callback=home,
-            help="the baseline's model_outputs.json: rows are found there by their instruction",
+            callback=home, help="the baseline's model_outputs.json: rows are found there by their instruction"
         ),
     ] = None,
     weights: Annotated[

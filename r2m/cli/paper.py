@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import Address, Storage, Workers, err, out, place, program, progress
+from r2m.cli.common import Address, Storage, WorkersOption, err, out, program, progress, storage_folder
 from r2m.config import recipes
 from r2m.errors import UserError
 
@@ -28,15 +28,16 @@ def paper(
     name: Annotated[
         str | None, typer.Option(help="of its runs and its folder [default: paper-RECIPE]")
     ] = None,
-    workers: Workers = None,
+    workers: WorkersOption = None,
     storage: Storage = None,
     address: Address = None,
 ) -> None:
     """Run what is missing of the paper's arms, and write its tables, figures and claims from the runs."""
     from r2m.paper.claims import judge_all
     from r2m.paper.run import Asked, collect, open_sweeps, run_sweeps
+    from r2m.reports import sweep_page
     from r2m.reports.paper_page import summary, write
-    from r2m.training.driver import check_address
+    from r2m.training.cluster import check_address
 
     check_address(address)
     if address is not None and address.startswith("ray://"):
@@ -47,7 +48,7 @@ def paper(
     asked = Asked(
         recipe,
         seeds,
-        place(storage),
+        storage_folder(storage),
         f"paper-{Path(recipe).stem}" if name is None else name,
         tuple(set_ or ()),
         workers,
@@ -56,7 +57,7 @@ def paper(
     with progress() as bar:
         opened = open_sweeps(asked, bar)
     command = _command(asked)
-    if not run_sweeps(opened, address, err):
+    if not run_sweeps(opened, address, err, sweep_page.write):
         err.print(f"stopped, with checkpoints; go on: {command}", markup=False, soft_wrap=True)
         raise typer.Exit(130)
     with progress() as bar:

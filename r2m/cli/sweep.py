@@ -12,13 +12,13 @@ from r2m.cli.common import (
     Address,
     DryRun,
     Storage,
-    Workers,
+    WorkersOption,
     err,
     out,
-    place,
     program,
     progress,
     say_left_out,
+    storage_folder,
 )
 from r2m.errors import UserError, of_database, reason_of
 
@@ -35,7 +35,7 @@ def sweep(
     ] = None,
     name: Annotated[str | None, typer.Option(help="the sweep's name")] = None,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="go on with a sweep")] = None,
-    workers: Workers = None,
+    workers: WorkersOption = None,
     storage: Storage = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow's [default: SQLite in the storage]")
@@ -44,9 +44,9 @@ def sweep(
     dry_run: DryRun = False,
 ) -> None:
     """Search settings, compare the best with the baselines on fresh seeds, and say whether it is better."""
-    from r2m.training.driver import check_address
+    from r2m.training.cluster import check_address
 
-    folder = place(storage)
+    folder = storage_folder(storage)
     match words or []:
         case ["status", sweep_name] if resume is None:
             _status(folder, sweep_name)
@@ -87,7 +87,7 @@ def _check_room(
     file: str, storage: str, workers: int | None, tracking_uri: str | None, address: str | None, show: bool
 ) -> None:
     """Refuse a sweep that can't fit before anything is prepared."""
-    from r2m.sweeps.plan import check_storage, render
+    from r2m.sweeps.plan import sweep_plan_table
     from r2m.sweeps.room import plan_of
     from r2m.sweeps.schema import grace
     from r2m.sweeps.spec import check_suggest, load_sweep
@@ -96,9 +96,9 @@ def _check_room(
     sweep = load_sweep(file, workers)
     check_suggest(sweep)
     plan = plan_of(sweep, extra_settings(storage, tracking_uri), address)
-    check_storage(plan, Path(storage))
+    plan.check_disk(storage)
     if show:
-        out.print(render(plan))
+        out.print(sweep_plan_table(plan))
         if sweep.early_stopping.kind != "none":
             first, last = grace(sweep), sweep.budget.evaluations
             out.print(
@@ -108,11 +108,11 @@ def _check_room(
 
 def _run(opened: Opened, address: str | None) -> None:
     """Run it, then show the answer and where to look; exit code 130 for a sweep that was stopped."""
-    from r2m.reports.sweep_page import terminal
+    from r2m.reports import sweep_page
     from r2m.sweeps.driver import run_sweep
 
-    answer, finished = run_sweep(opened, address, err)
-    out.print(terminal(answer))
+    answer, finished = run_sweep(opened, address, err, sweep_page.write)
+    out.print(sweep_page.terminal(answer))
     _look(opened)
     if not finished:
         err.print(f"stopped, with checkpoints; {_go_on(opened, address)}", markup=False, soft_wrap=True)
@@ -125,7 +125,7 @@ def _go_on(opened: Opened, address: str | None) -> str:
 
 
 def _status(storage: str, name: str) -> None:
-    from r2m.reports.sweep_page import terminal
+    from r2m.reports import sweep_page
     from r2m.sweeps.sweep import open_sweep, status_of, write_answer
 
     def not_written(error: OSError) -> None:
@@ -134,14 +134,14 @@ def _status(storage: str, name: str) -> None:
     opened = open_sweep(storage, name)
     try:
         study = opened.study_to_read(lambda line: err.print(line, markup=False, highlight=False))
-        answer, _ = write_answer(opened, study, not_written)
+        answer, _ = write_answer(opened, study, sweep_page.write, not_written)
     except Exception as error:
         if not of_database(error):
             raise
         raise UserError(f"SWEEP = {name!r}: its study cannot be read: {reason_of(error)}") from error
     status = status_of(opened)
     out.print(f"{name}: {status}", markup=False)
-    out.print(terminal(answer))
+    out.print(sweep_page.terminal(answer))
     _look(opened)
     if status not in ("running", "finished"):
         out.print(_go_on(opened, None), markup=False, soft_wrap=True)

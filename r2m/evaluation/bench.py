@@ -22,14 +22,14 @@ from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
 from r2m.policy.output import padding_id
 from r2m.policy.queries import Query, response_texts, same_tokens
-from r2m.policy.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
+from r2m.policy.sampler import HELD_OUT_STREAM, eos_token_ids, sample, uniform_draws
 from r2m.reward.model import RewardModel
 from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.prompt import Prompt, render
-from r2m.training.held_out import measure
+from r2m.training.held_out import held_out_columns
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
 
@@ -57,7 +57,12 @@ class Bench:
     first_head: FeedbackHead | None  # as a run of this configuration draws it, before any training
 
     def write(
-        self, policy: Policy, prompts: Sequence[Prompt], K: int, R: int | None = None, stream: str = HELD_OUT
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        K: int,
+        R: int | None = None,
+        stream: str = HELD_OUT_STREAM,
     ) -> Written:
         """K responses to each prompt, of R tokens at most (the recipe's limit by default), from draws that are the
         same for every policy."""
@@ -93,7 +98,7 @@ class Bench:
         reference = (
             self.supervised.model if kl and same_tokens(policy.tokenizer, self.supervised.tokenizer) else None
         )
-        columns = measure(
+        columns = held_out_columns(
             policy.model, reference, scorer, queries, t, head, c.reward.omega_min, c.algorithm, c.reward,
             Workers(), c.run.eval_seed,
             None if texts_N is None else scorer.embed_texts([q.prompt for q in queries], texts_N)[:, None],
@@ -109,13 +114,13 @@ def open_bench(config: Config, prompts: int | None = None, progress: Progress = 
     there = config.task.held_out
     if prompts is not None and not 1 <= prompts <= there:
         raise UserError(f"--prompts {prompts}: 1 to {there}, the held-out prompts of this task, are allowed")
-    prepared = prepare(config, progress)
+    models = prepare(config, progress)
     # A Trainer draws its head as that of the run did: from the same seed, after the same models.
     trainer = Trainer(
         config.model_copy(
             update={"run": config.run.model_copy(update={"eval_queries": prompts or there, "judge": None})}
         ),
-        (prepared.policy, prepared.reward),
+        models,
         Workers(),
         device_of(config),
     )

@@ -16,13 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 from r2m.errors import UserError
-from r2m.evaluation.chat_endpoint import (
-    NO_CONNECTION,
-    ChatEndpoint,
-    Messages,
-    StoppedError,
-    UnansweredError,
-)
+from r2m.evaluation.chat_endpoint import NO_CONNECTION, ChatEndpoint, Messages, StoppedError, UnansweredError
 from r2m.evaluation.chat_format import CUT_OFF, LIMITS, Reply
 from r2m.evaluation.judge_prompts import Template, read_verdict
 from r2m.evaluation.verdicts import Verdict, VerdictStore, verdict_key
@@ -62,9 +56,7 @@ class Tally:
     calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    cost: float = (
-        0.0  # an upper bound: an attempt that may be charged for counts with the most that it can cost
-    )
+    cost: float = 0.0  # an upper bound: what may be charged for counts with the most that it can cost
 
     def __str__(self) -> str:
         parts = [f"{self.answered} verdicts asked for, {self.cached} from the file, {self.nonsense} unusable"]

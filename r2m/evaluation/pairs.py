@@ -21,7 +21,7 @@ from r2m.reward.inputs import response_ids
 from r2m.stages.common import Progress, silent
 from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, two_pairs
 from r2m.tasks.answer import answer_ids
-from r2m.tasks.columns import comparable, place, preference_pairs
+from r2m.tasks.columns import comparable, place_in_file, preference_pairs
 from r2m.tasks.files import read_rows
 from r2m.tasks.prompt import Prompt, render
 
@@ -144,7 +144,7 @@ def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
             if fits(prompt, chosen) and fits(prompt, rejected):
                 kept.append((prompt, chosen, rejected))
             else:
-                read.left_out.add("longer than the models' contexts", place(prompt))
+                read.left_out.add("longer than the models' contexts", place_in_file(prompt))
         except UserError as refused:  # by a chat template
             read.left_out.add("a chat template refuses it", str(refused))
     if not kept:

@@ -105,7 +105,7 @@ def over_training(
     paths = checkpoint.found(checkpoints)[::-1]
     for done, path in enumerate(paths):
         try:
-            tensors, facts = checkpoint.load(path)
+            tensors, facts = checkpoint.load_checkpoint(path)
         except checkpoint.CorruptCheckpointError:
             continue
         checkpoint.restore_module("policy", trained.model, tensors)

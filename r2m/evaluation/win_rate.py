@@ -80,11 +80,7 @@ class WinRate:
 
 
 def win_rate(
-    judge: Judge,
-    prompts: Sequence[str],
-    responses: Sequence[str],
-    rivals: Sequence[str],
-    seed: int = 0,
+    judge: Judge, prompts: Sequence[str], responses: Sequence[str], rivals: Sequence[str], seed: int = 0
 ) -> WinRate:
     """How often `responses` win against `rivals`.
 
@@ -136,9 +132,8 @@ def length_controlled(
     X_N2 = np.stack([tanh_of_lengths(np.array(lengths), np.array(rival_lengths)), np.ones(len(wins_N))], 1)
     ones = np.ones(len(wins_N))
     best = cross_validated(X_N2, wins_N, ones)
-    counts = np.random.default_rng(seed).multinomial(
-        len(ones), ones / len(ones), REFITS
-    )  # of a prompt in a draw
+    # Of a prompt in a draw.
+    counts = np.random.default_rng(seed).multinomial(len(ones), ones / len(ones), REFITS)
     refits = [sigmoid(fit(X_N2, wins_N, drawn, best.strength, best.weights)[1]) for drawn in counts]
     low, high = np.quantile(refits, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return LengthControlled(

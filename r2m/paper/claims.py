@@ -25,7 +25,6 @@ from r2m.paper.results import (
     similarity,
     win_rate,
 )
-from r2m.reports.paper_formats import capital
 from r2m.results.findings import finding
 from r2m.results.numbers import interval, number
 from r2m.results.statistics import Estimate
@@ -96,7 +95,7 @@ def best_baseline(r: Results) -> Judged:
 def accuracies(before: str, claimed: int) -> Callable[[Results], Judged]:
     def judge(r: Results) -> Judged:
         parts = [
-            Part(f"{capital(pairs)}, {before} − without feedback", accuracy(r, "R2M", pairs, before),
+            Part(f"{pairs[:1].upper()}{pairs[1:]}, {before} − without feedback", accuracy(r, "R2M", pairs, before),
                  accuracy(r, "R2M", pairs, "without"), claimed, SHARE, POINTS)
             for pairs in pair_sets(r, "R2M")
         ]  # fmt: skip

@@ -34,12 +34,11 @@ from r2m.runs.journal import JournalView
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps.driver import run_sweep
-from r2m.sweeps.plan import check_storage
 from r2m.sweeps.ranking import run_name
 from r2m.sweeps.room import plan_of
 from r2m.sweeps.settings import slug
 from r2m.sweeps.spec import config_of, load_sweep
-from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
+from r2m.sweeps.sweep import Draw, Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
 
 KEPT = ("RLOO", "R2M")  # whose checkpoints stay: Fig. 1b's
 PROCESSES = 2  # that assess side by side
@@ -86,18 +85,18 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
             plan = plan_of(
                 load_sweep(file, asked.workers), extra_settings(asked.storage, None), asked.address
             )
-            check_storage(plan, Path(asked.storage))  # refused before anything is prepared
+            plan.check_disk(asked.storage)  # refused before anything is prepared
             opened.append(new_sweep(file, name, asked.storage, asked.workers, None, progress))
     return opened
 
 
-def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console) -> bool:
-    """Run those that have not finished; whether all have then (no Ctrl-C came)."""
+def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console, draw: Draw) -> bool:
+    """Run those that have not finished; whether all have then (no Ctrl-C came). `draw`: shows a sweep's answer."""
     import ray
 
     joined = ray.is_initialized()
     try:
-        return all(run_sweep(o, address, console)[1] for o in opened if status_of(o) != "finished")
+        return all(run_sweep(o, address, console, draw)[1] for o in opened if status_of(o) != "finished")
     finally:
         if not joined and ray.is_initialized():  # its processes are in the way of what is measured next
             ray.shutdown()

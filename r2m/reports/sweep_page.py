@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import optuna
 
+from r2m.files import made_whole, write_whole
 from r2m.reports import page
 from r2m.reports import sweep_run_figures as run_figures
 from r2m.reports import sweep_study_figures as study_figures
@@ -54,6 +56,16 @@ def html(a: Answer, study: optuna.Study, views: Mapping[str, JournalView], sweep
         _section("file", f"<pre>{escape(sweep_file)}</pre>"),
     ]
     return page.page(f"{escape(a.name)} · R2M sweep", *body)
+
+
+def write(
+    folder: Path, a: Answer, study: optuna.Study, views: Mapping[str, JournalView], sweep_file: str
+) -> None:
+    """ranking.json, report.html and answer.png of a sweep into its folder, each replaced whole."""
+    write_whole(folder / "ranking.json", json.dumps(ranking_table(a)))
+    write_whole(folder / "report.html", html(a, study, views, sweep_file))
+    with made_whole(folder / "answer.png") as aside:
+        picture(a, views, aside)
 
 
 def ranking_table(a: Answer) -> dict[str, Any]:

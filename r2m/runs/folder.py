@@ -12,6 +12,7 @@ from pathlib import Path
 from r2m.errors import UserError, shown
 
 JOURNAL, CHECKPOINTS, ASSESSMENT = "journal.jsonl", "checkpoints", "assessment.json"
+ANSWER_FILES = ("report.html", "answer.json", "ranking.json", "answer.png")  # of a sweep's folder
 STOP_FILE = "stop"  # asks the workers to end after the round in hand, with a checkpoint
 PRUNED = "pruned"  # its text where the run is to end for good
 
@@ -38,6 +39,11 @@ def existing_folder(storage: str, name: str) -> Path:
     """Raises UserError, naming the runs that there are, where this one is not."""
     folder = run_folder(storage, name)
     if not is_name(name) or not (folder / JOURNAL).is_file():
-        there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
-        raise UserError(f"RUN = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise none_of_that_name("RUN", name, storage, folder.parent)
     return folder
+
+
+def none_of_that_name(what: str, name: str, storage: Path | str, *folders: Path) -> UserError:
+    """It names those with a journal that there are in the folders."""
+    there = sorted(p.parent.name for folder in folders for p in folder.glob(f"[!.]*/{JOURNAL}"))
+    return UserError(f"{what} = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")

@@ -19,7 +19,7 @@ FIELDS: dict[str, dict[str, Any]] = {  # of a record by its kind, that no reader
 }
 
 
-def encoded(record: Record) -> bytes:
+def record_line(record: Record) -> bytes:
     """One line of strict JSON."""
     return json.dumps(_strict(record), allow_nan=False).encode() + b"\n"
 

@@ -68,7 +68,7 @@ def supervised_finetune(
     for step in range(total):
         logits_MV, targets_M = _forward(model, [train[i] for i in next(order)])
         F.cross_entropy(logits_MV, targets_M).backward()
-        common.descend(parameters, optimizer, lr, step, total)
+        common.optimizer_step(parameters, optimizer, lr, step, total)
         progress("supervised fine-tuning", step + 1, total)
     model.eval()
 

@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,13 +22,12 @@ import yaml
 from r2m.config import Config, digest, override
 from r2m.config.load import read_tree
 from r2m.config.uris import sqlite_uri
-from r2m.errors import UserError, shown
-from r2m.files import folder_made_whole, made_whole, write_whole
+from r2m.errors import UserError
+from r2m.files import folder_made_whole, write_whole
 from r2m.line_file import is_held
-from r2m.reports import sweep_page as report
 from r2m.results.answer import Answer
 from r2m.runs.find import sweep_runs
-from r2m.runs.folder import JOURNAL, check_name, is_name
+from r2m.runs.folder import ANSWER_FILES, JOURNAL, check_name, is_name, none_of_that_name
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
@@ -42,7 +41,9 @@ from r2m.training.start import facts_of
 
 FILES = ("sweep.yaml", "sweep.py")
 RECIPE, STUDY = "recipe.yaml", "study.db"
-ARTIFACTS = ("report.html", "answer.json", "ranking.json", "answer.png")
+
+# Puts into a folder what shows an answer: r2m.reports.sweep_page.write.
+Draw = Callable[[Path, Answer, optuna.Study, Mapping[str, JournalView], str], None]
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,7 @@ def new_sweep(
         if re.fullmatch(rf"{re.escape(name)}-({arms})-s\d+", run.name):
             raise UserError(f"--name {name!r}: {storage} has runs of that name ({run.name}); take another")
     base = opened.base
-    prepared = prepare(base, progress)
-    facts = facts_of(base, (prepared.policy, prepared.reward))
+    facts = facts_of(base, prepare(base, progress))
     if not JournalReader(opened.folder / JOURNAL).new_records():
         # Of an older version, killed while it made it.
         shutil.rmtree(opened.folder, ignore_errors=True)
@@ -148,8 +148,7 @@ def open_sweep(storage: str, name: str) -> Opened:
     if view is None and is_name(name) and (folder / JOURNAL).is_file():
         raise UserError(f"SWEEP = {name!r}: its journal has no whole line to go on from; start another")
     if view is None:
-        there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
-        raise UserError(f"SWEEP = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise none_of_that_name("SWEEP", name, storage, folder.parent)
     start, given = view.start, view.start["config"]
     if not {"sweep", "workers", "tracking_uri"} <= given.keys():
         raise UserError(f"SWEEP = {name!r}: its journal is not a sweep's")
@@ -208,6 +207,7 @@ def elapsed_s(journal: Path) -> float:
 def write_answer(
     opened: Opened,
     study: optuna.Study | None = None,
+    draw: Draw | None = None,
     failed: Callable[[OSError], None] | None = None,
 ) -> tuple[Answer, list[Path]]:
     """The answer as it stands, running or not, and the files that show it, each replaced whole.
@@ -218,21 +218,12 @@ def write_answer(
     wall_s = elapsed_s(opened.folder / JOURNAL)
     known = answer(opened.sweep, opened.name, study.get_trials(), views, wall_s)
     try:
-        _write(opened, known, study, views)
+        text = json.dumps(known.to_json(), indent=2, allow_nan=False)
+        write_whole(opened.folder / "answer.json", text)  # `sweep status` may be at it beside the driver
+        if draw is not None:
+            draw(opened.folder, known, study, views, opened.text)
     except OSError as error:
         if failed is None:
             raise
         failed(error)
-    return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]
-
-
-def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:
-    texts = {
-        "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
-        "ranking.json": json.dumps(report.ranking_table(known)),
-        "report.html": report.html(known, study, views, opened.text),
-    }
-    for name, text in texts.items():
-        write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver
-    with made_whole(opened.folder / "answer.png") as partial:
-        report.picture(known, views, partial)
+    return known, [path for name in ANSWER_FILES if (path := opened.folder / name).is_file()]

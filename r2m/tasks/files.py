@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from r2m.errors import UserError
+from r2m.errors import UserError, brief
 
 Row = dict[str, Any]
 
@@ -98,12 +98,7 @@ def _local_rows(path: Path, suffix: str, split: str, name: str) -> tuple[list[Ro
             return _table_rows(text, "\t" if suffix == ".tsv" else ",", name)
     except UserError:
         raise
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        ValueError,
-    ) as error:  # pyarrow's errors are ValueErrors
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # pyarrow's are ValueErrors
         raise UserError(f"{name}: cannot be read ({brief(error)})") from None
     return _json_rows(text, split, name)
 
@@ -250,8 +245,3 @@ def listed(keys: Iterable[str]) -> str:
     """Names that a file gives, on one line, the first twenty."""
     names = [" ".join(key.encode(errors="backslashreplace").decode().split())[:40] for key in keys]
     return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-
-
-def brief(error: Exception) -> str:
-    """An error's own words on one line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__

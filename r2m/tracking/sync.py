@@ -6,18 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from r2m.errors import UserError, shown
-from r2m.runs.folder import JOURNAL
+from r2m.errors import UserError
+from r2m.runs.folder import ANSWER_FILES, JOURNAL, none_of_that_name
 from r2m.runs.journal import JournalReader
 from r2m.runs.records import Record
 from r2m.tracking.failures import is_trackings, may_pass, reason
-from r2m.tracking.mlflow_entities import RANKING
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
 
-ARTIFACTS = ("curves.png", "answer.json", "answer.png", "report.html", RANKING)  # those that are there
+ARTIFACTS = ("curves.png", *ANSWER_FILES)  # those that are there
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 SAID_FROM_S = 1.0  # a shorter wait is not told of: one lost answer is nothing to worry about
-PATIENCE_S = 300.0
+SYNC_PATIENCE_S = 300.0
 
 
 class NotShippedError(RuntimeError):
@@ -25,7 +24,7 @@ class NotShippedError(RuntimeError):
 
 
 def sync(
-    storage: Path | str, name: str, patience_s: float = PATIENCE_S, say: Callable[[str], None] = print
+    storage: Path | str, name: str, patience_s: float = SYNC_PATIENCE_S, say: Callable[[str], None] = print
 ) -> Iterator[tuple[str, int]]:
     """Ship the sweep `name` and its runs, else the run `name`: for each its name and the metric points that are new
     in MLflow.
@@ -46,10 +45,7 @@ def sync(
     elif known and (runs / name / JOURNAL).is_file():
         uris = {runs / name: _uri(storage, _start(runs / name / JOURNAL))}
     else:
-        there = sorted(
-            path.parent.name for kind in (runs, sweep.parent) for path in kind.glob(f"[!.]*/{JOURNAL}")
-        )
-        raise UserError(f"NAME = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise none_of_that_name("NAME", name, storage, runs, sweep.parent)
     for folder, uri in uris.items():
         yield folder.name, _ship(uri, folder, patience_s, say)
 

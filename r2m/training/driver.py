@@ -6,10 +6,7 @@ nothing that it does, MLflow least of all, can slow a worker down.
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +22,7 @@ from r2m.errors import UserError, of_database, reason_of
 from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
+from r2m.training.cluster import connect
 from r2m.training.loop import run_loop
 from r2m.training.plan import resolve_device
 from r2m.training.start import StartedRun
@@ -33,20 +31,20 @@ from r2m.workers import Workers
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-RAY_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a one-worker run starts and ends 5 s sooner than with 2.0
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+Plot = Callable[[Sequence[tuple[str, JournalView]], Path], None]  # labels and runs into a picture
 SHIP_TIMEOUT_S = 30.0
-SAID = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
+SHOWN_EVENTS = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
 
 
 def execute(
-    runs: Sequence[StartedRun], address: str | None = None, console: Console | None = None
+    runs: Sequence[StartedRun],
+    address: str | None = None,
+    console: Console | None = None,
+    plot: Plot | None = None,
 ) -> list[JournalView]:
     """Run them all, side by side as far as the cluster has room, and return their journals.
+
+    `plot`: draws a run's curves at its end, which MLflow gets with it.
 
     Raises UserError where a run fails by its input (a full disk, say), else what the workers raised.
     """
@@ -58,45 +56,11 @@ def execute(
     fits = [_Fit(run) for run in runs]
     with _stop_on_signal(runs, console):
         _watch(fits, console)
-    _ship_rest(runs, shippers, console)
+    _ship_rest(runs, shippers, console, plot)
     for fit in fits:
         if fit.error is not None:
             raise explained(fit.error) from fit.error
     return [read(run.journal) for run in runs]
-
-
-def connect(address: str | None, workers: int) -> None:
-    """Join the cluster at `address`, or start one on this machine with room for the workers."""
-    os.environ.update({k: v for k, v in RAY_SETTINGS.items() if k not in os.environ})
-    import ray
-
-    if ray.is_initialized():
-        return
-    # One torch thread a worker, set before it imports torch.
-    options: dict[str, Any] = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}, "log_to_driver": False}
-    if address is None:
-        options |= {"num_cpus": max(os.cpu_count() or 1, workers), "include_dashboard": False}
-        options |= {"object_store_memory": 2**28}  # nothing large goes through Ray's object store
-        # Nobody brings back the head of a cluster of our own: without it, end soon (60 s else) and be resumed.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
-    try:
-        # "local": never somebody else's cluster that happens to run on this machine.
-        ray.init(address=address or "local", logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if address is None:
-            raise
-        raise UserError(f"--address {address!r}: no Ray cluster answers there ({error})") from None
-
-
-def check_address(address: str | None) -> None:
-    """Raises UserError where nothing listens at [ray://]host:port: Ray itself would try for minutes."""
-    if address is None or address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise UserError(f"--address {address!r}: no Ray cluster answers at host:port ({error})") from None
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -175,15 +139,17 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
             for fit, bar in bars.items():
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
-                        progress.update(bar, completed=record["step"], numbers=numbers(record["metrics"]))
-                    elif record["time"] >= began and record.get("name") in SAID:
+                        progress.update(
+                            bar, completed=record["step"], numbers=round_numbers(record["metrics"])
+                        )
+                    elif record["time"] >= began and record.get("name") in SHOWN_EVENTS:
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
             if running:
                 time.sleep(0.5)
 
 
-def numbers(metrics: dict[str, float]) -> str:
+def round_numbers(metrics: dict[str, float]) -> str:
     shown = {"reward": "reward/proxy", "gold": "reward/gold", "KL": "kl/sequence"}
     return "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown.items() if key in metrics)
 
@@ -217,13 +183,11 @@ def on_signal(ask: Callable[[], None]) -> Iterator[None]:
 
 
 def _ship_rest(
-    runs: Sequence[StartedRun], shippers: Mapping[str, BackgroundShipper], console: Console
+    runs: Sequence[StartedRun], shippers: Mapping[str, BackgroundShipper], console: Console, plot: Plot | None
 ) -> None:
-    from r2m.reports.curves import plot
-
     for run in runs:
         view, artifacts = read(run.journal), []
-        if view.rounds:
+        if view.rounds and plot is not None:
             try:
                 plot([(view.arm, view)], run.folder / "curves.png")
                 artifacts = [run.folder / "curves.png"]

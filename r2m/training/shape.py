@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from r2m.errors import UserError
+from r2m.errors import UserError, said
 from r2m.models import families
-from r2m.models.families import Way, way_of
+from r2m.models.families import CacheUse, cache_use_of
 from r2m.models.sizes import context_of, kept_values, text_of, width_of
 from r2m.reward import check as reward_check
 
@@ -28,7 +28,7 @@ class Shape:
     context: int | None  # tokens; None: no limit
     stored: str = "float32"  # dtype of the saved weights
     state_values: int = 0  # of a sequence, whatever its length: what recurrent layers keep
-    way: Way = Way.SHARED  # how its prompts and responses run
+    cache_use: CacheUse = CacheUse.SHARED  # how its prompts and responses run
 
 
 def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str = "policy.model") -> Shape:
@@ -57,11 +57,11 @@ def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str 
             context=context_of(hf_config),
             stored=str(getattr(hf_config, "dtype", None) or torch.float32).removeprefix("torch."),
             state_values=state_values,
-            way=way_of(hf_config),
+            cache_use=cache_use_of(hf_config),
         )
     except Exception as error:  # whatever a family's own code raises at sizes that don't fit
         kind = "causal language model" if auto_class is AutoModelForCausalLM else "sequence classifier"
         raise UserError(
             f"{field} = {hf_config.name_or_path!r}: no {kind} can be planned from its configuration of "
-            f"{hf_config.model_type!r}; {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            f"{hf_config.model_type!r}; {said(error)[:200]}"
         ) from None

@@ -17,6 +17,7 @@ from processes import PATIENCE_S, R2M, alive, descendants, has_open, kill_all, r
 
 from r2m.config import Config
 from r2m.errors import UserError
+from r2m.reports.curves import plot
 from r2m.runs.journal import JournalReader, JournalView, read
 from r2m.tracking.mlflow_sink import Sink
 from r2m.training import driver
@@ -61,7 +62,7 @@ def test_two_workers_and_an_mlflow_that_does_not_answer(
     uri = f"http://127.0.0.1:{refused_port}"
     two = new_run(make_config("run.workers=2"), "two")
     unheard = new_run(make_config(f"run.tracking_uri={uri}"), "unheard")
-    views = driver.execute([two, unheard])
+    views = driver.execute([two, unheard], plot=plot)
     assert [view.status for view in views] == ["finished", "finished"]
     reference = steady(expected(make_config()))
     for one, other in zip(reference, steady(views[0]), strict=True):

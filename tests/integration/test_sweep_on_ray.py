@@ -36,6 +36,7 @@ from processes import (
 )
 
 from r2m.config import load, validate
+from r2m.reports import sweep_page
 from r2m.runs.journal import JournalReader, read
 from r2m.sweeps.driver import run_sweep
 from r2m.sweeps.sweep import Opened, open_sweep, runs_of
@@ -66,7 +67,7 @@ def test_a_sweep_over_the_heads_and_the_policys_settings(
                   "algorithm.responses": 3, "algorithm.lr": 1e-3}],
         budget={"trials": 5, "evaluations": 2, "concurrent": 2},
     )  # fmt: skip
-    answer, finished = run_sweep(opened)
+    answer, finished = run_sweep(opened, draw=sweep_page.write)
     said = capfd.readouterr().err
     assert finished
     views = runs_of(opened)
@@ -190,7 +191,7 @@ def test_pruned_and_diverged_trials(ray_cluster: None, make_sweep: MakeSweep) ->
         baselines={"R2M default": {"reward.omega_min": 0.5}},
         confirm=[10],
     )  # fmt: skip
-    answer, finished = run_sweep(opened)
+    answer, finished = run_sweep(opened, draw=sweep_page.write)
     assert finished
     trials = opened.study().get_trials()
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]

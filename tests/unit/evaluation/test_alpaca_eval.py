@@ -428,7 +428,7 @@ class TestFiles:
         ("text", "message"),
         [
             ("index\n1\n", "no rows with instruction_difficulty"),
-            ("", "no rows with index, instruction_difficulty"),
+            ("", "no rows; at least one is needed"),
             (
                 "index,instruction_difficulty\n1,x\n",
                 "row 0: instruction_difficulty = 'x'; a finite number is needed",
@@ -448,7 +448,7 @@ class TestFiles:
         assert "\n" not in str(caught.value)
 
     def test_a_missing_or_broken_table_is_one_line(self, tmp_path):
-        (tmp_path / "d.csv.gz").write_bytes(b"no gzip")
-        for name in ("d.csv.gz", "none.csv"):
-            with pytest.raises(UserError, match="cannot be read"):
+        (tmp_path / "d.csv.gz").write_bytes(gzip.compress(b"index")[:-9])
+        for name, said in (("d.csv.gz", "cannot be read"), ("none.csv", "no such file")):
+            with pytest.raises(UserError, match=said):
                 read_gamed(tmp_path / name)

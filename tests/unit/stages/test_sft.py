@@ -266,7 +266,7 @@ class TestSaving:
         data = tmp_path / "data.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
         with pytest.raises(
-            UserError, match=r"^out = .*: the trained model takes 0\.\d MiB, and 0\.\d are free$"
+            UserError, match=r"^out = .*: the trained model's weights take 0\.\d MiB, and 0\.\d MiB are free$"
         ):
             run_sft(policy_folder, str(data), disk / "out")
         assert {path.name for path in disk.iterdir()} == {"filler"}

@@ -151,7 +151,7 @@ class TestReadOnly:
         assert out.startswith("tiny: interrupted\n")
         (line,) = err.splitlines()
         assert line.startswith("not written: [Errno 30] Read-only file system: ")
-        known, files = write_answer(opened, opened.study_to_read(), lambda error: None)
+        known, files = write_answer(opened, opened.study_to_read(), failed=lambda error: None)
         assert files == []
         complete = [arm.values[0] for arm in known.ranking if arm.state == "complete"]
         assert sorted(complete) == ([0.25, 0.75] if begun else [])

@@ -13,11 +13,12 @@ import yaml
 from r2m.cli.common import say_left_out
 from r2m.config import load
 from r2m.errors import UserError
+from r2m.reports import sweep_page
 from r2m.runs.journal import Journal, read
 from r2m.sweeps.ranking import command
 from r2m.sweeps.spec import config_of
 from r2m.sweeps.sweep import (
-    ARTIFACTS,
+    ANSWER_FILES,
     Opened,
     elapsed_s,
     new_sweep,
@@ -361,9 +362,9 @@ def test_pauses_are_not_counted(tmp_path: Path) -> None:
 class TestAnswer:
     def test_before_anything_has_run(self, make_sweep: MakeSweep) -> None:
         opened = make_sweep(**POINTS)
-        known, files = write_answer(opened)
+        known, files = write_answer(opened, draw=sweep_page.write)
         assert (known.winner, known.verdict) == (None, ("No trial has started yet.",))
-        assert {file.name for file in files} <= set(ARTIFACTS)
+        assert {file.name for file in files} <= set(ANSWER_FILES)
         assert json.loads((opened.folder / "answer.json").read_text())["ranking"] == []
 
     def test_what_is_known_is_written_whole_and_again(self, make_sweep: MakeSweep) -> None:
@@ -374,9 +375,9 @@ class TestAnswer:
             opened.sweep.suggest(trial)
             run_of(opened, f"tiny-t00{n}-s0", gold / 2, gold, parent="tiny", trial=f"trial {n}")
             study.tell(trial, gold)
-            known, files = write_answer(opened)
+            known, files = write_answer(opened, draw=sweep_page.write)
             assert known.winner == f"t00{n}"
-        assert [file.name for file in files] == list(ARTIFACTS)
+        assert [file.name for file in files] == list(ANSWER_FILES)
         assert all(file.parent == opened.folder for file in files)
         assert not list(opened.folder.glob(".*"))
         tree = json.loads((opened.folder / "answer.json").read_text())
