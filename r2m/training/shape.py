@@ -1,4 +1,4 @@
-"""The dimensions of a model that its memory follows from."""
+"""The dimensions of a model, from which the memory that it takes is worked out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from r2m.errors import UserError, said
-from r2m.models import families
-from r2m.models.families import CacheUse, cache_use_of
+from r2m.models.families import CacheUse, cache_use_of, policy_refusal
 from r2m.models.sizes import context_of, kept_values, text_of, width_of
-from r2m.reward import check as reward_check
+from r2m.reward.check import reward_model_refusal
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str 
     Raises UserError, one line that names `field`, where there is no such model, it can't be built, or its family
     can't be a policy or a reward model.
     """
-    why = (families if auto_class is AutoModelForCausalLM else reward_check).refusal(hf_config)
+    refusal = policy_refusal if auto_class is AutoModelForCausalLM else reward_model_refusal
+    why = refusal(hf_config)
     if why is not None:
         raise UserError(f"{field} = {hf_config.name_or_path!r}: {why}")
     try:
