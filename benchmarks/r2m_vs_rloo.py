@@ -34,7 +34,7 @@ from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.forum import new_policy
 from r2m.tasks.forum import write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 WARM_UP, ROUNDS, PROCESSES = 2, 9, 3
 FORUM = r2m.config.load("forum")
@@ -60,7 +60,7 @@ def forum() -> Setting:
     a = FORUM.algorithm.model_copy(update={"rounds": WARM_UP + ROUNDS})
     model = llama_scorer(policy.config)
     scorer = RewardEmbedder(RewardModel(model).requires_grad_(False), tokenizer, tokenizer, a.microbatch)
-    queries = [Query(p, render(p, tokenizer)) for p in prompts]
+    queries = [Query(p, prompt_ids(p, tokenizer)) for p in prompts]
     return Setting(policy, scorer, queries, tokenizer.eos_token_id, a, FORUM.reward)
 
 

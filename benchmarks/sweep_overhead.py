@@ -191,7 +191,7 @@ def drive(file: str, name: str, storage: str, processes: str) -> None:
     """In a process of its own. Which processes a trial gets is no setting, so the sweep's modules are altered."""
     from r2m.sweeps import driver
     from r2m.sweeps.sweep import new_sweep
-    from r2m.training.driver import RAY_SETTINGS
+    from r2m.training.cluster import RAY_SETTINGS
 
     if processes == "new":
         os.environ.update(RAY_SETTINGS)  # read when ray is imported
@@ -203,7 +203,8 @@ def drive(file: str, name: str, storage: str, processes: str) -> None:
         plan_of = driver.plan_of
         driver.plan_of = lambda *args: replace(plan_of(*args), nested=True)
     with open(os.devnull, "w") as nowhere:
-        driver.run_sweep(new_sweep(file, name, storage), console=driver.Console(file=nowhere))
+        console = driver.Console(file=nowhere)
+        driver.run_sweep(new_sweep(file, name, storage), console=console)
 
 
 def new_name(what: str) -> str:

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and locks that a killed process lets go of."""
+"""Files and folders that are written whole or not at all, locks that a killed process lets go of, room on a disk."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from r2m.errors import UserError
+
+GIB = 2**30
 
 
 @contextmanager
@@ -91,3 +93,18 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def check_room(folder: Path, size: int, field: str, what: str) -> None:
+    """Raises UserError, which begins with `field`, where the disk of a folder, which need not exist yet, has no room
+    for so many bytes of what there will be."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise UserError(f"{field}: {what} take {human(size)}, and {human(free)} are free")
+
+
+def human(size: int) -> str:
+    return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / 2**20:,.1f} MiB"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 
-from r2m.models.families import Way
+from r2m.models.families import CacheUse
 from tests.families import CLASSIFIERS, FAMILIES, LEFT_OUT, NO_CLASSIFIER, VARIANTS
 
 # How those policies run that don't share a prompt's keys and values among its responses.
@@ -67,16 +67,16 @@ REWARD_SAID = {
 ALL = (*FAMILIES, *VARIANTS)
 
 
-def way_expected(name: str) -> Way:
-    return Way.CACHED if name in CACHED else Way.RERUN if name in RERUN else Way.SHARED
+def way_expected(name: str) -> CacheUse:
+    return CacheUse.CACHED if name in CACHED else CacheUse.RERUN if name in RERUN else CacheUse.SHARED
 
 
 def document() -> str:
     """docs/families.md."""
-    right = {way: [n for n in ALL if n not in REFUSED and way_expected(n) is way] for way in Way}
+    right = {way: [n for n in ALL if n not in REFUSED and way_expected(n) is way] for way in CacheUse}
     rewards = [name for name in CLASSIFIERS if name not in REWARD_REFUSED]
     parts = ["# Model families", HEAD]
-    for way in Way:
+    for way in CacheUse:
         parts += [f"**{len(right[way])}: {way.value}.**", _listed(right[way])]
     refused = REFUSED | SAID
     parts += [f"**{len(refused)} are refused.**", _table(refused)]

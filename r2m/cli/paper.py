@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import Address, Storage, Workers, err, out, place, program, progress
+from r2m.cli.common import Address, Storage, WorkersOption, err, out, program, progress, storage_folder
 from r2m.config import recipes
 from r2m.errors import UserError
 
@@ -28,7 +28,7 @@ def paper(
     name: Annotated[
         str | None, typer.Option(help="of its runs and its folder [default: paper-RECIPE]")
     ] = None,
-    workers: Workers = None,
+    workers: WorkersOption = None,
     storage: Storage = None,
     address: Address = None,
 ) -> None:
@@ -37,7 +37,7 @@ def paper(
     from r2m.paper.run import Asked, collect, open_sweeps, run_sweeps
     from r2m.paper.tables import tables
     from r2m.reports.paper_page import summary, write
-    from r2m.training.driver import check_address
+    from r2m.training.cluster import check_address
 
     check_address(address)
     if address is not None and address.startswith("ray://"):
@@ -48,7 +48,7 @@ def paper(
     asked = Asked(
         recipe,
         seeds,
-        place(storage),
+        storage_folder(storage),
         f"paper-{Path(recipe).stem}" if name is None else name,
         tuple(set_ or ()),
         workers,

@@ -36,5 +36,5 @@ def tags_of(tree: dict[str, Any]) -> dict[str, str]:
     """
     if "reward" not in tree:
         return {"r2m.arm": "sweep"}
-    seed = {"r2m.seed": str(tree["run"]["seed"])} if "run" in tree else {}
-    return {"r2m.arm": arm_of(tree)} | seed
+    seed = tree.get("run", {}).get("seed")
+    return {"r2m.arm": arm_of(tree)} | ({} if seed is None else {"r2m.seed": str(seed)})

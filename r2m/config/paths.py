@@ -18,7 +18,7 @@ from r2m.config.uris import sqlite_path, sqlite_uri
 from r2m.errors import UserError, shown
 
 MODELS = ("policy.model", "reward.model", "run.judge")
-PLACES = (*MODELS, "task.data")  # settings that name a local or a hub's
+LOCAL_OR_HUB = (*MODELS, "task.data")  # settings that name a local or a hub's
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 DATA_FILE = re.compile(r".*\.(json|jsonl|ndjson|parquet|csv|tsv|txt|arrow)(\.\w+)?", re.IGNORECASE)
 
@@ -79,7 +79,7 @@ def setting(config: Config, key: str) -> Any:
 
 def check_places(config: Config) -> None:
     """Raises UserError where a local model or data file is not there."""
-    for key in PLACES:
+    for key in LOCAL_OR_HUB:
         value = setting(config, key)
         if value is None or not os.path.isabs(value):
             continue

@@ -6,12 +6,8 @@ column.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import math
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ import numpy as np
 
 from r2m.errors import UserError
 from r2m.evaluation.alpaca_eval import Gamed, Weights
+from r2m.tasks.files import Rows, read_rows
 
 WEIGHTS = ("np.tanh(std_delta_len)", "instruction_difficulty", "not_gamed_baseline.astype(float)")
 
@@ -85,16 +82,9 @@ def once(seen: dict[Any, int], value: Any, row: int, what: str) -> None:
         raise UserError(f"{what} {repr(value)[:60]} is there twice, in row {first} too")
 
 
-def _csv_rows(path: str | Path, columns: Sequence[str], field: str) -> list[dict[str, str]]:
-    try:
-        raw = Path(path).read_bytes()
-        text = (gzip.decompress(raw) if str(path).endswith(".gz") else raw).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text), strict=True))
-    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
-        raise UserError(
-            f"{field} = {str(path)!r}: cannot be read ({' '.join(str(error).split())[:160]})"
-        ) from None
-    missing = [column for column in columns if not rows or column not in rows[0]]
+def _csv_rows(path: str | Path, columns: Sequence[str], field: str) -> Rows:
+    rows = read_rows(str(path), field=field)
+    missing = [column for column in columns if column not in rows[0]]
     if missing:
         raise UserError(f"{field} = {str(path)!r}: no rows with {', '.join(missing)}")
     return rows

@@ -14,10 +14,10 @@ from typing import Any
 from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
-from r2m.evaluation.bench import Bench, Policy, open_bench, open_policy
+from r2m.evaluation.bench import AssessedPolicy, Bench, open_bench, open_policy
 from r2m.evaluation.judging import TEXT_OF, against, judges, kept
 from r2m.evaluation.pairs import file_pairs, reward_accuracy
-from r2m.evaluation.states import over_training, similarity
+from r2m.evaluation.states import similarity, states_over_training
 from r2m.models.loading import load_config
 from r2m.results.assessment import VERSION, Assessment, Response, read_assessment
 from r2m.reward.loading import load_feedback_head
@@ -61,7 +61,7 @@ def assess(
         trained = open_policy(config, folder / "policy")
         head = load_feedback_head(folder / "reward") if config.reward.feedback else None
         known = _assessed(bench, name, view.start["config_hash"], trained, head, None, pairs, judge, progress)
-        followed = over_training(bench, trained, folder / CHECKPOINTS, progress)
+        followed = states_over_training(bench, trained, folder / CHECKPOINTS, progress)
     known = replace(known, over_training=followed).finite()
     there = _on_file(folder, view)
     if there is None or there.prompts <= known.prompts:
@@ -117,7 +117,7 @@ def _assessed(
     bench: Bench,
     run: str | None,
     config_hash: str,
-    policy: Policy,
+    policy: AssessedPolicy,
     head: FeedbackHead | None,
     max_tokens: int | None,
     pairs: str | None,
@@ -145,7 +145,11 @@ def _assessed(
 
 
 def _rows(
-    bench: Bench, policy: Policy, head: FeedbackHead | None, max_tokens: int | None, progress: Progress
+    bench: Bench,
+    policy: AssessedPolicy,
+    head: FeedbackHead | None,
+    max_tokens: int | None,
+    progress: Progress,
 ) -> list[Response]:
     columns: dict[str, Sequence[Any]] = {
         "prompt": [p.text if p.text is not None else list(p.messages or ()) for p in bench.prompts]

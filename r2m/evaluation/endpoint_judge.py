@@ -16,17 +16,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 from r2m.errors import UserError
-from r2m.evaluation.chat_endpoint import (
-    NO_CONNECTION,
-    ChatEndpoint,
-    Messages,
-    StoppedError,
-    UnansweredError,
-)
+from r2m.evaluation.chat_endpoint import NO_CONNECTION, ChatEndpoint, Messages, StoppedError, UnansweredError
 from r2m.evaluation.chat_format import CUT_OFF, LIMITS, Reply
 from r2m.evaluation.judge_prompts import Template, read_verdict
 from r2m.evaluation.verdicts import Verdict, VerdictStore, verdict_key
-from r2m.evaluation.win_rate import Comparison
+from r2m.evaluation.win_rate import ResponsePair
 
 PER_MESSAGE = 16  # tokens, at most, of a message's role and delimiters
 IN_VAIN = 8  # the first questions; more without any answer are not asked
@@ -62,9 +56,7 @@ class Tally:
     calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    cost: float = (
-        0.0  # an upper bound: an attempt that may be charged for counts with the most that it can cost
-    )
+    cost: float = 0.0  # an upper bound: what may be charged for counts with the most that it can cost
 
     def __str__(self) -> str:
         parts = [f"{self.answered} verdicts asked for, {self.cached} from the file, {self.nonsense} unusable"]
@@ -126,7 +118,7 @@ class EndpointJudge:
     def template(self) -> str:
         return self._template.text
 
-    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+    def __call__(self, batch: Sequence[ResponsePair]) -> list[float | None]:
         keys = [verdict_key(self.name, self.template, comparison) for comparison in batch]
         distinct = dict(zip(keys, batch, strict=True))
         new = {key: comparison for key, comparison in distinct.items() if self._store.get(key) is None}
@@ -144,7 +136,7 @@ class EndpointJudge:
         self.tally.nonsense += sum(verdict.preference is None for verdict in known.values())
         return [known[key].preference if key in known else None for key in keys]
 
-    def _ask(self, key: str, comparison: Comparison, stop: threading.Event) -> None:
+    def _ask(self, key: str, comparison: ResponsePair, stop: threading.Event) -> None:
         messages = self._template.messages(comparison)
         try:
             reply = self._endpoint.ask(messages, stop, lambda: self._account(messages))

@@ -22,7 +22,7 @@ from r2m.tasks.prompt import Prompt
 TEXT_OF = {"sft": "rival", "reference": "reference"}  # whose responses, and where rows have them
 
 
-def shown(prompt: Prompt) -> str:
+def as_judges_read(prompt: Prompt) -> str:
     """A prompt as a judge reads it: plain text, the one message of a conversation, or all with their roles."""
     if prompt.text is not None:
         return prompt.text
@@ -42,7 +42,7 @@ def judges(bench: Bench, other: str | None = None) -> list[ScoreJudge]:
 
 def named_judge(bench: Bench, name: str) -> ScoreJudge:
     """ "gold", "frozen" or a reward model. Raises UserError for gold where the task has none, or no such model."""
-    prompt_of = {shown(prompt): prompt for prompt in bench.prompts}
+    prompt_of = {as_judges_read(prompt): prompt for prompt in bench.prompts}
     if name == "gold":
         gold = bench.gold
         if gold is None:
@@ -78,7 +78,7 @@ def named_judge(bench: Bench, name: str) -> ScoreJudge:
 def asked(row: Response) -> str:
     """A row's prompt as judges read it."""
     prompt = row.prompt
-    return shown(Prompt(text=prompt) if isinstance(prompt, str) else Prompt(messages=tuple(prompt)))
+    return as_judges_read(Prompt(text=prompt) if isinstance(prompt, str) else Prompt(messages=tuple(prompt)))
 
 
 def against(judge: Judge, rows: Sequence[Response], rivals: Sequence[str | None]) -> WinRate | None:

@@ -16,9 +16,8 @@ from itertools import product
 import numpy as np
 
 FOLDS = 5
-STRENGTHS = tuple(
-    np.logspace(-4, 4, 10).tolist()
-)  # C, the weight of the data against the penalty: sklearn's grid
+# C, the weight of the data against the penalty: sklearn's grid.
+STRENGTHS = tuple(np.logspace(-4, 4, 10).tolist())
 
 
 @dataclass(frozen=True)

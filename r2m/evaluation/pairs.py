@@ -14,7 +14,7 @@ from typing import Any
 from r2m.config import ForumTask, TextTask
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
-from r2m.evaluation.bench import Bench, Policy, encoded
+from r2m.evaluation.bench import AssessedPolicy, Bench, encoded
 from r2m.evaluation.reward_accuracy import accuracy
 from r2m.models.sizes import context_of
 from r2m.results.assessment import Accuracy, PairSet
@@ -22,9 +22,9 @@ from r2m.reward.inputs import response_ids
 from r2m.stages.common import Progress, silent
 from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, two_pairs
 from r2m.tasks.answer import answer_ids
-from r2m.tasks.columns import comparable, place, preference_pairs
+from r2m.tasks.columns import comparable, place_in_file, preference_pairs
 from r2m.tasks.files import read_rows
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected
 LeftOutTree = dict[str, dict[str, Any]]  # why pairs are left out: LeftOut.tree
@@ -35,7 +35,7 @@ CHUNK = 256  # responses whose hidden states are in memory at once
 
 def reward_accuracy(
     bench: Bench,
-    trained: Policy,
+    trained: AssessedPolicy,
     head: FeedbackHead | None,
     extra: Sequence[Pairs] = (),
     progress: Progress = silent,
@@ -67,7 +67,7 @@ def reward_accuracy(
 
 
 def _accuracies(
-    bench: Bench, policy: Policy, head: FeedbackHead | None, pairs: Sequence[Pair]
+    bench: Bench, policy: AssessedPolicy, head: FeedbackHead | None, pairs: Sequence[Pair]
 ) -> tuple[Accuracy, Accuracy | None]:
     """Without feedback, and with this policy's."""
     prompts = [prompt for prompt, _, _ in pairs] * 2
@@ -95,7 +95,7 @@ def _unknown_share(bench: Bench, pairs: Sequence[Pair]) -> float | None:
     return ids.count(unknown) / len(ids)
 
 
-def _forum_pairs(bench: Bench, policy: Policy) -> tuple[list[Pair], LeftOutTree]:
+def _forum_pairs(bench: Bench, policy: AssessedPolicy) -> tuple[list[Pair], LeftOutTree]:
     """Made as the reward model's own data are, but of held-out prompts, by gold's own verdict: no label noise, no
     artefact. Also the ties, which are left out."""
     task = bench.config.task
@@ -109,7 +109,7 @@ def _forum_pairs(bench: Bench, policy: Policy) -> tuple[list[Pair], LeftOutTree]
     return pairs, {"gold is equal": {"rows": ties}} if ties else {}
 
 
-def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
+def file_pairs(bench: Bench, trained: AssessedPolicy, file: str | None) -> list[Pairs]:
     """The pairs of a file in TRL's columns that fit into the contexts of all models, their prompts put as the task
     puts its own; none without a file.
 
@@ -126,7 +126,7 @@ def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
 
     def fits(prompt: Prompt, text: str) -> bool:
         return len(response_ids(bench.reward_tokenizer, prompt, text)) <= limit and all(
-            len(render(prompt, tokenizer)) + len(answer_ids(tokenizer, prompt, text)) < most
+            len(prompt_ids(prompt, tokenizer)) + len(answer_ids(tokenizer, prompt, text)) < most
             for tokenizer, most in policies
         )
 
@@ -137,7 +137,7 @@ def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
             if fits(prompt, chosen) and fits(prompt, rejected):
                 kept.append((prompt, chosen, rejected))
             else:
-                read.left_out.add("longer than the models' contexts", place(prompt))
+                read.left_out.add("longer than the models' contexts", place_in_file(prompt))
         except UserError as refused:  # by a chat template
             read.left_out.add("a chat template refuses it", str(refused))
     if not kept:

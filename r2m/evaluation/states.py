@@ -15,7 +15,7 @@ from torch import Tensor
 from r2m.config import ForumTask
 from r2m.core.trajectories import microbatches
 from r2m.evaluation import similarity as pure
-from r2m.evaluation.bench import Bench, Policy, encoded
+from r2m.evaluation.bench import AssessedPolicy, Bench, encoded
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.results.assessment import Followed, OverTraining, Similarities, Similarity
 from r2m.stages.common import Progress, silent
@@ -28,7 +28,9 @@ PER_PROMPT = 8  # responses of a kind, at most; Table 1
 FOLLOWED = 4  # responses of the query that is followed over training; Fig. 1b
 
 
-def similarity(bench: Bench, trained: Policy, bar: float, progress: Progress = silent) -> Similarity | None:
+def similarity(
+    bench: Bench, trained: AssessedPolicy, bar: float, progress: Progress = silent
+) -> Similarity | None:
     """Table 1 and Fig. 1a on the forum, whose gold program says what hacking is; None on other tasks, and where no
     prompt has two responses of each kind. `bar`: the gold that a normal response has at least."""
     if not isinstance(bench.config.task, ForumTask):
@@ -84,8 +86,8 @@ def kind(prompt: Prompt, text: str, bar: float) -> str | None:
     return "normal" if seen.words and not seen.spaceless and seen.gold >= bar else None
 
 
-def over_training(
-    bench: Bench, trained: Policy, checkpoints: Path, progress: Progress = silent
+def states_over_training(
+    bench: Bench, trained: AssessedPolicy, checkpoints: Path, progress: Progress = silent
 ) -> OverTraining | None:
     """Fig. 1b: four responses to the first held-out prompt, the trained policy's and the supervised one's in turn,
     under the supervised policy (step 0) and the run's checkpoints; None for fewer than two of those.
@@ -103,7 +105,7 @@ def over_training(
     paths = checkpoint.found(checkpoints)[::-1]
     for done, path in enumerate(paths):
         try:
-            tensors, facts = checkpoint.load(path)
+            tensors, facts = checkpoint.load_checkpoint(path)
         except checkpoint.CorruptCheckpointError:
             continue
         checkpoint.restore_module("policy", trained.model, tensors)
@@ -121,7 +123,7 @@ def over_training(
 
 @torch.no_grad()
 def vectors(
-    policy: Policy, prompts: Sequence[Prompt], texts_B: Sequence[str], bench: Bench
+    policy: AssessedPolicy, prompts: Sequence[Prompt], texts_B: Sequence[str], bench: Bench
 ) -> tuple[Tensor, Tensor]:
     """Mean-token hidden states, [B, D] each, fp32 on the CPU: of the query-response pairs, and of the rows of the
     response alone, zeros where it has none."""

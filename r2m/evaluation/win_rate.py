@@ -26,7 +26,7 @@ from r2m.results.statistics import LEVEL, Estimate, Interval, mean_estimate
 REFITS = 1_000
 
 
-class Comparison(NamedTuple):
+class ResponsePair(NamedTuple):
     prompt: str
     first: str
     second: str
@@ -38,7 +38,7 @@ class Judge(Protocol):
     @property
     def name(self) -> str: ...
 
-    def __call__(self, batch: Sequence[Comparison]) -> Sequence[float | None]: ...
+    def __call__(self, batch: Sequence[ResponsePair]) -> Sequence[float | None]: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ScoreJudge:
     name: str
     scores: Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # of prompts and responses
 
-    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+    def __call__(self, batch: Sequence[ResponsePair]) -> list[float | None]:
         prompts = [c.prompt for c in batch]
         first = self.scores(prompts, [c.first for c in batch])
         second = self.scores(prompts, [c.second for c in batch])
@@ -80,11 +80,7 @@ class WinRate:
 
 
 def win_rate(
-    judge: Judge,
-    prompts: Sequence[str],
-    responses: Sequence[str],
-    rivals: Sequence[str],
-    seed: int = 0,
+    judge: Judge, prompts: Sequence[str], responses: Sequence[str], rivals: Sequence[str], seed: int = 0
 ) -> WinRate:
     """How often `responses` win against `rivals`.
 
@@ -96,8 +92,8 @@ def win_rate(
         )
     rows = list(zip(prompts, responses, rivals, strict=True))
     asked = [i for i, (_, ours, theirs) in enumerate(rows) if ours != theirs]
-    as_is = [Comparison(*rows[i]) for i in asked]
-    swapped = [Comparison(prompt, theirs, ours) for prompt, ours, theirs in as_is]
+    as_is = [ResponsePair(*rows[i]) for i in asked]
+    swapped = [ResponsePair(prompt, theirs, ours) for prompt, ours, theirs in as_is]
     answers = list(judge(as_is + swapped)) if asked else []
     if len(answers) != 2 * len(asked) or not all(a is None or 0 <= a <= 1 for a in answers):
         raise ValueError(
@@ -136,9 +132,8 @@ def length_controlled(
     X_N2 = np.stack([tanh_of_lengths(np.array(lengths), np.array(rival_lengths)), np.ones(len(wins_N))], 1)
     ones = np.ones(len(wins_N))
     best = cross_validated(X_N2, wins_N, ones)
-    counts = np.random.default_rng(seed).multinomial(
-        len(ones), ones / len(ones), REFITS
-    )  # of a prompt in a draw
+    # Of a prompt in a draw.
+    counts = np.random.default_rng(seed).multinomial(len(ones), ones / len(ones), REFITS)
     refits = [sigmoid(fit(X_N2, wins_N, drawn, best.strength, best.weights)[1]) for drawn in counts]
     low, high = np.quantile(refits, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return LengthControlled(

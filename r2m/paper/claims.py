@@ -8,28 +8,21 @@ be judged: that nothing was seen does not show that there is nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 from r2m.paper.arms import METHODS
 from r2m.reports.paper_formats import capital
 from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
 from r2m.results.experiment import NEGLIGIBLE, Experiment
 from r2m.results.numbers import interval, number
-from r2m.results.table import Paired, Values, paired
+from r2m.results.table import Paired, Values, paired, values
 from r2m.runs.journal import JournalView
 
-POINTS, SHARE = " points", 100.0
+POINTS = " points"  # of per cent
 
-Said = tuple[str, str]  # one of the three, and the sentence that says why
-
-
-@dataclass(frozen=True)
-class Claim:
-    text: str
-    source: str
-    judge: Callable[[Experiment], Said]
+Said = tuple[str, str]  # HOLDS, FAILS or OPEN, and the sentence that says why
 
 
 @dataclass(frozen=True)
@@ -40,12 +33,10 @@ class Part:
     a: Values
     b: Values
     claimed: int = 1
-    scale: float = 1.0
     unit: str = ""
 
     def judged(self) -> Said:
-        sides = [{seed: self.scale * value for seed, value in side.items()} for side in (self.a, self.b)]
-        d = paired(*sides)
+        d = paired(self.a, self.b)
         if d is None:
             return OPEN, f"{self.what}: no two runs of one seed have it."
         verdict = OPEN
@@ -54,41 +45,56 @@ class Part:
         return verdict, f"{self.what}: {_numbers(d, self.unit, self.claimed)}."
 
 
+def part(what: str, of: Callable[[str], Values], a: str, b: str, claimed: int = 1, unit: str = "") -> Part:
+    return Part(what, of(a), of(b), claimed, unit)
+
+
+Asked = Callable[[Experiment], Part]
+Judge = Callable[[Experiment], Part | Said]
+
+
 def judge_all(r: Experiment) -> list[Judged]:
-    return [Judged(claim.text, claim.source, *claim.judge(r), claim is AGAINST_RLOO) for claim in CLAIMS]
+    found = []
+    for text, source, judge in CLAIMS:
+        said = judge(r)
+        verdict, why = said.judged() if isinstance(said, Part) else said
+        found.append(Judged(text, source, verdict, why, judge is HEADLINE))
+    return found
 
 
 def all_of(*parts: Part) -> Said:
     """A claim of several parts: it fails by any of them, and holds by all."""
     verdicts, sentences = zip(*(part.judged() for part in parts), strict=True)
-    verdict = FAILS if FAILS in verdicts else OPEN if OPEN in verdicts else HOLDS
-    return verdict, " ".join(sentences)
+    return _together(verdicts), " ".join(sentences)
+
+
+def _together(verdicts: Sequence[str]) -> str:
+    return FAILS if FAILS in verdicts else OPEN if OPEN in verdicts else HOLDS
 
 
 def best_baseline(r: Experiment) -> Said:
-    rates = {arm: r.win_rate(arm) for arm in METHODS if arm != "R2M"}
-    means = {arm: sum(values.values()) / len(values) for arm, values in rates.items() if values}
-    if not means:
+    rates_of = {arm: r.win_rate(arm) for arm in METHODS if arm != "R2M"}
+    heights = {arm: fmean(found.values()) for arm, found in rates_of.items() if found}
+    if not heights:
         return OPEN, "No baseline is assessed."
-    best = max(means, key=lambda arm: means[arm])
-    verdict, sentence = _rates("R2M", best, r).judged()
-    absent = [arm for arm in rates if arm not in means]
-    return verdict, f"The best baseline is {best}. {sentence}" + f" Not there: {', '.join(absent)}." * bool(
-        absent
-    )
+    best = max(heights, key=lambda arm: heights[arm])
+    verdict, sentence = rates("R2M", best)(r).judged()
+    absent = ", ".join(arm for arm in rates_of if arm not in heights)
+    return verdict, f"The best baseline is {best}. {sentence}" + f" Not there: {absent}." * bool(absent)
 
 
-def accuracies(before: str, claimed: int) -> Callable[[Experiment], Said]:
+def accuracies(when: str, claimed: int) -> Judge:
+    """By the first set of pairs; the others are said beside it."""
+
     def judge(r: Experiment) -> Said:
-        parts = [
-            Part(f"{capital(pairs)}, {before} − without feedback", r.accuracy("R2M", pairs, before),
-                 r.accuracy("R2M", pairs, "without"), claimed, SHARE, POINTS)
+        found = [
+            Part(f"{capital(pairs)}, {when} − without feedback", r.accuracy("R2M", pairs, when),
+                 r.accuracy("R2M", pairs, "without"), claimed, POINTS).judged()
             for pairs in r.pair_sets("R2M")
         ]  # fmt: skip
-        if not parts:
+        if not found:
             return OPEN, "No run of R2M is assessed."
-        first, *others = [part.judged() for part in parts]
-        return first[0], " ".join([first[1], *(f"Beside it: {sentence}" for _, sentence in others)])
+        return found[0][0], " Beside it: ".join(sentence for _, sentence in found)
 
     return judge
 
@@ -96,36 +102,33 @@ def accuracies(before: str, claimed: int) -> Callable[[Experiment], Said]:
 def collapse(r: Experiment) -> Said:
     """By gold, where the task has it: on the embedded task its references have all of it, and nobody wins against
     them. Whether RLOO collapses comes first: where it does not, there is nothing to prevent."""
-    gold = bool(r.mean_of("RLOO", "gold"))
+    gold = r.mean_of("RLOO", "gold")
 
-    def part(a: str, b: str, claimed: int) -> Part:
-        if not gold:
-            return _rates(a, b, r, "reference", claimed=claimed)
-        return Part(f"Gold, {a} − {b}", r.mean_of(a, "gold"), r.mean_of(b, "gold"), claimed)
+    def compared(a: str, b: str, claimed: int) -> Part:
+        return (means("Gold", "gold", claimed, a, b) if gold else rates(a, b, claimed, "reference"))(r)
 
-    collapses, said = part("RLOO", "SFT", -1).judged()
+    collapses, said = compared("RLOO", "SFT", -1).judged()
     if collapses != HOLDS:
         return OPEN, f"That RLOO collapses is not shown. {said}"
-    verdict, sentence = all_of(part("R2M", "SFT", 1), part("R2M", "RLOO", 1))
+    verdict, sentence = all_of(compared("R2M", "SFT", 1), compared("R2M", "RLOO", 1))
     return verdict, f"{said} {sentence}"
 
 
-def between(arm: str) -> Callable[[Experiment], Said]:
-    return lambda r: all_of(_rates(arm, "RLOO", r), _rates(arm, "R2M", r, claimed=-1))
+def between(arm: str) -> Judge:
+    return lambda r: all_of(rates(arm, "RLOO")(r), rates(arm, "R2M", -1)(r))
 
 
 def across_lower(r: Experiment) -> Said:
-    across = r.similarity("RLOO", "cross")
     return all_of(*(
-        Part(f"RLOO's runs, across − within {kind}", across, r.similarity("RLOO", kind), -1)
+        part(f"RLOO's runs, across − within {kind}", lambda k: r.similarity("RLOO", k), "cross", kind, -1)
         for kind in ("hacking", "normal")
     ))  # fmt: skip
 
 
-def trend(r: Experiment) -> Said:
+def trend(r: Experiment) -> Part:
     """Pearson's r over a run's evaluations, against no correlation."""
-    found = r.journalled("R2M", _correlation)
-    return Part("Pearson's r of both over a run's evaluations", found, dict.fromkeys(found, 0.0)).judged()
+    found = values(r.views("R2M"), _correlation)
+    return Part("Pearson's r of both over a run's evaluations", found, dict.fromkeys(found, 0.0))
 
 
 def cheap(r: Experiment) -> Said:
@@ -135,39 +138,37 @@ def cheap(r: Experiment) -> Said:
     sentences, verdicts = [], []
     for what, key, unit in (("Time of a round", "round_s", "s"), ("Peak memory", "peak_mib", "MiB")):
         own = {arm: [m[key] for m in r.cost["measurements"] if m["arm"] == arm] for arm in ("RLOO", "R2M")}
-        rloo, full = own["RLOO"], own["R2M"]
+        rloo, full = own.values()
         low, high = min(full) / max(rloo), max(full) / min(rloo)
         verdicts.append(HOLDS if high <= NEGLIGIBLE else FAILS if low > NEGLIGIBLE else OPEN)
-        values = "; ".join(f"{arm} {', '.join(map(number, seen))} {unit}" for arm, seen in own.items())
+        numbers = "; ".join(f"{arm} {', '.join(map(number, seen))} {unit}" for arm, seen in own.items())
         sentences.append(
-            f"{what}: {number(median(full) / median(rloo))} of RLOO's, {number(low)} to {number(high)} ({values})."
+            f"{what}: {number(median(full) / median(rloo))} of RLOO's, {number(low)} to {number(high)} ({numbers})."
         )
-    verdict = FAILS if FAILS in verdicts else OPEN if OPEN in verdicts else HOLDS
-    return verdict, " ".join(sentences) + f" At most {NEGLIGIBLE} counts as negligible: our threshold."
+    sentences.append(f"At most {NEGLIGIBLE} counts as negligible: our threshold.")
+    return _together(verdicts), " ".join(sentences)
 
 
-def _rates(
-    a: str, b: str, r: Experiment, against: str = "sft", controlled: bool = False, claimed: int = 1
-) -> Part:
-    mine, other = (r.win_rate(arm, against, controlled) for arm in (a, b))
+def rates(a: str, b: str, claimed: int = 1, against: str = "sft", controlled: bool = False) -> Asked:
     kind = "Length-controlled win rate" if controlled else "Win rate"
-    over = " over the references" if against == "reference" else ""
-    return Part(f"{kind}{over}, {_quoted(a)} − {_quoted(b)}", mine, other, claimed, SHARE, POINTS)
+    what = f"{kind}{' over the references' * (against == 'reference')}, {_quoted(a)} − {_quoted(b)}"
+    return lambda r: part(what, lambda arm: r.win_rate(arm, against, controlled), a, b, claimed, POINTS)
 
 
-def _curves(what: str, metric: str, claimed: int) -> Callable[[Experiment], Said]:
+def means(what: str, key: str, claimed: int, a: str = "R2M", b: str = "RLOO") -> Asked:
+    return lambda r: part(f"{what}, {a} − {b}", lambda arm: r.mean_of(arm, key), a, b, claimed)
+
+
+def curves(what: str, metric: str, claimed: int) -> Asked:
     """The height of a curve, R2M against RLOO."""
-    return lambda r: Part(
-        f"{what}, mean over all rounds, R2M − RLOO", r.over_rounds("R2M", metric), r.over_rounds("RLOO", metric),
-        claimed,
-    ).judged()  # fmt: skip
+    named = f"{what}, mean over all rounds, R2M − RLOO"
+    return lambda r: part(named, lambda arm: r.over_rounds(arm, metric), "R2M", "RLOO", claimed)
 
 
-def _held_out(what: str, a: str, b: str, claimed: int) -> Callable[[Experiment], Said]:
+def held_out(what: str, a: str, b: str, claimed: int) -> Asked:
     """Two rewards of the same responses, R2M's on held-out prompts."""
-    return lambda r: Part(
-        f"{what}, mean over a run's evaluations", r.over_rounds("R2M", a), r.over_rounds("R2M", b), claimed
-    ).judged()
+    named = f"{what}, mean over a run's evaluations"
+    return lambda r: part(named, lambda metric: r.over_rounds("R2M", metric), a, b, claimed)
 
 
 def _correlation(view: JournalView) -> float:
@@ -199,43 +200,29 @@ def _quoted(arm: str) -> str:
     return f'"{arm}"' if "," in arm else arm
 
 
-AGAINST_RLOO = Claim(
-    "R2M has a higher win rate than RLOO", "Sec. 5.1, Table 2", lambda r: _rates("R2M", "RLOO", r).judged()
-)
-CLAIMS = (
-    Claim("R2M has a higher win rate than the best baseline", "Sec. 5.1, Table 2", best_baseline),
-    AGAINST_RLOO,
-    Claim(
-        "R2M has a higher length-controlled win rate than RLOO", "Sec. 5.1, Table 2",
-        lambda r: _rates("R2M", "RLOO", r, controlled=True).judged(),
-    ),
-    Claim(
-        "R2M's responses are shorter than RLOO's", "Sec. 5.1, Table 2",
-        lambda r: Part(
-            "Characters, R2M − RLOO", r.mean_of("R2M", "characters"), r.mean_of("RLOO", "characters"), -1
-        ).judged(),
-    ),
-    Claim("Hidden states of hacking and normal responses are less similar than within either", "Sec. 3, Table 1",
-          across_lower),
-    Claim("With feedback the reward follows that of the frozen reward model", "Sec. 5.2, Fig. 4", trend),
-    Claim("Rewards with feedback are higher than without", "Sec. 5.2, Fig. 4",
-          _held_out("With feedback − without", "eval/proxy", "eval/vanilla", 1)),
-    Claim("Noise in the feedback's place lowers the reward", "Sec. 5.2, Fig. 4",
-          _held_out("With noise − with feedback", "eval/noise", "eval/proxy", -1)),
-    Claim("R2M's reward curve is higher than RLOO's", "Sec. 5.2, Fig. 5",
-          _curves("Reward in training", "reward/proxy", 1)),
-    Claim("R2M's loss curve is lower than RLOO's", "Sec. 5.2, Fig. 5",
-          _curves("Policy loss", "train/policy_loss", -1)),
-    Claim("R2M moves further from the reference than RLOO", "Sec. 5.2, Fig. 5",
-          _curves("KL per token", "kl/token", 1)),
-    Claim("Untrained feedback lowers the reward model's accuracy", "Sec. 5.2, Table 3", accuracies("before", -1)),
-    Claim("Trained feedback raises the reward model's accuracy", "Sec. 5.2, Table 3", accuracies("after", 1)),
-    Claim("R2M prevents the collapse that RLOO has", "Sec. 5.2, Table 4, App. F.5", collapse),
-    Claim("R2M with noise is worse than RLOO", "App. E, Table 5",
-          lambda r: _rates("R2M, noise", "RLOO", r, claimed=-1).judged()),
-    Claim("R2M without training is worse than RLOO", "App. E, Table 5",
-          lambda r: _rates("R2M, no training", "RLOO", r, claimed=-1).judged()),
-    Claim("R2M without BT lies between RLOO and R2M", "App. E, Table 5", between("R2M, no BT")),
-    Claim("R2M without GRE lies between RLOO and R2M", "App. E, Table 5", between("R2M, no GRE")),
-    Claim("R2M costs negligibly more than RLOO", "Sec. 5.3, Fig. 6", cheap),
+HEADLINE = rates("R2M", "RLOO")
+CLAIMS: tuple[tuple[str, str, Judge], ...] = (  # what is claimed, where, and what judges it
+    ("R2M has a higher win rate than the best baseline", "Sec. 5.1, Table 2", best_baseline),
+    ("R2M has a higher win rate than RLOO", "Sec. 5.1, Table 2", HEADLINE),
+    ("R2M has a higher length-controlled win rate than RLOO", "Sec. 5.1, Table 2",
+     rates("R2M", "RLOO", controlled=True)),
+    ("R2M's responses are shorter than RLOO's", "Sec. 5.1, Table 2", means("Characters", "characters", -1)),
+    ("Hidden states of hacking and normal responses are less similar than within either", "Sec. 3, Table 1",
+     across_lower),
+    ("With feedback the reward follows that of the frozen reward model", "Sec. 5.2, Fig. 4", trend),
+    ("Rewards with feedback are higher than without", "Sec. 5.2, Fig. 4",
+     held_out("With feedback − without", "eval/proxy", "eval/vanilla", 1)),
+    ("Noise in the feedback's place lowers the reward", "Sec. 5.2, Fig. 4",
+     held_out("With noise − with feedback", "eval/noise", "eval/proxy", -1)),
+    ("R2M's reward curve is higher than RLOO's", "Sec. 5.2, Fig. 5", curves("Reward in training", "reward/proxy", 1)),
+    ("R2M's loss curve is lower than RLOO's", "Sec. 5.2, Fig. 5", curves("Policy loss", "train/policy_loss", -1)),
+    ("R2M moves further from the reference than RLOO", "Sec. 5.2, Fig. 5", curves("KL per token", "kl/token", 1)),
+    ("Untrained feedback lowers the reward model's accuracy", "Sec. 5.2, Table 3", accuracies("before", -1)),
+    ("Trained feedback raises the reward model's accuracy", "Sec. 5.2, Table 3", accuracies("after", 1)),
+    ("R2M prevents the collapse that RLOO has", "Sec. 5.2, Table 4, App. F.5", collapse),
+    ("R2M with noise is worse than RLOO", "App. E, Table 5", rates("R2M, noise", "RLOO", -1)),
+    ("R2M without training is worse than RLOO", "App. E, Table 5", rates("R2M, no training", "RLOO", -1)),
+    ("R2M without BT lies between RLOO and R2M", "App. E, Table 5", between("R2M, no BT")),
+    ("R2M without GRE lies between RLOO and R2M", "App. E, Table 5", between("R2M, no GRE")),
+    ("R2M costs negligibly more than RLOO", "Sec. 5.3, Fig. 6", cheap),
 )  # fmt: skip

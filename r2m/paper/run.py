@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,6 @@ from r2m.runs.folder import CHECKPOINTS, check_name, run_folder
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.sweeps.driver import run_sweep
-from r2m.sweeps.plan import check_storage
 from r2m.sweeps.room import plan_of
 from r2m.sweeps.spec import config_of, load_sweep
 from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
@@ -70,10 +70,10 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
     check_name("--name", asked.name)
     opened = [open_sweep(asked.storage, name) for name in _sweep_names(asked)]
     for there in opened:
-        wanted = _sweep(asked, there.sweep.seeds)
-        if there.sweep.model_dump() != wanted:
+        had, wanted = there.sweep.model_dump(), _sweep(asked, there.sweep.seeds)
+        if differing := [key for key in had if had[key] != wanted[key]]:
             raise UserError(
-                f"--name {asked.name!r}: its runs have other settings than these ({_differing(there, wanted)}); "
+                f"--name {asked.name!r}: its runs have other settings than these ({', '.join(differing)}); "
                 "take another name"
             )
     have = {seed for there in opened for seed in there.sweep.seeds}
@@ -85,7 +85,7 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
             plan = plan_of(
                 load_sweep(file, asked.workers), extra_settings(asked.storage, None), asked.address
             )
-            check_storage(plan, Path(asked.storage))  # refused before anything is prepared
+            plan.check_disk(asked.storage)  # refused before anything is prepared
             opened.append(new_sweep(file, name, asked.storage, asked.workers, None, progress))
     return opened
 
@@ -104,16 +104,12 @@ def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console) 
 
 def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent) -> Experiment:
     """The finished runs of the seeds asked for, assessed, and the cost, which is measured once."""
-    views = {
-        name: view for there in opened for name, view in runs_of(there).items() if view.seed < asked.seeds
-    }
+    seeds = tuple(range(asked.seeds))
+    views = {name: view for there in opened for name, view in runs_of(there).items() if view.seed in seeds}
     begun = {(view.tags["r2m.trial"], view.seed) for view in views.values()}
     missing = {name: view.status for name, view in views.items() if view.status != "finished"}
     missing |= {
-        f"{arm}, seed {seed}": "not run"
-        for arm in ARMS
-        for seed in range(asked.seeds)
-        if (arm, seed) not in begun
+        f"{arm}, seed {seed}": "not run" for arm, seed in product(ARMS, seeds) if (arm, seed) not in begun
     }
     found = _assess_all(asked.storage, [name for name in views if name not in missing], progress)
     missing |= {name: f"not assessed: {why}" for name, why in found.items() if isinstance(why, str)}
@@ -124,7 +120,6 @@ def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent)
             folder = run_folder(asked.storage, result.view.run_id)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     measured = _cost(asked, opened[0], progress)
-    seeds = tuple(range(asked.seeds))
     return Experiment(asked.name, opened[0].base.recipe, seeds, ARMS, by_trial(results), missing, measured)
 
 
@@ -137,11 +132,12 @@ def _sweep_names(asked: Asked) -> list[str]:
 
 
 def _write_sweep(asked: Asked, seeds: Sequence[int], folder: Path) -> str:
-    settings = dict(map(_setting, asked.settings))
     recipe = asked.recipe
     if recipe.endswith((".yaml", ".yml")):
         recipe = str(recipe_path(recipe))
-    tree = sweep_tree(recipe, load(recipe, asked.settings), settings, seeds)
+    base = load(recipe, asked.settings)  # takes them, or refuses
+    settings = {key.strip(): parse(value) for key, _, value in (s.partition("=") for s in asked.settings)}
+    tree = sweep_tree(recipe, base, settings, seeds)
     path = folder / "paper.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
     return str(path)
@@ -153,22 +149,9 @@ def _sweep(asked: Asked, seeds: Sequence[int]) -> dict[str, Any]:
         return load_sweep(_write_sweep(asked, seeds, Path(folder)), asked.workers).model_dump()
 
 
-def _setting(override: str) -> tuple[str, Any]:
-    """Of an override that `load` has taken."""
-    key, _, value = override.partition("=")
-    return key.strip(), parse(value)
-
-
-def _differing(there: Opened, wanted: dict[str, Any]) -> str:
-    had = there.sweep.model_dump()
-    return ", ".join(key for key in had if had[key] != wanted[key])
-
-
 def _assess_all(storage: str, names: Sequence[str], progress: Progress) -> dict[str, Assessment | str]:
     """Name -> its assessment, or why there is none. An assessment that is there is read."""
     found: dict[str, Assessment | str] = {}
-    if not names:
-        return found
     with ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), get_context("spawn")) as pool:
         futures = {pool.submit(_assess, storage, name): name for name in names}
         for done, future in enumerate(as_completed(futures), 1):

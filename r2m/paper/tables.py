@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 from r2m.paper import published as paper
 from r2m.paper.arms import ABLATIONS, COLLAPSE, FIXED_OMEGA, METHODS
 from r2m.reports.paper_parts import MEASURED, MISSING, Cell, Column, Table
-from r2m.results.experiment import Experiment
+from r2m.results.experiment import PERCENT, Experiment
 from r2m.results.statistics import mean_estimate
 from r2m.results.table import Values, paired
 
-PERCENT = 100.0
 KINDS = {"hacking": "within hacking", "normal": "within normal", "cross": "across"}
 REWARDS = {
     "without": "without feedback",
@@ -72,9 +70,9 @@ def table_2(r: Experiment) -> Table:
     rows = []
     for arm in METHODS:
         cells = (
-            measured(r, arm, r.win_rate(arm, controlled=True), 1, PERCENT),
-            measured(r, arm, r.win_rate(arm), 1, PERCENT),
-            measured(r, arm, r.mean_of(arm, "characters"), 1),
+            measured(r, arm, r.win_rate(arm, controlled=True)),
+            measured(r, arm, r.win_rate(arm)),
+            measured(r, arm, r.mean_of(arm, "characters")),
             measured(r, arm, r.mean_of(arm, "gold"), 2),
         )
         if arm == "SFT":
@@ -94,7 +92,7 @@ def table_3(r: Experiment) -> Table:
     sets = r.pair_sets("R2M") or ["held-out"]
     rows = [
         (label,
-         tuple(measured(r, "R2M", r.accuracy("R2M", pairs, when), 1, PERCENT) for pairs in sets)
+         tuple(measured(r, "R2M", r.accuracy("R2M", pairs, when)) for pairs in sets)
          + _theirs(paper.TABLE_3[when]))
         for when, label in REWARDS.items()
     ]  # fmt: skip
@@ -109,9 +107,9 @@ def table_3(r: Experiment) -> Table:
 def table_4(r: Experiment) -> Table:
     rows = [
         (arm,
-         (measured(r, arm, r.win_rate(arm, "reference"), 1, PERCENT),
+         (measured(r, arm, r.win_rate(arm, "reference")),
           measured(r, arm, r.mean_of(arm, "gold"), 2),
-          measured(r, arm, r.mean_of(arm, "no_space_share"), 1, PERCENT),
+          measured(r, arm, r.mean_of(arm, "no_space_share", PERCENT), 1),
           published(paper.TABLE_4[arm])))
         for arm in COLLAPSE
     ]  # fmt: skip
@@ -125,13 +123,15 @@ def table_4(r: Experiment) -> Table:
 def table_5(r: Experiment) -> Table:
     rows = []
     for arm in ABLATIONS:
-        cells = list(chain(
-            _against_r2m(r, arm, r.win_rate(arm, controlled=True), r.win_rate("R2M", controlled=True), 1, PERCENT),
-            _against_r2m(r, arm, r.win_rate(arm), r.win_rate("R2M"), 1, PERCENT),
-            _against_r2m(r, arm, r.mean_of(arm, "gold"), r.mean_of("R2M", "gold"), 2),
-        ))  # fmt: skip
-        length = measured(r, arm, r.mean_of(arm, "characters"), 1)
-        rows.append((arm, (*cells, length, *_theirs(paper.TABLE_5.get(arm, (None,) * 5)))))
+        cells: list[Cell] = []
+        for of, places in (
+            (lambda a: r.win_rate(a, controlled=True), 1), (r.win_rate, 1), (lambda a: r.mean_of(a, "gold"), 2)
+        ):  # fmt: skip
+            mine, full = of(arm), of("R2M")
+            change = Cell() if arm == "R2M" else delta(r, arm, mine, full, places)
+            cells += [measured(r, arm, mine, places), change]
+        cells.append(measured(r, arm, r.mean_of(arm, "characters")))
+        rows.append((arm, (*cells, *_theirs(paper.TABLE_5.get(arm, (None,) * 5)))))
     theirs = ("LC, %", "Δ", "WR, %", "Δ", "length")
     return Table(
         5, "Ablations", judged(r), "method",
@@ -142,28 +142,17 @@ def table_5(r: Experiment) -> Table:
     )  # fmt: skip
 
 
-def _against_r2m(
-    r: Experiment, arm: str, values: Values, full: Values, places: int, scale: float = 1.0
-) -> tuple[Cell, Cell]:
-    change = Cell() if arm == "R2M" else delta(r, arm, values, full, places, scale)
-    return measured(r, arm, values, places, scale), change
-
-
-def measured(
-    r: Experiment, arm: str, values: Values, places: int = 1, scale: float = 1.0, why: str = ""
-) -> Cell:
+def measured(r: Experiment, arm: str, values: Values, places: int = 1, why: str = "") -> Cell:
     """The mean over an arm's runs; `why`: what to say where no run has a value."""
     if not values:
         return Cell(MISSING, why=why or _absent(r, arm))
-    estimate = mean_estimate([scale * value for value in values.values()])
+    estimate = mean_estimate(list(values.values()))
     return Cell(estimate=estimate, places=places, runs=r.run_ids(arm, values))
 
 
-def delta(
-    r: Experiment, arm: str, values: Values, other: Values, places: int = 1, scale: float = 1.0
-) -> Cell:
+def delta(r: Experiment, arm: str, values: Values, other: Values, places: int) -> Cell:
     """The paired difference values - other over the seeds that both have, and what it shows."""
-    d = paired({s: scale * v for s, v in values.items()}, {s: scale * v for s, v in other.items()})
+    d = paired(values, other)
     if d is None:
         return Cell(MISSING, why="no seed that both arms have")
     runs = r.run_ids(arm, {seed: values[seed] for seed in d.seeds})
@@ -192,6 +181,6 @@ def _columns(groups: Sequence[tuple[str, Iterable[str]]]) -> tuple[Column, ...]:
 
 
 def _no_similarity(r: Experiment, arm: str) -> str:
-    if r.assessed(arm):
-        return f"no run of {arm} has prompts with enough hacking and enough normal responses"
-    return ""
+    return f"no run of {arm} has prompts with enough hacking and enough normal responses" * bool(
+        r.assessed(arm)
+    )

@@ -10,7 +10,10 @@ from r2m.results.numbers import interval, number
 
 FEW_ARMS, MOST_ARMS = 2, 6  # of more, each is not told by itself; of more, lists have no names
 DOUBT = "Too few seeds to say"
-WORDS = {"better": "higher", "worse": "lower"}  # of the frozen reward, whose height is no merit by itself
+FINDING_WORDS = {
+    "better": "higher",
+    "worse": "lower",
+}  # of the frozen reward, whose height is no merit by itself
 
 
 def sentences(c: Comparison) -> list[str]:
@@ -24,7 +27,7 @@ def sentences(c: Comparison) -> list[str]:
 
 def word(metric: str, found: str) -> str:
     """The finding, in the metric's words."""
-    return WORDS.get(found, found) if metric == "eval/vanilla" else found
+    return FINDING_WORDS.get(found, found) if metric == "eval/vanilla" else found
 
 
 def _against_baseline(c: Comparison) -> list[str]:

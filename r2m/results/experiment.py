@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -12,7 +12,7 @@ from r2m.results.assessment import Accuracy, Assessment
 from r2m.results.table import Arm, Values, values
 from r2m.runs.journal import JournalView
 
-ITSELF = 0.5  # a win rate against itself, a tie counting half
+ITSELF, PERCENT = 50.0, 100.0  # a win rate against itself, a tie counting half
 NEGLIGIBLE = 1.1  # of RLOO's cost; the paper names no number
 
 
@@ -48,7 +48,7 @@ class Experiment:
         return min(judges, key=lambda judge: (judge != "gold", judge == "frozen"), default="gold")
 
     def win_rate(self, arm: str, against: str = "sft", controlled: bool = False) -> Values:
-        """Shares by `judge`. The supervised policy's against itself is 1/2 by construction."""
+        """Per cent, by `judge`. The supervised policy's against itself is 1/2 by construction."""
         if arm == "SFT" and against == "sft":
             return dict.fromkeys(self.assessed(arm), ITSELF)
         judge = self.judge
@@ -56,21 +56,23 @@ class Experiment:
         def pick(a: Assessment) -> float | None:
             found = next((w for w in a.win_rates if (w.judge, w.against) == (judge, against)), None)
             share = found.length_controlled if found and controlled else found
-            return share.rate if share else None
+            return PERCENT * share.rate if share and share.rate is not None else None
 
         return values(self.assessed(arm), pick)
 
-    def mean_of(self, arm: str, key: str) -> Values:
+    def mean_of(self, arm: str, key: str, scale: float = 1.0) -> Values:
         """A mean over the held-out responses: gold, characters, no_space_share, ..."""
-        return values(self.assessed(arm), lambda a: a.means.get(key))
+        return values(
+            self.assessed(arm), lambda a: None if (mean := a.means.get(key)) is None else scale * mean
+        )
 
     def accuracy(self, arm: str, pairs: str, when: str) -> Values:
-        """The reward model's on a pair set; `when`: without feedback, or with it before or after training."""
+        """The reward model's on a pair set, per cent. `when`: without feedback, with it before or after training."""
 
         def pick(a: Assessment) -> float | None:
             row = next((row for row in a.reward_accuracy if row.pairs == pairs), None)
             found: Accuracy | None = getattr(row, when, None)
-            return found.accuracy if found else None
+            return PERCENT * found.accuracy if found else None
 
         return values(self.assessed(arm), pick)
 
@@ -87,9 +89,6 @@ class Experiment:
             return getattr(found, kind, None)
 
         return values(self.assessed(arm), pick)
-
-    def journalled(self, arm: str, pick: Callable[[JournalView], float]) -> Values:
-        return values(self.views(arm), pick)
 
     def over_rounds(self, arm: str, metric: str) -> Values:
         """The mean of a metric over all rounds that have it: the height of its curve."""

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from r2m.tasks.answer import frame, policy_frame, visible, written
+from r2m.tasks.answer import frame, policy_frame, without_special_tokens, written
 from r2m.tasks.encoding import decode, encode
-from r2m.tasks.prompt import Prompt, conversation, render, template_ids
+from r2m.tasks.prompt import Prompt, conversation, prompt_ids, template_ids
 
 
 def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> list[int]:
@@ -25,7 +25,7 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: s
     """
     if prompt.messages is not None:
         return template_ids(conversation(prompt, tokenizer, response), tokenizer)
-    ids = render(prompt, tokenizer) + encode(tokenizer, response)
+    ids = prompt_ids(prompt, tokenizer) + encode(tokenizer, response)
     return ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
 
 
@@ -52,7 +52,7 @@ class RewardInput:
         if prompt.messages is not None:
             yield from self._conversations(prompt, bodies_K, ended_K)
             return
-        asked, end = render(prompt, self._tokenizer), [self._tokenizer.eos_token_id]
+        asked, end = prompt_ids(prompt, self._tokenizer), [self._tokenizer.eos_token_id]
         for body, ended in zip(bodies_K, ended_K, strict=True):
             own = body if self._same_ids else encode(self._tokenizer, decode(self._policy_tokenizer, body))
             yield asked + own + end * ended
@@ -73,7 +73,7 @@ class RewardInput:
             tail = encode(tokenizer, after)
             for before, head in heads.items():
                 middle = text.removeprefix(before).removesuffix(after)
-                if before + middle + after != text or visible(middle, tokenizer) != said:
+                if before + middle + after != text or without_special_tokens(middle, tokenizer) != said:
                     continue
                 # Where a token reaches over a border ("▁" and a word, a full stop and newlines), it is as the
                 # reward model was trained: from the text.

@@ -1,4 +1,4 @@
-"""Runs by name, or by their sweep's name: their journals."""
+"""The journals of runs, found by the run's name or its sweep's."""
 
 from __future__ import annotations
 

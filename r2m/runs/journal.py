@@ -21,7 +21,6 @@ A sweep has a journal of its own: run_id is its name, config its file's tree, ro
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,8 @@ from typing import Any
 from r2m.config import tags_of
 from r2m.errors import UserError
 from r2m.line_file import LineFile
-from r2m.runs.records import Record, decoded, encoded, whole_lines
+from r2m.runs.folder import is_name
+from r2m.runs.records import Record, decoded, record_line, whole_lines
 
 PATIENCE_S = 120.0  # that a process which still holds a journal is waited for
 
@@ -38,7 +38,7 @@ PATIENCE_S = 120.0  # that a process which still holds a journal is waited for
 STATUS_OF_EVENT = {name: name for name in ("finished", "stopped", "pruned", "failed")} | {"resume": "running"}
 
 
-class Journal:
+class Journal(LineFile):
     """The one writer of a journal. Opening cuts off a torn end.
 
     Raises UserError where another process has the journal open, and OSError with the path where a line
@@ -46,12 +46,12 @@ class Journal:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lines = LineFile(self.path, "journal", "run", lambda data: len(whole_lines(data)))
-        if self._lines.torn and self.started:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, "journal", "run", lambda data: len(whole_lines(data)))
+        if self.torn and self.started:
             try:
-                self.event("torn-end", bytes=self._lines.torn)
+                self.event("torn-end", bytes=self.torn)
             except OSError:
                 self.close()
                 raise
@@ -59,7 +59,7 @@ class Journal:
     @property
     def started(self) -> bool:
         """Whether there is a start record: where there is, the run is to be resumed."""
-        return self._lines.size > 0
+        return self.size > 0
 
     def start(
         self,
@@ -84,7 +84,7 @@ class Journal:
 
         Raises UserError for a run_id that cannot name a folder, or a second start.
         """
-        if not re.fullmatch(r"\w[\w.-]*", run_id, re.ASCII):
+        if not is_name(run_id):
             raise UserError(f"run_id = {run_id!r}: allowed are letters, digits, '_' and, later, '.' and '-'")
         if self.started:
             raise UserError(f"journal = {str(self.path)!r}: the run has started already; resume it")
@@ -112,18 +112,9 @@ class Journal:
     def event(self, name: str, **fields: Any) -> None:
         self._append("event", name=name, **fields)
 
-    def close(self) -> None:
-        self._lines.close()
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _append(self, kind: str, **fields: Any) -> None:
         assert self.started == (kind != "start"), "the first record, and no other, is the start"
-        self._lines.append(encoded({"time": time.time(), "kind": kind, **fields}))
+        self.append(record_line({"time": time.time(), "kind": kind, **fields}))
 
 
 class JournalReader:
@@ -170,7 +161,7 @@ class JournalView:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Those that it was started with, and, of an older version's journal, those that it lacks: see `tags`."""
+        """Its start record's, with those that a journal of an older version lacks: see `tags`."""
         return tags(self.start)
 
     @property
@@ -238,10 +229,7 @@ def status(events: list[Record]) -> str:
 
 
 def wait_until_free(journal: Path) -> None:
-    """Wait for a process that still holds a journal: of a session that was killed, or of a trial that failed.
-
-    Raises UserError where it does not let go.
-    """
+    """Wait for a process that a killed session, or a trial that failed, has left. Raises UserError where it stays."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:

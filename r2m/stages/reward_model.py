@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from r2m.core.masking import pad
 from r2m.core.reward_loss import bradley_terry
-from r2m.errors import UserError
+from r2m.errors import UserError, brief
 from r2m.models.loading import load_config
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
@@ -27,7 +27,7 @@ from r2m.tasks.columns import Read, comparable, preference_pairs
 from r2m.tasks.files import Rows
 from r2m.tasks.prompt import Prompt
 
-Pair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
+TokenPair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
 
 
 def train_reward_model(
@@ -48,7 +48,7 @@ def train_reward_model(
 
     Args:
         max_tokens: pairs with a longer sequence, prompt included, are left out; and so are those whose two
-            sequences are equal to the model, though their texts may differ.
+            sequences are the same tokens, though their texts may differ.
         held_out_share: of the pairs, for the report, never trained on.
         sft_samples: responses of the supervised policy. Their mean score goes into `config.reward_mean`, which
             the loader takes off; without them it is the mean over all responses in the pairs.
@@ -69,9 +69,8 @@ def train_reward_model(
         for prompt, chosen, rejected in pairs
     ]
     short = [pair for pair in encoded if max_tokens is None or max(map(len, pair)) <= max_tokens]
-    kept = [
-        (chosen, rejected) for chosen, rejected in short if chosen != rejected
-    ]  # else nothing is preferred
+    # Else nothing is preferred.
+    kept = [(chosen, rejected) for chosen, rejected in short if chosen != rejected]
     left_out, equal = len(encoded) - len(short), len(short) - len(kept)
     train, held_out = common.hold_out(kept, held_out_share, seed, left_out, equal)
     common.check_lengths(max(len(ids) for pair in kept for ids in pair), model)
@@ -86,7 +85,7 @@ def train_reward_model(
     for step in range(total):
         scores_2B = _scores(model, _flat([train[i] for i in next(order)]), pad_id)
         bradley_terry(*scores_2B.chunk(2)).mean().backward()
-        common.descend(parameters, optimizer, lr, step, total)
+        common.optimizer_step(parameters, optimizer, lr, step, total)
         progress("reward model", step + 1, total)
     model.eval()
 
@@ -142,9 +141,8 @@ def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTraine
         except MemoryError:
             raise
         except Exception as error:  # as in r2m.models.loading
-            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"model = {model!r}: no sequence classifier can be made of it ({reason})"
+                f"model = {model!r}: no sequence classifier can be made of it ({brief(error)})"
             ) from None
     make_savable(classifier)
     return classifier.to(device)
@@ -164,7 +162,7 @@ def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _flat(pairs: Sequence[Pair]) -> list[list[int]]:
+def _flat(pairs: Sequence[TokenPair]) -> list[list[int]]:
     """All chosen, then all rejected."""
     return [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
 

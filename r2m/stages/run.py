@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.errors import UserError
 from r2m.models.loading import load_tokenizer
-from r2m.stages.common import Progress, check_end, new_folder, save, silent
+from r2m.stages.common import Progress, check_end, new_folder, save_trained, silent
 from r2m.tasks.columns import Read
 from r2m.tasks.files import Rows, read_rows
 from r2m.tasks.text import accepted, shaped
@@ -55,5 +55,5 @@ def run_stage(
         check_end(trained, tokenizer, folder, f"model = {model!r}")
         report = train(trained, tokenizer, examples, progress=progress, **options)
         report["data_left_out"] = rows.left_out.tree()
-        save(folder, trained, tokenizer, report | {"stage": stage, "model": model, "data": data})
+        save_trained(folder, trained, tokenizer, report | {"stage": stage, "model": model, "data": data})
     return report

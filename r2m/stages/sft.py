@@ -22,7 +22,7 @@ from r2m.stages import common
 from r2m.stages.run import run_stage
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import completions
-from r2m.tasks.prompt import Prompt, located, render
+from r2m.tasks.prompt import Prompt, located, prompt_ids
 
 Tokens = tuple[list[int], int]  # ids of prompt + completion + EOS, and the number that are the prompt's
 
@@ -68,7 +68,7 @@ def supervised_finetune(
     for step in range(total):
         logits_MV, targets_M = _forward(model, [train[i] for i in next(order)])
         F.cross_entropy(logits_MV, targets_M).backward()
-        common.descend(parameters, optimizer, lr, step, total)
+        common.optimizer_step(parameters, optimizer, lr, step, total)
         progress("supervised fine-tuning", step + 1, total)
     model.eval()
 
@@ -94,7 +94,7 @@ def run_sft(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str) -> Tokens:
-    asked = render(prompt, tokenizer)
+    asked = prompt_ids(prompt, tokenizer)
     if not asked:
         with located(prompt):
             raise UserError("data: a prompt without a token; the first response token needs one to follow")

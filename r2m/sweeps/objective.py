@@ -16,7 +16,7 @@ from r2m.results.readings import KL, at_kl, last, trajectory
 if TYPE_CHECKING:
     from r2m.runs.journal import JournalView
 
-HELD_OUT = sorted(key for key in METRICS if key.startswith("eval/") and key != "eval/proxy")
+HELD_OUT_METRICS = sorted(key for key in METRICS if key.startswith("eval/") and key != "eval/proxy")
 
 
 class Objective(Section):
@@ -63,16 +63,12 @@ class Constraint(Section):
 
 def _check_metric(metric: str) -> None:
     if metric.endswith("/proxy"):
-        raise ValueError(
-            f"metric = {metric!r}: R2M trains this reward model, so it would select the model that flatters itself; "
-            f"allowed: {', '.join(HELD_OUT)}"
-        )
-    if metric in METRICS and metric not in HELD_OUT:
-        raise ValueError(
-            f"metric = {metric!r}: measured while training, not on held-out prompts; allowed: {', '.join(HELD_OUT)}"
-        )
-    if metric not in HELD_OUT:
-        raise ValueError(f"metric = {shown(metric)}: no such metric; allowed: {', '.join(HELD_OUT)}")
+        why = "R2M trains this reward model, so it would select the model that flatters itself"
+    elif metric in HELD_OUT_METRICS:
+        return
+    else:
+        why = "measured while training, not on held-out prompts" if metric in METRICS else "no such metric"
+    raise ValueError(f"metric = {shown(metric)}: {why}; allowed: {', '.join(HELD_OUT_METRICS)}")
 
 
 def check_judged(

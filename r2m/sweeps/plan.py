@@ -14,7 +14,8 @@ from pathlib import Path
 from rich.table import Table
 
 from r2m.errors import UserError
-from r2m.training.plan import GIB, Plan, free_disk, human
+from r2m.files import GIB, check_room, human
+from r2m.training.plan import Plan
 
 DRIVER_CPU = 0.01  # that Ray Tune asks for a trial whose workers are elsewhere
 PROCESS = int(0.6 * GIB)  # measured: what imports of torch, transformers, ray and this package hold
@@ -46,6 +47,11 @@ class SweepPlan:
         if self.concurrent < self.limits[tightest]:
             return "runs" if self.concurrent == self.runs else "budget.concurrent"
         return tightest
+
+    def check_disk(self, storage: Path | str) -> None:
+        """Raises UserError where the disk of `storage` can't take the files of all runs."""
+        what = f"checkpoints and trained models of {self.runs} runs"
+        check_room(Path(storage), self.disk, f"run.storage = {str(storage)!r}", what)
 
     @property
     def cpus(self) -> float:
@@ -174,17 +180,7 @@ def _sum(parts: Mapping[str, int]) -> str:
     )
 
 
-def check_storage(p: SweepPlan, storage: Path) -> None:
-    """Raises UserError where the disk of `storage` can't take the files of all runs."""
-    free = free_disk(storage)
-    if free < p.disk:
-        raise UserError(
-            f"run.storage = {str(storage)!r}: checkpoints and trained models of {p.runs} runs take {human(p.disk)}, "
-            f"and {human(free)} are free"
-        )
-
-
-def render(p: SweepPlan) -> Table:
+def sweep_plan_table(p: SweepPlan) -> Table:
     """The plan as a table of two columns."""
     table = Table(title="Plan of the sweep", show_header=False)
     table.add_row("runs", f"{p.runs:,}, trials, baselines and confirmation together")

@@ -10,7 +10,7 @@ from r2m.config import Config
 from r2m.sweeps.plan import SweepPlan, plan_sweep
 from r2m.sweeps.schema import Sweep
 from r2m.sweeps.spec import config_of
-from r2m.training.driver import connect
+from r2m.training.cluster import connect
 from r2m.training.preflight import plan_for, shapes_for
 
 

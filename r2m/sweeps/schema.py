@@ -12,12 +12,12 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 
 from r2m.config import Config, Section, Seed, load, override, validate
 from r2m.config.load import read_tree, recipe_path, recipes
-from r2m.config.paths import PLACES, setting
+from r2m.config.paths import LOCAL_OR_HUB, setting
 from r2m.errors import UserError, of_database, said, shown
 from r2m.sweeps.cost import Budget, equal_cost
 from r2m.sweeps.objective import Constraint, Objective, check_judged
 from r2m.sweeps.settings import check_set, checked_baselines
-from r2m.sweeps.space import MOST_POINTS, Conditional, Parameter, Params, at, checked, normal, points
+from r2m.sweeps.space import MOST_COMBINATIONS, Conditional, Parameter, Params, at, checked, normal, points
 from r2m.sweeps.stopping import EarlyStopping, check_asked, check_saves, first_stop
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
@@ -120,7 +120,7 @@ class Sweep(Section):
             self._base, tree = load(self.source, overrides), read_tree(self.source, overrides)
         except UserError as error:
             raise ValueError(f"recipe and set: {error}" if self.set else str(error)) from None
-        for key in PLACES:  # relative to this folder, in the recipe or in `set`: from here on to none
+        for key in LOCAL_OR_HUB:  # relative to this folder, in the recipe or in `set`: from here on to none
             section, name = key.split(".")
             place = setting(self._base, key)
             if place is not None and tree.get(section, {}).get(name) != place:
@@ -184,10 +184,10 @@ class Sweep(Section):
         if self.early_stopping.omega_min is None:
             return [self.build({})]
         found, most = [], self.base.algorithm.queries * self.base.algorithm.responses
-        if most > MOST_POINTS:
+        if most > MOST_COMBINATIONS:
             raise ValueError(
                 f"early_stopping.kind = {self.early_stopping.kind!r}: in a Python file, where trials may have any K, "
-                f"for rounds of at most {MOST_POINTS:,} trajectories, and these have {most:,}; give none"
+                f"for rounds of at most {MOST_COMBINATIONS:,} trajectories, and these have {most:,}; give none"
             )
         fixed = {"reward.feedback": True, "reward.omega_min": self.early_stopping.omega_min}
         for K in range(2, most + 1):

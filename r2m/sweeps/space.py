@@ -19,7 +19,7 @@ from r2m.errors import shown
 
 Params = dict[str, Any]
 
-SECTIONS: dict[str, type[Section]] = {"algorithm": Algorithm, "reward": Reward}
+SEARCHED_SECTIONS: dict[str, type[Section]] = {"algorithm": Algorithm, "reward": Reward}
 _MODELS = "models are prepared before the sweep, the same for every trial"
 _COST = "every trial has the same budget: give budget.trajectories"
 _SPEED = "it changes speed and memory, not the result, and the sweep sets what it needs"
@@ -40,7 +40,7 @@ INTERACT = {
     "reward.alpha", "reward.omega_min", "reward.attention_width", "reward.num_heads", "reward.train_head",
     "algorithm.advantage", "algorithm.kl_placement", "algorithm.ratio_level", "algorithm.epochs",
 }  # fmt: skip
-MOST_POINTS = 10_000
+MOST_COMBINATIONS = 10_000
 
 
 class Parameter(Section):
@@ -138,9 +138,9 @@ def searched_field(key: str) -> FieldInfo:
     reason = NOT_SEARCHED.get(section, NOT_SEARCHED.get(key))
     if reason:
         raise ValueError(f"{key}: cannot be searched: {reason}")
-    if section not in SECTIONS:
+    if section not in SEARCHED_SECTIONS:
         raise ValueError(f"{key}: unknown key; allowed: algorithm.NAME, reward.NAME")
-    fields = SECTIONS[section].model_fields
+    fields = SEARCHED_SECTIONS[section].model_fields
     if name not in fields:
         allowed = [n for n in fields if f"{section}.{n}" not in NOT_SEARCHED]
         raise ValueError(f"{key}: unknown key; allowed in {section}: {', '.join(allowed)}")
@@ -218,7 +218,7 @@ def points(parameters: Mapping[str, Parameter], conditional: Sequence[Conditiona
     for applies, block in [(lambda _: True, parameters), *((b.applies, b.parameters) for b in conditional)]:
         for key, parameter in block.items():
             probes = parameter.probes(key)
-            if len(probes) > MOST_POINTS:
+            if len(probes) > MOST_COMBINATIONS:
                 raise _too_many(key)
             found = [
                 more
@@ -227,13 +227,13 @@ def points(parameters: Mapping[str, Parameter], conditional: Sequence[Conditiona
                     [point | {key: v} for v in probes] if applies(point) and key not in point else [point]
                 )
             ]
-            if len(found) > MOST_POINTS:
+            if len(found) > MOST_COMBINATIONS:
                 raise _too_many(key)
     return found
 
 
 def _too_many(key: str) -> ValueError:
     return ValueError(
-        f"parameters.{key}: more than {MOST_POINTS} combinations of whole numbers and choices; give a larger step or "
-        "fewer choices"
+        f"parameters.{key}: more than {MOST_COMBINATIONS} combinations of whole numbers and choices; give a larger "
+        "step or fewer choices"
     )

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from r2m.config import Config, explain, load, override
 from r2m.config.load import read_mapping
-from r2m.config.paths import PLACES, absolute, setting
+from r2m.config.paths import LOCAL_OR_HUB, absolute, setting
 from r2m.errors import UserError, said, shown
 from r2m.sweeps.schema import Sweep
 from r2m.sweeps.space import Params
@@ -80,7 +80,7 @@ def load_sweep(
     else:
         tree = read_mapping(path, what, "with recipe, parameters and objectives")
     if kept is not None:
-        paths = {key: value for key, value in kept["set"].items() if key in PLACES}
+        paths = {key: value for key, value in kept["set"].items() if key in LOCAL_OR_HUB}
         tree = tree | {"recipe": kept["recipe"], "set": tree.get("set", {}) | paths}
     if workers is not None and isinstance(tree.get("set", {}), dict):
         tree = tree | {"set": tree.get("set", {}) | {"run.workers": workers}}

@@ -19,10 +19,10 @@ from r2m.runs.journal import JournalView
 from r2m.sweeps.objective import value_of, violations
 from r2m.sweeps.schema import Sweep, grace
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 Say = Callable[[str], None]
 
-BUSY_S = 5.0  # that SQLite waits for a lock before it is said what is waited for
+BUSY_S = 5.0  # that SQLite waits for a lock before the user is told of it
 SAID_EVERY_S = 60.0
 
 
@@ -71,7 +71,7 @@ class _Connection(sqlite3.Connection):
     def commit(self) -> None:
         self.patiently(super().commit)
 
-    def patiently(self, request: Callable[[], Result]) -> Result:
+    def patiently(self, request: Callable[[], _Result]) -> _Result:
         while True:
             try:
                 return request()

@@ -22,14 +22,14 @@ import yaml
 from r2m.config import Config, digest, override
 from r2m.config.load import read_tree
 from r2m.config.uris import sqlite_uri
-from r2m.errors import UserError, shown
+from r2m.errors import UserError
 from r2m.files import folder_made_whole, made_whole, write_whole
 from r2m.line_file import is_held
 from r2m.reports.sweep_page import html, picture
 from r2m.reports.sweep_tables import ranking_table
 from r2m.results.answer import Answer
 from r2m.runs.find import sweep_runs
-from r2m.runs.folder import JOURNAL, check_name, is_name
+from r2m.runs.folder import ANSWER_FILES, JOURNAL, check_name, is_name, none_of_that_name
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
@@ -43,7 +43,6 @@ from r2m.training.start import facts_of
 
 FILES = ("sweep.yaml", "sweep.py")
 RECIPE, STUDY = "recipe.yaml", "study.db"
-ARTIFACTS = ("report.html", "answer.json", "ranking.json", "answer.png")
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,7 @@ def new_sweep(
         if re.fullmatch(rf"{re.escape(name)}-({arms})-s\d+", run.name):
             raise UserError(f"--name {name!r}: {storage} has runs of that name ({run.name}); take another")
     base = opened.base
-    prepared = prepare(base, progress)
-    facts = facts_of(base, (prepared.policy, prepared.reward))
+    facts = facts_of(base, prepare(base, progress))
     if not JournalReader(opened.folder / JOURNAL).new_records():
         # Of an older version, killed while it made it.
         shutil.rmtree(opened.folder, ignore_errors=True)
@@ -149,8 +147,7 @@ def open_sweep(storage: str, name: str) -> Opened:
     if view is None and is_name(name) and (folder / JOURNAL).is_file():
         raise UserError(f"SWEEP = {name!r}: its journal has no whole line to go on from; start another")
     if view is None:
-        there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
-        raise UserError(f"SWEEP = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise none_of_that_name("SWEEP", name, storage, folder.parent)
     start, given = view.start, view.start["config"]
     if not {"sweep", "workers", "tracking_uri"} <= given.keys():
         raise UserError(f"SWEEP = {name!r}: its journal is not a sweep's")
@@ -224,7 +221,7 @@ def write_answer(
         if failed is None:
             raise
         failed(error)
-    return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]
+    return known, [path for name in ANSWER_FILES if (path := opened.folder / name).is_file()]
 
 
 def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:

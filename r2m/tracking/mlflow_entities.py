@@ -33,11 +33,13 @@ def find_or_create_experiment(
 
     name = start.get("experiment") or f"r2m/{start['task']}/{start['policy']}"
     artifacts = (database.parent / "mlartifacts").as_uri() if database else None  # None: the server's choice
-    tags = {f"mlflow.sharedViewState.{VIEW}": _view("r2m.trial" if start.get("experiment") else "r2m.arm")}
+    mlflow_tags = {
+        f"mlflow.sharedViewState.{VIEW}": _view("r2m.trial" if start.get("experiment") else "r2m.arm")
+    }
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
+            return client.create_experiment(name, artifact_location=artifacts, tags=mlflow_tags)
         except MlflowException:  # another driver was faster
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
@@ -76,7 +78,7 @@ def find_or_create(client: MlflowClient, experiment_id: str, run_id: str, time_m
     return runs[0] if runs else client.create_run(experiment_id, time_ms, named)
 
 
-def tags(start: Record) -> dict[str, str]:
+def mlflow_tags(start: Record) -> dict[str, str]:
     config = start["config"]
     own = {
         "r2m.config_hash": start["config_hash"],
@@ -89,7 +91,7 @@ def tags(start: Record) -> dict[str, str]:
     return own | journal.tags(start)
 
 
-def params(tree: Record, prefix: str = "") -> list[tuple[str, str]]:
+def mlflow_params(tree: Record, prefix: str = "") -> list[tuple[str, str]]:
     """Dotted keys and values as text. What is too long for MLflow is cut: config.yaml has it whole.
 
     A character that MLflow does not take in a key (in a baseline's name, say) becomes "_".
@@ -97,7 +99,7 @@ def params(tree: Record, prefix: str = "") -> list[tuple[str, str]]:
     flat: list[tuple[str, str]] = []
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            flat += params(value, f"{prefix}{key}.")
+            flat += mlflow_params(value, f"{prefix}{key}.")
         else:
             flat.append((re.sub(r"[^\w./ :-]", "_", f"{prefix}{key}"), str(value)[:PARAM_LENGTH]))
     return flat
@@ -121,7 +123,7 @@ def datasets(datasets: list[Record]) -> list[DatasetInput]:
     ]
 
 
-def table(rows: Sequence[Record]) -> str:
+def mlflow_table(rows: Sequence[Record]) -> str:
     """The JSON that MLflow shows as a table; a row lacks what others have: null."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     data = [[_finite(row.get(column)) for column in columns] for row in rows]

@@ -6,7 +6,7 @@ import os
 
 from r2m.config.uris import sqlite_path
 from r2m.errors import UserError
-from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, check_uri
+from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, check_tracking_uri
 
 
 def search(tracking_uri: str, filter_string: str) -> list[str]:
@@ -15,7 +15,7 @@ def search(tracking_uri: str, filter_string: str) -> list[str]:
 
     Raises UserError for a store that is not there, or a filter that MLflow refuses.
     """
-    check_uri(tracking_uri)
+    check_tracking_uri(tracking_uri)
     database = sqlite_path(tracking_uri)
     if database is not None and not database.is_file():  # the client would make one
         raise UserError(f"tracking_uri = {tracking_uri!r}: no such file; r2m sync RUN makes it")

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from r2m.errors import UserError
+from r2m.errors import UserError, brief
 from r2m.files import made_whole, removed, synced
 
-Tree = dict[str, Any]
+Facts = dict[str, Any]
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 OWN_HASH = "manifest_sha256"  # of the manifest without this key
 
@@ -33,7 +33,7 @@ class ForeignCheckpointError(CorruptCheckpointError):
     """A whole checkpoint, of another run."""
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: Tree, keep: int) -> Path:
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts: Facts, keep: int) -> Path:
     """Write the checkpoint of `step` into `folder`, then drop all but the newest `keep` up to it.
 
     Newer ones were refused, or the run would be past them: they don't count, and stay until their step is reached.
@@ -63,7 +63,7 @@ def found(folder: Path) -> list[Path]:
     )
 
 
-def load(path: Path, config_hash: str | None = None) -> tuple[dict[str, Tensor], Tree]:
+def load_checkpoint(path: Path, config_hash: str | None = None) -> tuple[dict[str, Tensor], Facts]:
     """The tensors and the facts of one checkpoint; `config_hash`: what these must have, if given.
 
     Raises CorruptCheckpointError, one line, for one that is truncated, altered, incomplete or another run's.
@@ -78,12 +78,11 @@ def load(path: Path, config_hash: str | None = None) -> tuple[dict[str, Tensor],
     return load_file(path / STATE), manifest
 
 
-def _manifest(path: Path) -> Tree:
+def _manifest(path: Path) -> Facts:
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CorruptCheckpointError(f"{path.name}: its manifest cannot be read ({reason})") from None
+        raise CorruptCheckpointError(f"{path.name}: its manifest cannot be read ({brief(error)})") from None
     if not isinstance(manifest, dict) or manifest.get(OWN_HASH) != _own_hash(manifest):
         raise CorruptCheckpointError(f"{path.name}: its manifest is not what was written")
     if manifest.get("step") != _step(path):
@@ -95,7 +94,7 @@ def _manifest(path: Path) -> Tree:
 
 def newest_whole(
     folder: Path, refused: Callable[[str], None], config_hash: str | None = None
-) -> tuple[dict[str, Tensor], Tree] | None:
+) -> tuple[dict[str, Tensor], Facts] | None:
     """The newest checkpoint that is whole and of this config; each newer one that is not is reported to `refused`.
 
     Raises UserError where only other runs' are whole: to start over would write over them.
@@ -103,7 +102,7 @@ def newest_whole(
     foreign = None
     for path in found(folder):
         try:
-            return load(path, config_hash)
+            return load_checkpoint(path, config_hash)
         except CorruptCheckpointError as error:
             refused(str(error))
             if isinstance(error, ForeignCheckpointError):
@@ -161,7 +160,7 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _own_hash(manifest: Tree) -> str:
+def _own_hash(manifest: Facts) -> str:
     rest = {key: value for key, value in manifest.items() if key != OWN_HASH}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 

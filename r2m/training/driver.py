@@ -1,15 +1,12 @@
 """Runs on Ray Train, watched from here: progress, MLflow, Ctrl-C.
 
-Training goes on in Ray's workers and tells of itself through the journal alone. This process follows the journal:
-nothing that it does, MLflow least of all, can slow a worker down.
+Training goes on in Ray's workers, which report by the journal alone. This process follows the journal: nothing that
+it does, shipping to MLflow least of all, can slow a worker down.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +22,7 @@ from r2m.errors import UserError, of_database, reason_of
 from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
+from r2m.training.cluster import connect
 from r2m.training.loop import run_loop
 from r2m.training.plan import resolve_device
 from r2m.training.start import StartedRun
@@ -33,18 +31,14 @@ from r2m.workers import Workers
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-RAY_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a one-worker run starts and ends 5 s sooner than with 2.0
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 SHIP_TIMEOUT_S = 30.0
-SAID = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
+SHOWN_EVENTS = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
 
 
 def execute(
-    runs: Sequence[StartedRun], address: str | None = None, console: Console | None = None
+    runs: Sequence[StartedRun],
+    address: str | None = None,
+    console: Console | None = None,
 ) -> list[JournalView]:
     """Run them all, side by side as far as the cluster has room, and return their journals.
 
@@ -63,40 +57,6 @@ def execute(
         if fit.error is not None:
             raise explained(fit.error) from fit.error
     return [read(run.journal) for run in runs]
-
-
-def connect(address: str | None, workers: int) -> None:
-    """Join the cluster at `address`, or start one on this machine with room for the workers."""
-    os.environ.update({k: v for k, v in RAY_SETTINGS.items() if k not in os.environ})
-    import ray
-
-    if ray.is_initialized():
-        return
-    # One torch thread a worker, set before it imports torch.
-    options: dict[str, Any] = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}, "log_to_driver": False}
-    if address is None:
-        options |= {"num_cpus": max(os.cpu_count() or 1, workers), "include_dashboard": False}
-        options |= {"object_store_memory": 2**28}  # nothing large goes through Ray's object store
-        # Nobody brings back the head of a cluster of our own: without it, end soon (60 s else) and be resumed.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
-    try:
-        # "local": never somebody else's cluster that happens to run on this machine.
-        ray.init(address=address or "local", logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if address is None:
-            raise
-        raise UserError(f"--address {address!r}: no Ray cluster answers there ({error})") from None
-
-
-def check_address(address: str | None) -> None:
-    """Raises UserError where nothing listens at [ray://]host:port: Ray itself would try for minutes."""
-    if address is None or address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise UserError(f"--address {address!r}: no Ray cluster answers at host:port ({error})") from None
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -175,15 +135,17 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
             for fit, bar in bars.items():
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
-                        progress.update(bar, completed=record["step"], numbers=numbers(record["metrics"]))
-                    elif record["time"] >= began and record.get("name") in SAID:
+                        progress.update(
+                            bar, completed=record["step"], numbers=round_numbers(record["metrics"])
+                        )
+                    elif record["time"] >= began and record.get("name") in SHOWN_EVENTS:
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
             if running:
                 time.sleep(0.5)
 
 
-def numbers(metrics: dict[str, float]) -> str:
+def round_numbers(metrics: dict[str, float]) -> str:
     shown = {"reward": "reward/proxy", "gold": "reward/gold", "KL": "kl/sequence"}
     return "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown.items() if key in metrics)
 
@@ -244,7 +206,7 @@ def _ship_rest(
 
 
 def explained(error: BaseException) -> BaseException:
-    """A user's mistake, a full disk or a database at fault as one line; anything else as it is."""
+    """The error itself, or a UserError of one line where a user's mistake, a full disk or a database caused it."""
     for cause in [*getattr(error, "worker_failures", {}).values(), error]:
         text = str(cause)
         for marker in ("r2m.errors.UserError: ", "UserError: "):

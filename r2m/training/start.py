@@ -66,8 +66,8 @@ def new_run(
     folder = run_folder(config.run.storage, name)
     if folder.exists():
         raise UserError(f"--name {name!r}: there is such a run; go on with it by --resume {name}")
-    prepared = prepare(config, progress)
-    facts = facts_of(config, (prepared.policy, prepared.reward))
+    models = prepare(config, progress)
+    facts = facts_of(config, models)
     tree = config.model_dump(mode="json")
     with folder_made_whole(folder, f"--name {name!r}") as aside, Journal(aside / JOURNAL) as journal:
         (aside / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
@@ -79,7 +79,7 @@ def new_run(
             **facts,
             **group,
         )
-    return StartedRun(config, folder, (prepared.policy, prepared.reward))
+    return StartedRun(config, folder, models)
 
 
 def open_run(storage: str, name: str) -> StartedRun:
@@ -97,8 +97,7 @@ def open_run(storage: str, name: str) -> StartedRun:
         raise UserError(f"run = {name!r}: another process is writing this run")
     (folder / STOP_FILE).unlink(missing_ok=True)
     config = kept_config(view, storage)
-    prepared = prepare(config)
-    return StartedRun(config, folder, (prepared.policy, prepared.reward))
+    return StartedRun(config, folder, prepare(config))
 
 
 def kept_config(view: JournalView, storage: str) -> Config:
@@ -132,7 +131,7 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     a model's context.
     """
     from r2m.models.families import longest
-    from r2m.models.loading import load_config
+    from r2m.models.loading import check_one_label, load_config
     from r2m.models.sizes import context_of
 
     response = config.algorithm.max_response_tokens
@@ -142,8 +141,8 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     lengths, datasets = _prompts(config.task, tuple(used.items()))
     for field, model in used.items():
         hf = load_config(model, field)
-        if field != "policy.model" and hf.num_labels != 1:
-            raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
+        if field != "policy.model":
+            check_one_label(hf, field, model)
         prompt, context = lengths[field], context_of(hf)
         if context is not None and prompt + response > context:
             most = context - response - max(0, prompt - lengths["policy.model"])  # by the policy's tokens
@@ -160,20 +159,20 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
 def _prompts(
     task: ForumTask | TextTask, models: tuple[tuple[str, str], ...]
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Tokens of the longest prompt under each (field, model), the policy's first, and the data sets: once for all
-    runs of a sweep. To a reward model a prompt is all that its template has around an answer."""
+    """Tokens of the longest prompt under each (field, model), the policy's first, and the data sets; worked out once
+    for all runs of a sweep. A reward model's prompt is all that its template has around an answer."""
     from r2m.models.loading import load_tokenizer
     from r2m.policy.queries import same_tokens
     from r2m.tasks.answer import tokens_around_answer
-    from r2m.tasks.prompt import render
-    from r2m.tasks.task import load_task
+    from r2m.tasks.load import load_task
+    from r2m.tasks.prompt import prompt_ids
 
     tokenizers = {field: load_tokenizer(model, field) for field, model in models}
     policy = tokenizers["policy.model"]
     loaded = load_task(task, policy)
     prompts = [*loaded.train, *loaded.held_out]
-    longest = max(prompts, key=lambda prompt: len(render(prompt, policy)))
-    lengths = {"policy.model": len(render(longest, policy))}
+    longest = max(prompts, key=lambda prompt: len(prompt_ids(prompt, policy)))
+    lengths = {"policy.model": len(prompt_ids(longest, policy))}
     for field, tokenizer in list(tokenizers.items())[1:]:
         some = [longest] if same_tokens(tokenizer, policy) else prompts
         lengths[field] = max(tokens_around_answer(prompt, tokenizer) for prompt in some)

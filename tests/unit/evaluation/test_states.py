@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from r2m.config import Config
-from r2m.evaluation.bench import Bench, Policy, open_bench, open_policy
-from r2m.evaluation.states import kind, over_training, similarity, vectors
+from r2m.evaluation.bench import AssessedPolicy, Bench, open_bench, open_policy
+from r2m.evaluation.states import kind, similarity, states_over_training, vectors
 from r2m.policy.loading import load_policy
 from r2m.reward.inputs import response_ids
 from r2m.tasks.prompt import Prompt
@@ -23,12 +23,12 @@ def bench(config: Config) -> Bench:
 
 
 @pytest.fixture
-def trained(config: Config, storage: str) -> Policy:
+def trained(config: Config, storage: str) -> AssessedPolicy:
     return open_policy(config, Path(storage) / "runs" / "r2m" / "policy")
 
 
 @torch.no_grad()
-def slow(policy: Policy, prompt: Prompt, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+def slow(policy: AssessedPolicy, prompt: Prompt, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Means of the S - 1 rows, and of those of the response, by Hugging Face's own forward."""
     ids = response_ids(policy.tokenizer, prompt, text)
     h_SD = policy.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0, :-1]
@@ -40,7 +40,7 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
 
 
-def test_vectors_are_means_over_tokens(bench: Bench, trained: Policy) -> None:
+def test_vectors_are_means_over_tokens(bench: Bench, trained: AssessedPolicy) -> None:
     """Eleven pairs of unlike lengths, in blocks of eight."""
     texts = ["", " mom", "momsoldtv", *(" mom sold" * n for n in range(1, 9))]
     prompts = [bench.prompts[i % 3] for i in range(len(texts))]
@@ -67,7 +67,7 @@ def test_kinds(text: str, expected: str | None) -> None:
     assert kind(POST, text, 0.5) == expected
 
 
-def test_similarities_are_means_over_prompts_of_pairs(bench: Bench, trained: Policy) -> None:
+def test_similarities_are_means_over_prompts_of_pairs(bench: Bench, trained: AssessedPolicy) -> None:
     """The tiny policies write nonsense: with a bar of -1 their texts with every space are normal."""
     found = similarity(bench, trained, -1.0)
     assert found is not None
@@ -100,13 +100,13 @@ def test_similarities_are_means_over_prompts_of_pairs(bench: Bench, trained: Pol
         assert found.hacking == pytest.approx(sum(within) / len(within))
 
 
-def test_there_are_none_where_no_prompt_has_two_of_each(bench: Bench, trained: Policy) -> None:
+def test_there_are_none_where_no_prompt_has_two_of_each(bench: Bench, trained: AssessedPolicy) -> None:
     assert similarity(bench, trained, 2.0) is None  # gold is never so high
 
 
-def test_one_pair_over_training(bench: Bench, trained: Policy, storage: str) -> None:
+def test_one_pair_over_training(bench: Bench, trained: AssessedPolicy, storage: str) -> None:
     folder = Path(storage) / "runs" / "r2m"
-    found = over_training(bench, trained, folder / "checkpoints")
+    found = states_over_training(bench, trained, folder / "checkpoints")
     assert found is not None
     assert found.steps == [0, 2, 4]
     assert 1 <= len(found.pairs) <= 4
@@ -122,9 +122,9 @@ def test_one_pair_over_training(bench: Bench, trained: Policy, storage: str) -> 
     assert found.mean[0][1] == pytest.approx(mean)
 
 
-def test_one_checkpoint_is_no_history(bench: Bench, trained: Policy, storage: str) -> None:
+def test_one_checkpoint_is_no_history(bench: Bench, trained: AssessedPolicy, storage: str) -> None:
     checkpoints = Path(storage) / "runs" / "r2m" / "checkpoints"
     (checkpoints / "step-000002" / "state.safetensors").write_bytes(b"cut short")
-    assert over_training(bench, trained, checkpoints) is None
+    assert states_over_training(bench, trained, checkpoints) is None
     shutil.rmtree(checkpoints)
-    assert over_training(bench, trained, checkpoints) is None
+    assert states_over_training(bench, trained, checkpoints) is None

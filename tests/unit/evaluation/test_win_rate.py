@@ -15,7 +15,7 @@ import pytest
 
 from r2m.evaluation.judge_prompts import TEMPLATES
 from r2m.evaluation.verdicts import StoredVerdicts, Verdict, VerdictStore, read_verdicts, verdict_key
-from r2m.evaluation.win_rate import Comparison, ScoreJudge, length_controlled, win_rate
+from r2m.evaluation.win_rate import ResponsePair, ScoreJudge, length_controlled, win_rate
 
 SHARED = Path(os.environ.get("R2M_SHARED_DATA", Path(__file__).parents[3] / "../shared/data"))
 TLDR = SHARED / "tldr" / "oai1b_judged.jsonl.gz"
@@ -31,7 +31,7 @@ class Scripted:
     def __init__(self, table: dict[tuple[str, str], float | None]) -> None:
         self.table, self.asked = table, []
 
-    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+    def __call__(self, batch: Sequence[ResponsePair]) -> list[float | None]:
         self.asked += batch
         return [self.table.get((c.first, c.second)) for c in batch]
 
@@ -79,7 +79,7 @@ def test_a_score_decides_ties_and_gives_no_answer_where_it_is_none():
     scores = {"good": 2.0, "fine": 2.0, "bad": -1.0, "broken": math.nan}
     judge = ScoreJudge("gold", lambda prompts, responses: [scores[r] for r in responses])
     batch = [
-        Comparison("p", *pair)
+        ResponsePair("p", *pair)
         for pair in [("good", "bad"), ("bad", "fine"), ("good", "fine"), ("bad", "broken")]
     ]
     assert judge(batch) == [1.0, 0.0, 0.5, None]
@@ -135,7 +135,7 @@ class BothOrders:
         self.judge = judge
 
     def __call__(self, batch):
-        swapped = self.judge([Comparison(c.prompt, c.second, c.first) for c in batch])
+        swapped = self.judge([ResponsePair(c.prompt, c.second, c.first) for c in batch])
         return [
             there if there is not None else None if other is None else 1 - other
             for there, other in zip(self.judge(batch), swapped, strict=True)
@@ -154,7 +154,7 @@ def test_stored_verdicts_on_tldr(tmp_path):
         for row, prompt, ours, theirs in zip(rows, *columns, strict=True):
             won = float(row["preferred"] == "ours")
             model_first = row["shuffled_index"] == 0  # asked about one order only
-            shown = Comparison(prompt, ours, theirs) if model_first else Comparison(prompt, theirs, ours)
+            shown = ResponsePair(prompt, ours, theirs) if model_first else ResponsePair(prompt, theirs, ours)
             verdict = Verdict(won if model_first else 1 - won, row["explanation"])
             store.put(verdict_key("gpt-4", template, shown), "gpt-4", verdict)
     judge = StoredVerdicts("gpt-4", template, read_verdicts(tmp_path / "verdicts.jsonl"))

@@ -29,13 +29,13 @@ from transformers import (
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.models import families
-from r2m.models.families import Way, way_of
+from r2m.models.families import CacheUse, cache_use_of
 from r2m.models.loading import load_config, load_tokenizer
 from r2m.models.saving import save_model
 from r2m.models.sizes import context_of
 from r2m.policy import check
 from r2m.policy.loading import frozen_twin, load_policy
-from r2m.policy.output import padding_id, unused_ids, way
+from r2m.policy.output import cache_use, padding_id, unused_ids
 from r2m.reward.loading import load_feedback_head, load_reward_model, save_feedback_head
 
 Make = Callable[..., PreTrainedModel]
@@ -79,7 +79,7 @@ class TestWay:
         self, saved: Callable[..., str], small: dict[str, int], dtype: str
     ) -> None:
         capped = Gemma2Config(**small, head_dim=4, num_key_value_heads=2, final_logit_softcapping=1.0)
-        assert way(load_policy(saved(capped), dtype)) is Way.SHARED
+        assert cache_use(load_policy(saved(capped), dtype)) is CacheUse.SHARED
 
     def test_a_family_that_the_table_does_not_know(
         self, saved: Callable[..., str], monkeypatch: pytest.MonkeyPatch
@@ -96,9 +96,9 @@ class TestWay:
             UserWarning, match="keeps the model's own state, slower than planned; else log-probs differ"
         ):
             policy = load_policy(folder)
-        assert way_of(policy.config) is Way.SHARED
-        assert way(policy) is Way.CACHED
-        assert way(frozen_twin(policy)) is Way.CACHED
+        assert cache_use_of(policy.config) is CacheUse.SHARED
+        assert cache_use(policy) is CacheUse.CACHED
+        assert cache_use(frozen_twin(policy)) is CacheUse.CACHED
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     def test_long_rope_within_reach(
@@ -118,7 +118,7 @@ class TestWay:
     def test_attention_in_both_directions(self, make_policy: Make, small: dict[str, int]) -> None:
         model = make_policy(Gemma3TextConfig(**small, **BOTH_WAYS, initializer_range=0.5))
         with pytest.raises(UserError, match=r"^x: .* what it gives for one sequence: log-probs differ by"):
-            check.settle_way(model, "x")
+            check.settle_cache_use(model, "x")
 
     @pytest.mark.parametrize(
         ("hf_config", "why"),

@@ -74,6 +74,17 @@ def test_the_best_baseline_may_be_the_supervised_policy(made: MadePaper) -> None
     assert verdicts(made.results())["R2M has a higher win rate than the best baseline"] == FAILS
 
 
+def test_at_equal_length_other_shares_decide(made: MadePaper) -> None:
+    for seed in range(5):
+        made.assess("RLOO", seed, rate=0.3, controlled=0.6)
+        made.assess("R2M", seed, rate=0.5, controlled=0.4)
+    found = verdicts(made.results())
+    assert found["R2M has a higher win rate than RLOO"] == HOLDS
+    assert found["R2M has a higher length-controlled win rate than RLOO"] == FAILS
+    said = sentence(made.results(), "R2M has a higher length-controlled win rate than RLOO")
+    assert said.startswith("Length-controlled win rate, R2M − RLOO: −20 points")
+
+
 def test_what_cannot_be_told_from_0_is_open() -> None:
     verdict, said = Part("Gold", by_seed(0.1, -0.1, 0.2, -0.2, 0.0), by_seed(0, 0, 0, 0, 0)).judged()
     assert verdict == OPEN

@@ -26,7 +26,7 @@ from transformers import (
 
 from r2m.core.trajectories import Trajectories
 from r2m.policy.forward import policy_forward
-from r2m.policy.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
+from r2m.policy.sampler import HELD_OUT_STREAM, eos_token_ids, sample, uniform_draws
 
 SMALL = {
     "vocab_size": 12, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -267,7 +267,7 @@ class TestDraws:
         assert torch.equal(one, uniform_draws(3, 5, 2, 2, 4))
         for other in (
             uniform_draws(4, 5, 2, 2, 4), uniform_draws(3, 6, 2, 2, 4),
-            uniform_draws(3, 5, 2, 2, 4, stream=HELD_OUT),
+            uniform_draws(3, 5, 2, 2, 4, stream=HELD_OUT_STREAM),
         ):  # fmt: skip
             assert not torch.equal(one, other)
 

@@ -44,7 +44,7 @@ def classifier(hf_config: PreTrainedConfig) -> PreTrainedModel:
 def test_scores_are_the_classifiers_own(hf_config: PreTrainedConfig, width: int) -> None:
     model = classifier(hf_config)
     reward = RewardModel(model)
-    ids_BT, mask_BT = pad(SEQUENCES, 0, "right", width)
+    ids_BT, mask_BT = (x[: len(SEQUENCES)] for x in pad([*SEQUENCES, [0] * (width or 0)], 0, "right"))
     with torch.no_grad():
         own = model(input_ids=ids_BT, attention_mask=mask_BT.long()).logits.squeeze(-1)
         torch.testing.assert_close(reward(ids_BT, mask_BT), own, atol=1e-5, rtol=1e-5)

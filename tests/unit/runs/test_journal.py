@@ -264,7 +264,7 @@ def test_a_reader_gives_each_whole_line_once(tmp_path):
 def test_a_full_disk_is_an_error_that_names_the_journal(tmp_path):
     with journal_at(tmp_path / "journal.jsonl") as journal:
         with open("/dev/full", "wb") as full:
-            os.dup2(full.fileno(), journal._lines._file.fileno())
+            os.dup2(full.fileno(), journal._file.fileno())
         with pytest.raises(OSError, match=r"No space left on device.*journal\.jsonl"):
             journal.round(0, {})
 

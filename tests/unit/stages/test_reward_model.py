@@ -33,7 +33,7 @@ from r2m.stages.reward_model import (
     run_reward_model,
     train_reward_model,
 )
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 ASKED = Prompt(text="my mom sold my tv . tl;dr:")
 PAIRS = [
@@ -138,7 +138,7 @@ def test_a_policy_s_end_token_changes_no_score_of_a_conversation() -> None:
     report = train_reward_model(classifier, tokenizer, pairs, epochs=12, batch_size=12, lr=1e-2)
     assert report["accuracy"] == 1
     scorer = RewardEmbedder(RewardModel(classifier), tokenizer, tokenizer, microbatch=16)
-    queries = [Query(prompt, render(prompt, tokenizer)) for prompt, *_ in pairs]
+    queries = [Query(prompt, prompt_ids(prompt, tokenizer)) for prompt, *_ in pairs]
     scores = []
     for end in ("<eos>", "<end_of_turn>"):
         flat = [

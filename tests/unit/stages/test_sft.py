@@ -15,7 +15,7 @@ from r2m.errors import UserError
 from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
 from r2m.stages.sft import _encode, run_sft, supervised_finetune
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 EXAMPLES = [
     (Prompt(text="my mom sold my tv . tl;dr:"), " mom sold tv"),
@@ -77,7 +77,7 @@ def test_of_a_conversation_what_follows_the_header_is_trained_on() -> None:
     for family, written in (("qwen2.5", "Yo"), ("qwen3", "<think>\n\n</think>\n\nYo"), ("mistral", " Yo")):
         tokenizer = chat_tokenizer(TEMPLATES[family])
         ids, asked = _encode(tokenizer, prompt, "Yo")
-        assert ids[:asked] == render(prompt, tokenizer)
+        assert ids[:asked] == prompt_ids(prompt, tokenizer)
         assert tokenizer.decode(ids[asked:]) == written + "<eos>"
 
 
@@ -266,7 +266,7 @@ class TestSaving:
         data = tmp_path / "data.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
         with pytest.raises(
-            UserError, match=r"^out = .*: the trained model takes 0\.\d MiB, and 0\.\d are free$"
+            UserError, match=r"^out = .*: the trained model's weights take 0\.\d MiB, and 0\.\d MiB are free$"
         ):
             run_sft(policy_folder, str(data), disk / "out")
         assert {path.name for path in disk.iterdir()} == {"filler"}

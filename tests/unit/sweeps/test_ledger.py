@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from r2m.runs.folder import CHECKPOINTS, STOP_FILE
 from r2m.runs.journal import Journal, read
-from r2m.sweeps.ledger import ENDED, Ledger, Task
+from r2m.sweeps.ledger import ENDED, Job, Ledger
 from r2m.sweeps.spec import baseline_point
 from r2m.sweeps.sweep import Opened, new_sweep, write_answer
 from r2m.training.loop import run_loop
@@ -48,7 +48,7 @@ def ledger_of(opened: Opened, remaining_s: Callable[[], float] = lambda: math.in
     )
 
 
-def work(task: Task) -> None:
+def work(task: Job) -> None:
     """The task's runs, as a Tune process has them."""
     for run in task.runs:
         if read(run.journal).status not in ENDED:
@@ -91,7 +91,7 @@ def stop_text(run: StartedRun) -> str | None:
     return file.read_text() if file.exists() else None
 
 
-def interrupted(task: Task) -> None:
+def interrupted(task: Job) -> None:
     """One round of the task's first run, and a checkpoint."""
     stop = task.runs[0].folder / STOP_FILE
     stop.touch()
@@ -99,7 +99,7 @@ def interrupted(task: Task) -> None:
     stop.unlink()
 
 
-def wanted(ledger: Ledger) -> Task:
+def wanted(ledger: Ledger) -> Job:
     task = ledger.next()
     assert task is not None
     return task

@@ -17,7 +17,7 @@ from r2m.runs.journal import Journal, read
 from r2m.sweeps.ranking import command
 from r2m.sweeps.spec import config_of
 from r2m.sweeps.sweep import (
-    ARTIFACTS,
+    ANSWER_FILES,
     Opened,
     elapsed_s,
     new_sweep,
@@ -363,7 +363,7 @@ class TestAnswer:
         opened = make_sweep(**POINTS)
         known, files = write_answer(opened)
         assert (known.winner, known.verdict) == (None, ("No trial has started yet.",))
-        assert {file.name for file in files} <= set(ARTIFACTS)
+        assert {file.name for file in files} <= set(ANSWER_FILES)
         assert json.loads((opened.folder / "answer.json").read_text())["ranking"] == []
 
     def test_what_is_known_is_written_whole_and_again(self, make_sweep: MakeSweep) -> None:
@@ -376,7 +376,7 @@ class TestAnswer:
             study.tell(trial, gold)
             known, files = write_answer(opened)
             assert known.winner == f"t00{n}"
-        assert [file.name for file in files] == list(ARTIFACTS)
+        assert [file.name for file in files] == list(ANSWER_FILES)
         assert all(file.parent == opened.folder for file in files)
         assert not list(opened.folder.glob(".*"))
         tree = json.loads((opened.folder / "answer.json").read_text())

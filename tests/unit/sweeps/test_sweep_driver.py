@@ -23,7 +23,7 @@ from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import Journal, read
 from r2m.sweeps import driver
 from r2m.sweeps.driver import _Session, run_sweep
-from r2m.sweeps.ledger import Task
+from r2m.sweeps.ledger import Job
 from r2m.sweeps.room import distinct, plan_of
 from r2m.sweeps.spec import load_sweep
 from r2m.sweeps.sweep import Opened
@@ -119,7 +119,7 @@ def opened(make_sweep: MakeSweep) -> Opened:
     )
 
 
-def rounds(task: Task, *golds: float, event: str | None = "finished") -> None:
+def rounds(task: Job, *golds: float, event: str | None = "finished") -> None:
     """The next rounds of the task's run: an hour each with its evaluation."""
     run = task.runs[0]
     with Journal(run.journal) as journal:
@@ -132,7 +132,7 @@ def rounds(task: Task, *golds: float, event: str | None = "finished") -> None:
             journal.event(event, **({"reason": "diverged"} if event == "failed" else {}))
 
 
-def settled(session: _Session, task: Task, *golds: float, event: str = "finished") -> str:
+def settled(session: _Session, task: Job, *golds: float, event: str = "finished") -> str:
     rounds(task, *golds, event=event)
     session.ledger.settle(task, None)
     return session._end(task)

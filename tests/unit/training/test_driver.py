@@ -13,7 +13,7 @@ from rich.console import Console
 from r2m.config import Config
 from r2m.errors import UserError
 from r2m.runs.folder import STOP_FILE
-from r2m.training.driver import _stop_on_signal, explained, numbers
+from r2m.training.driver import _stop_on_signal, explained, round_numbers
 from r2m.training.start import StartedRun, new_run
 
 MakeConfig = Callable[..., Config]
@@ -113,5 +113,5 @@ class TestStopOnSignal:
 
 def test_numbers_beside_the_bar() -> None:
     metrics = {"reward/proxy": 0.123, "kl/sequence": 4.0, "train/lr": 1.0}
-    assert numbers(metrics) == "reward 0.12  KL 4.00"
-    assert numbers(metrics | {"reward/gold": -1.0}) == "reward 0.12  gold -1.00  KL 4.00"
+    assert round_numbers(metrics) == "reward 0.12  KL 4.00"
+    assert round_numbers(metrics | {"reward/gold": -1.0}) == "reward 0.12  gold -1.00  KL 4.00"

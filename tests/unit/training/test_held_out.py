@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from r2m.config import Config
 from r2m.core.schedule import omega
-from r2m.policy.sampler import HELD_OUT, uniform_draws
+from r2m.policy.sampler import HELD_OUT_STREAM, uniform_draws
 from r2m.reward.loading import HEAD_FILE
 from r2m.runs.journal import read
 from r2m.training.loop import run_loop
@@ -63,7 +63,7 @@ def test_the_proxy_is_the_score_that_would_train_the_policy_now(make_trainer: Ma
         trainer.head.output.weight *= 30
     figures = trainer.evaluate(3)
     R, proxies, vanillas = 8, [], []
-    draws = uniform_draws(0, 0, len(trainer.held_out), 1, R, stream=HELD_OUT)
+    draws = uniform_draws(0, 0, len(trainer.held_out), 1, R, stream=HELD_OUT_STREAM)
     for query, u in zip(trainer.held_out, draws, strict=True):
         t = trainer._sample(trainer.policy, [query.ids], u[None])
         response = t.response_ids_NKR[0, 0, : int(t.lengths_NK)].tolist()
@@ -101,7 +101,7 @@ def test_the_win_rate_is_the_share_of_prompts_that_the_judge_gives_to_the_policy
         weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     said = trainer.evaluate(2)["eval/win_rate"]
     queries, wins = trainer.held_out, []
-    draws = uniform_draws(0, 0, len(queries), 1, 8, stream=HELD_OUT)
+    draws = uniform_draws(0, 0, len(queries), 1, 8, stream=HELD_OUT_STREAM)
     for query, u in zip(queries, draws, strict=True):
         mine, its = (
             trainer._sample(policy, [query.ids], u[None]) for policy in (trainer.policy, trainer.reference)

@@ -248,7 +248,7 @@ class TestSaving:
         view = loop(run)
         assert (view.status, list(view.rounds)) == ("failed", [1, 2])
         assert view.events[-1]["reason"] == (
-            "the trained models could not be saved (no such thing); the last checkpoint has their weights"
+            "the last checkpoint has the trained weights: the models could not be saved (no such thing)"
         )
         monkeypatch.undo()
         view = loop(run)

@@ -21,10 +21,10 @@ from r2m.config import Config, load, validate
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
-from r2m.models.families import Way
+from r2m.models.families import CacheUse
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.training.checkpoint import module_tensors, optimizer_tensors
-from r2m.training.plan import GIB, Plan, check_storage, human, plan, render, resolve_device
+from r2m.training.plan import GIB, Plan, human, plan, plan_table, resolve_device
 from r2m.training.shape import Shape, shape_of
 
 LLAMA_8B = {
@@ -226,7 +226,7 @@ class TestPlan:
     def test_prompts_that_cannot_be_shared_run_with_each_response(self) -> None:
         """A microbatch of K = 4 has 4 (20 + 9) tokens run, not 20 + 4 * 9: 60 more, of 12 * 8 + 64 values in each of
         two layers. Where nothing is kept, sampling has a layer of all 48 * 30 tokens in place of keys and values."""
-        shared, cached, rerun = (plan(config(), replace(POLICY, way=way), REWARD) for way in Way)
+        shared, cached, rerun = (plan(config(), replace(POLICY, cache_use=way), REWARD) for way in CacheUse)
         for p in (cached, rerun):
             assert p.phases["policy update"] - shared.phases["policy update"] == 60 * 2 * (12 * 8 + 64) * 4
             assert "can't be shared" in p.notes[0]
@@ -300,9 +300,9 @@ class TestRefusals:
 
     def test_storage(self, tmp_path: Path) -> None:
         p = plan(config(), POLICY, REWARD)
-        check_storage(p, tmp_path / "not" / "there" / "yet")
-        with pytest.raises(UserError, match=r"3 checkpoints .* of 1,073,741,824\.0 GiB .* GiB free"):
-            check_storage(replace(p, checkpoint=2**60), tmp_path)
+        p.check_disk(tmp_path / "not" / "there" / "yet")
+        with pytest.raises(UserError, match=r"3 checkpoints .* of 1,073,741,824\.0 GiB .* GiB are free"):
+            replace(p, checkpoint=2**60).check_disk(tmp_path)
 
 
 class TestAgainstTheRealThing:
@@ -390,14 +390,14 @@ class TestAgainstTheRealThing:
 
 def test_render_says_what_remax_costs() -> None:
     out = StringIO()
-    Console(file=out, width=120).print(render(plan(config({"advantage": "remax"}), POLICY, REWARD)))
+    Console(file=out, width=120).print(plan_table(plan(config({"advantage": "remax"}), POLICY, REWARD)))
     assert "12 a round beside these, for ReMax's baseline" in " ".join(out.getvalue().split())
 
 
 def test_render_says_what_matters() -> None:
     p = plan(config({"lr": 1e-6}, policy={"model": "p", "dtype": "bfloat16"}), POLICY, REWARD)
     out = StringIO()
-    Console(file=out, width=120).print(render(p))
+    Console(file=out, width=120).print(plan_table(p))
     text = " ".join(out.getvalue().split())
     for fact in ("48 a round, 480 in all, 20 of the budget left over", "t* = 10.0 rounds", "not sharded",
                  "3 checkpoints", "rounded away"):  # fmt: skip

@@ -21,7 +21,7 @@ from transformers import (
 
 from r2m.config import load
 from r2m.errors import UserError
-from r2m.models.families import Way
+from r2m.models.families import CacheUse
 from r2m.models.saving import save_model
 from r2m.training.plan import Plan
 from r2m.training.preflight import plan_for
@@ -110,8 +110,10 @@ class TestPlanned:
         width = 16 if policy == "opt, 350m" else 32
         assert p.memory["hidden states"] == 4 * (56 + 4 * 7) * width * 4
 
-    @pytest.mark.parametrize(("policy", "way"), [("qwen3_next", Way.CACHED), ("openai-gpt", Way.RERUN)])
-    def test_families_that_do_not(self, planned: Callable[..., Plan], policy: str, way: Way) -> None:
+    @pytest.mark.parametrize(
+        ("policy", "way"), [("qwen3_next", CacheUse.CACHED), ("openai-gpt", CacheUse.RERUN)]
+    )
+    def test_families_that_do_not(self, planned: Callable[..., Plan], policy: str, way: CacheUse) -> None:
         p = planned(policy)
         assert p.notes == (
             f"slower, as this family's prompts can't be shared by their responses: {way.value}",
