@@ -49,8 +49,8 @@ def part(what: str, of: Callable[[str], Values], a: str, b: str, claimed: int = 
     return Part(what, of(a), of(b), claimed, unit)
 
 
-Asked = Callable[[Experiment], Part]
-Judge = Callable[[Experiment], Part | Said]
+Contrast = Callable[[Experiment], Part]
+Judging = Callable[[Experiment], Part | Said]
 
 
 def judge_all(r: Experiment) -> list[Judged]:
@@ -83,7 +83,7 @@ def best_baseline(r: Experiment) -> Said:
     return verdict, f"The best baseline is {best}. {sentence}" + f" Not there: {absent}." * bool(absent)
 
 
-def accuracies(when: str, claimed: int) -> Judge:
+def accuracies(when: str, claimed: int) -> Judging:
     """By the first set of pairs; the others are said beside it."""
 
     def judge(r: Experiment) -> Said:
@@ -114,7 +114,7 @@ def collapse(r: Experiment) -> Said:
     return verdict, f"{said} {sentence}"
 
 
-def between(arm: str) -> Judge:
+def between(arm: str) -> Judging:
     return lambda r: all_of(rates(arm, "RLOO")(r), rates(arm, "R2M", -1)(r))
 
 
@@ -149,23 +149,23 @@ def cheap(r: Experiment) -> Said:
     return _together(verdicts), " ".join(sentences)
 
 
-def rates(a: str, b: str, claimed: int = 1, against: str = "sft", controlled: bool = False) -> Asked:
+def rates(a: str, b: str, claimed: int = 1, against: str = "sft", controlled: bool = False) -> Contrast:
     kind = "Length-controlled win rate" if controlled else "Win rate"
     what = f"{kind}{' over the references' * (against == 'reference')}, {_quoted(a)} − {_quoted(b)}"
     return lambda r: part(what, lambda arm: r.win_rate(arm, against, controlled), a, b, claimed, POINTS)
 
 
-def means(what: str, key: str, claimed: int, a: str = "R2M", b: str = "RLOO") -> Asked:
+def means(what: str, key: str, claimed: int, a: str = "R2M", b: str = "RLOO") -> Contrast:
     return lambda r: part(f"{what}, {a} − {b}", lambda arm: r.mean_of(arm, key), a, b, claimed)
 
 
-def curves(what: str, metric: str, claimed: int) -> Asked:
+def curves(what: str, metric: str, claimed: int) -> Contrast:
     """The height of a curve, R2M against RLOO."""
     named = f"{what}, mean over all rounds, R2M − RLOO"
     return lambda r: part(named, lambda arm: r.over_rounds(arm, metric), "R2M", "RLOO", claimed)
 
 
-def held_out(what: str, a: str, b: str, claimed: int) -> Asked:
+def held_out(what: str, a: str, b: str, claimed: int) -> Contrast:
     """Two rewards of the same responses, R2M's on held-out prompts."""
     named = f"{what}, mean over a run's evaluations"
     return lambda r: part(named, lambda metric: r.over_rounds("R2M", metric), a, b, claimed)
@@ -201,7 +201,7 @@ def _quoted(arm: str) -> str:
 
 
 HEADLINE = rates("R2M", "RLOO")
-CLAIMS: tuple[tuple[str, str, Judge], ...] = (  # what is claimed, where, and what judges it
+CLAIMS: tuple[tuple[str, str, Judging], ...] = (  # what is claimed, where, and what judges it
     ("R2M has a higher win rate than the best baseline", "Sec. 5.1, Table 2", best_baseline),
     ("R2M has a higher win rate than RLOO", "Sec. 5.1, Table 2", HEADLINE),
     ("R2M has a higher length-controlled win rate than RLOO", "Sec. 5.1, Table 2",

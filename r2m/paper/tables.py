@@ -11,7 +11,7 @@ from r2m.results.experiment import PERCENT, Experiment
 from r2m.results.statistics import mean_estimate
 from r2m.results.table import Values, paired
 
-KINDS = {"hacking": "within hacking", "normal": "within normal", "cross": "across"}
+KIND_LABELS = {"hacking": "within hacking", "normal": "within normal", "cross": "across"}
 REWARDS = {
     "without": "without feedback",
     "before": "with feedback, before training",
@@ -46,12 +46,12 @@ def table_1(r: Experiment) -> Table:
     why = {arm: _no_similarity(r, arm) for arm in ("RLOO", "R2M")}
     rows = [
         (f"{arm}'s trained policies{', response alone' * alone}",
-         tuple(measured(r, arm, r.similarity(arm, kind, alone), 3, why=why[arm]) for kind in KINDS)
-         + (Cell(),) * len(KINDS))
+         tuple(measured(r, arm, r.similarity(arm, kind, alone), 3, why=why[arm]) for kind in KIND_LABELS)
+         + (Cell(),) * len(KIND_LABELS))
         for arm in why for alone in (False, True)
     ]  # fmt: skip
-    theirs = tuple(published(paper.TABLE_1[kind], 2) for kind in KINDS)
-    rows.append(("the paper's policy", (Cell(),) * len(KINDS) + theirs))
+    theirs = tuple(published(paper.TABLE_1[kind], 2) for kind in KIND_LABELS)
+    rows.append(("the paper's policy", (Cell(),) * len(KIND_LABELS) + theirs))
     what = [
         f"{arm}, seed {seed}: {known.similarity.what}."
         for arm in why
@@ -61,7 +61,7 @@ def table_1(r: Experiment) -> Table:
     return Table(
         1, "Similarity of hidden states of hacking and normal responses",
         f"measured: recipe {r.recipe}, cosine of mean-token hidden states", "responses of",
-        _columns([(MEASURED, KINDS.values()), (paper.SIMILARITY, KINDS.values())]),
+        _columns([(MEASURED, KIND_LABELS.values()), (paper.SIMILARITY, KIND_LABELS.values())]),
         tuple(rows), (*what[:1], ALONE),
     )  # fmt: skip
 
