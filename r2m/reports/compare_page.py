@@ -20,7 +20,7 @@ DRAWN = 12  # arms in the figures
 READ = 6  # arms whose texts are shown
 TRAINING = ("reward/gold", "reward/vanilla", "reward/proxy", "kl/sequence")
 HELD_OUT = ("eval/gold", "eval/vanilla", "eval/win_rate", KL)
-REWARDS = ("reward/proxy", "reward/vanilla", "reward/gold")  # over KL: the paper's reward is the proxy
+_REWARDS = ("reward/proxy", "reward/vanilla", "reward/gold")  # over KL: the paper's reward is the proxy
 
 
 def html(title: str, comparisons: Sequence[Comparison], notes: Sequence[str]) -> str:
@@ -52,7 +52,7 @@ def _setup(number: int, c: Comparison) -> list[doc.Part]:
              f"On training prompts. Thin: a seed. Bold: their mean, where all of them have a round.{few}"),
         doc.Plot(f"held-out-{number}", "On held-out prompts", curves(drawn, HELD_OUT, columns=2),
              "The same draws for every run. The frozen reward that rises while gold falls is reward hacking."),
-        doc.Plot(f"reward-kl-{number}", "Reward over KL", over_kl(drawn, REWARDS),
+        doc.Plot(f"reward-kl-{number}", "Reward over KL", over_kl(drawn, _REWARDS),
              "A point is a training round. The proxy of an arm with feedback is a scale of its own."),
         doc.Text("heading", "Texts"),
         *_texts(c),
