@@ -26,7 +26,7 @@ def means(c: Comparison, groups: Sequence[Group]) -> Table:
     rows = [
         ("dim" if row.so_far else "", [
             label(row.arm.label, groups),
-            Cell(status(row), f"seed{'s' * (len(row.arm.runs) > 1)} {seeds(row.arm)}"),
+            Cell(runs_said(row), f"seed{'s' * (len(row.arm.runs) > 1)} {seeds(row.arm)}"),
             *(estimate(key, row.values.get(key)) for key in shown),
             *(estimate(key, row.gain.get(key)) for key in gain),
         ])
@@ -79,7 +79,7 @@ def estimate(key: str, e: Estimate | None, fewer: int = 0) -> Cell:
     return Cell(mean, " to ".join(ends))
 
 
-def status(row: Row) -> str:
+def runs_said(row: Row) -> str:
     """How many runs, and how far those have come that have not finished."""
     counts = Counter(view.status for view in row.arm.runs)
     return ", ".join(

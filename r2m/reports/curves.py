@@ -34,7 +34,7 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # labels may hold a $
     "svg.hashsalt": "r2m",  # the same curves make the same file
 }
-POINTS = 0.72  # a line's width here, of a pixel's on a page
+_POINTS = 0.72  # a line's width here, of a pixel's on a page
 
 
 def plot(groups: Sequence[Group], path: Path | str) -> None:
@@ -81,10 +81,10 @@ def _lines(ax: Axes, key: str, group: Group) -> None:
     seeds, mean = group.curves(key), group.mean(key)
     style: dict[str, Any] = {"color": group.colour, "linestyle": "-" if group.dash == "solid" else "--"}
     for curve in seeds if len(seeds) > 1 else ():
-        ax.plot(list(curve), list(curve.values()), alpha=FAINT, linewidth=THIN * POINTS, **style)
+        ax.plot(list(curve), list(curve.values()), alpha=FAINT, linewidth=THIN * _POINTS, **style)
     if seeds:
         name = f"{group.label} (mean of {len(group.views)})" if len(group.views) > 1 else group.label
-        ax.plot(list(mean), list(mean.values()), linewidth=BOLD * POINTS, label=name, **style)
+        ax.plot(list(mean), list(mean.values()), linewidth=BOLD * _POINTS, label=name, **style)
 
 
 def _title(views: Sequence[JournalView]) -> str:

@@ -69,14 +69,12 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Heading:
+class Text:
+    """`kind`: "heading"; "command", to be typed, whose line breaks between its settings; "file"; or "labelled"."""
+
+    kind: str
     text: str
-
-
-@dataclass(frozen=True)
-class Labelled:
-    label: str
-    text: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,18 +93,6 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Command:
-    """To be typed: a line breaks between its settings."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class File:
-    text: str
-
-
-@dataclass(frozen=True)
 class Details:
     """Folded away unless `open`."""
 
@@ -120,9 +106,7 @@ class Beside:
     parts: Sequence[Part]
 
 
-Part: TypeAlias = (
-    Table | Plot | Note | Heading | Labelled | Verdict | Tiles | Command | File | Details | Beside
-)
+Part: TypeAlias = Table | Plot | Note | Text | Verdict | Tiles | Details | Beside
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from r2m.results.experiment import Experiment
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 PAIR = ("RLOO", "R2M")
 CONDITIONS = {  # Fig. 4: metric -> label, colour
     "eval/proxy": ("with feedback", COLOURS["R2M"]),
@@ -24,8 +24,8 @@ CONDITIONS = {  # Fig. 4: metric -> label, colour
     "eval/noise": ("with noise", REST),
 }
 CURVES = ("reward/proxy", "train/policy_loss", "kl/token", "kl/sequence")  # Fig. 5
-REWARDS = ("reward/proxy", "reward/gold")  # Fig. 5: over KL
-PHASES = dict(zip(  # Fig. 6
+_REWARDS = ("reward/proxy", "reward/gold")  # Fig. 5: over KL
+_PHASES = dict(zip(  # Fig. 6
     ("time/sample_s", "time/annotate_s", "time/policy_s", "time/head_s"),
     (OTHER_COLOURS[3], OTHER_COLOURS[2], OTHER_COLOURS[0], OTHER_COLOURS[1]), strict=True,
 ))  # fmt: skip
@@ -103,7 +103,7 @@ def learning(r: Experiment) -> go.Figure | str:
 
 def reward_over_kl(r: Experiment) -> go.Figure | str:
     """Fig. 5, its scatter: a point is a round of a run. Gold beside it, where the task has it."""
-    return over_kl(_pair(r), REWARDS) if drawn(_pair(r), REWARDS) else "No run of RLOO or R2M has finished."
+    return over_kl(_pair(r), _REWARDS) if drawn(_pair(r), _REWARDS) else "No run of RLOO or R2M has finished."
 
 
 def cost(r: Experiment) -> go.Figure | str:
@@ -116,7 +116,7 @@ def cost(r: Experiment) -> go.Figure | str:
     peaks = {arm: [m["peak_mib"] for m in seen] for arm, seen in own.items()}
     figure.add_bar(x=list(PAIR), y=[median(peaks[arm]) for arm in PAIR], width=0.5, showlegend=False,
                    marker_color=[COLOURS[arm] for arm in PAIR], opacity=0.85, **memory)  # fmt: skip
-    for key, colour in PHASES.items():
+    for key, colour in _PHASES.items():
         y = [median(m["phases"].get(key, 0.0) for m in own[arm]) for arm in PAIR]
         figure.add_bar(x=list(PAIR), y=y, width=0.5, name=metric(key).label, marker_color=colour, **time)
     rounds = {arm: [m["round_s"] for m in seen] for arm, seen in own.items()}
@@ -135,7 +135,7 @@ def _pair(r: Experiment) -> list[Group]:
     return [Group(arm, COLOURS[arm], list(r.views(arm).values())) for arm in PAIR if r.views(arm)]
 
 
-def _first(r: Experiment, part: Callable[[Assessment], T | None]) -> tuple[str, int, T] | None:
+def _first(r: Experiment, part: Callable[[Assessment], _T | None]) -> tuple[str, int, _T] | None:
     """The first run of RLOO, else of R2M, whose assessment has the part."""
     for arm in PAIR:
         for seed, known in r.assessed(arm).items():

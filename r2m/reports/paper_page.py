@@ -6,22 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r2m.files import write_whole
+from r2m.reports import document as doc
 from r2m.reports import paper_figures as figures
-from r2m.reports.document import (
-    Cell,
-    Command,
-    Details,
-    Heading,
-    Labelled,
-    Note,
-    Page,
-    Part,
-    Plot,
-    Section,
-    Verdict,
-    setting,
-)
-from r2m.reports.document import Table as Shown
 from r2m.reports.paper_formats import notes_of, runs_of, shown, to_csv, to_latex, to_markdown
 from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged, Table
 from r2m.reports.render import render
@@ -73,51 +59,52 @@ def html(r: Experiment, made: Sequence[Table], judged: Sequence[Judged], command
     verdict = [summary(judged), f"{headline.claim}: {headline.verdict}. {headline.why}"]
     if len(r.seeds) < ENOUGH:
         verdict.append(f"{len(r.seeds)} seeds settle no difference: give --seeds {ENOUGH} or more.")
-    lead: list[Part] = [
-        Note("Tables 1 to 5 and Figures 1, 4, 5 and 6 from runs of this recipe, beside the paper's own figures, "
+    lead: list[doc.Part] = [
+        doc.Note("Tables 1 to 5 and Figures 1, 4, 5 and 6 from runs of this recipe, beside the paper's own figures, "
              "which are of other models and data: levels are not comparable, directions are."),
-        Verdict(verdict),
+        doc.Verdict(verdict),
     ]  # fmt: skip
     sections = [
-        Section("claims", "The paper's claims, here", [_claims(judged), Note(RULE)]),
-        Section("tables", "Tables", [part for table in made for part in _table(table)]),
-        Section("figures", "Figures", _figures(r)),
-        Section("made", "How this was made", _made(r, command)),
+        doc.Section("claims", "The paper's claims, here", [_claims(judged), doc.Note(RULE)]),
+        doc.Section("tables", "Tables", [part for table in made for part in _table(table)]),
+        doc.Section("figures", "Figures", _figures(r)),
+        doc.Section("made", "How this was made", _made(r, command)),
     ]
     title = f"{r.name}: the paper's experiments on the recipe {r.recipe}"
-    return render(Page(f"{r.name} · R2M", title, lead, sections))
+    return render(doc.Page(f"{r.name} · R2M", title, lead, sections))
 
 
-def _claims(judged: Sequence[Judged]) -> Shown:
+def _claims(judged: Sequence[Judged]) -> doc.Table:
     rows = [
         ("", [
-            Cell(j.claim, kind="wrap"), Cell(j.source, kind="wrap narrow"),
-            Cell(j.verdict, kind=f"strong {CLASSES[j.verdict]}"), Cell(j.why, kind="wrap wide"),
+            doc.Cell(j.claim, kind="wrap"), doc.Cell(j.source, kind="wrap narrow"),
+            doc.Cell(j.verdict, kind=f"strong {CLASSES[j.verdict]}"), doc.Cell(j.why, kind="wrap wide"),
         ])
         for j in judged
     ]  # fmt: skip
-    return Shown(["claim", "source", "here", "numbers"], rows, {0, 1, 2, 3})
+    return doc.Table(["claim", "source", "here", "numbers"], rows, {0, 1, 2, 3})
 
 
-def _table(table: Table) -> list[Part]:
+def _table(table: Table) -> list[doc.Part]:
     first, *notes = notes_of(table)
-    runs = [Labelled(label, ", ".join(ids)) for label, ids in runs_of(table).items()]
+    runs = [doc.Text("labelled", ", ".join(ids), label) for label, ids in runs_of(table).items()]
     files = {kind: f"tables/table-{table.number}.{kind}" for kind in WRITERS}  # beside the page
     return [
-        Heading(f"Table {table.number}. {table.title}"), Note(first), shown(table), *map(Note, notes),
-        *([Details("Runs", runs)] if runs else []), Note("As a file:", files),
+        doc.Text("heading", f"Table {table.number}. {table.title}"), doc.Note(first), shown(table),
+        *map(doc.Note, notes),
+        *([doc.Details("Runs", runs)] if runs else []), doc.Note("As a file:", files),
     ]  # fmt: skip
 
 
-def _figures(r: Experiment) -> list[Part]:
+def _figures(r: Experiment) -> list[doc.Part]:
     return [
-        Plot("similarity", "Fig. 1a. Similarity of hidden states", *figures.similarity_matrix(r)),
-        Plot("over-training", "Fig. 1b. The same pair over training", *figures.over_training(r)),
-        Plot("conditions", "Fig. 4. Reward with feedback, without, and with noise", figures.conditions(r),
+        doc.Plot("similarity", "Fig. 1a. Similarity of hidden states", *figures.similarity_matrix(r)),
+        doc.Plot("over-training", "Fig. 1b. The same pair over training", *figures.over_training(r)),
+        doc.Plot("conditions", "Fig. 4. Reward with feedback, without, and with noise", figures.conditions(r),
              CAPTIONS["over-time"]),
-        Plot("learning", "Fig. 5. Reward, loss and KL", figures.learning(r), CAPTIONS["learning"]),
-        Plot("reward-kl", "Fig. 5. Reward over KL", figures.reward_over_kl(r), CAPTIONS["reward-kl"]),
-        Plot("cost", "Fig. 6. Cost", figures.cost(r), _cost_caption(r)),
+        doc.Plot("learning", "Fig. 5. Reward, loss and KL", figures.learning(r), CAPTIONS["learning"]),
+        doc.Plot("reward-kl", "Fig. 5. Reward over KL", figures.reward_over_kl(r), CAPTIONS["reward-kl"]),
+        doc.Plot("cost", "Fig. 6. Cost", figures.cost(r), _cost_caption(r)),
     ]  # fmt: skip
 
 
@@ -132,7 +119,7 @@ def _cost_caption(r: Experiment) -> str:
     )
 
 
-def _made(r: Experiment, command: str) -> list[Part]:
+def _made(r: Experiment, command: str) -> list[doc.Part]:
     views = [view for arm in r.settings for view in r.views(arm).values()]
     seconds = sum(cost(view)[1] for view in views)
     facts = {
@@ -142,16 +129,16 @@ def _made(r: Experiment, command: str) -> list[Part]:
         **_versions(views),
     }
     arms = [
-        ("", [arm, ", ".join(f"{key}={setting(value)}" for key, value in settings.items()),
+        ("", [arm, ", ".join(f"{key}={doc.setting(value)}" for key, value in settings.items()),
               ", ".join(r.run_ids(arm)) or "none"])
         for arm, settings in r.settings.items()
     ]  # fmt: skip
     missing = "; ".join(f"{run} ({why})" for run, why in r.missing.items())
     return [
-        Command(command),
-        Shown([], [("", fact) for fact in facts.items()], {0, 1}),
-        Shown(["arm", "settings over the recipe's", "runs"], arms, {0, 1, 2}),
-        *([Note(f"Not among them: {missing}.")] if missing else []),
+        doc.Text("command", command),
+        doc.Table([], [("", fact) for fact in facts.items()], {0, 1}),
+        doc.Table(["arm", "settings over the recipe's", "runs"], arms, {0, 1, 2}),
+        *([doc.Note(f"Not among them: {missing}.")] if missing else []),
     ]
 
 

@@ -6,22 +6,9 @@ from pathlib import Path
 
 import optuna
 
+from r2m.reports import document as doc
 from r2m.reports import sweep_figures as figures
 from r2m.reports import sweep_tables as tables
-from r2m.reports.document import (
-    Beside,
-    Command,
-    Details,
-    File,
-    Heading,
-    Note,
-    Page,
-    Part,
-    Plot,
-    Section,
-    Verdict,
-    colour_of,
-)
 from r2m.reports.plots import curves
 from r2m.reports.render import render
 from r2m.reports.sweep_figures import Views
@@ -39,23 +26,23 @@ def html(a: Answer, study: optuna.Study, views: Views, sweep_file: str) -> str:
     arms = figures.confirmed(a, views)
     own = {name: group.colour for name, group in arms.items()}
     means = "Means over the search's seeds at each run's" if len(a.seeds) > 1 else "Each run's"
-    lead: list[Part] = [
-        Note(f"Judged on held-out prompts by {' and '.join(judged)}{kept}. Search on seed {seeds}, confirmation on "
-             f"{fresh}."),
-        Verdict(a.verdict, colour_of({c.finding for c in a.comparisons})),
+    lead: list[doc.Part] = [
+        doc.Note(f"Judged on held-out prompts by {' and '.join(judged)}{kept}. Search on seed {seeds}, confirmation "
+             f"on {fresh}."),
+        doc.Verdict(a.verdict, doc.colour_of({c.finding for c in a.comparisons})),
         tables.tiles(a),
     ]  # fmt: skip
-    optimistic = Note(f"{means} last evaluation. The search chose among these values, so the best one is optimistic: "
-                      "the fresh seeds decide.")  # fmt: skip
+    optimistic = doc.Note(f"{means} last evaluation. The search chose among these values, so the best one is "
+                      "optimistic: the fresh seeds decide.")  # fmt: skip
     sections = [
-        Section("confirmation", "Winner and baselines on fresh seeds", tables.confirmation(a, own)),
-        Section("ranking", "Ranking", [optimistic, tables.ranking(a, own)]),
-        Section("search", "What the search saw", _search(a, study, own)),
-        Section("curves", "Learning curves, and reward over KL", _curves(a, arms)),
-        Section("commands", "Every arm again", _commands(a)),
-        Section("file", "The sweep file", [File(sweep_file)]),
+        doc.Section("confirmation", "Winner and baselines on fresh seeds", tables.confirmation(a, own)),
+        doc.Section("ranking", "Ranking", [optimistic, tables.ranking(a, own)]),
+        doc.Section("search", "What the search saw", _search(a, study, own)),
+        doc.Section("curves", "Learning curves, and reward over KL", _curves(a, arms)),
+        doc.Section("commands", "Every arm again", _commands(a)),
+        doc.Section("file", "The sweep file", [doc.Text("file", sweep_file)]),
     ]
-    return render(Page(f"{a.name} · R2M sweep", a.name, lead, sections))
+    return render(doc.Page(f"{a.name} · R2M sweep", a.name, lead, sections))
 
 
 def picture(a: Answer, views: Views, path: Path) -> None:
@@ -67,48 +54,55 @@ def picture(a: Answer, views: Views, path: Path) -> None:
         plot(arms, path)
 
 
-def _search(a: Answer, study: optuna.Study, own: tables.Colours) -> list[Part]:
+def _search(a: Answer, study: optuna.Study, own: tables.Colours) -> list[doc.Part]:
     mind = f" {a.importance_note}" if a.importance and a.importance_note else ""
-    front = Plot("pareto", "Pareto front", figures.pareto(a),
+    front = doc.Plot("pareto", "Pareto front", figures.pareto(a),
                  "Green: what no other feasible arm equals in every objective and beats in one."
                  ) if len(a.objectives) > 1 else None  # fmt: skip
     return [
         *([front] if front else []),
-        Beside([
-            Plot("history", "History", figures.history(a, own), "Every trial in its order; dashed: the baselines."),
-            Plot("importance", "Importance", figures.importance(a),
+        doc.Beside([
+            doc.Plot("history", "History", figures.history(a, own),
+                 "Every trial in its order; dashed: the baselines."),
+            doc.Plot("importance", "Importance", figures.importance(a),
                  f"How much each parameter separates the best trials from the rest.{mind}"),
         ]),
-        Plot("parallel", "Parallel coordinates", figures.parallel(a, study), "A line is a complete trial."),
-        Plot("slice", "Slices", figures.slices(a, study), "A complete trial each; open: it breaks a constraint."),
+        doc.Plot("parallel", "Parallel coordinates", figures.parallel(a, study), "A line is a complete trial."),
+        doc.Plot("slice", "Slices", figures.slices(a, study), "A complete trial each; open: it breaks a constraint."),
     ]  # fmt: skip
 
 
-def _curves(a: Answer, arms: figures.Arms) -> list[Part]:
+def _curves(a: Answer, arms: figures.Arms) -> list[doc.Part]:
     fresh = any(view.seed in a.confirm for group in arms.values() for view in group.views)
     which = "fresh seeds" if fresh else "the search's own seeds: no fresh one has begun"
     learning = curves(list(arms.values()), LEARNING)
     if isinstance(learning, str):
         learning = "No run of the winner or of a baseline has a round yet."
     return [
-        Plot("learning", "Learning curves", learning,
+        doc.Plot("learning", "Learning curves", learning,
              f"On training prompts, {which}. Thin: a seed. Bold: their mean, where all of them have a round."),
-        Plot("reward-kl", "Reward over KL", figures.reward_over_kl(a, arms),
+        doc.Plot("reward-kl", "Reward over KL", figures.reward_over_kl(a, arms),
              "Held-out prompts. A point is where an arm ended in the search; a thin line is the trajectory of a run "
              "in the learning curves. Frozen reward that rises with KL while gold falls is reward hacking."),
     ]  # fmt: skip
 
 
-def _commands(a: Answer) -> list[Part]:
+def _commands(a: Answer) -> list[doc.Part]:
     """The winner's and the baselines' in sight, the others' folded away."""
     first = [a.arm(c.arm) for c in a.confirmation]
     rest = [arm for arm in a.ranking if arm not in first]
     shown = [part for arm in first for part in _again(arm)]
-    folded = [Details(f"{len(rest)} more", [part for arm in rest for part in _again(arm)])] if rest else []
-    return [Note("The first run of each arm, on the search's first seed."), *shown, *folded]
+    folded = (
+        [doc.Details(f"{len(rest)} more", [part for arm in rest for part in _again(arm)])] if rest else []
+    )
+    return [doc.Note("The first run of each arm, on the search's first seed."), *shown, *folded]
 
 
-def _again(arm: Ranked) -> list[Part]:
-    how = Command(arm.command) if arm.command is not None else Note("No run can have these settings.")
-    why = [Note(f"It failed: {arm.reason}")] if arm.reason else []
-    return [Heading(arm.label), how, *why]
+def _again(arm: Ranked) -> list[doc.Part]:
+    how = (
+        doc.Text("command", arm.command)
+        if arm.command is not None
+        else doc.Note("No run can have these settings.")
+    )
+    why = [doc.Note(f"It failed: {arm.reason}")] if arm.reason else []
+    return [doc.Text("heading", arm.label), how, *why]

@@ -14,7 +14,7 @@ from r2m.results.verdict import held_out, spent
 if TYPE_CHECKING:
     from rich.console import Group
 
-TOP = 10  # arms shown
+_TOP = 10  # arms shown
 WIDTH = 80
 
 
@@ -25,9 +25,9 @@ def terminal(a: Answer) -> Group:
 
     shown = {name: name for name in ("arm", "state", *map(heading, a.objectives), *held_out(a))}
     shown |= {"trajectories": "traj.", "worker s": "worker s"}
-    parts: list[Any] = [rich_table(ranking(a, {}), shown, most=TOP)]
-    if len(a.ranking) > TOP:
-        parts.append(Text(f"... {len(a.ranking) - TOP} more"))
+    parts: list[Any] = [rich_table(ranking(a, {}), shown, most=_TOP)]
+    if len(a.ranking) > _TOP:
+        parts.append(Text(f"... {len(a.ranking) - _TOP} more"))
     if any(c.values or c.failed for c in a.confirmation):
         parts.append(rich_table(_confirmation(a)))
     headline, *rest = a.verdict
