@@ -9,9 +9,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mlflow import MlflowClient
 
 from r2m.config import validate
@@ -22,6 +24,7 @@ from r2m.training.start import new_run
 
 R2M = str(Path(sys.executable).with_name("r2m"))
 PATIENCE_S = 120.0
+RELATIVE = 2e-4  # fp32 sums in another order, after some rounds that go on from their results
 
 
 def steady(view: JournalView) -> list[dict[str, float]]:
@@ -36,19 +39,71 @@ def steady(view: JournalView) -> list[dict[str, float]]:
     ]  # fmt: skip
 
 
-def wait_for(what: Callable[[], object], process: subprocess.Popen | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def wait_for(
+    what: Callable[[], object], process: subprocess.Popen | None = None, watched: Path | None = None
+) -> None:
+    """Until it is so; the process is not to end before.
+
+    Gives up on what hangs, not on what is slow: after PATIENCE_S, times the load of a core, in which no file of the
+    runs and sweeps below `watched` (the process's folder by default) has grown.
+    """
+    watched = watched or getattr(process, "folder", None)
+    since, size = time.monotonic(), written(watched)
     while not what():
-        assert time.monotonic() < deadline
         assert process is None or process.poll() is None, process.communicate()
+        if time.monotonic() - since > PATIENCE_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)):
+            assert size != (size := written(watched)), f"nothing has been written in {watched}"
+            since = time.monotonic()
         time.sleep(0.02)
 
 
+def written(folder: Path | None) -> int:
+    """Bytes of the journals, studies and logs below it."""
+    total = 0
+    for path in () if folder is None else folder.rglob("*"):
+        with suppress(OSError):  # gone since
+            total += path.stat().st_size * path.is_file()
+    return total
+
+
+def end_of(process: subprocess.Popen, watched: Path | None = None) -> str:
+    """What it has said by its end, which is waited for as by `wait_for`."""
+    said: list[str] = []
+
+    def ended() -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            said.append(process.communicate(timeout=0.5)[0])
+        return bool(said)
+
+    wait_for(ended, watched=watched or getattr(process, "folder", None))
+    return said[0]
+
+
 def r2m(*arguments: str, cwd: Path) -> subprocess.Popen:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [R2M, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+    process.folder = cwd  # type: ignore[attr-defined]
+    return process
+
+
+def assert_same_rounds(one: JournalView, other: JournalView) -> None:
+    """As far as sums in another order go: to RELATIVE of a number or, if it is about 0, of its largest."""
+    expected, found = steady(one), steady(other)
+    assert [r.keys() for r in found] == [r.keys() for r in expected]
+    for key in {key for r in expected for key in r}:
+        values = [r[key] for r in expected if r.get(key, "NaN") != "NaN"]
+        least = RELATIVE * max(map(abs, values), default=0.0)
+        if key.endswith(("log_prob_error", "ratio_error_first_minibatch")):
+            least = 1e-4  # the alarm's own threshold: these are rounding, and nothing else
+        if key == "train/policy_loss":  # terms of either sign
+            least = RELATIVE * max(r["train/advantage_std"] for r in expected)
+        for a, b in zip(expected, found, strict=True):
+            if key in a:
+                assert b[key] == (
+                    a[key] if a[key] == "NaN" else pytest.approx(a[key], rel=RELATIVE, abs=least)
+                ), key
 
 
 def descendants(pid: int) -> list[int]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from processes import (
-    PATIENCE_S,
     descendants,
+    end_of,
     has_open,
     kill_all,
     r2m,
@@ -64,7 +64,7 @@ def cluster() -> Iterator[dict[str, Any]]:
         finally:
             ours = [process.pid, *descendants(process.pid)]
             try:
-                process.communicate(timeout=PATIENCE_S)  # the end of its input is the end of the cluster
+                end_of(process)  # the end of its input is the end of the cluster
             finally:
                 kill_all(ours)
 
@@ -106,7 +106,7 @@ def test_a_node_dies_under_a_trial(cluster: dict[str, Any], sweep_file: SweepFil
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not any(has_open(pid, orphan) for pid in node))
         assert done(orphan) < 50
-        said, _ = process.communicate(timeout=2 * PATIENCE_S)
+        said = end_of(process)
         assert process.returncode == 0, said
     finally:
         if process.poll() is None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 from made_assessments import assessment, response
 from made_runs import MadeRuns
+from pages import Page
 
 from r2m.cli import main
 from r2m.runs.journal import Journal
@@ -47,10 +48,11 @@ def compare(runs, monkeypatch, capsys):
 def test_runs_and_a_sweep_are_compared_and_written(compare, runs, tmp_path):
     code, out, err = compare("rloo-0", "rloo-1", "s", "--json", str(tmp_path / "numbers.json"))
     assert code == 0, err
-    assert "R2M is better than RLOO on each of 2 seeds" in " ".join(out.split())
-    page = (runs.storage / "compare.html").read_text("utf-8")
-    assert "<h1>rloo-0, rloo-1, s</h1>" in page
-    assert "from a journal" in page
+    assert "R2M is better than RLOO" in " ".join(out.split())
+    page = Page((runs.storage / "compare.html").read_text("utf-8"))
+    assert page.text.startswith("rloo-0, rloo-1, s")
+    assert page.table("runs", "frozen").number("R2M", under="gold") == 0.5
+    assert "from a journal" in page.text
     (setup,) = json.loads((tmp_path / "numbers.json").read_text())["setups"]
     assert [arm["runs"] for arm in setup["arms"]] == [["rloo-0", "rloo-1"], ["s-r2m-s0", "s-r2m-s1"]]
     assert not list(runs.storage.glob(".*"))
@@ -61,24 +63,26 @@ def test_the_baseline_and_the_page_can_be_chosen(compare, tmp_path):
         "rloo-0", "s", "--baseline", "R2M", "--metric", "eval/vanilla", "--out", f"{tmp_path}/a.html"
     )
     assert code == 0
-    assert "cannot tell RLOO from R2M: mean gain in eval/vanilla at the same KL" in " ".join(out.split())
+    for fact in ("RLOO from R2M", "eval/vanilla", "same KL"):
+        assert fact in " ".join(out.split())
     assert (tmp_path / "a.html").is_file()
 
 
 def test_one_run_is_enough_and_a_run_without_a_journal_is_named(compare):
     code, out, err = compare("rloo-0", "gone", "missing")
     assert code == 0
-    assert "One arm, RLOO: there is none to compare it with." in out
-    assert "no journal of them: gone, missing." in " ".join(err.split())
+    assert "One arm, RLOO" in out
+    assert "gone, missing" in " ".join(err.split())
 
 
 def test_texts_of_an_assessment_are_shown(compare, runs):
     known = assessment(response("q", "<b>assessed</b>", proxy=1.0, vanilla=1.0, gold=1.0))
     known.write(runs.storage / "runs" / "rloo-0")
     assert compare("rloo-0")[0] == 0
-    page = (runs.storage / "compare.html").read_text("utf-8")
-    assert "&lt;b&gt;assessed&lt;/b&gt;" in page
-    assert "<td>end</td>" in page
+    page = Page((runs.storage / "compare.html").read_text("utf-8"))
+    texts = next(table for table in page.tables if "response" in table.head)
+    assert texts.cell("q", under="response") == "<b>assessed</b>"
+    assert texts.cell("q", under="round") == "end"
 
 
 def test_a_filter_finds_what_mlflow_has(compare, runs):
@@ -123,9 +127,9 @@ def test_in_a_storage_that_can_only_be_read_the_comparison_is_said_all_the_same(
     freeze()
     code, out, err = compare("rloo-0", "rloo-1", "s")
     assert code == 0
-    assert "R2M is better than RLOO on each of 2 seeds" in " ".join(out.split())
-    said = f"not written: {disk}/compare.html (Read-only file system); --out FILE puts the page elsewhere"
-    assert err.splitlines()[-1] == said
+    assert "R2M is better than RLOO" in " ".join(out.split())
+    for fact in ("not written", f"{disk}/compare.html", "Read-only file system", "--out"):
+        assert fact in err.splitlines()[-1]
     code, _, err = compare("rloo-0", "s", "--out", str(tmp_path / "page.html"))
     assert (code, "not written" in err) == (0, False)
     assert (tmp_path / "page.html").is_file()

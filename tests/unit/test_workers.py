@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,17 @@ CASES = (
 )
 
 
+CASES_OF_THREE = (
+    (
+        "algorithm.queries=6",
+        "run.eval_queries=6",
+        "algorithm.minibatches=2",
+        "algorithm.loss_aggregation=token_mean",
+    ),
+)
+TOLERANCE = 1e-5  # relative: of fp32 sums in another order
+
+
 def run_rounds(
     config: Config, models: tuple[str, str], workers: Workers
 ) -> tuple[dict[str, Tensor], list[dict]]:
@@ -40,19 +51,19 @@ def run_rounds(
     return trainer.policy.state_dict() | trainer.head.state_dict(), metrics
 
 
-def worker(rank: int, cases: list[dict], models: tuple[str, str], folder: Path) -> None:
+def worker(rank: int, size: int, cases: list[dict], models: tuple[str, str], folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    workers = Workers(rank, 2)
-    rows = torch.arange(3.0)[:, None] * 2 + rank  # those of the queries 0 2 4 and 1 3 5
-    assert workers.gather(rows).flatten().tolist() == [0, 1, 2, 3, 4, 5]
-    assert workers.sum(torch.tensor([1.0, rank])).tolist() == [2, 1]
-    assert workers.gather_all([rank, "x"]) == [0, "x", 1, "x"]
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
+    workers = Workers(rank, size)
+    rows = torch.arange(3.0)[:, None] * size + rank  # of two workers those of the queries 0 2 4 and 1 3 5
+    assert workers.gather(rows).flatten().tolist() == list(range(3 * size))
+    assert workers.sum(torch.tensor([1.0, rank])).tolist() == [size, sum(range(size))]
+    assert workers.gather_all([rank, "x"]) == [item for r in range(size) for item in (r, "x")]
     layer = nn.Linear(2, 2)
     layer.weight.grad = torch.full((2, 2), rank + 1.0)  # and none of the bias
     workers.sum_gradients(layer.parameters())
-    assert layer.weight.grad.tolist() == [[3, 3], [3, 3]]
+    assert layer.weight.grad.tolist() == [[sum(range(size + 1))] * 2] * 2
     assert layer.bias.grad is None
     for i, tree in enumerate(cases):
         weights, metrics = run_rounds(validate(tree), models, workers)
@@ -61,28 +72,39 @@ def worker(rank: int, cases: list[dict], models: tuple[str, str], folder: Path) 
     dist.destroy_process_group()
 
 
-def test_two_workers_give_the_updates_of_one(
-    make_config: MakeConfig, forum_models: tuple[str, str], tmp_path: Path
+@pytest.mark.parametrize(("size", "cases"), [(2, CASES), (3, CASES_OF_THREE)])
+def test_several_workers_give_the_updates_of_one(
+    make_config: MakeConfig,
+    forum_models: tuple[str, str],
+    tmp_path: Path,
+    size: int,
+    cases: Sequence[tuple[str, ...]],
 ) -> None:
-    configs = [make_config("algorithm.rounds=2", *case) for case in CASES]
-    mp.spawn(worker, ([c.model_dump(mode="json") for c in configs], forum_models, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
+    configs = [make_config("algorithm.rounds=2", *case) for case in cases]
+    trees = [c.model_dump(mode="json") for c in configs]
+    mp.spawn(worker, (size, trees, forum_models, tmp_path), nprocs=size)  # type: ignore[no-untyped-call]
     for i, config in enumerate(configs):
         expected, expected_metrics = run_rounds(config, forum_models, Workers())
         start = Trainer(config, forum_models, Workers()).policy.state_dict()
         moved = max(float((expected[name] - start[name]).abs().max()) for name in start)
         assert moved > 1e-3  # a hundred times the tolerance
-        for rank in (0, 1):
+        for rank in range(size):
             weights = torch.load(tmp_path / f"weights-{i}-{rank}.pt")
-            for name in expected:
-                torch.testing.assert_close(
-                    weights[name], expected[name], atol=1e-5, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
-                )
+            for name, weight in expected.items():
+                off = (weights[name] - weight).abs().max() / max(weight.abs().max(), moved)
+                assert off < TOLERANCE, name
             metrics = json.loads((tmp_path / f"metrics-{i}-{rank}.json").read_text())
-            for one, two in zip(expected_metrics, metrics, strict=True):
-                assert one.keys() == two.keys()
-                same = {k for k in one if k.split("/")[0] not in ("time", "speed", "memory")}
-                expected_round = pytest.approx({k: one[k] for k in same}, abs=2e-5, nan_ok=True)
-                assert {k: two[k] for k in same} == expected_round
+            for one, several in zip(expected_metrics, metrics, strict=True):
+                assert one.keys() == several.keys()
+                for key, value in one.items():
+                    if key.endswith(("log_prob_error", "ratio_error_first_minibatch")):
+                        assert several[key] < 1e-5  # of rounding alone, whoever does it
+                    elif key.split("/")[0] not in ("time", "speed", "memory"):
+                        # a sum of terms of either sign is held against the terms
+                        least = TOLERANCE * one["train/advantage_std"] * (key == "train/policy_loss")
+                        assert several[key] == pytest.approx(value, rel=TOLERANCE, abs=least, nan_ok=True), (
+                            key
+                        )
 
 
 @pytest.mark.parametrize("minibatches", [1, 2, 3])

@@ -74,7 +74,7 @@ class TestTheTree:
             metrics = read(assessed / "runs" / name / "journal.jsonl").rounds[4]
             for key, metric in names.items():
                 mean = sum(getattr(row, key) for row in trees[name].rows[:6]) / 6
-                assert mean == pytest.approx(metrics[f"eval/{metric}"], abs=1e-5), (name, key)
+                assert mean == pytest.approx(metrics[f"eval/{metric}"], rel=1e-5, abs=1e-5), (name, key)
 
     def test_a_policy_that_was_not_trained_is_its_own_rival(self, trees: dict[str, Assessment]) -> None:
         tree = trees["sft"]
@@ -84,7 +84,7 @@ class TestTheTree:
                 row.rival_gold,
                 row.rival_vanilla,
             )
-            assert row.kl == pytest.approx(0, abs=1e-5)
+            assert row.kl == pytest.approx(0, rel=1e-5, abs=1e-5)
         against_itself = [w for w in tree.win_rates if w.against == "sft"]
         assert [(w.rate, w.ties, w.identical) for w in against_itself] == [(0.5, 12, 12)] * 2
 
@@ -202,7 +202,7 @@ class TestAnyPolicy:
         assert (tree.run, tree.over_training) == (None, None)
         for mine, the_run_s in zip(tree.rows, trees["rloo"].rows, strict=False):
             assert mine.response == the_run_s.response
-            assert mine.kl == pytest.approx(the_run_s.kl, abs=1e-5)
+            assert mine.kl == pytest.approx(the_run_s.kl, rel=1e-5, abs=1e-5)
 
     def test_responses_are_cut(self, config: Config, forum_models: tuple[str, str]) -> None:
         tree = assess_policy(config, forum_models[0], prompts=4, max_tokens=2)

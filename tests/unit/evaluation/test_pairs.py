@@ -170,7 +170,7 @@ def test_the_loop_pairs_and_judges_give_a_conversation_one_score(
     }
     scorer = RewardEmbedder(bench.reward_model, tokenizer, bench.supervised.tokenizer, 4)
     found["run.judge"] = frozen_judge(scorer)(queries, t).flatten().tolist()
-    assert found == {path: pytest.approx(own, abs=1e-5) for path in found}
+    assert found == {path: pytest.approx(own, rel=1e-5, abs=1e-5) for path in found}
     assert response_texts(bench.supervised.tokenizer, queries, t) == texts
 
 

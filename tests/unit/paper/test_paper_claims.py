@@ -1,5 +1,7 @@
 """The verdict on each claim, from numbers whose outcome is known."""
 
+import re
+
 import pytest
 from made_paper import MadePaper, cost, whole
 
@@ -45,8 +47,7 @@ def test_without_runs_every_claim_says_why_it_is_open(made: MadePaper) -> None:
 def test_the_sentence_has_the_difference_its_interval_and_its_seeds(made: MadePaper) -> None:
     # R2M: 0.66 + 0.003 seed, mean 0.666; RLOO: 0.56 + 0.001 seed, mean 0.562
     said = sentence(whole(made), "R2M has a higher win rate than RLOO")
-    assert said.startswith("Win rate, R2M − RLOO: +10.4 points (95 % interval ")
-    assert said.endswith(", p = 0.0625, 5 seeds).")
+    assert re.search(r"R2M − RLOO.*\+10\.4 points.*95 %.*p = 0\.0625.*5 seeds", said)
 
 
 def test_the_length_controlled_claim_is_of_length_controlled_rates(made: MadePaper) -> None:
@@ -69,8 +70,7 @@ def test_the_best_baseline_may_be_the_supervised_policy(made: MadePaper) -> None
         ):  # SFT's own rate is 1/2, whatever is on file
             made.assess(arm, seed, rate=rate)
     said = sentence(made.results(), "R2M has a higher win rate than the best baseline")
-    assert said.startswith("The best baseline is SFT. Win rate, R2M − SFT: −10 points")
-    assert said.endswith("Not there: GRPO, ReMax, REINFORCE++.")
+    assert re.search(r"best baseline is SFT.*R2M − SFT.*−10 points.*GRPO, ReMax, REINFORCE\+\+", said)
     assert verdicts(made.results())["R2M has a higher win rate than the best baseline"] == FAILS
 
 
@@ -88,19 +88,22 @@ def test_at_equal_length_other_shares_decide(made: MadePaper) -> None:
 def test_what_cannot_be_told_from_0_is_open() -> None:
     verdict, said = Part("Gold", by_seed(0.1, -0.1, 0.2, -0.2, 0.0), by_seed(0, 0, 0, 0, 0)).judged()
     assert verdict == OPEN
-    assert said.endswith("5 seeds), not told from 0.")
+    assert "5 seeds" in said
+    assert "not told from 0" in said
 
 
 @pytest.mark.parametrize(("claimed", "words"), [(1, "as claimed"), (-1, "against the claim")])
 def test_a_few_seeds_give_a_direction_and_no_verdict(claimed: int, words: str) -> None:
     verdict, said = Part("Gold", by_seed(0.3, 0.4), by_seed(0.1, 0.1), claimed).judged()
     assert verdict == OPEN
-    assert said == f"Gold: +0.25 (95 % interval 0.2 to 0.3, p = 0.5, 2 seeds), {words}, of too few seeds."
+    for fact in ("Gold", "+0.25", "0.2 to 0.3", "p = 0.5", "2 seeds", words, "too few"):
+        assert fact in said
 
 
 def test_only_seeds_of_both_sides_count() -> None:
     _, said = Part("Gold", {0: 1.0, 1: 5.0}, {1: 4.0, 2: 0.0}).judged()
-    assert said == "Gold: +1 (no interval of one, p = 1, 1 seed), as claimed, of too few seeds."
+    for fact in ("+1 ", "no interval", "p = 1", "1 seed", "as claimed", "too few"):
+        assert fact in said
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_nothing_is_prevented_where_rloo_does_not_collapse(made: MadePaper, judg
     text = "R2M prevents the collapse that RLOO has"
     assert verdicts(made.results())[text] == OPEN
     said = sentence(made.results(), text)
-    assert said.startswith(f"That RLOO collapses is not shown. {words}RLOO − SFT: +")
+    assert re.search(rf"RLOO collapses is not shown.*{words}RLOO − SFT.*\+", said)
 
 
 def test_a_claim_of_two_parts_fails_by_either(made: MadePaper) -> None:
@@ -133,5 +136,5 @@ def test_a_claim_of_two_parts_fails_by_either(made: MadePaper) -> None:
 def test_the_cost_is_judged_by_its_extremes(made: MadePaper, factor: float, verdict: str) -> None:
     found, said = cheap(made.results(cost=cost(factor)))
     assert found == verdict
-    assert said.startswith(f"Time of a round: {1.06 * factor:.3g} of RLOO's")
-    assert "(RLOO 100, 100 MiB; R2M" in said
+    assert f"{1.06 * factor:.3g} of RLOO's" in said
+    assert "RLOO 100, 100 MiB" in said

@@ -1,6 +1,7 @@
 """Means, paired differences and values at matched KL by hand, and what may be said of them."""
 
 import math
+import re
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_an_arm_without_a_finished_run_is_shown_so_far_and_is_in_no_difference(r
     assert [(row.arm.label, row.so_far) for row in c.rows] == [("RLOO", False), ("R2M", True)]
     assert c.rows[1].values["eval/gold"].mean == 0.75
     assert c.differences == ()
-    assert "No run of R2M has finished: shown as far as they have come, and not compared." in sentences(c)
+    assert [s for s in sentences(c) if "R2M" in s and "finished" in s and "not compared" in s]
 
 
 def test_differences_are_of_the_seeds_that_both_have(runs):
@@ -126,28 +127,28 @@ def test_better_takes_five_seeds_and_says_its_numbers(runs):
     pairs(runs, [(0.25, 0.5), (0.25, 0.75), (0.25, 0.5), (0.25, 0.75), (0.25, 0.5)])
     c = one(runs)
     assert c.differences[0].finding == "better"
-    assert sentences(c)[0].startswith(
-        "R2M is better than RLOO (mean gain in eval/gold 0.35, 95 % interval 0.25 to"
-    )
-    assert sentences(c)[1].startswith("R2M is better than RLOO (mean gain in eval/gold at the same KL 0.35")
+    end, kl = sentences(c)[:2]
+    for said in (end, kl):
+        for fact in ("R2M is better than RLOO", "eval/gold", "0.35", "0.25 to 0.45", "p = 0.0625", "5 seeds"):
+            assert fact in said
+    assert ("same KL" in end, "same KL" in kl) == (False, True)
 
 
 def test_hacking_is_said_where_gold_falls_and_the_frozen_reward_rises_on_five_seeds(runs):
     pairs(runs, [(0.25, 0.5), (0.25, 0.75), (0.0, 0.5), (0.25, 0.75), (0.0, 0.5)])
     *_, told = sentences(one(runs))  # R2M's gold does not fall
-    assert told.startswith(
-        "Reward hacking: from the first evaluation to the last, gold falls while the frozen reward rises in RLOO "
-        "(gold −0.35, 95 % interval −0.45 to −0.25; frozen reward 1, 95 % interval 1 to 1; 5 seeds)."
-    )
+    assert told.startswith("Reward hacking")
+    assert re.search(r"RLOO.*gold −0\.35.*−0\.45 to −0\.25.*frozen reward 1\b.*1 to 1.*5 seeds", told)
+    assert "R2M" not in told
 
 
 def test_with_few_seeds_the_same_is_said_with_its_doubt(runs):
     pairs(runs, [(0.25, 0.5)])
     *_, told = sentences(one(runs))
-    assert told == (
-        "Too few seeds to say that is reward hacking: from the first evaluation to the last, gold falls while the "
-        "frozen reward rises in RLOO (gold −0.25; frozen reward 1; 1 seed)."
-    )
+    assert "oo few seeds" in told
+    assert "hacking" in told
+    assert re.search(r"RLOO.*gold −0\.25.*frozen reward 1\b.*1 seed\b", told)
+    assert "interval" not in told
 
 
 def test_of_more_than_two_arms_those_that_hack_are_listed(runs):
@@ -157,7 +158,9 @@ def test_of_more_than_two_arms_those_that_hack_are_listed(runs):
             settings = [f"algorithm.advantage={name}"]
             runs.run(f"{name}-{seed}", (0.5, 1.0, 1.0), (last, 4.0, 2.0), seed=seed, settings=settings)
     *_, told = sentences(one(runs))
-    assert told.endswith("gold falls while the frozen reward rises in RLOO, GRPO.")
+    assert told.startswith("Reward hacking")
+    assert "RLOO, GRPO" in told
+    assert "ReMax" not in told
 
 
 def test_one_seed_each_is_said_once(runs):
@@ -165,10 +168,9 @@ def test_one_seed_each_is_said_once(runs):
     for i, advantage in enumerate(("grpo", "remax")):
         runs.run(advantage, (0.25 * i, 1.0), settings=[f"algorithm.advantage={advantage}"])
     told = sentences(one(runs))
-    assert told[0] == (
-        "One seed each cannot tell ReMax, GRPO from RLOO: differences in eval/gold of −0.5 to −0.25 say nothing "
-        "about chance."
-    )
+    assert "cannot tell ReMax, GRPO from RLOO" in told[0]
+    assert "−0.5 to −0.25" in told[0]
+    assert [s for s in told if "ReMax" in s and "eval/gold" in s and "same KL" not in s] == [told[0]]
 
 
 def test_many_arms_are_listed_with_what_chance_alone_would_give(runs):
@@ -177,19 +179,16 @@ def test_many_arms_are_listed_with_what_chance_alone_would_give(runs):
         for i in range(8):
             gold = 0.75 if i == 0 else 0.5
             runs.run(f"r{i}-{seed}", (gold,), settings=[*R2M, f"reward.omega_min=0.{i + 1}"], seed=seed)
-    assert sentences(one(runs))[0] == (
-        "Against RLOO by eval/gold, better: R2M · reward.omega_min=0.1; not distinguishable: 7 arms."
-    )
-    assert "Of these 8 comparisons, chance alone would make up to 0.5 better or worse." in sentences(
-        one(runs)
-    )
+    listed, *rest = sentences(one(runs))
+    assert re.search(r"RLOO.*better: R2M · reward\.omega_min=0\.1; not distinguishable: 7 arms", listed)
+    assert [s for s in rest if "chance" in s and "8 comparisons" in s and "0.5" in s]  # 8 · 2/32
 
 
 def test_no_shared_seed_no_evaluation_and_one_arm_are_said(runs):
     runs.run("a", (0.5, 1.0), seed=0)
-    assert sentences(one(runs))[0] == "One arm, RLOO: there is none to compare it with."
+    assert sentences(one(runs))[0].startswith("One arm, RLOO")
     runs.run("b", (0.5, 1.0), seed=1, settings=R2M)
-    assert "No seed has finished in both RLOO and R2M: no paired difference." in sentences(one(runs))
+    assert [s for s in sentences(one(runs)) if "RLOO and R2M" in s and "no paired difference" in s]
 
 
 def test_runs_without_an_evaluation_are_no_comparison(runs):
@@ -198,9 +197,8 @@ def test_runs_without_an_evaluation_are_no_comparison(runs):
     c = one(runs)
     assert (c.metric, c.differences) == (None, ())
     (told,) = sentences(c)
-    assert told.startswith(
-        "No run of RLOO, R2M has been evaluated on held-out prompts, so nothing can be judged"
-    )
+    for fact in ("RLOO, R2M", "held-out", "run.eval_every"):
+        assert fact in told
 
 
 def test_the_height_of_the_frozen_reward_is_judged_at_the_same_kl_alone(runs):
@@ -209,7 +207,7 @@ def test_the_height_of_the_frozen_reward_is_judged_at_the_same_kl_alone(runs):
             fields = ("eval/kl_sequence", "eval/vanilla")
             runs.run(f"{name}{seed}", (2.0, reward), settings=settings, seed=seed, fields=fields)
     (told,) = sentences(one(runs))
-    assert told.startswith("R2M is better than RLOO (mean gain in eval/vanilla at the same KL 1,")
+    assert re.search(r"R2M is better than RLOO.*eval/vanilla.*same KL 1\b", told)
 
 
 def test_notes_on_setups_repeats_and_a_searchs_own_runs(runs):
@@ -218,9 +216,7 @@ def test_notes_on_setups_repeats_and_a_searchs_own_runs(runs):
     runs.run("b", (0.5, 1.0), settings=["task.artefact=0.5"])
     comparisons, notes = compare_runs(runs.results())
     assert len(comparisons) == 2
-    assert [note.split(":")[0].split(",")[0] for note in notes] == [
-        "These runs are of 2 setups that differ in task",
-        "Left out",
-        "1 of the runs are a search's own",
-    ]
-    assert notes[1].endswith("seed: again.")
+    setups, left_out, searched = notes
+    assert "2 setups" in setups
+    assert re.search(r"\bagain\b", left_out)
+    assert re.search(r"\b1\b.*search", searched)

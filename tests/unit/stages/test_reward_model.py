@@ -64,13 +64,13 @@ def test_held_out_figures_by_hand(classifier: Any, tokenizer: PreTrainedTokenize
     held_out = next(
         [m for j, m in enumerate(margins) if j != i]
         for i in range(3)
-        if sum(margins) - margins[i] == pytest.approx(2 * report["margin"], abs=1e-5)
+        if sum(margins) - margins[i] == pytest.approx(2 * report["margin"], rel=1e-5, abs=1e-5)
     )
     loss = sum(math.log1p(math.exp(-m)) for m in held_out) / 2
-    assert report["loss_before"] == pytest.approx(loss, abs=1e-5)
-    assert report["loss"] == pytest.approx(loss, abs=1e-5)
+    assert report["loss_before"] == pytest.approx(loss, rel=1e-5, abs=1e-5)
+    assert report["loss"] == pytest.approx(loss, rel=1e-5, abs=1e-5)
     assert report["accuracy"] == sum(m > 0 for m in held_out) / 2
-    assert report["reward_mean"] == pytest.approx(sum(everything) / 6, abs=1e-5)
+    assert report["reward_mean"] == pytest.approx(sum(everything) / 6, rel=1e-5, abs=1e-5)
     assert report["reward_mean_of"] == "the data's responses"
 
 
@@ -93,7 +93,9 @@ def test_the_mean_is_of_the_sft_samples_where_they_are_given(
 ) -> None:
     samples = [(ASKED, " mom"), (ASKED, " tv sold mom and i need help")]
     report = train_reward_model(classifier, tokenizer, PAIRS, lr=1e-3, sft_samples=samples)
-    assert report["reward_mean"] == pytest.approx(sum(scores(classifier, tokenizer, samples)) / 2, abs=1e-5)
+    assert report["reward_mean"] == pytest.approx(
+        sum(scores(classifier, tokenizer, samples)) / 2, rel=1e-5, abs=1e-5
+    )
     assert report["reward_mean"] == classifier.config.reward_mean
     assert report["reward_mean_of"] == "SFT samples"
 
@@ -168,7 +170,7 @@ def test_a_policy_s_end_token_changes_no_score_of_a_conversation() -> None:
     ])  # fmt: skip
     with torch.no_grad():
         own = classifier(input_ids=whole).logits - report["reward_mean"]
-    assert float(scores[0][0, 0]) == pytest.approx(float(own), abs=1e-5)
+    assert float(scores[0][0, 0]) == pytest.approx(float(own), rel=1e-5, abs=1e-5)
 
 
 def test_padding_that_is_the_end_token_is_refused(
@@ -238,7 +240,7 @@ def test_run_reward_model_saves_what_the_loop_loads_with_mean_0(
     with torch.no_grad():
         rewards = reward(*pad(ids, 0, "right"))
     assert report["reward_mean"] != pytest.approx(0, abs=1e-3)
-    assert float(rewards.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(rewards.mean()) == pytest.approx(0, rel=1e-5, abs=1e-5)
     assert report["held_out_rows"] == 1
     margins = (rewards[::2] - rewards[1::2]).tolist()
     assert min(abs(report["margin"] - margin) for margin in margins) < 1e-5

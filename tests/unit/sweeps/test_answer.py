@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 
 import optuna
@@ -10,9 +11,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from r2m.config import load
-from r2m.results.findings import finding
 from r2m.results.importance import importance
-from r2m.results.statistics import Estimate
 from r2m.sweeps.answer import answer
 from r2m.sweeps.ranking import winner
 from r2m.sweeps.spec import config_of, load_sweep
@@ -185,13 +184,15 @@ def test_winner_and_baseline_are_compared_on_the_seeds_that_both_have(made):
     assert c.difference.mean == pytest.approx((0.1 + 0.3) / 2)
     assert c.difference.interval == (pytest.approx(0.1), pytest.approx(0.3))
     assert c.kl == (11.0, 25.0)
-    assert a.verdict[-1] == "Confirmation so far: RLOO 2 of 3 seeds."
+    assert "RLOO 2 of 3" in a.verdict[-1]
+    assert "t000" not in a.verdict[-1]
 
 
 def test_a_gain_is_positive_where_less_is_better_and_the_winner_has_less(made):
     a = confirmed(made, [0.1] * 3, [0.4] * 3, direction="minimize").answer()
     assert a.comparisons[0].difference.mean == pytest.approx(0.3)
-    assert "mean gain in eval/gold 0.3 (lower is better)" in a.verdict[0]
+    assert "0.3" in a.verdict[0]
+    assert "lower is better" in a.verdict[0]
 
 
 def test_only_finished_runs_count_and_what_will_have_no_value_is_said(made):
@@ -203,84 +204,46 @@ def test_only_finished_runs_count_and_what_will_have_no_value_is_said(made):
     assert a.confirmation[0].values == {100: 0.5}
     assert a.confirmation[0].failed == (101, 103)
     assert a.comparisons[0].difference.n == 1
-    assert "Failed, and so in no comparison: t000 on seed 101, 103." in a.verdict
-    assert a.verdict[-1] == "Confirmation so far: t000 1 of 4 seeds."
+    assert [s for s in a.verdict if "ailed" in s and "t000" in s and "101, 103" in s]
+    assert "t000 1 of 4" in a.verdict[-1]
+    assert "RLOO" not in a.verdict[-1]  # it has all of its own
 
 
 def test_no_comparison_without_a_common_seed(made):
     m = confirmed(made, [0.5], [])
     assert m.answer().comparisons == ()
-    assert (
-        m.answer().verdict[0]
-        == "t000 leads the search by eval/gold, with no baseline to compare on a fresh seed yet."
-    )
+    headline = m.answer().verdict[0]
+    assert headline.startswith("t000")
+    assert "no baseline" in headline
 
 
 @pytest.mark.parametrize(
-    ("mean", "interval", "n", "p", "found"),
+    ("values", "rloo", "words", "numbers"),
     [
-        (0.2, (0.1, 0.3), 5, 0.0625, "better"),
-        (-0.2, (-0.3, -0.1), 5, 0.0625, "worse"),
+        ([0.5] * 5, [0.25] * 5, ["t000 is better than RLOO"], ["0.25", "0.25 to 0.25", "p = 0.0625", "5"]),
+        ([0.25] * 6, [0.5] * 6, ["t000 is worse than RLOO"], ["−0.25", "−0.25 to −0.25", "p = 0.0312", "6"]),
+        # five draws of ±1/8 (0.4 each) or 0: the sum is at least 4/8 in 0.4^5 + 5 * 0.4^4 * 0.2 = 0.036 of cases
         (
-            0.2,
-            (0.1, 0.3),
-            5,
-            0.125,
-            "not distinguishable",
-        ),  # the interval of five is too narrow to stand alone
-        (0.2, (-0.1, 0.3), 9, 0.05, "not distinguishable"),
-        (0.2, (0.0, 0.3), 9, 0.05, "not distinguishable"),
-        (0.2, (0.1, 0.3), 4, 0.125, "too few seeds"),
-        (0.2, None, 1, 1.0, "too few seeds"),
-    ],
-)
-def test_a_finding_takes_five_seeds_the_interval_and_the_sign_flips(mean, interval, n, p, found):
-    assert finding(Estimate(mean, interval, n, p)) == found
-
-
-@pytest.mark.parametrize(
-    ("values", "rloo", "sentence"),
-    [
-        (
-            [0.5] * 5, [0.25] * 5,
-            "t000 is better than RLOO (mean gain in eval/gold 0.25, 95 % interval 0.25 to 0.25, p = 0.0625, "
-            "5 fresh seeds).",
-        ),
-        (
-            [0.25] * 6, [0.5] * 6,
-            "t000 is worse than RLOO (mean gain in eval/gold −0.25, 95 % interval −0.25 to −0.25, p = 0.0312, "
-            "6 fresh seeds).",
-        ),
-        (  # five draws of ±1/8 (0.4 each) or 0: the sum is at least 4/8 in 0.4^5 + 5 * 0.4^4 * 0.2 = 0.036 of cases
             [0.5, 0.25, 0.5, 0.25, 0.375], [0.375] * 5,
-            "t000 is not distinguishable from RLOO (mean gain in eval/gold 0, 95 % interval −0.1 to 0.1, p = 1, "
-            "5 fresh seeds).",
+            ["not distinguishable"], ["0", "−0.1 to 0.1", "p = 1", "5"],
         ),
-        (
-            [0.5, 0.625, 0.75], [0.375] * 3,
-            "t000 is better than RLOO on each of 3 fresh seeds (mean gain in eval/gold 0.25), which settles nothing: "
-            "differences of 3 seeds all have one sign by chance in 1 of 4 cases.",
-        ),
-        (
-            [0.25, 0.625, 1.0], [0.375] * 3,
-            "t000 and RLOO are not told apart by 3 fresh seeds (mean gain in eval/gold 0.25); even at best, "
-            "differences of 3 seeds all have one sign by chance in 1 of 4 cases.",
-        ),
-        (
-            [0.625], [0.375],
-            "One fresh seed cannot tell t000 from RLOO: mean gain in eval/gold 0.25 says nothing about chance.",
-        ),
+        ([0.5, 0.625, 0.75], [0.375] * 3, ["better", "each", "nothing", "chance"], ["0.25", "3", "1 in 4|1 of 4"]),
+        ([0.25, 0.625, 1.0], [0.375] * 3, ["not told apart", "chance"], ["0.25", "3", "1 in 4|1 of 4"]),
+        ([0.625], [0.375], ["cannot", "chance"], ["0.25", "one"]),
     ],
 )  # fmt: skip
-def test_the_verdict_claims_what_the_numbers_bear(made, values, rloo, sentence):
+def test_the_verdict_claims_what_the_numbers_bear(made, values, rloo, words, numbers):
     a = confirmed(made, values, rloo).answer()
-    assert a.verdict[0] == sentence
-    mean = sum(values) / len(values)
-    seeds = "1 fresh seed" if len(values) == 1 else f"{len(values)} fresh seeds"
-    assert a.verdict[1:] == (
-        f"The search had it at 0.9, chosen as the best of 1 complete trial and so optimistic; on {seeds} its mean "
-        f"eval/gold is {mean:.3g}.",
-    )
+    headline, search = a.verdict
+    for word in (*words, "t000", "RLOO", "eval/gold"):
+        assert word in headline
+    for number in numbers:
+        assert re.search(rf"(?<![\d.−])({number})(?![\d.]\d|\d)", headline, re.I), number
+    if len(values) < 5:
+        assert "p =" not in headline
+        assert "interval" not in headline
+    for number in ("0.9", f"{sum(values) / len(values):.3g}", str(len(values)) if len(values) > 1 else "1"):
+        assert number in search  # what the search had, and what fresh seeds say
 
 
 def test_a_winner_that_breaks_a_constraint_on_fresh_seeds_is_told_of(made):
@@ -292,7 +255,9 @@ def test_a_winner_that_breaks_a_constraint_on_fresh_seeds_is_told_of(made):
     m.run("t000", params, 102, (0.9, 29.0))
     a = m.answer()
     assert a.confirmation[0].violation == 3.0
-    assert "On fresh seeds t000 does not keep eval/kl_sequence ≤ 20: it misses by 3." in a.verdict
+    (told,) = [s for s in a.verdict if "eval/kl_sequence ≤ 20" in s]
+    assert "t000" in told
+    assert re.search(r"\bby 3\b", told)
 
 
 def test_a_winner_that_is_a_baseline_is_said_first(made):
@@ -300,7 +265,9 @@ def test_a_winner_that_is_a_baseline_is_said_first(made):
     m.trial(0.5, 0.9, baseline="R2M default")
     m.trial(0.1, 0.6)
     a = m.answer()
-    assert a.verdict[0] == "The search found nothing better than R2M default, its best trial (t000)."
+    assert "R2M default" in a.verdict[0]
+    assert "t000" in a.verdict[0]
+    assert "nothing better" in a.verdict[0]
     assert [c.label for c in a.confirmation] == ["R2M default", "RLOO"]
 
 
@@ -310,18 +277,21 @@ def test_without_a_feasible_trial_the_nearest_is_named(made):
     m.trial(0.2, (0.4, 23.0), violation=3.0)
     a = m.answer()
     assert a.winner is None
-    assert a.verdict == (
-        "No trial keeps eval/kl_sequence ≤ 20: the nearest is t001, which misses by 3, with eval/gold at 0.4.",
-    )
+    (told,) = a.verdict
+    for fact in ("No trial", "eval/kl_sequence ≤ 20", "t001", "by 3", "0.4"):
+        assert fact in told
 
 
 def test_without_a_complete_trial_there_is_nothing_to_choose(made):
     m = made()
-    assert m.answer().verdict == ("No trial has started yet.",)
+    (waiting,) = m.answer().verdict
+    assert "No trial" in waiting
     m.trial(0.1, 0.9, state="pruned")
     m.trial(0.2, 0.9, state="failed")
     a = m.answer()
-    assert a.verdict == ("No trial is complete (1 pruned, 1 failed): there is nothing to choose from.",)
+    (told,) = a.verdict
+    assert told != waiting
+    assert "1 pruned, 1 failed" in told
     assert (a.winner, a.comparisons) == (None, ())
 
 
@@ -329,7 +299,7 @@ def test_a_search_that_goes_on_says_so(made):
     m = made()
     m.trial(0.1, 0.9)
     m.trial(0.2, 0.1, state="running")
-    assert m.answer().verdict[-1] == "The search is not over: 1 arm still running."
+    assert "1 arm still running" in m.answer().verdict[-1]
 
 
 def test_importance_names_the_parameter_that_decides(made):
@@ -349,9 +319,9 @@ def test_there_is_no_importance_of_few_or_equal_trials(made):
         m.trial(i / 3, 0.5)
     m.trial(0.9, 0.1, state="pruned")
     assert m.answer().importance == {}
-    assert m.answer().importance_note == "3 complete trials: importance needs at least 4"
+    assert m.answer().importance_note.startswith("3 complete trials")
     m.trial(0.8, 0.5)
-    assert m.answer().importance_note == "all 4 complete trials have the same value"
+    assert "same value" in m.answer().importance_note
 
 
 def test_a_parameter_that_only_some_trials_have_is_weighed_and_pointed_out():
@@ -362,7 +332,8 @@ def test_a_parameter_that_only_some_trials_have_is_weighed_and_pointed_out():
     trials += [create_trial(params={"x": 0.5, "y": i / 8}, distributions=both, value=0.1) for i in range(8)]
     shares, note = importance(trials, "maximize")
     assert list(shares) == ["x", "y"]
-    assert note == "from 16 trials only: a rough guide; y: not set in every trial"
+    assert "16 trials" in note
+    assert re.search(r"\by\b.*not set", note)
 
 
 def test_a_python_sweep_is_ranked_by_its_settings_not_by_the_names_that_optuna_knows(tmp_path):

@@ -26,6 +26,7 @@ def test_evaluations(rounds: int, every: int, expected: int) -> None:
         (0.5, 0.7, 7),  # the user's own grace is later: round 42
         (None, 0.0, 1),  # no feedback, no Ω
         (None, 0.5, 5),
+        (None, 0.51, 6),  # round 30.6: the fifth evaluation, at 30, is just too early
         (None, 1.0, 10),
     ],
 )
@@ -40,6 +41,7 @@ def test_the_last_evaluation_may_be_off_the_grid() -> None:
 def test_the_worst_run_decides() -> None:
     median = EarlyStopping(kind="median")
     check_saves(median, [run(60, 6, 0.5), run(60, 6, 0.25)])
+    check_saves(median, [run(60, 6, 0.5), run(12, 6, None)])  # the longer one has 10
     with pytest.raises(ValueError, match=r"Ω = 0.0 acts from 100% of a run on .* evaluation 10 of 10"):
         check_saves(median, [run(60, 6, 0.5), run(60, 6, 0.0)])
 

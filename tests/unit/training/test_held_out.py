@@ -74,8 +74,8 @@ def test_the_proxy_is_the_score_that_would_train_the_policy_now(make_trainer: Ma
             mask = torch.ones(h_1SD.shape[:2], dtype=torch.bool)
             proxies.append(float(trainer.head(H_1D, h_1SD, mask, omega(3, 4, 0.0))))
             vanillas.append(float(trainer.reward_model.phi(H_1D)))
-    assert figures["eval/proxy"] == pytest.approx(sum(proxies) / len(proxies), abs=1e-5)
-    assert figures["eval/vanilla"] == pytest.approx(sum(vanillas) / len(vanillas), abs=1e-5)
+    assert figures["eval/proxy"] == pytest.approx(sum(proxies) / len(proxies), rel=1e-5, abs=1e-5)
+    assert figures["eval/vanilla"] == pytest.approx(sum(vanillas) / len(vanillas), rel=1e-5, abs=1e-5)
     assert abs(figures["eval/proxy"] - figures["eval/vanilla"]) > 1e-3
 
 
