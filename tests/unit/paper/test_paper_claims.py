@@ -3,7 +3,7 @@
 import pytest
 from made_paper import MadePaper, cost, whole
 
-from r2m.paper.claims import Part, cheap, judge_all
+from r2m.paper.claims import Contrast, cheap, judge_all
 from r2m.reports.paper_parts import FAILS, HOLDS, OPEN
 from r2m.results.experiment import Experiment
 from r2m.results.table import Values
@@ -75,20 +75,20 @@ def test_at_equal_length_other_shares_decide(made: MadePaper) -> None:
 
 
 def test_what_cannot_be_told_from_0_is_open() -> None:
-    verdict, said = Part("Gold", by_seed(0.1, -0.1, 0.2, -0.2, 0.0), by_seed(0, 0, 0, 0, 0)).judged()
+    verdict, said = Contrast("Gold", by_seed(0.1, -0.1, 0.2, -0.2, 0.0), by_seed(0, 0, 0, 0, 0)).judged()
     assert verdict == OPEN
     assert said.endswith("5 seeds), not told from 0.")
 
 
 @pytest.mark.parametrize(("claimed", "words"), [(1, "as claimed"), (-1, "against the claim")])
 def test_a_few_seeds_give_a_direction_and_no_verdict(claimed: int, words: str) -> None:
-    verdict, said = Part("Gold", by_seed(0.3, 0.4), by_seed(0.1, 0.1), claimed).judged()
+    verdict, said = Contrast("Gold", by_seed(0.3, 0.4), by_seed(0.1, 0.1), claimed).judged()
     assert verdict == OPEN
     assert said == f"Gold: +0.25 (95 % interval 0.2 to 0.3, p = 0.5, 2 seeds), {words}, of too few seeds."
 
 
 def test_only_seeds_of_both_sides_count() -> None:
-    _, said = Part("Gold", {0: 1.0, 1: 5.0}, {1: 4.0, 2: 0.0}).judged()
+    _, said = Contrast("Gold", {0: 1.0, 1: 5.0}, {1: 4.0, 2: 0.0}).judged()
     assert said == "Gold: +1 (no interval of one, p = 1, 1 seed), as claimed, of too few seeds."
 
 
