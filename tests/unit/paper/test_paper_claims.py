@@ -49,6 +49,17 @@ def test_the_sentence_has_the_difference_its_interval_and_its_seeds(made: MadePa
     assert said.endswith(", p = 0.0625, 5 seeds).")
 
 
+def test_the_length_controlled_claim_is_of_length_controlled_rates(made: MadePaper) -> None:
+    """Where they say the opposite of the plain ones: R2M wins by length."""
+    for seed in range(5):
+        made.assess("RLOO", seed, rate=0.5, controlled=0.5 + 0.01 * seed)
+        made.assess("R2M", seed, rate=0.7, controlled=0.4 + 0.01 * seed)
+    found = verdicts(made.results())
+    assert found["R2M has a higher win rate than RLOO"] == HOLDS
+    assert found["R2M has a higher length-controlled win rate than RLOO"] == FAILS
+    assert "−10 points" in sentence(made.results(), "R2M has a higher length-controlled win rate than RLOO")
+
+
 def test_the_best_baseline_may_be_the_supervised_policy(made: MadePaper) -> None:
     for seed in range(5):
         for arm, rate in (

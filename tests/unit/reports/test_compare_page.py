@@ -4,13 +4,13 @@ import json
 import re
 
 import pytest
-from pages import CHROMIUM, drawn_plots
+from pages import CHROMIUM, Page, drawn_plots, grids
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
-from r2m.reports import page
 from r2m.reports.compare_page import html
 from r2m.reports.compare_terminal import numbers, terminal
+from r2m.reports.render import plain, visible
 from r2m.results.comparison import compare_runs
 from r2m.results.comparison_text import sentences
 
@@ -39,36 +39,51 @@ def printed(runs, width=80):
     return console.export_text()
 
 
-def visible(text):
-    body = re.sub(r"<script.*?</script>|<style.*?</style>", "", text.replace(get_plotlyjs(), ""), flags=re.S)
-    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
-
-
 def test_what_a_reader_could_not_see_is_shown_by_its_code():
-    assert page.said("a\n\tb  c") == "a\n\tb  c"
-    assert page.said("<b>&\"'") == "&lt;b&gt;&amp;&quot;&#x27;"
-    assert page.said("\x00\x1b\x7f\x85\r") == r"\x00\x1b\x7f\x85\x0d"
-    assert page.said("\u202e\u2028\ud800\ufeff") == r"\u202e\u2028\ud800\ufeff"
-    assert page.said([{"role": "user", "content": "<i>"}, {"content": "x"}]) == "user: &lt;i&gt;\n: x"
+    assert visible("a\n\tb  c") == "a\n\tb  c"
+    assert visible("\x00\x1b\x7f\x85\r") == r"\x00\x1b\x7f\x85\x0d"
+    assert visible("\u202e\u2028\ud800\ufeff") == r"\u202e\u2028\ud800\ufeff"
+    assert plain("<b>&\"'\x00") == r"&lt;b&gt;&amp;&quot;&#x27;\x00"
+
+
+def test_a_chat_is_shown_with_its_roles(runs):
+    chat = [{"role": "user", "content": "<i>"}, {"content": "x"}]
+    row = {"prompt": chat, "response": "y", "proxy": 1.0, "vanilla": 1.0, "gold": 1.0}
+    runs.run("a", (0.5, 1.0), samples={1: [row]})
+    assert "user: &lt;i&gt;\n: x<" in page_of(runs)
 
 
 def test_the_page_is_one_file_with_plotly_once_and_no_address(runs):
     text = page_of(made(runs))
-    assert text.count(get_plotlyjs()) == 1
+    page = Page(text)
+    assert (page.plotly, page.outside) == (1, [])
     assert "http" not in text.replace(get_plotlyjs(), "")
-    assert not re.search(r"<(link|img|iframe)|src=", text.replace(get_plotlyjs(), ""))
 
 
-def test_the_page_has_the_verdict_the_numbers_and_the_texts(runs):
-    text = visible(page_of(made(runs)))
-    places = [text.index(part) for part in (
-        "R2M is better than RLOO on each of 2 seeds (mean gain in eval/gold 0.25), which settles nothing",
-        "2 finished seeds 0, 1 0.250 0.250 to 0.250",
-        "gold at end 2 0.250 0.250 to 0.250 0.5 too few seeds 4.00 4.00",
-        "gold at same KL 2 0.250", "frozen at same KL", "Best by gold", "Worst by gold",
-        "Liked in training, not by gold",
-    )]  # fmt: skip
+def test_the_page_has_the_verdict_the_numbers_and_the_texts_in_this_order(runs):
+    page = Page(page_of(made(runs)))
+    means = page.table("runs", "frozen")
+    assert means.number("RLOO", under="gold") == 0.25
+    assert means.number("R2M", under="gold") == 0.5
+    assert means.number("R2M", under="KL") == 4.0
+    assert re.findall(r"\d+", means.cell("RLOO", under="runs")) == ["2", "0", "1"]  # of them, and their seeds
+    differences = page.table("p", "interval", "finding")
+    assert differences.number("R2M", "gold at end", under="mean") == 0.25
+    assert differences.number("R2M", "gold at same KL", under="mean") == 0.25
+    assert differences.number("R2M", "frozen at same KL", under="mean") == 0
+    assert differences.number("R2M", "gold at end", under=r"\bp\b") == 0.5
+    assert differences.cell("R2M", "gold at end", under="finding") == "too few seeds"
+    (comparison,), _ = compare_runs(runs.results())
+    headline = sentences(comparison)[0]
+    texts = [table for table in page.tables if "response" in table.head]
+    places = [
+        page.text.index(part) for part in (headline, means.head[-1], differences.head[0], "Best by gold")
+    ]
     assert places == sorted(places)
+    best, worst, liked = texts[:3]
+    assert float(best.rows[0][best.column("gold")].replace("−", "-")) == 0
+    assert float(worst.rows[0][worst.column("gold")].replace("−", "-")) == -3
+    assert liked.rows[0][liked.column("proxy")] == "3.00"  # the proxy's best is gold's worst
 
 
 def test_model_text_and_labels_are_escaped_and_the_page_can_be_encoded(runs):
@@ -76,31 +91,30 @@ def test_model_text_and_labels_are_escaped_and_the_page_can_be_encoded(runs):
     other = runs.run("b", (0.5, 1.0), samples=SAMPLES, seed=1)
     evil = "<script>document.title=1</script>"
     other.start["config"]["task"]["evil"] = other.start["config"]["policy"]["evil"] = evil
-    text = page_of(runs).replace(get_plotlyjs(), "").replace(EVIL, "")
-    assert "document.title" in text
-    assert "<script>document" not in text
-    assert r"\x00\x1b[31m\u202e" in text
+    text = page_of(runs)
+    page = Page(text)
+    assert evil in page.text  # read, not run
+    assert r"\x00\x1b[31m\u202e" in page.text
     assert "\x00" not in text
+    text.encode()
 
 
 def test_setups_have_sections_of_their_own_and_a_warning(runs):
     runs.run("a", (0.5, 1.0, 1.0), settings=["task.artefact=0.5"])
-    text = page_of(made(runs))
-    shown = visible(text)
-    assert "These runs are of 2 setups that differ in task, data, models or evaluation" in shown
-    assert text.count("<section") == 2
-    keys = re.findall(r'id="plot-([\w-]+)"', text)
-    assert len(keys) == len(set(keys)) == 6
+    page = Page(page_of(made(runs)))
+    assert "2 setups" in page.text
+    assert page.tags.count("section") == 2
+    assert len(page.drawings) == 6
+    assert len([table for table in page.tables if "frozen" in table.head and "runs" in table.head]) == 2
 
 
 def test_what_is_not_there_is_said(runs):
     runs.run("a", status="running")
-    text = visible(page_of(runs))
-    for why in (
-        "No run of RLOO has been evaluated on held-out prompts", "No run has any of reward/gold",
-        "1 running at round 0", "No run has a round with its KL", "No texts in its journals yet",
-    ):  # fmt: skip
-        assert why in text
+    page = Page(page_of(runs))
+    assert page.drawings == {}
+    assert len(re.findall(r"\bNo (run|texts)\b", page.text)) >= 5  # the verdict, three plots, the texts
+    for why in ("RLOO", "1 running", "reward/gold"):
+        assert why in page.text
 
 
 def test_the_terminal_fits_80_columns_and_has_every_arm_and_sentence(runs):
@@ -111,16 +125,14 @@ def test_the_terminal_fits_80_columns_and_has_every_arm_and_sentence(runs):
         )
     text = printed(runs)
     assert max(map(len, text.splitlines())) <= 80
-    flat = " ".join(text.split())
-    for part in (
-        "baseline, 2 finished",
-        "reward.omega_min=0.125",
-        "gold at same KL",
-        "too few seeds",
-    ):
-        assert part in flat
     ((comparison,), _) = compare_runs(runs.results())
-    assert len(comparison.rows) == 4
+    means, differences = grids(terminal(comparison))
+    assert len(means.rows) == len(comparison.rows) == 4
+    assert means.number("RLOO.* 2 finished", under="gold") == 0.25
+    assert means.number("R2M.*omega_min=0.125", under="KL") == 1
+    at = [cells[0] for cells in differences.rows].index("gold at same KL")
+    assert differences.rows[at][differences.column("finding")] == "too few seeds"
+    flat = " ".join(text.split())
     for sentence in sentences(comparison):
         assert sentence in flat
 

@@ -2,20 +2,19 @@
 
 import re
 from dataclasses import replace
-from html import unescape
 from pathlib import Path
 
 import pytest
 from made_paper import MadePaper, cost, whole
-from pages import CHROMIUM, drawn_plots
-from plotly.offline import get_plotlyjs
+from pages import CHROMIUM, Page, drawn_plots
 
 from r2m.paper.claims import judge_all
 from r2m.paper.tables import tables
 from r2m.reports import paper_figures as figures
 from r2m.reports.paper_page import html, summary, write
-from r2m.reports.paper_parts import Judged
+from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
 from r2m.results.experiment import Experiment
+from r2m.results.findings import ENOUGH
 
 PLOTS = {"similarity", "over-training", "conditions", "learning", "reward-kl", "cost"}
 EVIL = "<script>document.title='owned'</script>"
@@ -23,14 +22,6 @@ EVIL = "<script>document.title='owned'</script>"
 
 def page_of(r: Experiment) -> str:
     return html(r, tables(r), judge_all(r), "r2m paper --recipe forum")
-
-
-def visible(page: str) -> str:
-    """The page without plotly.js and its own scripts, tags taken out."""
-    body = page.replace(get_plotlyjs(), "")
-    return unescape(
-        re.sub(r"<[^>]*>", " ", re.sub(r"<script.*?</script>|<style.*?</style>", "", body, flags=re.S))
-    )
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on this machine")
@@ -54,31 +45,39 @@ def test_a_browser_draws_every_figure_and_runs_no_text(made: MadePaper, tmp_path
 
 
 def test_the_page_says_where_everything_is_from(made: MadePaper) -> None:
-    text = visible(page_of(whole(made, 2)))
-    for said in (
-        "Of the paper's 19 claims, 1 holds here, 0 do not, and 18 cannot be judged.", "2 seeds settle no difference",
-        "paper: LLaMA3-8B,", "Measured: recipe forum, the gold program as judge", "torch 2.10", "abc",
-        "paper-forum-r2m-fixed-omega-s1", "reward.omega_schedule=constant", "22 finished",
-    ):  # fmt: skip
-        assert said in text, said
+    page = Page(page_of(whole(made, 2)))
+    runs = page.table("arm", "settings", "runs")
+    assert "reward.omega_schedule=constant" in runs.cell("R2M, fixed omega", under="settings")
+    assert runs.cell("R2M, fixed omega", under="runs").split(", ")[1] == "paper-forum-r2m-fixed-omega-s1"
+    facts = dict(row for table in page.tables if not table.head for row in table.rows)
+    assert facts["versions"] == "torch 2.10"
+    assert facts["commit"] == "abc"
+    assert facts["runs"].startswith("22 ")
+    claims = page.table("claim", "here")
+    assert (len(claims.rows), claims.under("here").count("holds")) == (19, 1)
+    assert f"--seeds {ENOUGH}" in page.text  # two are too few
+    methods = page.table("method", "measured: LC", "TL;DR")
+    assert methods.number("R2M", under="measured: WR") == 66.2
+    assert methods.number("R2M", under="LLaMA3-8B.*WR") == 38.2
 
 
-def test_what_is_missing_has_a_sentence_in_its_place(made: MadePaper) -> None:
-    page = page_of(made.results(missing={"paper-forum-rloo-s0": "failed"}))
-    assert "plotly-graph-div" not in page.replace(get_plotlyjs(), "")
-    text = visible(page)
-    for why in (
-        "No run of RLOO or R2M is assessed.", "No run of RLOO or R2M is assessed with two checkpoints or more.",
-        "No run of R2M has an evaluation.", "No run of RLOO or R2M has finished.", "The cost has not been measured.",
-        "no run of GRPO has finished", "Not among them: paper-forum-rloo-s0 (failed).",
-    ):  # fmt: skip
-        assert why in text, why
+def test_what_is_missing_has_its_reason_in_its_place(made: MadePaper) -> None:
+    page = Page(page_of(made.results(missing={"paper-forum-rloo-s0": "failed"})))
+    assert page.drawings == {}
+    assert set(Page(page_of(whole(made, 2))).drawings) == PLOTS
+    assert len(re.findall(r"No run of (RLOO or R2M|R2M) (is|has)\b", page.text)) >= 4  # 1a, 1b, 4, 5
+    assert "cost has not been measured" in page.text
+    assert "no run of GRPO has finished" in page.text
+    assert "paper-forum-rloo-s0 (failed)" in page.text
+    assert set(page.table("claim", "here").under("here")) == {OPEN}
 
 
 def test_without_hacking_there_is_no_similarity_and_the_page_says_so(made: MadePaper) -> None:
     made.run("RLOO", 0, {"reward/proxy": 1.0})
     made.assess("RLOO", 0)
-    assert "enough hacking and enough normal" in str(figures.similarity_matrix(made.results(1)))
+    page = Page(page_of(made.results(1)))
+    assert "similarity" not in page.drawings
+    assert "enough hacking" in page.text
 
 
 def test_the_reward_in_three_ways_is_a_mean_over_seeds(made: MadePaper) -> None:
@@ -86,7 +85,7 @@ def test_the_reward_in_three_ways_is_a_mean_over_seeds(made: MadePaper) -> None:
         made.run("R2M", seed, {"eval/proxy": height, "eval/vanilla": 0.0}, {"eval/proxy": height + 1})
     figure = figures.conditions(made.results(2))
     bold = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data if trace.name}
-    assert bold == {"with feedback": ([1, 2], [2.0, 3.0]), "without feedback": ([1], [0.0])}
+    assert bold == {"with feedback": ([96, 192], [2.0, 3.0]), "without feedback": ([96], [0.0])}
 
 
 def test_the_cost_is_stacked_by_phase_and_shows_each_process(made: MadePaper) -> None:
@@ -99,8 +98,6 @@ def test_the_cost_is_stacked_by_phase_and_shows_each_process(made: MadePaper) ->
 
 
 def test_the_summary_counts_verdicts() -> None:
-    judged = [
-        Judged("", "", verdict, "")
-        for verdict in ("holds", "does not hold", "does not hold", "cannot be judged")
-    ]
-    assert summary(judged) == "Of the paper's 4 claims, 1 holds here, 2 do not, and 1 cannot be judged."
+    judged = [Judged("", "", verdict, "") for verdict in (HOLDS, FAILS, FAILS, OPEN, OPEN, OPEN)]
+    numbers = [int(n) for n in re.findall(r"\d+", summary(judged))]
+    assert numbers == [6, 1, 2, 3]

@@ -6,20 +6,27 @@ import shlex
 
 import optuna
 import pytest
+from made_sweep import MadeSweep
 from optuna.distributions import CategoricalDistribution
-from pages import CHROMIUM, drawn_plots
+from pages import CHROMIUM, Page, drawn_plots, grids
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
+from r2m.reports import sweep_figures as figures
 from r2m.reports import sweep_page as report
-from r2m.reports import sweep_run_figures as run_figures
-from r2m.reports import sweep_study_figures as study_figures
-from r2m.reports.curves import COLOURS
-from r2m.reports.sweep_figures import WINNER, colours
+from r2m.reports.plots import curves
+from r2m.reports.style import COLOURS, WINNER
+from r2m.reports.sweep_tables import ranking_table
+from r2m.reports.sweep_terminal import terminal
 
 RLOO = {"reward.feedback": False}
 PLOTS = ("history", "importance", "parallel", "slice", "learning", "reward-kl")
 EVIL = "<script>document.title='owned'</script>"
+
+
+@pytest.fixture
+def made(tmp_path):
+    return lambda **tree: MadeSweep(tmp_path, **tree)
 
 
 def swept(made, trials=6, **tree):
@@ -40,7 +47,7 @@ def swept(made, trials=6, **tree):
 
 def printed(answer, width=80):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(report.terminal(answer))
+    console.print(terminal(answer))
     return console.export_text()
 
 
@@ -48,20 +55,21 @@ def page_of(m, text=None):
     return report.html(m.answer(5400), m.study, m.views, m.text if text is None else text)
 
 
-def visible(page):
-    """The page without plotly.js and its own scripts, tags taken out."""
-    body = page.replace(get_plotlyjs(), "")
-    return re.sub(r"<[^>]*>", " ", re.sub(r"<script.*?</script>|<style.*?</style>", "", body, flags=re.S))
-
-
-def test_the_terminal_shows_ten_arms_on_a_line_each_and_says_how_many_more_there_are(made):
+def test_the_terminal_shows_ten_arms_and_says_how_many_more_there_are(made):
     m = swept(made, trials=12)
-    lines = printed(m.answer(5400)).splitlines()
+    a = m.answer(5400)
+    lines = printed(a).splitlines()
     assert max(map(len, lines)) <= 80
-    arms = [line.split()[0] for line in lines[: lines.index("... 4 more")] if re.match(r" (t\d|R)", line)]
-    assert arms == ["t004", "R2M", "RLOO", "t003", "t002", "t001", "t005", "t006", "t007", "t008"]
-    row = next(line for line in lines if line.startswith(" t004 *")).split()
-    assert row[2:] == ["complete", "0.300", "19.00", "2.000", "16", "6"]
+    ranking = grids(terminal(a))[0]
+    assert [cells[0].split()[0] for cells in ranking.rows] == [
+        "t004", "R2M", "RLOO", "t003", "t002", "t001", "t005", "t006", "t007", "t008",
+    ]  # fmt: skip
+    assert "4 more" in printed(a)
+    assert ranking.cell("t004", under="state") == "complete"
+    numbers = [ranking.number("t004", under=h) for h in ("gold", "KL", "frozen", "traj", "worker")]
+    assert numbers == [0.3, 19, 2, 16, 6]
+    styles = {mark for cells, mark in zip(ranking.rows, ranking.marks, strict=True) if "t004" not in cells[0]}
+    assert ranking.mark("t004") not in styles  # the winner stands out
 
 
 def test_the_terminal_has_the_verdict_and_a_command_that_can_be_copied(made):
@@ -70,41 +78,58 @@ def test_the_terminal_has_the_verdict_and_a_command_that_can_be_copied(made):
     flat = " ".join(text.split())
     for sentence in a.verdict:
         assert sentence in flat
-    again = text.split(f"again, {a.winner}:\n")[1].split("\n\n")[0]
+    again = text[text.index(" r2m train") + 1 if " r2m train" in text else text.index("r2m train") :].split(
+        "\n\n"
+    )[0]
     assert shlex.split(again.replace("\\\n", "")) == shlex.split(a.arm(a.winner).command)
-    assert "spent: runs: 16 finished, 1 pruned; " in flat
-    assert "1.5 hours by the clock" in flat
+    for spent in ("16 finished", "1 pruned", "1.5 hours"):
+        assert spent in flat
 
 
 def test_the_terminal_of_a_sweep_that_has_not_begun(made):
-    text = printed(made().answer())
-    assert "No trial has started yet." in text
-    assert "importance: none: 0 complete trials: importance needs at least 4" in text
-    assert "fresh seeds" not in text
+    a = made().answer()
+    text = " ".join(printed(a).split())
+    for said in (*a.verdict, a.importance_note):
+        assert said in text
+    assert len(grids(terminal(a))) == 1  # no confirmation
 
 
 def test_the_page_is_one_file_with_plotly_once_and_no_address(made):
-    page = page_of(swept(made))
-    assert page.count(get_plotlyjs()) == 1
-    assert "http" not in page.replace(get_plotlyjs(), "")
-    assert not re.search(r"<(link|img|iframe)|src=", page.replace(get_plotlyjs(), ""))
+    text = page_of(swept(made))
+    page = Page(text)
+    assert (page.plotly, page.outside) == (1, [])
+    assert "http" not in text.replace(get_plotlyjs(), "")
 
 
 def test_the_page_begins_with_the_verdict_and_has_every_arm_parameter_and_command(made):
     m = swept(made)
-    a, page = m.answer(), page_of(m)
-    text = " ".join(visible(page).split())
-    places = [text.index(sentence) for sentence in a.verdict] + [
-        text.index("seed 100"),
-        text.index("omega_min"),
-    ]
+    a, page = m.answer(), Page(page_of(m))
+    confirmation, ranking = page.table("seed 100", "mean"), page.table("state", "reward.alpha")
+    places = [page.text.index(part) for part in (*a.verdict, "seed 100", ranking.head[-1])]
     assert places == sorted(places)
     for arm in a.ranking:
         for word in shlex.split(arm.command):
-            assert word in text
-    for heading in ("reward. alpha", "reward. omega_min", "eval/ gold", "KL", "frozen"):
-        assert heading in text
-    assert "max: 20" in text
+            assert word in page.text
+    assert "max: 20" in page.text
+    numbers = [
+        ranking.number("t003", under=h) for h in ("eval/gold", "KL", "frozen", "alpha", "omega_min", "traj")
+    ]
+    assert numbers == [0.2, 16, 2, 0.333, 0.2, 16]
+    assert ranking.number("t005", under="excess") == 2
+    assert ranking.cell("t004", under="excess") == ""
+    assert ranking.cell("RLOO", under="reward.feedback") == "off"
+    for table in (ranking, confirmation):
+        rest = {mark for cells, mark in zip(table.rows, table.marks, strict=True) if "t004" not in cells[:2]}
+        assert table.mark("t004") not in rest  # the winner stands out
+    assert [confirmation.number("R2M default", under=h) for h in ("seed 102", "mean", "KL", "frozen")] == [
+        0.4, 0.4, 14, 2,
+    ]  # fmt: skip
+    differences = page.table("interval", "finding")
+    assert differences.number("RLOO", under="mean gain") == 0.2
+    assert differences.number("RLOO", under="seeds") == 3
+    assert differences.cell("RLOO", under="finding") == "too few seeds"
+    assert differences.number("RLOO", under="KL of winner") == 12
+    assert differences.number("RLOO", under="KL of baseline") == 18
 
 
 def test_text_from_outside_is_escaped(made):
@@ -116,45 +141,40 @@ def test_text_from_outside_is_escaped(made):
             state=optuna.trial.TrialState.FAIL, user_attrs={"reason": f"it said {EVIL}"},
         )
     )  # fmt: skip
-    page = page_of(m, text=f"recipe: forum  # {EVIL}")
-    assert EVIL not in page
-    escaped = "&lt;script&gt;document.title=&#x27;owned&#x27;&lt;/script&gt;"
-    assert page.count(escaped) >= 4  # the file, the reason, the setting, the baseline's label
-    assert f"<pre>recipe: forum  # {escaped}</pre>" in page
+    text = page_of(m, text=f"recipe: forum  # {EVIL}")
+    assert EVIL not in text
+    assert Page(text).text.count(EVIL) >= 4  # the file, the reason, the setting, the baseline's label
+    assert f"recipe: forum # {EVIL}" in Page(text).text
 
 
 def test_what_cannot_be_drawn_is_said(made):
-    m = made()
-    page = page_of(m)
-    assert "plotly-graph-div" not in page.replace(get_plotlyjs(), "")
-    text = visible(page)
-    for why in (
-        "No trial has been evaluated yet.", "No importance: 0 complete trials: importance needs at least 4.",
-        "No trial is complete yet: this plot shows complete trials.",
-        "No run of the winner or of a baseline has a round yet.", "No arm has an evaluation with its KL yet.",
-    ):  # fmt: skip
-        assert why in text
+    page = Page(page_of(made()))
+    assert page.drawings == {}
+    whole = Page(page_of(swept(made)))
+    assert set(whole.drawings) == set(PLOTS)
+    assert len(re.findall(r"\bNo \w+", page.text)) >= len(PLOTS)  # a reason each
+    assert not re.search(r"\bNo (trial|run|arm|importance)", whole.text)
 
 
 def test_the_front_is_drawn_for_several_objectives_only(made):
     m = made(objectives=[{"metric": "eval/gold"}, {"metric": "eval/kl_sequence", "direction": "minimize"}])
     for gold, kl in ((0.5, 10.0), (0.9, 30.0), (0.4, 11.0)):
         m.trial(0.5, (gold, kl))
-    figure = study_figures.pareto(m.answer())
+    figure = figures.pareto(m.answer())
     on_front, dominated, line = figure.data
     assert (list(on_front.x), list(on_front.y)) == ([30.0, 10.0], [0.9, 0.5])
     assert (list(dominated.x), list(dominated.y)) == ([11.0], [0.4])
     assert (list(line.x), list(line.y)) == ([10.0, 30.0], [0.5, 0.9])
-    assert 'id="plot-pareto"' in page_of(m)
+    assert "pareto" in Page(page_of(m)).drawings
 
 
 def test_one_objective_has_no_front(made):
-    assert 'id="plot-pareto"' not in page_of(swept(made))
+    assert "pareto" not in Page(page_of(swept(made))).drawings
 
 
 def test_the_history_has_every_kind_of_trial_and_a_best_so_far_that_keeps_the_constraints(made):
     m = swept(made)
-    figure = study_figures.history(m.answer(), m.views)
+    figure = figures.history(m.answer(), {})
     traces = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data}
     complete = [(0, 0.25), (1, 0.0), (2, 0.1), (3, 0.2), (4, 0.3)]
     assert list(zip(*traces["complete"], strict=True)) == [(n, pytest.approx(v)) for n, v in complete]
@@ -168,7 +188,7 @@ def test_learning_curves_are_means_over_fresh_seeds_on_an_axis_of_trajectories(m
     m.run("rloo", RLOO, 100, (0.0, 1.0), (0.2, 3.0))
     m.run("rloo", RLOO, 101, (0.4, 2.0), (0.4, 4.0), (0.9, 5.0))
     m.run("rloo", RLOO, 0, (7.0, 7.0))  # the search's own seed stays out
-    figure = run_figures.learning(m.answer(), m.views)
+    figure = curves(list(figures.confirmed(m.answer(), m.views).values()), report.LEARNING)
     bold = [trace for trace in figure.data if trace.line.width == 2.5]
     gold, kl = bold
     assert (list(gold.x), list(gold.y)) == ([8, 16], [pytest.approx(0.2), pytest.approx(0.3)])
@@ -178,13 +198,13 @@ def test_learning_curves_are_means_over_fresh_seeds_on_an_axis_of_trajectories(m
 
 def test_the_winner_is_green_and_the_arms_of_the_paper_have_their_colours(made):
     m = swept(made)
-    own = colours(m.answer(), m.views)
+    own = {name: group.colour for name, group in figures.confirmed(m.answer(), m.views).items()}
     assert own == {"t004": WINNER, "rloo": COLOURS["RLOO"], "t000": COLOURS["R2M"]}
 
 
 def test_the_ranking_is_a_table_that_mlflow_can_read(made):
     m = swept(made)
-    table = json.loads(json.dumps(report.ranking_table(m.answer()), allow_nan=False))
+    table = json.loads(json.dumps(ranking_table(m.answer()), allow_nan=False))
     assert table["columns"][:6] == ["rank", "arm", "label", "state", "eval/gold", "feasible"]
     assert {len(row) for row in table["data"]} == {len(table["columns"])}
     rows = {row[1]: dict(zip(table["columns"], row, strict=True)) for row in table["data"]}
