@@ -10,10 +10,10 @@ from r2m.paper.arms import ARMS
 from r2m.results.assessment import (
     Accuracy,
     Assessment,
+    AtEqualLength,
     Followed,
     OverTraining,
     PairSet,
-    Share,
     Similarities,
     Similarity,
     Wins,
@@ -87,7 +87,7 @@ class MadePaper:
         """`accuracies`: without, before and after, of each of SETS. `similarity`: hacking, normal, cross."""
 
         def rated(against: str, value: float) -> Wins:
-            c = None if controlled is None else Share(controlled, around(controlled))
+            c = None if controlled is None else AtEqualLength(controlled, around(controlled))
             return Wins(judge, against, value, around(value), 0, 0, 0, 8, c)
 
         def accuracy(value: float) -> Accuracy:

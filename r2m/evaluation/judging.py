@@ -13,7 +13,7 @@ from r2m.evaluation.bench import Bench, device_of
 from r2m.evaluation.win_rate import Judge, ScoreJudge, WinRate, win_rate
 from r2m.models.loading import load_tokenizer
 from r2m.models.sizes import context_of
-from r2m.results.assessment import Response, Share, Wins
+from r2m.results.assessment import AtEqualLength, Response, Wins
 from r2m.reward.inputs import response_ids
 from r2m.reward.loading import load_reward_model
 from r2m.tasks.answer import frame
@@ -105,5 +105,5 @@ def kept(w: WinRate, rival: str) -> Wins:
     return Wins(
         w.judge, rival, rate.mean if rate else None, rate.interval if rate else None,
         w.ties, w.identical, w.unanswered, rate.n if rate else 0,
-        Share(controlled.rate, controlled.interval) if controlled else None,
+        AtEqualLength(controlled.rate, controlled.interval) if controlled else None,
     )  # fmt: skip

@@ -20,13 +20,13 @@ from r2m.results.numbers import interval, number
 from r2m.results.table import Paired, Values, paired, values
 from r2m.runs.journal import JournalView
 
-POINTS = " points"  # of per cent
+_POINTS = " points"  # of per cent
 
 Said = tuple[str, str]  # HOLDS, FAILS or OPEN, and the sentence that says why
 
 
 @dataclass(frozen=True)
-class Part:
+class Contrast:
     """a - b over the seeds that both have, named, and the sign that the claim gives it."""
 
     what: str
@@ -45,26 +45,28 @@ class Part:
         return verdict, f"{self.what}: {_numbers(d, self.unit, self.claimed)}."
 
 
-def part(what: str, of: Callable[[str], Values], a: str, b: str, claimed: int = 1, unit: str = "") -> Part:
-    return Part(what, of(a), of(b), claimed, unit)
+def contrast(
+    what: str, of: Callable[[str], Values], a: str, b: str, claimed: int = 1, unit: str = ""
+) -> Contrast:
+    return Contrast(what, of(a), of(b), claimed, unit)
 
 
-Contrast = Callable[[Experiment], Part]
-Judging = Callable[[Experiment], Part | Said]
+Contrasting = Callable[[Experiment], Contrast]
+Judging = Callable[[Experiment], Contrast | Said]
 
 
 def judge_all(r: Experiment) -> list[Judged]:
     found = []
     for text, source, judge in CLAIMS:
         said = judge(r)
-        verdict, why = said.judged() if isinstance(said, Part) else said
+        verdict, why = said.judged() if isinstance(said, Contrast) else said
         found.append(Judged(text, source, verdict, why, judge is HEADLINE))
     return found
 
 
-def all_of(*parts: Part) -> Said:
+def all_of(*parts: Contrast) -> Said:
     """A claim of several parts: it fails by any of them, and holds by all."""
-    verdicts, sentences = zip(*(part.judged() for part in parts), strict=True)
+    verdicts, sentences = zip(*(each.judged() for each in parts), strict=True)
     return _together(verdicts), " ".join(sentences)
 
 
@@ -78,7 +80,7 @@ def best_baseline(r: Experiment) -> Said:
     if not heights:
         return OPEN, "No baseline is assessed."
     best = max(heights, key=lambda arm: heights[arm])
-    verdict, sentence = rates("R2M", best)(r).judged()
+    verdict, sentence = _rates("R2M", best)(r).judged()
     absent = ", ".join(arm for arm in rates_of if arm not in heights)
     return verdict, f"The best baseline is {best}. {sentence}" + f" Not there: {absent}." * bool(absent)
 
@@ -88,8 +90,8 @@ def accuracies(when: str, claimed: int) -> Judging:
 
     def judge(r: Experiment) -> Said:
         found = [
-            Part(f"{capital(pairs)}, {when} − without feedback", r.accuracy("R2M", pairs, when),
-                 r.accuracy("R2M", pairs, "without"), claimed, POINTS).judged()
+            Contrast(f"{capital(pairs)}, {when} − without feedback", r.accuracy("R2M", pairs, when),
+                 r.accuracy("R2M", pairs, "without"), claimed, _POINTS).judged()
             for pairs in r.pair_sets("R2M")
         ]  # fmt: skip
         if not found:
@@ -104,8 +106,8 @@ def collapse(r: Experiment) -> Said:
     them. Whether RLOO collapses comes first: where it does not, there is nothing to prevent."""
     gold = r.mean_of("RLOO", "gold")
 
-    def compared(a: str, b: str, claimed: int) -> Part:
-        return (means("Gold", "gold", claimed, a, b) if gold else rates(a, b, claimed, "reference"))(r)
+    def compared(a: str, b: str, claimed: int) -> Contrast:
+        return (_means("Gold", "gold", claimed, a, b) if gold else _rates(a, b, claimed, "reference"))(r)
 
     collapses, said = compared("RLOO", "SFT", -1).judged()
     if collapses != HOLDS:
@@ -115,20 +117,20 @@ def collapse(r: Experiment) -> Said:
 
 
 def between(arm: str) -> Judging:
-    return lambda r: all_of(rates(arm, "RLOO")(r), rates(arm, "R2M", -1)(r))
+    return lambda r: all_of(_rates(arm, "RLOO")(r), _rates(arm, "R2M", -1)(r))
 
 
 def across_lower(r: Experiment) -> Said:
     return all_of(*(
-        part(f"RLOO's runs, across − within {kind}", lambda k: r.similarity("RLOO", k), "cross", kind, -1)
+        contrast(f"RLOO's runs, across − within {kind}", lambda k: r.similarity("RLOO", k), "cross", kind, -1)
         for kind in ("hacking", "normal")
     ))  # fmt: skip
 
 
-def trend(r: Experiment) -> Part:
+def trend(r: Experiment) -> Contrast:
     """Pearson's r over a run's evaluations, against no correlation."""
     found = values(r.views("R2M"), _correlation)
-    return Part("Pearson's r of both over a run's evaluations", found, dict.fromkeys(found, 0.0))
+    return Contrast("Pearson's r of both over a run's evaluations", found, dict.fromkeys(found, 0.0))
 
 
 def cheap(r: Experiment) -> Said:
@@ -149,26 +151,26 @@ def cheap(r: Experiment) -> Said:
     return _together(verdicts), " ".join(sentences)
 
 
-def rates(a: str, b: str, claimed: int = 1, against: str = "sft", controlled: bool = False) -> Contrast:
+def _rates(a: str, b: str, claimed: int = 1, against: str = "sft", controlled: bool = False) -> Contrasting:
     kind = "Length-controlled win rate" if controlled else "Win rate"
     what = f"{kind}{' over the references' * (against == 'reference')}, {_quoted(a)} − {_quoted(b)}"
-    return lambda r: part(what, lambda arm: r.win_rate(arm, against, controlled), a, b, claimed, POINTS)
+    return lambda r: contrast(what, lambda arm: r.win_rate(arm, against, controlled), a, b, claimed, _POINTS)
 
 
-def means(what: str, key: str, claimed: int, a: str = "R2M", b: str = "RLOO") -> Contrast:
-    return lambda r: part(f"{what}, {a} − {b}", lambda arm: r.mean_of(arm, key), a, b, claimed)
+def _means(what: str, key: str, claimed: int, a: str = "R2M", b: str = "RLOO") -> Contrasting:
+    return lambda r: contrast(f"{what}, {a} − {b}", lambda arm: r.mean_of(arm, key), a, b, claimed)
 
 
-def curves(what: str, metric: str, claimed: int) -> Contrast:
+def _curves(what: str, metric: str, claimed: int) -> Contrasting:
     """The height of a curve, R2M against RLOO."""
     named = f"{what}, mean over all rounds, R2M − RLOO"
-    return lambda r: part(named, lambda arm: r.over_rounds(arm, metric), "R2M", "RLOO", claimed)
+    return lambda r: contrast(named, lambda arm: r.over_rounds(arm, metric), "R2M", "RLOO", claimed)
 
 
-def held_out(what: str, a: str, b: str, claimed: int) -> Contrast:
+def _held_out(what: str, a: str, b: str, claimed: int) -> Contrasting:
     """Two rewards of the same responses, R2M's on held-out prompts."""
     named = f"{what}, mean over a run's evaluations"
-    return lambda r: part(named, lambda metric: r.over_rounds("R2M", metric), a, b, claimed)
+    return lambda r: contrast(named, lambda metric: r.over_rounds("R2M", metric), a, b, claimed)
 
 
 def _correlation(view: JournalView) -> float:
@@ -200,28 +202,29 @@ def _quoted(arm: str) -> str:
     return f'"{arm}"' if "," in arm else arm
 
 
-HEADLINE = rates("R2M", "RLOO")
+HEADLINE = _rates("R2M", "RLOO")
 CLAIMS: tuple[tuple[str, str, Judging], ...] = (  # what is claimed, where, and what judges it
     ("R2M has a higher win rate than the best baseline", "Sec. 5.1, Table 2", best_baseline),
     ("R2M has a higher win rate than RLOO", "Sec. 5.1, Table 2", HEADLINE),
     ("R2M has a higher length-controlled win rate than RLOO", "Sec. 5.1, Table 2",
-     rates("R2M", "RLOO", controlled=True)),
-    ("R2M's responses are shorter than RLOO's", "Sec. 5.1, Table 2", means("Characters", "characters", -1)),
+     _rates("R2M", "RLOO", controlled=True)),
+    ("R2M's responses are shorter than RLOO's", "Sec. 5.1, Table 2", _means("Characters", "characters", -1)),
     ("Hidden states of hacking and normal responses are less similar than within either", "Sec. 3, Table 1",
      across_lower),
     ("With feedback the reward follows that of the frozen reward model", "Sec. 5.2, Fig. 4", trend),
     ("Rewards with feedback are higher than without", "Sec. 5.2, Fig. 4",
-     held_out("With feedback − without", "eval/proxy", "eval/vanilla", 1)),
+     _held_out("With feedback − without", "eval/proxy", "eval/vanilla", 1)),
     ("Noise in the feedback's place lowers the reward", "Sec. 5.2, Fig. 4",
-     held_out("With noise − with feedback", "eval/noise", "eval/proxy", -1)),
-    ("R2M's reward curve is higher than RLOO's", "Sec. 5.2, Fig. 5", curves("Reward in training", "reward/proxy", 1)),
-    ("R2M's loss curve is lower than RLOO's", "Sec. 5.2, Fig. 5", curves("Policy loss", "train/policy_loss", -1)),
-    ("R2M moves further from the reference than RLOO", "Sec. 5.2, Fig. 5", curves("KL per token", "kl/token", 1)),
+     _held_out("With noise − with feedback", "eval/noise", "eval/proxy", -1)),
+    ("R2M's reward curve is higher than RLOO's", "Sec. 5.2, Fig. 5",
+     _curves("Reward in training", "reward/proxy", 1)),
+    ("R2M's loss curve is lower than RLOO's", "Sec. 5.2, Fig. 5", _curves("Policy loss", "train/policy_loss", -1)),
+    ("R2M moves further from the reference than RLOO", "Sec. 5.2, Fig. 5", _curves("KL per token", "kl/token", 1)),
     ("Untrained feedback lowers the reward model's accuracy", "Sec. 5.2, Table 3", accuracies("before", -1)),
     ("Trained feedback raises the reward model's accuracy", "Sec. 5.2, Table 3", accuracies("after", 1)),
     ("R2M prevents the collapse that RLOO has", "Sec. 5.2, Table 4, App. F.5", collapse),
-    ("R2M with noise is worse than RLOO", "App. E, Table 5", rates("R2M, noise", "RLOO", -1)),
-    ("R2M without training is worse than RLOO", "App. E, Table 5", rates("R2M, no training", "RLOO", -1)),
+    ("R2M with noise is worse than RLOO", "App. E, Table 5", _rates("R2M, noise", "RLOO", -1)),
+    ("R2M without training is worse than RLOO", "App. E, Table 5", _rates("R2M, no training", "RLOO", -1)),
     ("R2M without BT lies between RLOO and R2M", "App. E, Table 5", between("R2M, no BT")),
     ("R2M without GRE lies between RLOO and R2M", "App. E, Table 5", between("R2M, no GRE")),
     ("R2M costs negligibly more than RLOO", "Sec. 5.3, Fig. 6", cheap),

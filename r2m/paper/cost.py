@@ -19,7 +19,7 @@ from r2m.stages.common import Progress, silent
 
 ORDER = ("RLOO", "R2M", "R2M", "RLOO")
 ROUNDS = 8  # of a process; its first is left out
-PHASES = ("time/sample_s", "time/annotate_s", "time/policy_s", "time/head_s")
+TIMES = ("time/sample_s", "time/annotate_s", "time/policy_s", "time/head_s")
 
 
 def measure(
@@ -86,7 +86,7 @@ def _measure(tree: dict[str, Any], models: tuple[str, str]) -> tuple[str, dict[s
         "peak_mib": peak,
         "imports_mib": None if gpu else imports,
         "round_s": median(m["time/round_s"] for m in rounds),
-        "phases": {key: median(m.get(key, 0.0) for m in rounds) for key in PHASES},
+        "phases": {key: median(m.get(key, 0.0) for m in rounds) for key in TIMES},
     }
 
 

@@ -12,7 +12,7 @@ from r2m.results.statistics import mean_estimate
 from r2m.results.table import Values, paired
 
 KIND_LABELS = {"hacking": "within hacking", "normal": "within normal", "cross": "across"}
-REWARDS = {
+ACCURACIES = {
     "without": "without feedback",
     "before": "with feedback, before training",
     "after": "with feedback, after training",
@@ -94,7 +94,7 @@ def table_3(r: Experiment) -> Table:
         (label,
          tuple(measured(r, "R2M", r.accuracy("R2M", pairs, when)) for pairs in sets)
          + _theirs(paper.TABLE_3[when]))
-        for when, label in REWARDS.items()
+        for when, label in ACCURACIES.items()
     ]  # fmt: skip
     return Table(
         3, "Accuracy of the reward model",

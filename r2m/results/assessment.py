@@ -46,8 +46,8 @@ class Response:
 
 
 @dataclass(frozen=True)
-class Share:
-    """Of 1, with its 95 % interval."""
+class AtEqualLength:
+    """A share of 1, with its 95 % interval."""
 
     rate: float
     interval: Interval
@@ -65,7 +65,7 @@ class Wins:
     identical: int
     unanswered: int
     n: int
-    length_controlled: Share | None
+    length_controlled: AtEqualLength | None
 
 
 @dataclass(frozen=True)

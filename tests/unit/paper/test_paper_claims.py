@@ -5,7 +5,7 @@ import re
 import pytest
 from made_paper import MadePaper, cost, whole
 
-from r2m.paper.claims import Part, cheap, judge_all
+from r2m.paper.claims import Contrast, cheap, judge_all
 from r2m.reports.paper_parts import FAILS, HOLDS, OPEN
 from r2m.results.experiment import Experiment
 from r2m.results.table import Values
@@ -86,7 +86,7 @@ def test_at_equal_length_other_shares_decide(made: MadePaper) -> None:
 
 
 def test_what_cannot_be_told_from_0_is_open() -> None:
-    verdict, said = Part("Gold", by_seed(0.1, -0.1, 0.2, -0.2, 0.0), by_seed(0, 0, 0, 0, 0)).judged()
+    verdict, said = Contrast("Gold", by_seed(0.1, -0.1, 0.2, -0.2, 0.0), by_seed(0, 0, 0, 0, 0)).judged()
     assert verdict == OPEN
     assert "5 seeds" in said
     assert "not told from 0" in said
@@ -94,14 +94,14 @@ def test_what_cannot_be_told_from_0_is_open() -> None:
 
 @pytest.mark.parametrize(("claimed", "words"), [(1, "as claimed"), (-1, "against the claim")])
 def test_a_few_seeds_give_a_direction_and_no_verdict(claimed: int, words: str) -> None:
-    verdict, said = Part("Gold", by_seed(0.3, 0.4), by_seed(0.1, 0.1), claimed).judged()
+    verdict, said = Contrast("Gold", by_seed(0.3, 0.4), by_seed(0.1, 0.1), claimed).judged()
     assert verdict == OPEN
     for fact in ("Gold", "+0.25", "0.2 to 0.3", "p = 0.5", "2 seeds", words, "too few"):
         assert fact in said
 
 
 def test_only_seeds_of_both_sides_count() -> None:
-    _, said = Part("Gold", {0: 1.0, 1: 5.0}, {1: 4.0, 2: 0.0}).judged()
+    _, said = Contrast("Gold", {0: 1.0, 1: 5.0}, {1: 4.0, 2: 0.0}).judged()
     for fact in ("+1 ", "no interval", "p = 1", "1 seed", "as claimed", "too few"):
         assert fact in said
 
