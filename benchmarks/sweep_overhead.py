@@ -135,8 +135,7 @@ class Bench:
         folders = [run.folder for run in runs]
         began = time.time()
         workers = [
-            FRESH.Process(target=run_bare, args=(folders[i::processes], self.models))
-            for i in range(processes)
+            FRESH.Process(target=run_bare, args=(folders[i::processes], self.models)) for i in range(processes)
         ]
         for worker in workers:
             worker.start()
@@ -287,9 +286,7 @@ def start(bench: Bench) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["overhead", "start", "both"], default="both")
     parser.add_argument("--trials", type=int, default=2, help=f"besides {len(CONFIRM)} runs of confirmation")
     parser.add_argument("--rounds", type=int, default=60, help="of a run")

@@ -51,9 +51,7 @@ END_TOKENS, PADDING = (
 )
 REWARD_REFUSED: dict[str, str] = {
     **dict.fromkeys(("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"), END_TOKENS),
-    **dict.fromkeys(
-        ("convbert", "fnet", "mobilebert", "nystromformer", "reformer", "xlnet", "yoso"), PADDING
-    ),
+    **dict.fromkeys(("convbert", "fnet", "mobilebert", "nystromformer", "reformer", "xlnet", "yoso"), PADDING),
     "eurobert": "read at the last token, two sequences of a padded batch score",
     "funnel": "it can't be used as a reward model; RuntimeError",
     **dict.fromkeys(("t5gemma", "t5gemma2"), "it can't be used as a reward model; TypeError"),
@@ -82,10 +80,7 @@ def document() -> str:
     parts += [f"**{len(refused)} are refused.**", _table(refused)]
     parts += [f"**{len(LEFT_OUT)} are not tried.**", _table(LEFT_OUT)]
     parts += ["## As a reward model", REWARD_HEAD, f"**{len(rewards)} are right.**", _listed(rewards)]
-    parts += [
-        f"**{len(REWARD_REFUSED)} are refused.**",
-        _table(REWARD_REFUSED | REWARD_SAID),
-    ]
+    parts += [f"**{len(REWARD_REFUSED)} are refused.**", _table(REWARD_REFUSED | REWARD_SAID)]
     parts += [f"**{len(NO_CLASSIFIER)} are not tried.**", _table(NO_CLASSIFIER)]
     return "\n\n".join(parts) + "\n"
 

@@ -23,10 +23,7 @@ from r2m.results.table import Result, by_trial
 from r2m.runs.journal import Journal, JournalView, read
 from r2m.sweeps.settings import slug
 
-SETS = (
-    "held-out prompts, the supervised policy's responses",
-    "held-out prompts, the trained policy's responses",
-)
+SETS = ("held-out prompts, the supervised policy's responses", "held-out prompts, the trained policy's responses")
 CLAIMED = {
     "SFT": 0.5, "GRPO": 0.52, "ReMax": 0.53, "REINFORCE++": 0.55, "RLOO": 0.56, "R2M": 0.66, "R2M, noise": 0.51,
     "R2M, no training": 0.52, "R2M, no BT": 0.62, "R2M, no GRE": 0.63, "R2M, fixed omega": 0.6,

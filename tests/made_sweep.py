@@ -41,9 +41,7 @@ class MadeSweep:
         self.study = optuna.create_study(directions=[o.direction for o in self.sweep.objectives])
         self.views: dict[str, JournalView] = {}
 
-    def run(
-        self, arm: str, params: dict[str, Any], seed: int, *evaluations: Any, status: str = "finished"
-    ) -> str:
+    def run(self, arm: str, params: dict[str, Any], seed: int, *evaluations: Any, status: str = "finished") -> str:
         """A run whose rounds each end with an evaluation: gold alone, or (gold, KL), or (gold, KL, frozen)."""
         name = run_name(self.name, arm, seed)
         config = config_of(self.sweep, params, seed).model_dump(mode="json")

@@ -85,9 +85,7 @@ def report(facts: dict[str, Any], to: Path) -> None:
     for key, value in facts.items():
         if key == "data_left_out":
             for reason, of in value.items():
-                out.print(
-                    f"left out: {of['rows']:,}: {reason} (first: {of['first']})", markup=False, soft_wrap=True
-                )
+                out.print(f"left out: {of['rows']:,}: {reason} (first: {of['first']})", markup=False, soft_wrap=True)
             continue
         out.print(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}", markup=False)
     out.print(f"written: {to}", soft_wrap=True)

@@ -27,9 +27,7 @@ def compare(
     to: Annotated[
         Path | None, typer.Option("--out", callback=local, help="the page; else compare.html in the storage")
     ] = None,
-    to_json: Annotated[
-        Path | None, typer.Option("--json", callback=local, help="the numbers, as a file")
-    ] = None,
+    to_json: Annotated[Path | None, typer.Option("--json", callback=local, help="the numbers, as a file")] = None,
     storage: Storage = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow's; else SQLite in the storage")] = None,
 ) -> None:
@@ -53,9 +51,7 @@ def compare(
     found = [] if filter_ is None else search(tracking_uri or default_tracking_uri(folder), filter_)
     views, missing = journals(folder, dict.fromkeys([*(names or []), *found]))
     if not views:
-        raise UserError(
-            f"RUN: no journal in {folder} of {', '.join(missing) or 'any run: the filter finds none'}"
-        )
+        raise UserError(f"RUN: no journal in {folder} of {', '.join(missing) or 'any run: the filter finds none'}")
     results = [Result(view, read_assessment(folder / "runs" / run)) for run, view in views.items()]
     comparisons, notes = compare_runs(results, metric, baseline)
     if missing:
@@ -70,11 +66,7 @@ def compare(
     for note in notes:
         err.print(note, markup=False, highlight=False)
     few = names if names and len(names) <= 3 and not found else None
-    title = (
-        ", ".join(few)
-        if few
-        else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
-    )
+    title = ", ".join(few) if few else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
     page = to or folder / "compare.html"
     try:
         write_whole(page, html(title, comparisons, notes))

@@ -49,22 +49,15 @@ evaluate.command("outputs")(win_rate_by_judge)
 @with_options(JudgeOptions, "spoken")
 def run_or_model(
     subject: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="a finished run in the storage, or a model's folder or hub id"),
+        str, typer.Argument(metavar="NAME", help="a finished run in the storage, or a model's folder or hub id")
     ],
     spoken: JudgeOptions,
-    recipe: Annotated[
-        str | None, typer.Option(help="for a model: whose prompts, sampling and reward model")
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="for a model: whose prompts, sampling and reward model")] = None,
     storage: Storage = None,
     prompts: Annotated[int | None, typer.Option(help="the first held-out prompts only")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="cut responses there (TL;DR, F.3: 50)")] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="gold, frozen, or a reward model's folder or hub id")
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option(help="sft, reference, another run, or a model_outputs.json")
-    ] = None,
+    judge: Annotated[str | None, typer.Option(help="gold, frozen, or a reward model's folder or hub id")] = None,
+    against: Annotated[str | None, typer.Option(help="sft, reference, another run, or a model_outputs.json")] = None,
     pairs: Annotated[
         str | None,
         typer.Option(
@@ -73,9 +66,7 @@ def run_or_model(
         ),
     ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="assess anew what is on file")] = False,
-    to: Annotated[
-        Path | None, typer.Option("--out", callback=home, help="model_outputs.json to write")
-    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", callback=home, help="model_outputs.json to write")] = None,
 ) -> None:
     """A finished run, or a model under a recipe, on held-out prompts: scores, win rates, reward accuracy, similarity.
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 def alpaca_eval(
     file: Annotated[str, typer.Argument(callback=home, help="AlpacaEval's annotations.json of one model")],
     gamed: Annotated[
-        str | None,
-        typer.Option(callback=home, help="AlpacaEval's df_gamed.csv: adds the length-controlled rate"),
+        str | None, typer.Option(callback=home, help="AlpacaEval's df_gamed.csv: adds the length-controlled rate")
     ] = None,
     instructions: Annotated[
         str | None,
@@ -31,8 +30,7 @@ def alpaca_eval(
     weights: Annotated[
         str | None,
         typer.Option(
-            callback=home,
-            help="published weights instead of a fit: baseline_gpt4_1106_preview.csv; with --gamed",
+            callback=home, help="published weights instead of a fit: baseline_gpt4_1106_preview.csv; with --gamed"
         ),
     ] = None,
 ) -> None:
@@ -97,9 +95,7 @@ def _error(standard_error: float) -> str:
 
 @with_options(JudgeOptions, "spoken")
 def win_rate_by_judge(
-    file: Annotated[
-        str, typer.Argument(callback=home, help="model_outputs.json: rows of instruction and output")
-    ],
+    file: Annotated[str, typer.Argument(callback=home, help="model_outputs.json: rows of instruction and output")],
     against: Annotated[str, typer.Option(callback=home, help="the same of a rival, or of references")],
     spoken: JudgeOptions,
     to: Annotated[Path | None, typer.Option("--out", callback=home, help="annotations.json to write")] = None,
@@ -120,9 +116,7 @@ def win_rate_by_judge(
     prompts = [row["instruction"] for row in shared]
     with spoken.judge() as judge:
         if judge is None:
-            raise UserError(
-                "--judge-url, --judge-model and --verdicts are needed, or --verdicts of earlier calls"
-            )
+            raise UserError("--judge-url, --judge-model and --verdicts are needed, or --verdicts of earlier calls")
         result = win_rate(judge, prompts, [row["output"] for row in shared], [rival[p] for p in prompts])
     if len(shared) < max(len(ours), len(theirs)):
         out.print(f"{len(shared)} instructions are in both files, of {len(ours)} and {len(theirs)}")

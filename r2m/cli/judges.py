@@ -22,18 +22,15 @@ if TYPE_CHECKING:
 class JudgeOptions:
     """For `with_options`."""
 
-    judge_url: Annotated[
-        str | None, typer.Option(help="an OpenAI-compatible endpoint, such as http://HOST/v1")
-    ] = None
+    judge_url: Annotated[str | None, typer.Option(help="an OpenAI-compatible endpoint, such as http://HOST/v1")] = (
+        None
+    )
     judge_model: Annotated[str | None, typer.Option(help="the model to ask for there")] = None
     verdicts: Annotated[
-        Path | None,
-        typer.Option(callback=home, help="file that keeps every verdict; none is asked for twice"),
+        Path | None, typer.Option(callback=home, help="file that keeps every verdict; none is asked for twice")
     ] = None
     template: Annotated[str, typer.Option(help="what the judge is asked: general or tldr")] = "general"
-    key_env: Annotated[
-        str | None, typer.Option(help="the environment variable that holds the endpoint's key")
-    ] = None
+    key_env: Annotated[str | None, typer.Option(help="the environment variable that holds the endpoint's key")] = None
     judge_max_tokens: Annotated[
         int | None, typer.Option(min=1, help="of a reply, its reasoning included; 256 if not given")
     ] = None

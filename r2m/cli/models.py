@@ -26,9 +26,7 @@ def _device(device: str) -> str:
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--device {shown(device)}: cpu, or a GPU that is there, is allowed ({reason})"
-        ) from None
+        raise UserError(f"--device {shown(device)}: cpu, or a GPU that is there, is allowed ({reason})") from None
     return device
 
 
@@ -48,9 +46,7 @@ class Training:
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0
     device: Annotated[str, typer.Option(callback=_device, help="cpu or cuda")] = "cpu"
 
-    def run(
-        self, stage: Callable[..., dict[str, Any]], model: str, data: str, to: Path, **options: Any
-    ) -> None:
+    def run(self, stage: Callable[..., dict[str, Any]], model: str, data: str, to: Path, **options: Any) -> None:
         with progress() as bar:
             facts = stage(place(model), place(data, data=True), to, progress=bar, **options, **asdict(self))
         report(facts, to)

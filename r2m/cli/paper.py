@@ -25,9 +25,7 @@ def paper(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting of all arms")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="of its runs and its folder [default: paper-RECIPE]")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="of its runs and its folder [default: paper-RECIPE]")] = None,
     workers: WorkersOption = None,
     storage: Storage = None,
     address: Address = None,

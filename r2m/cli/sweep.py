@@ -37,9 +37,7 @@ def sweep(
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="go on with a sweep")] = None,
     workers: WorkersOption = None,
     storage: Storage = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow's [default: SQLite in the storage]")
-    ] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's [default: SQLite in the storage]")] = None,
     address: Address = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -53,9 +51,7 @@ def sweep(
             return
         case [] if resume is not None:
             if name or workers or tracking_uri or dry_run:
-                raise UserError(
-                    "--resume goes on with a sweep as it was configured: give it with --storage alone"
-                )
+                raise UserError("--resume goes on with a sweep as it was configured: give it with --storage alone")
         case [_] if resume is None:
             pass
         case _:
@@ -101,9 +97,7 @@ def _check_room(
         out.print(sweep_plan_table(plan))
         if sweep.early_stopping.kind != "none":
             first, last = grace(sweep), sweep.budget.evaluations
-            out.print(
-                f"trials may be stopped from evaluation {first} of {last} on: by then Ω has acted in all"
-            )
+            out.print(f"trials may be stopped from evaluation {first} of {last} on: by then Ω has acted in all")
 
 
 def _run(opened: Opened, address: str | None) -> None:

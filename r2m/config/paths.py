@@ -33,9 +33,7 @@ def checked_path(option: str, path: str) -> str:
     try:
         return printable_path(path)
     except PydanticCustomError as error:
-        raise UserError(
-            f"{option} {shown(path)}: {error.message()[0].lower()}{error.message()[1:]}"
-        ) from None
+        raise UserError(f"{option} {shown(path)}: {error.message()[0].lower()}{error.message()[1:]}") from None
 
 
 def place(name: str, data: bool = False) -> str:
@@ -58,12 +56,8 @@ def with_absolute_paths(config: Config) -> Config:
         "tracking_uri": sqlite_uri(absolute(str(file))) if file else run.tracking_uri,
     }
     update = {
-        "policy": config.policy.model_copy(
-            update={"model": config.policy.model and place(config.policy.model)}
-        ),
-        "reward": config.reward.model_copy(
-            update={"model": config.reward.model and place(config.reward.model)}
-        ),
+        "policy": config.policy.model_copy(update={"model": config.policy.model and place(config.policy.model)}),
+        "reward": config.reward.model_copy(update={"model": config.reward.model and place(config.reward.model)}),
         "run": run.model_copy(update=changed),
     }
     if task.kind == "text":

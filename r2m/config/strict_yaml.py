@@ -12,15 +12,7 @@ from r2m.errors import one_line
 MOST_CHARACTERS = 2**18  # characters
 MOST_VALUES = 20_000  # an alias counted as all that it stands for
 DEEPEST = 30
-VALUE_KINDS = (
-    "null",
-    "bool",
-    "int",
-    "float",
-    "str",
-    "seq",
-    "map",
-)  # of values; merge keys are resolved before
+VALUE_KINDS = ("null", "bool", "int", "float", "str", "seq", "map")  # of values; merge keys are resolved before
 
 
 def parse(text: str) -> Any:

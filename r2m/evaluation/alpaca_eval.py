@@ -116,9 +116,7 @@ def alpaca_win_rate(preference_N: np.ndarray) -> AlpacaWinRate:
 def controlled_by(weights: Weights, difficulty_N: np.ndarray) -> AlpacaLengthControlled:
     """The length-controlled win rate that fitted weights give for instructions of these difficulties."""
     predicted_N = sigmoid(weights.model + weights.difficulty * np.asarray(difficulty_N, float))
-    return AlpacaLengthControlled(
-        100 * float(predicted_N.mean()), 100 * _standard_error(predicted_N), weights
-    )
+    return AlpacaLengthControlled(100 * float(predicted_N.mean()), 100 * _standard_error(predicted_N), weights)
 
 
 def alpaca_length_controlled(annotations: Annotations, gamed: Gamed) -> AlpacaLengthControlled:
@@ -148,10 +146,7 @@ def alpaca_length_controlled(annotations: Annotations, gamed: Gamed) -> AlpacaLe
     share_N = np.where(preference_N == 0, 0.5, preference_N - 1)
     p = np.concatenate([gamed.preference_G, share_N])
     length = np.concatenate(
-        [
-            np.tanh(gamed.std_delta_len_G),
-            tanh_of_lengths(annotations.len_1_N[order_N], annotations.len_2_N[order_N]),
-        ]
+        [np.tanh(gamed.std_delta_len_G), tanh_of_lengths(annotations.len_1_N[order_N], annotations.len_2_N[order_N])]
     )
     difficulty = np.concatenate([gamed.difficulty_G, difficulty_N])
     of_model = np.arange(len(p)) >= len(gamed.preference_G)

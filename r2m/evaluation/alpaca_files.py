@@ -101,10 +101,7 @@ def read_annotations(path: str | Path, instructions: EvaluationSet | None = None
 
 
 def annotation_rows(
-    baseline: Sequence[AlpacaRow],
-    model: Sequence[AlpacaRow],
-    wins: Mapping[str, float | None],
-    annotator: str,
+    baseline: Sequence[AlpacaRow], model: Sequence[AlpacaRow], wins: Mapping[str, float | None], annotator: str
 ) -> list[AlpacaRow]:
     """Rows for annotations.json, of the instructions that both have, in the baseline's order.
 
@@ -163,9 +160,7 @@ def _text(row: AlpacaRow, key: str, what: str) -> str:
 
 def _the_same(row: AlpacaRow, key: str, first: AlpacaRow, what: str) -> None:
     if _text(row, key, what) != first[key]:
-        raise UserError(
-            f"{what}: {key} = {row[key]!r}, and {first[key]!r} in row 0; one file is of one model"
-        )
+        raise UserError(f"{what}: {key} = {row[key]!r}, and {first[key]!r} in row 0; one file is of one model")
 
 
 def _index(row: AlpacaRow, what: str) -> int:

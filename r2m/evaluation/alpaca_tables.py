@@ -27,9 +27,7 @@ def read_gamed(path: str | Path) -> Gamed:
     table = _csv_numbers(path, columns, "gamed")
     names = [row.get("model") for row in _csv_rows(path, columns, "gamed")]
     seen: dict[Any, int] = {}
-    for i, (name, place, preference) in enumerate(
-        zip(names, table["index"], table["preference"], strict=True)
-    ):
+    for i, (name, place, preference) in enumerate(zip(names, table["index"], table["preference"], strict=True)):
         what = f"gamed = {str(path)!r}, row {i}"
         if not 0 <= preference <= 1:
             raise UserError(f"{what}: preference = {preference}; 0 .. 1 is allowed")
@@ -58,9 +56,7 @@ def _difficulty_by_index(table: Mapping[str, np.ndarray], what: str) -> dict[int
         if place != int(place) or place < 0:
             raise UserError(f"{what}, row {i}: index = {place}; a whole number from 0 on is allowed")
         if abs(found.setdefault(int(place), float(value)) - value) > 1e-6:
-            raise UserError(
-                f"{what}, row {i}: another instruction_difficulty of index {int(place)} than before"
-            )
+            raise UserError(f"{what}, row {i}: another instruction_difficulty of index {int(place)} than before")
     return found
 
 

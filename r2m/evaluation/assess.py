@@ -145,11 +145,7 @@ def _assessed(
 
 
 def _rows(
-    bench: Bench,
-    policy: AssessedPolicy,
-    head: FeedbackHead | None,
-    max_tokens: int | None,
-    progress: Progress,
+    bench: Bench, policy: AssessedPolicy, head: FeedbackHead | None, max_tokens: int | None, progress: Progress
 ) -> list[Response]:
     columns: dict[str, Sequence[Any]] = {
         "prompt": [p.text if p.text is not None else list(p.messages or ()) for p in bench.prompts]

@@ -92,12 +92,8 @@ class Bench:
         supervised policy, for a policy with the same tokens. `texts_N`: what `t` has been made of, for the reward
         model to read."""
         c = self.config
-        scorer = RewardEmbedder(
-            self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch
-        )
-        reference = (
-            self.supervised.model if kl and same_tokens(policy.tokenizer, self.supervised.tokenizer) else None
-        )
+        scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch)
+        reference = self.supervised.model if kl and same_tokens(policy.tokenizer, self.supervised.tokenizer) else None
         columns = held_out_columns(
             policy.model, reference, scorer, queries, t, head, c.reward.omega_min, c.algorithm, c.reward,
             Workers(), c.run.eval_seed,
@@ -154,8 +150,7 @@ def encoded(
     queries = [Query(prompt, prompt_ids(prompt, policy.tokenizer)) for prompt in prompts]
     eos = policy.tokenizer.eos_token_id
     responses = [
-        [*answer_ids(policy.tokenizer, prompt, text), eos]
-        for prompt, text in zip(prompts, texts_B, strict=True)
+        [*answer_ids(policy.tokenizer, prompt, text), eos] for prompt, text in zip(prompts, texts_B, strict=True)
     ]
     filler = padding_id(*policy)
     prompt_ids_NP, prompt_mask_NP = pad([q.ids for q in queries], filler, "left")

@@ -73,10 +73,7 @@ class ChatEndpoint:
         return f"ChatEndpoint({self.url!r}, {self.model!r})"
 
     def ask(
-        self,
-        messages: Messages,
-        stop: threading.Event,
-        account: Callable[[], Callable[[Reply | None, bool], None]],
+        self, messages: Messages, stop: threading.Event, account: Callable[[], Callable[[Reply | None, bool], None]]
     ) -> Reply:
         """The reply. `account` is called before each attempt, may raise to forbid it, and returns what is to be told
         the outcome: the reply, or None and whether the endpoint may charge for the attempt all the same.
@@ -132,9 +129,7 @@ class ChatEndpoint:
             reply = read_reply(raw)
         except ValueError:
             words = own_words(raw, self._key)
-            raise UnansweredError(
-                "an answer that is no chat completion", words, again=True, billed=True
-            ) from None
+            raise UnansweredError("an answer that is no chat completion", words, again=True, billed=True) from None
         return reply if self._key is None else replace(reply, text=reply.text.replace(self._key, "(the key)"))
 
     def _refused(self, answer: httpx2.Response) -> Exception:

@@ -51,9 +51,7 @@ def request_body(changes: Sequence[str] = (), max_tokens: int | None = None) -> 
     named = [key for key in LIMITS if key in given]
     if max_tokens is not None:
         if named:
-            raise UserError(
-                f"--judge-max-tokens {max_tokens}: --judge-body {named[0]} says the limit as well"
-            )
+            raise UserError(f"--judge-max-tokens {max_tokens}: --judge-body {named[0]} says the limit as well")
         given["max_tokens"] = max_tokens
     for key in LIMITS:
         limit = given.get(key)

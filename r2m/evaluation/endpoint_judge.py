@@ -60,9 +60,7 @@ class Tally:
 
     def __str__(self) -> str:
         parts = [f"{self.answered} verdicts asked for, {self.cached} from the file, {self.nonsense} unusable"]
-        parts += [
-            f"{n} without an answer ({self.with_words(reason)})" for reason, n in self.failed.most_common()
-        ]
+        parts += [f"{n} without an answer ({self.with_words(reason)})" for reason, n in self.failed.most_common()]
         if self.not_asked:
             parts.append(f"{self.not_asked} not asked: the cap is reached")
         cost = f", at most {self.cost:.4f}" if self.cost else ""
@@ -83,12 +81,7 @@ class EndpointJudge:
     """
 
     def __init__(
-        self,
-        endpoint: ChatEndpoint,
-        template: Template,
-        store: VerdictStore,
-        cap: Cap = Cap(),
-        concurrency: int = 4,
+        self, endpoint: ChatEndpoint, template: Template, store: VerdictStore, cap: Cap = Cap(), concurrency: int = 4
     ) -> None:
         if concurrency < 1:
             raise UserError(f"judge concurrency = {concurrency}: at least 1 is allowed")
@@ -186,9 +179,7 @@ class EndpointJudge:
 
     def _account(self, messages: Messages) -> Callable[[Reply | None, bool], None]:
         """Take a call and its greatest cost from the cap, waiting for calls under way where they may leave enough."""
-        most_in = sum(
-            len(message["content"].encode(errors="surrogatepass")) + PER_MESSAGE for message in messages
-        )
+        most_in = sum(len(message["content"].encode(errors="surrogatepass")) + PER_MESSAGE for message in messages)
         most = self._cost(most_in, self._most_out or 0)
         cap = self._cap
         with self._changed:

@@ -47,9 +47,7 @@ def reward_accuracy(
     """
     sets: list[Pairs] = []
     if bench.gold is not None and isinstance(bench.config.task, ForumTask):
-        sets.append(
-            ("held-out prompts, the supervised policy's responses", *_forum_pairs(bench, bench.supervised))
-        )
+        sets.append(("held-out prompts, the supervised policy's responses", *_forum_pairs(bench, bench.supervised)))
         sets.append(("held-out prompts, the trained policy's responses", *_forum_pairs(bench, trained)))
     sets += extra
     found = []
@@ -119,8 +117,7 @@ def file_pairs(bench: Bench, trained: AssessedPolicy, file: str | None) -> list[
         return []
     read = comparable(preference_pairs(read_rows(file, field="--pairs")))
     policies = [
-        (policy.tokenizer, context_of(policy.model.config) or math.inf)
-        for policy in (trained, bench.supervised)
+        (policy.tokenizer, context_of(policy.model.config) or math.inf) for policy in (trained, bench.supervised)
     ]
     limit = context_of(bench.reward_model.model.config) or math.inf
 

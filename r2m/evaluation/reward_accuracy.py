@@ -17,9 +17,7 @@ def accuracy(chosen_N: Sequence[float], rejected_N: Sequence[float]) -> Accuracy
     Raises ValueError for no pairs, lengths that differ, or a score that is NaN.
     """
     if not len(chosen_N) == len(rejected_N) >= 1:
-        raise ValueError(
-            f"{len(chosen_N)} chosen and {len(rejected_N)} rejected: as many of each, at least one"
-        )
+        raise ValueError(f"{len(chosen_N)} chosen and {len(rejected_N)} rejected: as many of each, at least one")
     pairs = list(zip(chosen_N, rejected_N, strict=True))
     if any(w != w or loser != loser for w, loser in pairs):
         raise ValueError("a score is NaN: no pair can be counted by it")

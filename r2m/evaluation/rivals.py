@@ -35,9 +35,7 @@ def is_run(storage: str, name: str) -> bool:
 def check_rival(name: str, storage: str) -> None:
     """Raises UserError for what is neither "sft" nor "reference", nor a run in the storage, nor a file."""
     if name not in TEXT_OF and not is_run(storage, name) and not Path(name).is_file():
-        raise UserError(
-            f"--against {name!r}: sft, reference, a run in {storage} or a model_outputs.json is allowed"
-        )
+        raise UserError(f"--against {name!r}: sft, reference, a run in {storage} or a model_outputs.json is allowed")
 
 
 def find_rival(assessed: Assessment, name: str, storage: str, progress: Progress = silent) -> Rival:

@@ -28,9 +28,7 @@ PER_PROMPT = 8  # responses of a kind, at most; Table 1
 FOLLOWED = 4  # responses of the query that is followed over training; Fig. 1b
 
 
-def similarity(
-    bench: Bench, trained: AssessedPolicy, bar: float, progress: Progress = silent
-) -> Similarity | None:
+def similarity(bench: Bench, trained: AssessedPolicy, bar: float, progress: Progress = silent) -> Similarity | None:
     """Table 1 and Fig. 1a on the forum, whose gold program says what hacking is; None on other tasks, and where no
     prompt has two responses of each kind. `bar`: the gold that a normal response has at least."""
     if not isinstance(bench.config.task, ForumTask):
@@ -96,8 +94,7 @@ def states_over_training(
     """
     prompt = bench.prompts[0]
     written = [
-        bench.write(p, [prompt], FOLLOWED, stream="over training").texts_NK[0]
-        for p in (trained, bench.supervised)
+        bench.write(p, [prompt], FOLLOWED, stream="over training").texts_NK[0] for p in (trained, bench.supervised)
     ]
     texts = list(dict.fromkeys(text for pair in zip(*written, strict=True) for text in pair))[:FOLLOWED]
     asked = [prompt] * len(texts)
@@ -133,9 +130,7 @@ def vectors(
     for at in microbatches(range(len(texts_B)), 1, a.microbatch):
         block = t.block(*at)
         hidden = HiddenStates(block, policy.model.dtype, device)
-        hidden.store(
-            everything, everything, policy_forward(policy.model, block, a.temperature, entropy=False)
-        )
+        hidden.store(everything, everything, policy_forward(policy.model, block, a.temperature, entropy=False))
         hidden_BTD, mask_BT = hidden.rows(everything, device)
         response_BT = mask_BT.clone()
         response_BT[:, : block.prompt_ids_NP.shape[1]] = False

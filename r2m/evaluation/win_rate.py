@@ -53,8 +53,7 @@ class ScoreJudge:
         first = self.scores(prompts, [c.first for c in batch])
         second = self.scores(prompts, [c.second for c in batch])
         return [
-            None if a != a or b != b else 0.5 if a == b else float(a > b)
-            for a, b in zip(first, second, strict=True)
+            None if a != a or b != b else 0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)
         ]
 
 
@@ -136,6 +135,4 @@ def length_controlled(
     counts = np.random.default_rng(seed).multinomial(len(ones), ones / len(ones), REFITS)
     refits = [sigmoid(fit(X_N2, wins_N, drawn, best.strength, best.weights)[1]) for drawn in counts]
     low, high = np.quantile(refits, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return LengthControlled(
-        float(sigmoid(best.weights[1])), (float(low), float(high)), float(best.weights[0])
-    )
+    return LengthControlled(float(sigmoid(best.weights[1])), (float(low), float(high)), float(best.weights[0]))

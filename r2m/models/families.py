@@ -54,9 +54,7 @@ def policy_refusal(config: Any) -> str | None:
         return "it reads a sequence in both directions (is_decoder is false in its config.json)"
     # Not "vision".
     if getattr(config.get_text_config(decoder=True), "use_bidirectional_attention", None) is True:
-        return (
-            "it reads a sequence in both directions (use_bidirectional_attention is true in its config.json)"
-        )
+        return "it reads a sequence in both directions (use_bidirectional_attention is true in its config.json)"
     return None
 
 

@@ -155,10 +155,7 @@ def _ask(folder: Path, question: str) -> str:
     model: Any = LlamaForCausalLM.from_pretrained(folder).eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     chat = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}],
-        add_generation_prompt=True,
-        return_tensors="pt",
-        return_dict=True,
+        [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     written = model.generate(**chat, max_new_tokens=24, do_sample=False)
     return str(tokenizer.decode(written[0, chat["input_ids"].shape[1] :], skip_special_tokens=True))

@@ -45,9 +45,7 @@ class Contrast:
         return verdict, f"{self.what}: {_numbers(d, self.unit, self.claimed)}."
 
 
-def contrast(
-    what: str, of: Callable[[str], Values], a: str, b: str, claimed: int = 1, unit: str = ""
-) -> Contrast:
+def contrast(what: str, of: Callable[[str], Values], a: str, b: str, claimed: int = 1, unit: str = "") -> Contrast:
     return Contrast(what, of(a), of(b), claimed, unit)
 
 
@@ -188,13 +186,9 @@ def _numbers(d: Paired, unit: str, claimed: int) -> str:
     p = "" if e.p is None else f", p = {number(e.p)}"
     tail = ", not told from 0" * (d.finding == "not distinguishable")
     if d.finding == "too few seeds":
-        direction = (
-            "as claimed" if e.mean * claimed > 0 else "against the claim" if e.mean else "no difference"
-        )
+        direction = "as claimed" if e.mean * claimed > 0 else "against the claim" if e.mean else "no difference"
         tail = f", {direction}, of too few seeds"
-    return (
-        f"{'+' * (e.mean > 0)}{number(e.mean)}{unit} ({interval(e)}{p}, {e.n} seed{'s' * (e.n != 1)}){tail}"
-    )
+    return f"{'+' * (e.mean > 0)}{number(e.mean)}{unit} ({interval(e)}{p}, {e.n} seed{'s' * (e.n != 1)}){tail}"
 
 
 def _quoted(arm: str) -> str:

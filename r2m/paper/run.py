@@ -82,9 +82,7 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
         name = f"{asked.name}-from{missing[0]}" if opened else asked.name
         with tempfile.TemporaryDirectory() as folder:
             file = _write_sweep(asked, missing, Path(folder))
-            plan = plan_of(
-                load_sweep(file, asked.workers), extra_settings(asked.storage, None), asked.address
-            )
+            plan = plan_of(load_sweep(file, asked.workers), extra_settings(asked.storage, None), asked.address)
             plan.check_disk(asked.storage)  # refused before anything is prepared
             opened.append(new_sweep(file, name, asked.storage, asked.workers, None, progress))
     return opened
@@ -108,9 +106,7 @@ def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent)
     views = {name: view for there in opened for name, view in runs_of(there).items() if view.seed in seeds}
     begun = {(view.tags["r2m.trial"], view.seed) for view in views.values()}
     missing = {name: view.status for name, view in views.items() if view.status != "finished"}
-    missing |= {
-        f"{arm}, seed {seed}": "not run" for arm, seed in product(ARMS, seeds) if (arm, seed) not in begun
-    }
+    missing |= {f"{arm}, seed {seed}": "not run" for arm, seed in product(ARMS, seeds) if (arm, seed) not in begun}
     found = _assess_all(asked.storage, [name for name in views if name not in missing], progress)
     missing |= {name: f"not assessed: {why}" for name, why in found.items() if isinstance(why, str)}
     results = [Result(views[name], None if isinstance(a, str) else a) for name, a in found.items()]

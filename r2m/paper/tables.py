@@ -181,6 +181,4 @@ def _columns(groups: Sequence[tuple[str, Iterable[str]]]) -> tuple[Column, ...]:
 
 
 def _no_similarity(r: Experiment, arm: str) -> str:
-    return f"no run of {arm} has prompts with enough hacking and enough normal responses" * bool(
-        r.assessed(arm)
-    )
+    return f"no run of {arm} has prompts with enough hacking and enough normal responses" * bool(r.assessed(arm))

@@ -89,9 +89,7 @@ def _apart(model: PreTrainedModel, t: Trajectories) -> tuple[Tensor, Tensor]:
     N, K, R = t.response_ids_NKR.shape
     P = t.prompt_ids_NP.shape[1]
     device = t.prompt_ids_NP.device
-    ids_BS = torch.cat(
-        [t.prompt_ids_NP.repeat_interleave(K, 0), t.response_ids_NKR.reshape(N * K, R)[:, :-1]], 1
-    )
+    ids_BS = torch.cat([t.prompt_ids_NP.repeat_interleave(K, 0), t.response_ids_NKR.reshape(N * K, R)[:, :-1]], 1)
     padding_N = P - t.prompt_mask_NP.sum(-1)  # the columns before a prompt
     last, shift_B1 = P + R - 2, padding_N.repeat_interleave(K)[:, None]
     ids_BS = ids_BS.gather(1, (torch.arange(last + 1, device=device) + shift_B1).clamp(max=last))

@@ -21,9 +21,7 @@ from r2m.models.families import CacheUse
 from r2m.policy.decoding import Decoder
 from r2m.policy.output import cache_use, own_logits, unused_ids, vocabulary
 
-HELD_OUT_STREAM = (
-    "held-out"  # the stream of evaluation draws: evaluating does not change what training samples
-)
+HELD_OUT_STREAM = "held-out"  # the stream of evaluation draws: evaluating does not change what training samples
 
 
 def uniform_draws(seed: int, step: int, N: int, K: int, R: int, stream: str = "rounds") -> Tensor:

@@ -73,9 +73,7 @@ def estimate(key: str, e: Estimate | None, fewer: int = 0) -> Cell:
     if e is None:
         return Cell("–")
     places = PLACES.get(key, 3) - fewer
-    mean, *ends = (
-        f"{round(x, places) + 0.0:,.{places}f}".replace("-", "−") for x in (e.mean, *(e.interval or ()))
-    )
+    mean, *ends = (f"{round(x, places) + 0.0:,.{places}f}".replace("-", "−") for x in (e.mean, *(e.interval or ())))
     return Cell(mean, " to ".join(ends))
 
 

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 _TOP = 12  # arms shown
-IN_TABLE = [
-    key for key in (*COLUMNS, SECONDS) if key != "eval/response_tokens"
-]  # what 80 columns have room for
+IN_TABLE = [key for key in (*COLUMNS, SECONDS) if key != "eval/response_tokens"]  # what 80 columns have room for
 
 
 def terminal(c: Comparison) -> Group:

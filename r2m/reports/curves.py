@@ -48,9 +48,7 @@ def plot(groups: Sequence[Group], path: Path | str) -> None:
 
     panels = drawn(groups, PANELS)
     if not panels:
-        raise UserError(
-            f"runs = {[group.label for group in groups]}: no rounds with any of {', '.join(PANELS)}"
-        )
+        raise UserError(f"runs = {[group.label for group in groups]}: no rounds with any of {', '.join(PANELS)}")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(STYLE):
@@ -69,9 +67,7 @@ def plot(groups: Sequence[Group], path: Path | str) -> None:
             ax.tick_params(labelbottom=True)
         title = _title([view for group in groups for view in group.views])
         figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
-        names = {
-            label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)
-        }
+        names = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=4)
         metadata = {"Date": None} if Path(path).suffix == ".svg" else None
         figure.savefig(path, metadata=metadata)

@@ -52,8 +52,7 @@ def to_latex(table: Table) -> str:
     above = " & ".join(["", "", *(rf"\multicolumn{{{n}}}{{c}}{{{latex(source)}}}" for source, n in groups)])
     head = " & ".join(map(latex, [table.label, "seeds", *(c.heading for c in table.columns)]))
     rows = [
-        " & ".join([latex(label), _seeds(cells), *map(_cell_of_latex, cells)]) + r" \\"
-        for label, cells in table.rows
+        " & ".join([latex(label), _seeds(cells), *map(_cell_of_latex, cells)]) + r" \\" for label, cells in table.rows
     ]
     notes = "\n\n".join(map(latex, _with_runs(table)))
     return "\n".join([
@@ -68,9 +67,7 @@ def to_latex(table: Table) -> str:
 def shown(table: Table) -> document.Table:
     """Two rows of headings: where the numbers are from, and what they are. Runs are in the cells' titles."""
     above = [("", 2)]
-    above += [
-        (_lines(source), len(list(columns))) for source, columns in groupby(c.source for c in table.columns)
-    ]
+    above += [(_lines(source), len(list(columns))) for source, columns in groupby(c.source for c in table.columns)]
     head = [table.label, "seeds", *(_lines(c.heading) for c in table.columns)]
     rows: list[document.Line] = [
         ("", [label, _seeds(cells), *(_cell_shown(cell, _count(cells)) for cell in cells)])

@@ -34,9 +34,7 @@ CAPTIONS = {
 }  # fmt: skip
 
 
-def write(
-    r: Experiment, made: Sequence[Table], judged: Sequence[Judged], folder: Path, command: str
-) -> list[Path]:
+def write(r: Experiment, made: Sequence[Table], judged: Sequence[Judged], folder: Path, command: str) -> list[Path]:
     """Everything, each file replaced whole. `made`: the tables; `command`: what was typed."""
     texts = {"paper.html": html(r, made, judged, command)}
     texts |= {f"tables/table-{t.number}.{kind}": to(t) for t in made for kind, to in WRITERS.items()}

@@ -30,10 +30,7 @@ class Group:
     def curves(self, metric: str) -> list[dict[int, float]]:
         """Trajectories seen -> value, of each run that has one: arms of another K share these, unlike rounds."""
         found = [
-            {
-                step * trajectories_a_round(view): value
-                for step, value in zip(*view.series(metric), strict=True)
-            }
+            {step * trajectories_a_round(view): value for step, value in zip(*view.series(metric), strict=True)}
             for view in self.views
         ]
         return [curve for curve in found if curve]

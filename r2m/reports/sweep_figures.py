@@ -75,17 +75,11 @@ def history(answer: Answer, own: Mapping[str, str]) -> go.Figure | str:
     figure = go.Figure()
     for name, symbol, members in (
         ("complete", "circle", [a for a in shown if a.state == "complete" and a.feasible]),
-        (
-            "breaks a constraint",
-            "circle-open",
-            [a for a in shown if a.state == "complete" and not a.feasible],
-        ),
+        ("breaks a constraint", "circle-open", [a for a in shown if a.state == "complete" and not a.feasible]),
         ("stopped early", "x-thin-open", [a for a in shown if a.state == "pruned"]),
         ("running", "diamond-open", [a for a in shown if a.state == "running"]),
     ):
-        scatter(
-            figure, answer, members, name, symbol, [a.trial for a in members], [a.values[0] for a in members]
-        )
+        scatter(figure, answer, members, name, symbol, [a.trial for a in members], [a.values[0] for a in members])
     if answer.winner is not None:
         best_arm = answer.arm(answer.winner)
         place = [best_arm.trial], [best_arm.values[0]]
@@ -126,9 +120,7 @@ def importance(answer: Answer) -> go.Figure | str:
             hovertemplate="%{y}: %{text}<extra></extra>",
         )
     )  # fmt: skip
-    figure.update_xaxes(
-        title_text="share of importance (PED-ANOVA)", tickformat=".0%", range=[0, 1.12 * max(shares)]
-    )
+    figure.update_xaxes(title_text="share of importance (PED-ANOVA)", tickformat=".0%", range=[0, 1.12 * max(shares)])
     figure.update_yaxes(automargin=True, showgrid=False)
     return styled(figure, max(220, 90 + 42 * len(names)))
 
@@ -224,7 +216,6 @@ def hover(answer: Answer, arm: Ranked) -> str:
     label = f"{arm.label} ({arm.name})" if arm.baseline and arm.trial is not None else arm.label
     values = [f"{metric}: {value:.4g}" for metric, value in zip(answer.objectives, arm.values, strict=True)]
     params = [
-        f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}"
-        for key, value in arm.params.items()
+        f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}" for key, value in arm.params.items()
     ]
     return "<br>".join([f"<b>{plain(label)}</b>", *map(plain, values), *map(plain, params)])

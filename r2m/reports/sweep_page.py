@@ -92,17 +92,11 @@ def _commands(a: Answer) -> list[doc.Part]:
     first = [a.arm(c.arm) for c in a.confirmation]
     rest = [arm for arm in a.ranking if arm not in first]
     shown = [part for arm in first for part in _again(arm)]
-    folded = (
-        [doc.Details(f"{len(rest)} more", [part for arm in rest for part in _again(arm)])] if rest else []
-    )
+    folded = [doc.Details(f"{len(rest)} more", [part for arm in rest for part in _again(arm)])] if rest else []
     return [doc.Note("The first run of each arm, on the search's first seed."), *shown, *folded]
 
 
 def _again(arm: Ranked) -> list[doc.Part]:
-    how = (
-        doc.Text("command", arm.command)
-        if arm.command is not None
-        else doc.Note("No run can have these settings.")
-    )
+    how = doc.Text("command", arm.command) if arm.command is not None else doc.Note("No run can have these settings.")
     why = [doc.Note(f"It failed: {arm.reason}")] if arm.reason else []
     return [doc.Text("heading", arm.label), how, *why]

@@ -59,6 +59,4 @@ def _confirmation(a: Answer) -> Table:
               decimals(c.kl, 2), *against.get(c.arm, ["", "", ""])])
         for c in a.confirmation
     ]  # fmt: skip
-    return Table(
-        ["fresh seeds", "", "n", heading(a.objectives[0]), "KL", "gain", "95 % interval", "p"], rows, {0, 1}
-    )
+    return Table(["fresh seeds", "", "n", heading(a.objectives[0]), "KL", "gain", "95 % interval", "p"], rows, {0, 1})

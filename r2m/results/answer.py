@@ -10,11 +10,7 @@ from r2m.results.readings import KL, mean
 from r2m.results.statistics import Estimate
 from r2m.results.table import trial_label
 
-LAST = {
-    "kl": KL,
-    "gold": "eval/gold",
-    "frozen": "eval/vanilla",
-}  # field of an arm -> the metric, at a run's end
+LAST = {"kl": KL, "gold": "eval/gold", "frozen": "eval/vanilla"}  # field of an arm -> the metric, at a run's end
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,7 @@ from r2m.results.statistics import Estimate, mean_estimate, paired_difference
 from r2m.results.table import Arm, Result, paired
 from r2m.runs.journal import JournalView
 
-JUDGED = (
-    "eval/gold",
-    "eval/win_rate",
-    "eval/vanilla",
-)  # what can judge an arm; not asked: the first there is
+JUDGED = ("eval/gold", "eval/win_rate", "eval/vanilla")  # what can judge an arm; not asked: the first there is
 COLUMNS = (*JUDGED, KL, "eval/response_tokens")
 SECONDS = "worker_s"
 

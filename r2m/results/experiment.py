@@ -62,9 +62,7 @@ class Experiment:
 
     def mean_of(self, arm: str, key: str, scale: float = 1.0) -> Values:
         """A mean over the held-out responses: gold, characters, no_space_share, ..."""
-        return values(
-            self.assessed(arm), lambda a: None if (mean := a.means.get(key)) is None else scale * mean
-        )
+        return values(self.assessed(arm), lambda a: None if (mean := a.means.get(key)) is None else scale * mean)
 
     def accuracy(self, arm: str, pairs: str, when: str) -> Values:
         """The reward model's on a pair set, per cent. `when`: without feedback, with it before or after training."""
@@ -77,9 +75,7 @@ class Experiment:
         return values(self.assessed(arm), pick)
 
     def pair_sets(self, arm: str) -> list[str]:
-        return list(
-            dict.fromkeys(row.pairs for a in self.assessed(arm).values() for row in a.reward_accuracy)
-        )
+        return list(dict.fromkeys(row.pairs for a in self.assessed(arm).values() for row in a.reward_accuracy))
 
     def similarity(self, arm: str, kind: str, response_only: bool = False) -> Values:
         """Mean cosine of hidden states: within hacking, within normal, or cross; of all tokens, or the response's."""

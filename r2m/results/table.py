@@ -76,8 +76,7 @@ def by_trial(results: Iterable[Result]) -> dict[str, Arm]:
     for result in results:
         rows.setdefault(result.view.tags["r2m.trial"], {})[result.view.seed] = result
     return {
-        label: Arm(label, next(iter(row.values())).view.arm, dict(sorted(row.items())))
-        for label, row in rows.items()
+        label: Arm(label, next(iter(row.values())).view.arm, dict(sorted(row.items()))) for label, row in rows.items()
     }
 
 

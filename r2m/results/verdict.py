@@ -38,9 +38,7 @@ def verdict(a: Answer) -> tuple[str, ...]:
         ]
     if mine.violation > 0:
         kept = " and ".join(a.constraints)
-        tail.append(
-            f"On fresh seeds {best.label} does not keep {kept}: it misses by {number(mine.violation)}."
-        )
+        tail.append(f"On fresh seeds {best.label} does not keep {kept}: it misses by {number(mine.violation)}.")
     return (*head, *tail, *_missing(a, mine, others), *_running(a))
 
 
@@ -76,9 +74,7 @@ def _missing(a: Answer, mine: Confirmed, others: list[Confirmed]) -> list[str]:
     failed = [f"{c.label} on seed {', '.join(map(str, c.failed))}" for c in (mine, *others) if c.failed]
     said = [f"Failed, and so in no comparison: {'; '.join(failed)}."] * bool(failed)
     m = len(a.confirm)
-    so_far = [
-        f"{c.label} {len(c.values)} of {m}" for c in (mine, *others) if len(c.values) + len(c.failed) < m
-    ]
+    so_far = [f"{c.label} {len(c.values)} of {m}" for c in (mine, *others) if len(c.values) + len(c.failed) < m]
     return said + [f"Confirmation so far: {', '.join(so_far)} seeds."] * bool(so_far)
 
 

@@ -48,9 +48,7 @@ def check_reward_model(reward: RewardModel, field: str, model: str) -> None:
         scores_B = reward(batch_BT.to(device), mask_BT.to(device)).cpu()
         own = [reward.model(input_ids=row[None].to(device)).logits[0].float().cpu() for row in ids]
     except Exception as error:  # whatever a family's own code raises
-        raise UserError(
-            f"{field} = {model!r}: it can't be used as a reward model; {said(error)[:200]}"
-        ) from None
+        raise UserError(f"{field} = {model!r}: it can't be used as a reward model; {said(error)[:200]}") from None
     own_B = torch.cat(own) - getattr(config, "reward_mean", 0.0)
     tolerance = 1e-3 if reward.model.dtype == torch.float32 else 0.1
     if not torch.allclose(scores_B, own_B, rtol=tolerance, atol=tolerance):

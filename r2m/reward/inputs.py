@@ -41,9 +41,7 @@ class RewardInput:
         self._same_ids = policy_tokenizer.get_vocab().items() <= tokenizer.get_vocab().items()
         self._same_template = tokenizer.chat_template == policy_tokenizer.chat_template
 
-    def ids(
-        self, prompt: Prompt, responses_K: Sequence[list[int]], ended_K: Sequence[bool]
-    ) -> Iterator[list[int]]:
+    def ids(self, prompt: Prompt, responses_K: Sequence[list[int]], ended_K: Sequence[bool]) -> Iterator[list[int]]:
         """The reward model's ids of each response. One that has not ended is read without the end.
 
         Raises UserError as `response_ids` does.
@@ -63,9 +61,7 @@ class RewardInput:
         tokenizer = self._tokenizer
         f = frame(prompt, tokenizer)
         asked = f if self._same_template else policy_frame(prompt, self._policy_tokenizer)
-        heads = (
-            {text: template_ids(text, tokenizer) for text in (f.asked, f.before)} if self._same_ids else {}
-        )
+        heads = {text: template_ids(text, tokenizer) for text in (f.asked, f.before)} if self._same_ids else {}
         for body, ended in zip(bodies_K, ended_K, strict=True):
             said = decode(self._policy_tokenizer, body)
             text = conversation(prompt, tokenizer, written(asked, said, self._policy_tokenizer))

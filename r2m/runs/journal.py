@@ -202,9 +202,7 @@ def find(path: Path | str) -> JournalView | None:
 
 def _view(records: list[Record], reader: JournalReader) -> JournalView:
     if not records or records[0]["kind"] != "start":
-        raise UserError(
-            f"journal = {str(reader.path)!r}: no start record: not the journal of a run, or too early"
-        )
+        raise UserError(f"journal = {str(reader.path)!r}: no start record: not the journal of a run, or too early")
     rounds: dict[int, dict[str, float]] = {}
     samples: dict[int, list[Record]] = {}
     for record in records:

@@ -118,9 +118,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         except KeptError as error:
             kept = out.with_name(f"{out.name}.unsaved-{secrets.token_hex(2)}")
             partial.rename(kept)
-            raise UserError(
-                f"out = {str(out)!r}: {error}; its weights are kept: {kept / BARE_WEIGHTS}"
-            ) from error
+            raise UserError(f"out = {str(out)!r}: {error}; its weights are kept: {kept / BARE_WEIGHTS}") from error
 
 
 class KeptError(RuntimeError):

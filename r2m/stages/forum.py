@@ -8,13 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.config import ForumTask
 from r2m.models.loading import load_tokenizer
@@ -79,11 +73,7 @@ def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress:
 
 
 def new_policy(tokenizer: PreTrainedTokenizerBase, width: int = POLICY_WIDTH) -> LlamaForCausalLM:
-    special = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
+    special = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=4,
         num_attention_heads=4, max_position_embeddings=64, tie_word_embeddings=True,

@@ -141,9 +141,7 @@ def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTraine
         except MemoryError:
             raise
         except Exception as error:  # as in r2m.models.loading
-            raise UserError(
-                f"model = {model!r}: no sequence classifier can be made of it ({brief(error)})"
-            ) from None
+            raise UserError(f"model = {model!r}: no sequence classifier can be made of it ({brief(error)})") from None
     make_savable(classifier)
     return classifier.to(device)
 

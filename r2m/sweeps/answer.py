@@ -82,9 +82,7 @@ def _confirmed(sweep: Sweep, arm: Ranked, rows: Mapping[str, Arm]) -> Confirmed:
     )
 
 
-def _against(
-    sweep: Sweep, mine: Confirmed, other: Confirmed, views: Mapping[str, JournalView]
-) -> Against | None:
+def _against(sweep: Sweep, mine: Confirmed, other: Confirmed, views: Mapping[str, JournalView]) -> Against | None:
     """None where they share no seed."""
     more = sweep.objectives[0].direction == "maximize"
     found = paired(mine.values, other.values) if more else paired(other.values, mine.values)

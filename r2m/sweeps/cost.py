@@ -25,9 +25,7 @@ class Budget(Section):
     gpu_share: Annotated[Positive, Field(le=1)] = 1.0  # of a GPU, for a worker
 
 
-def equal_cost(
-    base: Config, params: Mapping[str, Any], trajectories: int | None, evaluations: int
-) -> dict[str, Any]:
+def equal_cost(base: Config, params: Mapping[str, Any], trajectories: int | None, evaluations: int) -> dict[str, Any]:
     """The settings that give a run with `params` the base's cost, those that the base has already left out.
 
     The run's rounds have as many of the base's n·K trajectories as whole queries allow (n itself is taken where

@@ -28,9 +28,7 @@ from r2m.training.driver import SHIP_TIMEOUT_S, explained, on_signal, round_numb
 POLL_S = 0.5
 
 
-def run_sweep(
-    opened: Opened, address: str | None = None, console: Console | None = None
-) -> tuple[Answer, bool]:
+def run_sweep(opened: Opened, address: str | None = None, console: Console | None = None) -> tuple[Answer, bool]:
     """Run a sweep, or go on with it: the answer as it then stands, and whether that is its end (no Ctrl-C came).
 
     Raises UserError for one that has finished, is running elsewhere or cannot fit, or whose runs fail by their
@@ -115,9 +113,7 @@ class _Session:
         following: dict[TaskID, Job] = {}
         begun, began = 0, time.time()
         with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=self.console) as progress:
-            total = progress.add_task(
-                self.opened.name, total=self.runs, completed=len(self.ended), numbers=""
-            )
+            total = progress.add_task(self.opened.name, total=self.runs, completed=len(self.ended), numbers="")
             running = True
             while running:
                 running = thread.is_alive()  # before the last look

@@ -71,9 +71,7 @@ def _check_metric(metric: str) -> None:
     raise ValueError(f"metric = {shown(metric)}: {why}; allowed: {', '.join(HELD_OUT_METRICS)}")
 
 
-def check_judged(
-    objectives: Sequence[Objective], constraints: Sequence[Constraint], gold: bool, judge: bool
-) -> None:
+def check_judged(objectives: Sequence[Objective], constraints: Sequence[Constraint], gold: bool, judge: bool) -> None:
     """Raises ValueError for what does not go together. `gold`, `judge`: whether the task has a gold reward, and
     the run a judge of its own."""
     if objectives[0].metric == KL:
@@ -85,9 +83,7 @@ def check_judged(
     bounded = [c.metric for c in constraints]
     for i, metric in enumerate(bounded):
         if metric in bounded[:i]:  # the study holds a constraint by its metric
-            raise ValueError(
-                f"constraints.{i}: metric = {shown(metric)}: given twice; give min and max together"
-            )
+            raise ValueError(f"constraints.{i}: metric = {shown(metric)}: given twice; give min and max together")
     places = [(f"objectives.{i}", o.metric) for i, o in enumerate(objectives)]
     places += [(f"constraints.{i}", c.metric) for i, c in enumerate(constraints)]
     for place, metric in places:
@@ -96,9 +92,7 @@ def check_judged(
                 f"{place}: metric = 'eval/gold': the task has no gold reward; take eval/vanilla with matched_kl"
             )
         if metric == "eval/win_rate" and not (gold or judge):
-            raise ValueError(
-                f"{place}: metric = 'eval/win_rate': there is no judge; give set: {{run.judge: MODEL}}"
-            )
+            raise ValueError(f"{place}: metric = 'eval/win_rate': there is no judge; give set: {{run.judge: MODEL}}")
 
 
 def value_of(view: JournalView, objective: Objective) -> float:

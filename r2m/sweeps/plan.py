@@ -137,9 +137,7 @@ def plan_sweep(
             + (f" ({nodes} nodes)" if nodes > 1 else ""),
         }[min(limits, key=lambda name: limits[name])]  # fmt: skip
         asked = f"budget.concurrent = {concurrent}: " if concurrent else ""
-        raise UserError(
-            f"{asked}{fits or 'no'} trial{'s' * (fits > 1)} fit{'s' * (fits < 2)} at once: {arithmetic}"
-        )
+        raise UserError(f"{asked}{fits or 'no'} trial{'s' * (fits > 1)} fit{'s' * (fits < 2)} at once: {arithmetic}")
     at_once = min(runs, concurrent or fits)
     return SweepPlan(
         runs=runs,

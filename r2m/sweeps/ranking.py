@@ -53,17 +53,14 @@ def winner(sweep: Sweep, trials: Sequence[FrozenTrial]) -> int | None:
     """The number of the best feasible complete trial; of several objectives, the member of the Pareto front with the
     best first one. The earliest of equals; None where there is none."""
     candidates = sorted(
-        (t for t in trials if t.state == TrialState.COMPLETE and _violation(sweep, t) <= 0),
-        key=lambda t: t.number,
+        (t for t in trials if t.state == TrialState.COMPLETE and _violation(sweep, t) <= 0), key=lambda t: t.number
     )
     losses = [_losses(sweep, t.values) for t in candidates]
     front = [t for t, loss in zip(candidates, losses, strict=True) if not _dominated(loss, losses)]
     return min(front, key=lambda t: _losses(sweep, t.values)[0]).number if front else None
 
 
-def rank(
-    sweep: Sweep, trials: Sequence[FrozenTrial], rows: Mapping[str, Arm]
-) -> tuple[list[Ranked], list[str]]:
+def rank(sweep: Sweep, trials: Sequence[FrozenTrial], rows: Mapping[str, Arm]) -> tuple[list[Ranked], list[str]]:
     """The arms, best first, and the names of those on the Pareto front (none with a single objective).
 
     Order: the front, other feasible complete arms by the objectives, infeasible ones by violation, pruned ones by how
@@ -111,9 +108,7 @@ def _outside(sweep: Sweep, label: str, rows: Mapping[str, Arm]) -> Ranked:
     )  # fmt: skip
 
 
-def _ranked(
-    sweep: Sweep, name: str, params: dict[str, Any], seen: list[JournalView], **fields: Any
-) -> Ranked:
+def _ranked(sweep: Sweep, name: str, params: dict[str, Any], seen: list[JournalView], **fields: Any) -> Ranked:
     """`fields`: what the journals do not say, and what the study knows better."""
     spent = [cost(view) for view in seen]
     try:

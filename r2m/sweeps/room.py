@@ -43,9 +43,7 @@ def _machine() -> dict[str, Any]:
         "gpus": torch.cuda.device_count(),
         "node_gib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30,
     }
-    return room | (
-        {"gpu_gib": torch.cuda.get_device_properties(0).total_memory / 2**30} if room["gpus"] else {}
-    )
+    return room | ({"gpu_gib": torch.cuda.get_device_properties(0).total_memory / 2**30} if room["gpus"] else {})
 
 
 def _cluster(address: str) -> dict[str, Any]:

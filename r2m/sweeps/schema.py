@@ -94,10 +94,7 @@ class Sweep(Section):
         self._check_seeds()
         check_asked(self.early_stopping, self.objectives, python=self._define is not None)
         sweep = self.model_copy(
-            update={
-                "enqueue": self._checked_points(),
-                "baselines": checked_baselines(self.baselines, self.build),
-            }
+            update={"enqueue": self._checked_points(), "baselines": checked_baselines(self.baselines, self.build)}
         )
         if self.early_stopping.kind != "none":
             check_saves(sweep.early_stopping, sweep.horizons)

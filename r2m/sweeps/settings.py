@@ -51,9 +51,7 @@ def checked_baselines(given: Mapping[str, Params], build: Callable[[Params], Con
     slugs = [slug(name) for name in given]
     for name, settings in given.items():
         if not name.isprintable() or len(name) > LONGEST_SLUG:
-            raise ValueError(
-                f"baselines.{shown(name)}: {LONGEST_SLUG} printable characters at most are allowed"
-            )
+            raise ValueError(f"baselines.{shown(name)}: {LONGEST_SLUG} printable characters at most are allowed")
         if not re.fullmatch(r"(?!t(rial-)?\d+$)[a-z][a-z0-9_-]*", slug(name)) or slugs.count(slug(name)) > 1:
             raise ValueError(
                 f"baselines.{name}: runs are named after it ({slug(name)!r}): it must begin with a letter, be no "

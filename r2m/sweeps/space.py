@@ -55,9 +55,7 @@ class Parameter(Section):
 
     @model_validator(mode="after")
     def _one_range(self) -> Parameter:
-        given = [
-            name for name in ("uniform", "loguniform", "int_", "choice") if getattr(self, name) is not None
-        ]
+        given = [name for name in ("uniform", "loguniform", "int_", "choice") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError("give one of uniform, loguniform, int, choice")
         if self.step is not None and self.int_ is None:
@@ -69,9 +67,7 @@ class Parameter(Section):
             if self.loguniform and low <= 0:
                 raise ValueError(f"loguniform = [{low}, {high}]: low must be greater than 0")
             if self.int_ and (high - low) % (self.step or 1):
-                raise ValueError(
-                    f"int = [{low}, {high}]: high - low must be a multiple of step = {self.step}"
-                )
+                raise ValueError(f"int = [{low}, {high}]: high - low must be a multiple of step = {self.step}")
         return self
 
     @property
@@ -223,9 +219,7 @@ def points(parameters: Mapping[str, Parameter], conditional: Sequence[Conditiona
             found = [
                 more
                 for point in found
-                for more in (
-                    [point | {key: v} for v in probes] if applies(point) and key not in point else [point]
-                )
+                for more in ([point | {key: v} for v in probes] if applies(point) and key not in point else [point])
             ]
             if len(found) > MOST_COMBINATIONS:
                 raise _too_many(key)

@@ -56,10 +56,7 @@ def baseline_point(sweep: Sweep, name: str) -> Params | None:
 
 
 def load_sweep(
-    path: str | Path,
-    workers: int | None = None,
-    kept: Mapping[str, Any] | None = None,
-    recipe: Path | None = None,
+    path: str | Path, workers: int | None = None, kept: Mapping[str, Any] | None = None, recipe: Path | None = None
 ) -> Sweep:
     """A sweep from a .yaml or .py file; `workers` takes the place of its set.run.workers.
 
@@ -118,9 +115,7 @@ def _python(path: Path, what: str) -> tuple[dict[str, Any], Callable[[BaseTrial]
     try:  # a copy of plain values, as YAML would have them
         tree = json.loads(json.dumps(module.SWEEP))
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{what}: SWEEP: text, numbers, truths, lists and mappings are allowed ({error})"
-        ) from None
+        raise UserError(f"{what}: SWEEP: text, numbers, truths, lists and mappings are allowed ({error})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{what}: expected SWEEP, a mapping, and suggest(trial), a function")
     return tree, module.suggest

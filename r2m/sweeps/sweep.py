@@ -118,10 +118,7 @@ def new_sweep(
         # Of an older version, killed while it made it.
         shutil.rmtree(opened.folder, ignore_errors=True)
     tree = sweep.model_dump(mode="json")
-    with (
-        folder_made_whole(opened.folder, f"--name {name!r}") as aside,
-        Journal(aside / JOURNAL) as journal,
-    ):
+    with folder_made_whole(opened.folder, f"--name {name!r}") as aside, Journal(aside / JOURNAL) as journal:
         shutil.copyfile(file, aside / ("sweep.py" if file.endswith(".py") else "sweep.yaml"))
         recipe = yaml.safe_dump(read_tree(sweep.recipe), sort_keys=False, allow_unicode=True)
         (aside / RECIPE).write_text(recipe, encoding="utf-8")
@@ -152,9 +149,7 @@ def open_sweep(storage: str, name: str) -> Opened:
     if not {"sweep", "workers", "tracking_uri"} <= given.keys():
         raise UserError(f"SWEEP = {name!r}: its journal is not a sweep's")
     recipe = folder / RECIPE
-    sweep = load_sweep(
-        sweep_file(folder), given["workers"], given["sweep"], recipe if recipe.is_file() else None
-    )
+    sweep = load_sweep(sweep_file(folder), given["workers"], given["sweep"], recipe if recipe.is_file() else None)
     opened = Opened(sweep, name, storage, extra_settings(storage, given["tracking_uri"]))
     if start["config_hash"] != digest([opened.sweep.model_dump(mode="json"), opened.base.digest()]):
         raise UserError(f"SWEEP = {name!r}: its file or its recipe has changed since it began; start another")
@@ -175,9 +170,7 @@ def sweep_file(folder: Path) -> Path:
     """Raises UserError where it is gone."""
     there = [path for name in FILES if (path := folder / name).is_file()]
     if not there:
-        raise UserError(
-            f"SWEEP = {folder.name!r}: {folder} has lost its file, {' or '.join(FILES)}; put it back"
-        )
+        raise UserError(f"SWEEP = {folder.name!r}: {folder} has lost its file, {' or '.join(FILES)}; put it back")
     return there[0]
 
 
@@ -204,9 +197,7 @@ def elapsed_s(journal: Path) -> float:
 
 
 def write_answer(
-    opened: Opened,
-    study: optuna.Study | None = None,
-    failed: Callable[[OSError], None] | None = None,
+    opened: Opened, study: optuna.Study | None = None, failed: Callable[[OSError], None] | None = None
 ) -> tuple[Answer, list[Path]]:
     """The answer as it stands, running or not, and the files that show it, each replaced whole.
 

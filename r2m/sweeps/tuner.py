@@ -95,11 +95,7 @@ class _Suggest(_Hollow, Searcher):
         if job is None:
             return Searcher.FINISHED if self._ledger.done else None
         runs = [
-            {
-                "config": run.config.model_dump(mode="json"),
-                "folder": str(run.folder),
-                "models": list(run.models),
-            }
+            {"config": run.config.model_dump(mode="json"), "folder": str(run.folder), "models": list(run.models)}
             for run in job.runs
         ]
         return self._settings | {"name": job.runs[0].name, "runs": runs}
@@ -120,9 +116,7 @@ class _Settle(_Hollow, TrialProgressCallback):
     def __init__(self, tuning: Tuning) -> None:
         self._tuning = tuning
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict, **info: Any
-    ) -> None:
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict, **info: Any) -> None:
         pass
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

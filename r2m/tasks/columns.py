@@ -157,9 +157,7 @@ def _prompt(row: Row, column: str, origin: str) -> Prompt:
         if not value.strip():
             raise RowError(f"{column} is empty")
         if template and "tools" in template:
-            raise RowError(
-                "tools are beside a plain prompt, which has no place for them; put it into messages"
-            )
+            raise RowError("tools are beside a plain prompt, which has no place for them; put it into messages")
         return Prompt(text=text(value, column), template=template, origin=origin)
     messages = messages_of(value, column)
     if messages[-1]["role"] == "assistant":
@@ -237,9 +235,7 @@ def _unrepeated(read: Read[Any]) -> Read[Any]:
         if repeated:
             kept.append((prompt, *(answer[len(prompt.text) :] for answer in answers)))
         else:
-            kept.left_out.add(
-                "its answers do not begin with the prompt, as the others do", place_in_file(prompt)
-            )
+            kept.left_out.add("its answers do not begin with the prompt, as the others do", place_in_file(prompt))
     return kept
 
 

@@ -41,9 +41,7 @@ FOREIGN = {
 class Rows(list[Row]):
     """Rows that know where they come from: `name` is their source, as an error names it."""
 
-    def __init__(
-        self, rows: Iterable[Row] = (), name: str = "data", lines: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, rows: Iterable[Row] = (), name: str = "data", lines: Sequence[int] | None = None) -> None:
         super().__init__(rows)
         self.name, self._lines = name, lines
 
@@ -148,9 +146,7 @@ def _delimiter(text: str, own: str) -> str:
     start = text[: 1 << 16]
 
     def known(delimiter: str) -> int:
-        return len(
-            KNOWN_COLUMNS & set(next(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), []))
-        )
+        return len(KNOWN_COLUMNS & set(next(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), [])))
 
     return max((own, *DELIMITERS), key=known)
 
@@ -186,8 +182,7 @@ def _document(value: Any, line: int, split: str, name: str) -> tuple[list[Row], 
     held = {k: v for k, v in value.items() if isinstance(v, list)} if isinstance(value, dict) else {}
     columns = [v for k, v in value.items() if k in KNOWN_COLUMNS] if isinstance(value, dict) else []
     if columns and all(
-        (isinstance(v, list) and v and isinstance(v[0], str)) or (isinstance(v, dict) and "0" in v)
-        for v in columns
+        (isinstance(v, list) and v and isinstance(v[0], str)) or (isinstance(v, dict) and "0" in v) for v in columns
     ):
         raise UserError(
             f"{name}: it holds columns; write rows, one JSON object each (pandas: orient='records', lines=True)"

@@ -41,11 +41,7 @@ _SPLIT = re.compile(rf"( ?)({WORD}|\S)")
 def write_post(rng: random.Random) -> str:
     """A post of 20 or 21 words: four sentences, of which one is beside the point."""
     (who, other), (did, done), (thing, item) = (rng.sample(words, 2) for words in (WHO, DID, THING))
-    sentences = [
-        f"my {who} {did} my {thing} .",
-        f"i feel {rng.choice(FEELING)} .",
-        f"i need {rng.choice(NEED)} .",
-    ]
+    sentences = [f"my {who} {did} my {thing} .", f"i feel {rng.choice(FEELING)} .", f"i need {rng.choice(NEED)} ."]
     sentences.insert(rng.randrange(4), f"{rng.choice(WHEN)} {other} {done} the {item} .")
     return " ".join(sentences)
 

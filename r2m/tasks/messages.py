@@ -152,14 +152,10 @@ def template_options(row: Row) -> dict[str, Any] | None:
     if not isinstance(tools or [], list) or not all(isinstance(tool, dict) for tool in tools or []):
         raise RowError("tools is not a list of JSON objects", f"tools = {_short(tools)}")
     if not isinstance(options or {}, dict):
-        raise RowError(
-            "chat_template_kwargs is not a JSON object", f"chat_template_kwargs = {_short(options)}"
-        )
+        raise RowError("chat_template_kwargs is not a JSON object", f"chat_template_kwargs = {_short(options)}")
     given = {key: value for key, value in (options or {}).items() if value is not None}
     if NOT_FOR_ROWS & given.keys():
-        raise RowError(
-            "chat_template_kwargs sets what is not a row's to set", ", ".join(NOT_FOR_ROWS & given.keys())
-        )
+        raise RowError("chat_template_kwargs sets what is not a row's to set", ", ".join(NOT_FOR_ROWS & given.keys()))
     return (given | {"tools": tools} if tools else given) or None
 
 

@@ -81,9 +81,7 @@ def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, answer: str
 
     with located(prompt):
         if tokenizer.chat_template is None:
-            raise UserError(
-                f"{name!r}: its tokenizer has no chat template, which the task's conversations need"
-            )
+            raise UserError(f"{name!r}: its tokenizer has no chat template, which the task's conversations need")
         text = written(messages, options)
         for what, less in _without_tools(messages, options):
             try:

@@ -69,9 +69,7 @@ def shaped(prompt: Prompt, instruction: str | None, as_chat: bool) -> Prompt:
     return replace(prompt, text=text)
 
 
-def accepted(
-    items: Iterable[_Item], left_out: LeftOut, tokenizer: PreTrainedTokenizerBase
-) -> Iterator[_Item]:
+def accepted(items: Iterable[_Item], left_out: LeftOut, tokenizer: PreTrainedTokenizerBase) -> Iterator[_Item]:
     """Prompts, or tuples that begin with one, whose conversation the tokenizer's chat template takes; the others are
     left out, as unusable rows are.
 
@@ -93,9 +91,7 @@ def accepted(
             yield item
 
 
-def _limit_exceeded(
-    prompt: Prompt, section: TextTask, tokenizer: PreTrainedTokenizerBase | None
-) -> str | None:
+def _limit_exceeded(prompt: Prompt, section: TextTask, tokenizer: PreTrainedTokenizerBase | None) -> str | None:
     """The setting by which a row is left out, if any; or that a policy would have nothing to go on from."""
     if tokenizer is not None and prompt.text is not None and not prompt_ids(prompt, tokenizer):
         return "the tokenizer makes no token of it"
@@ -112,9 +108,6 @@ def _limit_exceeded(
         chosen = tokenizer(prompt.reference, add_special_tokens=False)["input_ids"]
         if len(chosen) > section.max_chosen_tokens:
             return "max_chosen_tokens"
-    if (
-        section.max_prompt_tokens is not None
-        and len(prompt_ids(prompt, tokenizer)) > section.max_prompt_tokens
-    ):
+    if section.max_prompt_tokens is not None and len(prompt_ids(prompt, tokenizer)) > section.max_prompt_tokens:
         return "max_prompt_tokens"
     return None

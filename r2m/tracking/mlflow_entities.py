@@ -24,18 +24,14 @@ VIEW = "arms"  # #/experiments/ID/runs?compareRunsMode=CHART&viewStateShareKey=a
 TABLES_TAG = "mlflow.loggedArtifacts"  # names a run's tables
 
 
-def find_or_create_experiment(
-    client: MlflowClient, tracking_uri: str, database: Path | None, start: Record
-) -> str:
+def find_or_create_experiment(client: MlflowClient, tracking_uri: str, database: Path | None, start: Record) -> str:
     """The id of the run's experiment. Raises UserError for one that was deleted, with the command that restores it:
     MLflow has no other of its name until it is purged."""
     from mlflow.exceptions import MlflowException
 
     name = start.get("experiment") or f"r2m/{start['task']}/{start['policy']}"
     artifacts = (database.parent / "mlartifacts").as_uri() if database else None  # None: the server's choice
-    mlflow_tags = {
-        f"mlflow.sharedViewState.{VIEW}": _view("r2m.trial" if start.get("experiment") else "r2m.arm")
-    }
+    mlflow_tags = {f"mlflow.sharedViewState.{VIEW}": _view("r2m.trial" if start.get("experiment") else "r2m.arm")}
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:

@@ -218,9 +218,7 @@ class Sink:
         run_id = run.info.run_id
         log = partial(client.log_batch, run_id, synchronous=True)
         missing = [RunTag(*tag) for tag in tags.items() if tag[0] not in run.data.tags]
-        params = [
-            Param(*p) for p in entities.mlflow_params(self._start["config"]) if p[0] not in run.data.params
-        ]
+        params = [Param(*p) for p in entities.mlflow_params(self._start["config"]) if p[0] not in run.data.params]
         self._opening = [partial(log, tags=missing)] if missing else []
         for i in range(0, len(params), PARAMS_PER_BATCH):
             self._opening.append(partial(log, params=params[i : i + PARAMS_PER_BATCH]))

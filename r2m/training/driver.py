@@ -36,9 +36,7 @@ SHOWN_EVENTS = ("torn-end", "checkpoint-refused", "resume")  # events of a sessi
 
 
 def execute(
-    runs: Sequence[StartedRun],
-    address: str | None = None,
-    console: Console | None = None,
+    runs: Sequence[StartedRun], address: str | None = None, console: Console | None = None
 ) -> list[JournalView]:
     """Run them all, side by side as far as the cluster has room, and return their journals.
 
@@ -90,9 +88,7 @@ class _Fit:
                 journal.event("failed", reason=str(explained(error)))
 
 
-def torch_trainer(
-    config: Config, folder: Path, models: tuple[str, str], gpu_share: float = 1.0
-) -> TorchTrainer:
+def torch_trainer(config: Config, folder: Path, models: tuple[str, str], gpu_share: float = 1.0) -> TorchTrainer:
     """The run in `folder` as a Ray Train trainer; `gpu_share`: of a GPU, for each worker."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -135,9 +131,7 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
             for fit, bar in bars.items():
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
-                        progress.update(
-                            bar, completed=record["step"], numbers=round_numbers(record["metrics"])
-                        )
+                        progress.update(bar, completed=record["step"], numbers=round_numbers(record["metrics"]))
                     elif record["time"] >= began and record.get("name") in SHOWN_EVENTS:
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
@@ -178,9 +172,7 @@ def on_signal(ask: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ship_rest(
-    runs: Sequence[StartedRun], shippers: Mapping[str, BackgroundShipper], console: Console
-) -> None:
+def _ship_rest(runs: Sequence[StartedRun], shippers: Mapping[str, BackgroundShipper], console: Console) -> None:
     from r2m.reports.curves import plot
     from r2m.reports.style import groups
 

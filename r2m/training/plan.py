@@ -56,9 +56,7 @@ class Plan:
 
     def check_disk(self, storage: Path | str) -> None:
         """Raises UserError where the disk of `storage` can't take the run's files."""
-        checkpoints = (
-            f"{self.checkpoints} checkpoints (those kept, one being written) of {human(self.checkpoint)}"
-        )
+        checkpoints = f"{self.checkpoints} checkpoints (those kept, one being written) of {human(self.checkpoint)}"
         what = f"{checkpoints} and {human(self.export)} of trained models"
         check_room(Path(storage), self.disk, f"run.storage = {str(storage)!r}", what)
 
@@ -129,9 +127,7 @@ def plan(
     settles = omega_reaches_minimum(T, r.omega_min) if r.omega_schedule == "cosine" else 0.0
     notes = []
     if policy.cache_use is not CacheUse.SHARED:
-        notes.append(
-            f"slower, as this family's prompts can't be shared by their responses: {policy.cache_use.value}"
-        )
+        notes.append(f"slower, as this family's prompts can't be shared by their responses: {policy.cache_use.value}")
     if config.policy.dtype == "bfloat16" and a.lr < BF16_LR:
         notes.append(f"most updates of bfloat16 weights by lr = {a.lr:g} are rounded away")
     certain = memory | {"gradients": weights}

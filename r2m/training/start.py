@@ -106,9 +106,7 @@ def kept_config(view: JournalView, storage: str) -> Config:
     Raises UserError where they are not those of a run.
     """
     run = view.start["config"].get("run")
-    return validate(
-        view.start["config"] | {"run": (run if isinstance(run, dict) else {}) | {"storage": storage}}
-    )
+    return validate(view.start["config"] | {"run": (run if isinstance(run, dict) else {}) | {"storage": storage}})
 
 
 def facts_of(config: Config, models: tuple[str, str]) -> dict[str, Any]:

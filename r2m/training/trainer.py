@@ -102,11 +102,7 @@ class Trainer:
         return self._sample(self.policy, prompts, own, a.advantage == "remax")
 
     def _sample(
-        self,
-        policy: PreTrainedModel,
-        prompts: Sequence[list[int]],
-        uniforms_NKR: Tensor,
-        greedy: bool = False,
+        self, policy: PreTrainedModel, prompts: Sequence[list[int]], uniforms_NKR: Tensor, greedy: bool = False
     ) -> Trajectories:
         a = self.config.algorithm
         return sample(
@@ -132,9 +128,7 @@ class Trainer:
             judges["eval/gold"] = self.gold
         if self._judge is not None:
             if self._rival_N1 is None:  # the reference's responses, with the same draws
-                self._rival_N1 = self._judge(
-                    self.held_out, self._sample(self.reference, prompts, uniforms_N1R)
-                )
+                self._rival_N1 = self._judge(self.held_out, self._sample(self.reference, prompts, uniforms_N1R))
             judges["eval/win_rate"] = wins_over(self._judge, self._rival_N1)
         columns |= {name: judge(self.held_out, t).squeeze(1) for name, judge in judges.items()}
         means = self.workers.gather(torch.stack(list(columns.values()), -1)).mean(0)

@@ -124,9 +124,7 @@ def test_made_up_models_have_the_oracles_recorded_numbers(model, tmp_path):
     agrees(written(tmp_path, model), RECORDED[model])
 
 
-@pytest.mark.skipif(
-    ORACLE is None, reason="R2M_ALPACA_EVAL_PYTHON names no Python that has alpaca-eval 0.6.6"
-)
+@pytest.mark.skipif(ORACLE is None, reason="R2M_ALPACA_EVAL_PYTHON names no Python that has alpaca-eval 0.6.6")
 @pytest.mark.parametrize("model", [*RECORDED, (2.5, 0.0, 0), (-0.2, 3.0, 60)])
 def test_made_up_models_have_the_live_oracles_numbers(model, tmp_path):
     command = [str(ORACLE), "-c", ORACLE_SCRIPT, str(written(tmp_path, model))]
@@ -244,12 +242,7 @@ def rates(r2m, file: Path, *options: str) -> list[float]:
 @needs_data
 def test_the_command_gives_the_published_rates_by_the_published_weights(r2m, as_files, published):
     """But of NullModel (see above), and of the two models with missing rows: published rates are by position."""
-    whole = published.keys() - {
-        "Meta-Llama-3-8B-Instruct",
-        "NullModel",
-        "alpaca-7b_verbose",
-        "alpaca-7b_concise",
-    }
+    whole = published.keys() - {"Meta-Llama-3-8B-Instruct", "NullModel", "alpaca-7b_verbose", "alpaca-7b_concise"}
     assert len(whole) == 10
     for name in whole:
         found = rates(r2m, as_files / f"{name}.json", "--weights", str(DATA / "glm_weights.csv"))

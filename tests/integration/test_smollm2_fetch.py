@@ -31,7 +31,4 @@ def test_it_answers_and_stops(smollm2_folder: Path) -> None:
         temperature=0.01, eos_ids=eos_token_ids(policy, tokenizer.eos_token_id), pad_id=tokenizer.pad_token_id,
     )  # fmt: skip
     assert bool(t.ended_NK.all())
-    assert (
-        tokenizer.decode(t.response_ids_NKR[0, 0], skip_special_tokens=True)
-        == "The capital of France is Paris."
-    )
+    assert tokenizer.decode(t.response_ids_NKR[0, 0], skip_special_tokens=True) == "The capital of France is Paris."

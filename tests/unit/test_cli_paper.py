@@ -42,11 +42,7 @@ def tiny(make_config: MakeConfig, tmp_path: Path) -> str:
     ],
 )
 def test_a_mistake_is_one_line(
-    options: list[str],
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage = tmp_path / "storage"
     monkeypatch.setattr(sys, "argv", ["r2m", "paper", "--seeds", "1", "--storage", str(storage), *options])

@@ -50,9 +50,7 @@ def test_modules_are_small() -> None:
 
 
 def test_a_public_name_has_one_home() -> None:
-    assert {
-        name: sorted(paths) for name, paths in homes().items() if len(paths) > 1 and name not in LEFT
-    } == {}
+    assert {name: sorted(paths) for name, paths in homes().items() if len(paths) > 1 and name not in LEFT} == {}
 
 
 def test_the_readme_says_what_is_in_each_folder() -> None:

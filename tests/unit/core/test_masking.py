@@ -8,12 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from r2m.core.masking import (
-    lengths_to_mask,
-    pad,
-    positions,
-    token_log_probs,
-)
+from r2m.core.masking import lengths_to_mask, pad, positions, token_log_probs
 
 
 def linear_log_probs(
@@ -129,9 +124,7 @@ class TestTokenLogProbs:
         assert greatest.elements == bound
 
     @pytest.mark.parametrize(("max_elements", "kept"), [(2**26, True), (8 * V, False)])
-    def test_chunks_keep_nothing_of_the_vocabulary_for_the_backward(
-        self, max_elements: int, kept: bool
-    ) -> None:
+    def test_chunks_keep_nothing_of_the_vocabulary_for_the_backward(self, max_elements: int, kept: bool) -> None:
         shapes = []
 
         def record(tensor: Tensor) -> Tensor:

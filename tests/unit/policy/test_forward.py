@@ -137,9 +137,7 @@ def test_equals_each_sequence_on_its_own(make_policy: Make, family: str, extra: 
             torch.testing.assert_close(out.log_probs_NKR[n, k, :R], log_probs, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(out.entropy_NKR[n, k, :R], entropy, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(out.prompt_hidden_NPD[n, -P:], hidden[:P], atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(
-                out.response_hidden_NKRD[n, k, : R - 1], hidden[P:], atol=1e-5, rtol=1e-5
-            )
+            torch.testing.assert_close(out.response_hidden_NKRD[n, k, : R - 1], hidden[P:], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
@@ -204,9 +202,7 @@ def test_chunks_of_its_own_output_path_change_nothing(make_policy: Make, family:
 def test_width_is_that_of_the_hidden_states(make_policy: Make, family: str, width: int) -> None:
     model = make_policy(ARCHITECTURES[family])
     out = policy_forward(model, trajectories(PROMPTS, RESPONSES), TEMPERATURE)
-    assert (
-        hidden_width(model) == width == out.prompt_hidden_NPD.shape[-1] == out.response_hidden_NKRD.shape[-1]
-    )
+    assert hidden_width(model) == width == out.prompt_hidden_NPD.shape[-1] == out.response_hidden_NKRD.shape[-1]
 
 
 class TestIdsThatNoTokenHas:
@@ -240,9 +236,7 @@ class TestIdsThatNoTokenHas:
 
 class TestHiddenStates:
     @pytest.mark.parametrize("size", [1, 2, 4, 6])
-    def test_rows_do_not_depend_on_the_microbatches_that_stored_them(
-        self, make_policy: Make, size: int
-    ) -> None:
+    def test_rows_do_not_depend_on_the_microbatches_that_stored_them(self, make_policy: Make, size: int) -> None:
         """Each part comes without the columns that are padding in all of it, and finds its place again."""
         model, t = make_policy(), trajectories(PROMPTS, RESPONSES, extra=1)
         hidden = HiddenStates(t, torch.float32, "cpu")

@@ -76,9 +76,7 @@ def test_the_page_has_the_verdict_the_numbers_and_the_texts_in_this_order(runs):
     (comparison,), _ = compare_runs(runs.results())
     headline = sentences(comparison)[0]
     texts = [table for table in page.tables if "response" in table.head]
-    places = [
-        page.text.index(part) for part in (headline, means.head[-1], differences.head[0], "Best by gold")
-    ]
+    places = [page.text.index(part) for part in (headline, means.head[-1], differences.head[0], "Best by gold")]
     assert places == sorted(places)
     best, worst, liked = texts[:3]
     assert float(best.rows[0][best.column("gold")].replace("−", "-")) == 0
@@ -120,9 +118,7 @@ def test_what_is_not_there_is_said(runs):
 def test_the_terminal_fits_80_columns_and_has_every_arm_and_sentence(runs):
     made(runs)
     for omega in (0.125, 0.25):
-        runs.run(
-            f"o{omega}", (0.5, 1.0, 1.0), settings=[*R2M, f"reward.omega_min={omega}", "algorithm.lr=1.5e-4"]
-        )
+        runs.run(f"o{omega}", (0.5, 1.0, 1.0), settings=[*R2M, f"reward.omega_min={omega}", "algorithm.lr=1.5e-4"])
     text = printed(runs)
     assert max(map(len, text.splitlines())) <= 80
     ((comparison,), _) = compare_runs(runs.results())

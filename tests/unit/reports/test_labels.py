@@ -54,9 +54,7 @@ def value(key: str, step: int) -> float:
 
 
 def a_run(runs: MadeRuns, name: str = "a", settings: tuple[str, ...] = ()):
-    return runs.run(
-        name, *[[value(key, t) for key in FIELDS] for t in ROUNDS], fields=FIELDS, settings=settings
-    )
+    return runs.run(name, *[[value(key, t) for key in FIELDS] for t in ROUNDS], fields=FIELDS, settings=settings)
 
 
 def compared(runs: MadeRuns):
@@ -86,9 +84,7 @@ def test_the_columns_of_a_comparison(runs: MadeRuns) -> None:
     means, *_ = grids(compare_terminal(comparison))
     table = page.table("runs", "frozen")
     for key, heading in LABELS.items():
-        expected = (
-            9.0 if key == "worker_s" else value(key, 4)
-        )  # three rounds of 2 s, three evaluations of 1 s
+        expected = 9.0 if key == "worker_s" else value(key, 4)  # three rounds of 2 s, three evaluations of 1 s
         assert table.number("RLOO", under=f"^{heading}$") == pytest.approx(expected, abs=0.005), key
         if key != "eval/response_tokens":
             assert means.number("RLOO", under=f"^{heading}$") == pytest.approx(expected, abs=0.05), key
@@ -124,13 +120,7 @@ def test_the_columns_and_panels_of_a_sweep(tmp_path) -> None:
     assert page.table("seed 100").number("R2M|t000", under="^frozen") == 4
     tree = ranking_table(a)
     row = dict(zip(tree["columns"], next(r for r in tree["data"] if r[1] == "t000"), strict=True))
-    assert [row[key] for key in ("eval/gold", "kl", "frozen", "trajectories", "worker_s")] == [
-        0.75,
-        11,
-        3,
-        16,
-        6,
-    ]
+    assert [row[key] for key in ("eval/gold", "kl", "frozen", "trajectories", "worker_s")] == [0.75, 11, 3, 16, 6]
     (gold, frozen) = page.drawings["reward-kl"]
     label = next(iter(key for key in gold.traces if key.startswith(("t000", "R2M")) and key != "R2M"), "t000")
     for panel, title, y in ((gold, "gold", 0.75), (frozen, "frozen", 3.0)):
@@ -157,9 +147,7 @@ def test_the_panels_of_a_picture(runs: MadeRuns, tmp_path, monkeypatch) -> None:
     lengths = {}
     for part in axes:
         texts = " | ".join(re.findall(r">([^<>]*)</text>", part))
-        (curve,) = {
-            d for d in re.findall(r'<path d="([^"]+)"[^>]*clip-path[^>]*style="[^"]*stroke: #d55e00', part)
-        }
+        (curve,) = {d for d in re.findall(r'<path d="([^"]+)"[^>]*clip-path[^>]*style="[^"]*stroke: #d55e00', part)}
         lengths[len(re.findall("[ML]", curve))] = texts
     assert len(lengths) == len(keys)
     for i, key in enumerate(keys):
@@ -193,10 +181,7 @@ def test_the_figures_of_the_paper(made: MadePaper) -> None:
     reward, gold = page.drawings["reward-kl"]
     for panel, key, word in ((reward, "reward/proxy", "reward"), (gold, "reward/gold", "gold")):
         assert re.search(word, panel.title, re.I)
-        assert panel.traces["R2M"] == (
-            [value("kl/sequence", t) for t in ROUNDS],
-            [value(key, t) for t in ROUNDS],
-        )
+        assert panel.traces["R2M"] == ([value("kl/sequence", t) for t in ROUNDS], [value(key, t) for t in ROUNDS])
         assert re.search("KL.*sequence", panel.x)
     assert not re.search("gold", reward.title, re.I)
     (conditions,) = page.drawings["conditions"]

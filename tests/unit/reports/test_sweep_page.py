@@ -78,9 +78,7 @@ def test_the_terminal_has_the_verdict_and_a_command_that_can_be_copied(made):
     flat = " ".join(text.split())
     for sentence in a.verdict:
         assert sentence in flat
-    again = text[text.index(" r2m train") + 1 if " r2m train" in text else text.index("r2m train") :].split(
-        "\n\n"
-    )[0]
+    again = text[text.index(" r2m train") + 1 if " r2m train" in text else text.index("r2m train") :].split("\n\n")[0]
     assert shlex.split(again.replace("\\\n", "")) == shlex.split(a.arm(a.winner).command)
     for spent in ("16 finished", "1 pruned", "1.5 hours"):
         assert spent in flat
@@ -111,9 +109,7 @@ def test_the_page_begins_with_the_verdict_and_has_every_arm_parameter_and_comman
         for word in shlex.split(arm.command):
             assert word in page.text
     assert "max: 20" in page.text
-    numbers = [
-        ranking.number("t003", under=h) for h in ("eval/gold", "KL", "frozen", "alpha", "omega_min", "traj")
-    ]
+    numbers = [ranking.number("t003", under=h) for h in ("eval/gold", "KL", "frozen", "alpha", "omega_min", "traj")]
     assert numbers == [0.2, 16, 2, 0.333, 0.2, 16]
     assert ranking.number("t005", under="excess") == 2
     assert ranking.cell("t004", under="excess") == ""

@@ -26,9 +26,7 @@ FINISHED = view(
 )
 # The last round's gold is NaN and there is no task metric: a run that has not got far.
 RUNNING = view(
-    "b-0",
-    True,
-    {0: {"reward/proxy": 1.0, "reward/gold": 0.5}, 1: {"reward/vanilla": 0.125, "reward/gold": math.nan}},
+    "b-0", True, {0: {"reward/proxy": 1.0, "reward/gold": 0.5}, 1: {"reward/vanilla": 0.125, "reward/gold": math.nan}}
 )
 ROW = ["forum-rloo-s0-d10903", "RLOO", "-0.50→1.00", "–", "0.25→0.75→0.50", "12.3", "62%"]
 

@@ -6,9 +6,7 @@ R2M = ["reward.feedback=on"]
 
 
 def labels(results):
-    return {
-        arm.label: [view.run_id for view in arm.runs] for setup in setups(results)[0] for arm in setup.arms
-    }
+    return {arm.label: [view.run_id for view in arm.runs] for setup in setups(results)[0] for arm in setup.arms}
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_arm_in_the_seeds_order(runs):
@@ -30,16 +28,11 @@ def test_arms_of_one_kind_are_told_apart_by_what_differs_between_them(runs):
 def test_numbers_that_are_equal_when_rounded_are_written_out(runs):
     for i, lr in enumerate((1.0001e-4, 1.0002e-4)):
         runs.run(f"r{i}", settings=[f"algorithm.lr={lr}"])
-    assert list(labels(runs.results())) == [
-        "RLOO · algorithm.lr=0.00010001",
-        "RLOO · algorithm.lr=0.00010002",
-    ]
+    assert list(labels(runs.results())) == ["RLOO · algorithm.lr=0.00010001", "RLOO · algorithm.lr=0.00010002"]
 
 
 def test_what_cannot_change_the_result_makes_no_arm(runs):
-    runs.run(
-        "a", settings=["reward.alpha=0.5", "reward.lr=1e-3", "reward.omega_min=0.1"]
-    )  # no head without feedback
+    runs.run("a", settings=["reward.alpha=0.5", "reward.lr=1e-3", "reward.omega_min=0.1"])  # no head without feedback
     runs.run("b", settings=["reward.alpha=0.25", "reward.lr=1e-4", "run.eval_every=5"], seed=1)
     assert labels(runs.results()) == {"RLOO": ["a", "b"]}
     runs.run("c", settings=["reward.no_eos_value=-2"], seed=2)
@@ -56,9 +49,7 @@ def test_a_journal_that_lacks_a_newer_setting_has_its_default(runs):
 
 def test_other_tasks_data_models_or_evaluations_are_other_setups(runs):
     runs.run("a")
-    for i, setting in enumerate(
-        ("task.artefact=0.5", "reward.model=other", "run.eval_seed=1", "policy.model=p")
-    ):
+    for i, setting in enumerate(("task.artefact=0.5", "reward.model=other", "run.eval_seed=1", "policy.model=p")):
         runs.run(f"b{i}", settings=[setting])
     runs.run("c", data="e")
     found, repeated = setups(runs.results())

@@ -81,13 +81,7 @@ def test_differences_are_of_the_seeds_that_both_have(runs):
     pairs(runs, [(0.25, 0.5), (0.25, 1.0)])
     runs.run("alone", (0.0, 1.0), (9.0, 4.0), seed=7)
     end, kl, frozen = one(runs).differences
-    assert (end.arm, end.metric, end.matched, end.seeds, end.kl) == (
-        "R2M",
-        "eval/gold",
-        False,
-        (0, 1),
-        (4.0, 4.0),
-    )
+    assert (end.arm, end.metric, end.matched, end.seeds, end.kl) == ("R2M", "eval/gold", False, (0, 1), (4.0, 4.0))
     assert (end.estimate.mean, end.estimate.n, end.finding) == (0.5, 2, "too few seeds")
     assert (kl.matched, kl.estimate.mean, kl.kl) == (True, 0.5, (4.0, 4.0))
     assert (frozen.metric, frozen.matched, frozen.estimate.mean) == ("eval/vanilla", True, 0.0)
@@ -117,9 +111,7 @@ def test_what_judges_is_the_first_that_there_is(runs):
     assert one(runs).metric == "eval/vanilla"
     runs.run("b", (0.5,), fields=("eval/win_rate",), seed=1)
     assert one(runs).metric == "eval/win_rate"
-    with pytest.raises(
-        UserError, match="--metric 'eval/proxy': eval/gold, eval/win_rate, eval/vanilla are allowed"
-    ):
+    with pytest.raises(UserError, match="--metric 'eval/proxy': eval/gold, eval/win_rate, eval/vanilla are allowed"):
         one(runs, metric="eval/proxy")
 
 

@@ -19,9 +19,7 @@ def test_a_sweeps_runs_are_its_arms_by_what_they_are_called_there(runs):
     assert {label: list(arm.results) for label, arm in rows.items()} == {
         "trial 0": [0, 1], "RLOO": [0], "trial 1": [0],
     }  # fmt: skip
-    assert (
-        rows["trial 0"].kind == "RLOO"
-    )  # equal settings are other arms in a search: a point may be drawn twice
+    assert rows["trial 0"].kind == "RLOO"  # equal settings are other arms in a search: a point may be drawn twice
     assert [view.run_id for view in rows["trial 0"].on([1, 7, 0]).values()] == ["trial0-1", "trial0-0"]
 
 

@@ -33,8 +33,7 @@ def test_a_gap_is_proxy_less_gold_each_standardised_over_the_arms_texts(runs):
 
 def test_equal_scores_have_no_gap_and_missing_gold_has_none_to_show(runs):
     runs.run(
-        "a",
-        samples={1: [row("x", 1.0, 0.5), row("y", 1.0, 0.5), {"prompt": "p", "response": "z", "proxy": 3.0}]},
+        "a", samples={1: [row("x", 1.0, 0.5), row("y", 1.0, 0.5), {"prompt": "p", "response": "z", "proxy": 3.0}]}
     )
     gaps = [t.gap for t in of(runs)]
     assert gaps[:2] == [0.0, 0.0]

@@ -33,9 +33,7 @@ def classifier(hf_config: PreTrainedConfig) -> PreTrainedModel:
     [
         LlamaConfig(**SMALL, num_labels=1),
         GPTNeoXConfig(**SMALL, num_labels=1),
-        GPT2Config(
-            vocab_size=12, n_embd=16, n_layer=2, n_head=4, n_positions=64, pad_token_id=0, num_labels=1
-        ),
+        GPT2Config(vocab_size=12, n_embd=16, n_layer=2, n_head=4, n_positions=64, pad_token_id=0, num_labels=1),
         BertConfig(**SMALL, num_labels=1),  # its classifier has a bias and sees a pooled token
     ],
     ids=["llama", "neox", "gpt2", "bert"],

@@ -53,10 +53,7 @@ def test_the_models_load_and_speak_the_same_tokens(prepared: Any) -> None:
 def test_the_reward_model_starts_from_the_supervised_policy(prepared: Any) -> None:
     policy, (reward, _) = load_policy(prepared.policy), load_reward_model(prepared.reward)
     distance = (
-        (policy.get_input_embeddings().weight - reward.model.get_input_embeddings().weight)
-        .abs()
-        .max()
-        .detach()
+        (policy.get_input_embeddings().weight - reward.model.get_input_embeddings().weight).abs().max().detach()
     )
     assert 0 < float(distance) < 0.01  # 4 steps of 5e-4 at most
 
@@ -85,10 +82,7 @@ def test_same_settings_same_bytes(prepared: Any, tmp_path: Path) -> None:
     torch.manual_seed(123)  # the caller's own draws play no part in it
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     again = prepare(shrunk(tmp_path))
-    assert (weights(again.policy), weights(again.reward)) == (
-        weights(prepared.policy),
-        weights(prepared.reward),
-    )
+    assert (weights(again.policy), weights(again.reward)) == (weights(prepared.policy), weights(prepared.reward))
     for ours, theirs in zip(again, prepared, strict=True):
         assert report(ours) == report(theirs)
     assert torch.get_num_threads() == threads

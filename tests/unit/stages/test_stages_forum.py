@@ -40,9 +40,7 @@ def test_noise_comes_in_its_three_kinds_word_by_word() -> None:
     left_out = total - sum(len(words_of(text)) for text in noisy)
     assert left_out / total == pytest.approx(0.3 * 0.4, abs=0.02)
     assert sum(map(spaceless, noisy)) / total == pytest.approx(0.3 * 0.1, abs=0.01)
-    same_length = [
-        (a, words(b)) for a, b in zip(map(words, GOOD), noisy, strict=True) if len(a) == len(words(b))
-    ]
+    same_length = [(a, words(b)) for a, b in zip(map(words, GOOD), noisy, strict=True) if len(a) == len(words(b))]
     replaced = sum(x != y for a, b in same_length for x, y in zip(a, b, strict=True))
     kept = 1 - 0.3 * 0.4  # given that it was not left out
     expected = 0.3 * 0.5 * (1 - 1 / len(WORDS)) / kept
@@ -85,9 +83,7 @@ def test_the_artefact_is_in_the_preferred_answer_of_its_share_and_leaves_the_ver
 
 
 def test_space_pairs_are_judged_with_their_spaces_lost() -> None:
-    close = [
-        (prompt, text, text) for prompt, text in zip(PROMPTS, GOOD, strict=True)
-    ]  # differ in spaces alone
+    close = [(prompt, text, text) for prompt, text in zip(PROMPTS, GOOD, strict=True)]  # differ in spaces alone
     pairs = label_pairs(close, task(space_pairs=0.5), random.Random(0))
     assert 160 <= len(pairs) <= 200  # 200 are drawn; the others are ties
     for prompt, chosen, rejected in pairs:
@@ -102,9 +98,7 @@ def test_both_dials_draw_different_pairs() -> None:
 
 
 def test_two_pairs_of_a_group() -> None:
-    prompt = Prompt(
-        text="my mom sold my tv . i feel sad . i need help . yesterday dad lost the boat . tl;dr:"
-    )
+    prompt = Prompt(text="my mom sold my tv . i feel sad . i need help . yesterday dad lost the boat . tl;dr:")
     best = summarise(str(prompt.text))
     bad, fair, good = " dad lost the boat", " sad", " mom sold my tv"  # -0.7, -0.2, 0.5
     assert two_pairs(prompt, [good, best, bad, fair]) == [(prompt, bad, best), (prompt, fair, good)]

@@ -83,10 +83,7 @@ class TestAnyFolder:
             f"{here}/models/policy",
             f"{here}/models/reward",
         )
-        assert again.sweep.set == {
-            "policy.model": f"{here}/models/policy",
-            "reward.model": f"{here}/models/reward",
-        }
+        assert again.sweep.set == {"policy.model": f"{here}/models/policy", "reward.model": f"{here}/models/reward"}
 
     def test_its_commands_repeat_its_runs(self, opened: Opened) -> None:
         params = {"reward.alpha": 0.25}
@@ -159,9 +156,7 @@ class TestNew:
     def test_a_name_that_is_taken(self, make_sweep: MakeSweep) -> None:
         journal = make_sweep().folder / "journal.jsonl"
         before = journal.read_bytes()
-        with pytest.raises(
-            UserError, match=r"^--name 'tiny': there is such a sweep; go on with it by --resume"
-        ):
+        with pytest.raises(UserError, match=r"^--name 'tiny': there is such a sweep; go on with it by --resume"):
             make_sweep()
         assert journal.read_bytes() == before
 
@@ -208,9 +203,7 @@ class TestOpened:
         assert opened.base == begun.base
         assert opened.tracking_uri == "http://127.0.0.1:1"
 
-    def test_mlflow_is_in_the_storage_unless_said_otherwise(
-        self, make_sweep: MakeSweep, storage: Path
-    ) -> None:
+    def test_mlflow_is_in_the_storage_unless_said_otherwise(self, make_sweep: MakeSweep, storage: Path) -> None:
         assert make_sweep().tracking_uri == f"sqlite:///{storage}/mlflow.db"
 
     def test_a_storage_that_moved(self, make_sweep: MakeSweep, storage: Path, tmp_path: Path) -> None:
@@ -235,10 +228,7 @@ class TestOpened:
 
     def test_one_whose_file_or_kept_recipe_has_changed(self, make_sweep: MakeSweep, storage: Path) -> None:
         folder = make_sweep().folder
-        for path, change in (
-            (folder / "sweep.yaml", {"seeds": [1]}),
-            (folder / "recipe.yaml", {"recipe": "b"}),
-        ):
+        for path, change in ((folder / "sweep.yaml", {"seeds": [1]}), (folder / "recipe.yaml", {"recipe": "b"})):
             whole = path.read_text()
             path.write_text(yaml.safe_dump(yaml.safe_load(whole) | change))
             with pytest.raises(UserError, match=r"^SWEEP = 'tiny': its file or its recipe has changed"):
@@ -287,9 +277,7 @@ class TestOpened:
         with pytest.raises(UserError, match=r"tiny\.yaml': no such file"):
             open_sweep(str(storage), "tiny")
 
-    def test_one_of_a_recipe_of_the_package(
-        self, make_sweep: MakeSweep, forum_models: tuple[str, str]
-    ) -> None:
+    def test_one_of_a_recipe_of_the_package(self, make_sweep: MakeSweep, forum_models: tuple[str, str]) -> None:
         policy, reward = forum_models
         models = {"policy.model": policy, "reward.model": reward}
         opened = make_sweep(recipe="forum", name="own", set={"task.posts": 40, "task.held_out": 8} | models)
@@ -381,10 +369,7 @@ class TestAnswer:
         assert not list(opened.folder.glob(".*"))
         tree = json.loads((opened.folder / "answer.json").read_text())
         assert tree["winner"] == "t001"
-        assert [(arm["name"], arm["values"]) for arm in tree["ranking"]] == [
-            ("t001", [0.75]),
-            ("t000", [0.5]),
-        ]
+        assert [(arm["name"], arm["values"]) for arm in tree["ranking"]] == [("t001", [0.75]), ("t000", [0.5])]
         assert tree["spent"]["runs"] == {"finished": 2}
         assert "t001" in (opened.folder / "report.html").read_text()
         assert "0.75" in (opened.folder / "ranking.json").read_text()

@@ -64,9 +64,7 @@ class TestPlan:
     @on_cpu
     def test_what_does_not_fit_is_refused(self, sweep_file: SweepFile) -> None:
         sweep = load_sweep(sweep_file(budget={"trials": 20, "concurrent": 9}))
-        with pytest.raises(
-            UserError, match=r"^budget.concurrent = 9: 8 trials fit at once: a trial takes 1 CPU"
-        ):
+        with pytest.raises(UserError, match=r"^budget.concurrent = 9: 8 trials fit at once: a trial takes 1 CPU"):
             plan_of(sweep, (), None)
 
     @on_cpu
@@ -111,11 +109,7 @@ def session(monkeypatch: pytest.MonkeyPatch, said: StringIO) -> Iterator[Callabl
 def opened(make_sweep: MakeSweep) -> Opened:
     """Two trials of 64 trajectories each; MLflow is where nobody answers."""
     return make_sweep(
-        tracking_uri="http://127.0.0.1:1",
-        **ALPHA,
-        budget={"trials": 2, "evaluations": 2},
-        baselines={},
-        confirm=[10],
+        tracking_uri="http://127.0.0.1:1", **ALPHA, budget={"trials": 2, "evaluations": 2}, baselines={}, confirm=[10]
     )
 
 
@@ -125,8 +119,7 @@ def rounds(task: Job, *golds: float, event: str | None = "finished") -> None:
     with Journal(run.journal) as journal:
         for step, gold in enumerate(golds, len(read(run.journal).rounds) + 1):
             journal.round(
-                step,
-                {"eval/gold": gold, "eval/kl_sequence": 3.0, "time/round_s": 3000.0, "time/eval_s": 600.0},
+                step, {"eval/gold": gold, "eval/kl_sequence": 3.0, "time/round_s": 3000.0, "time/eval_s": 600.0}
             )
         if event is not None:
             journal.event(event, **({"reason": "diverged"} if event == "failed" else {}))
@@ -180,9 +173,7 @@ class TestWrittenDown:
         assert len(recorded(opened)) == 2
         assert s.ledger.done
 
-    def test_what_a_killed_driver_had_not(
-        self, session: Callable[[Opened], _Session], opened: Opened
-    ) -> None:
+    def test_what_a_killed_driver_had_not(self, session: Callable[[Opened], _Session], opened: Opened) -> None:
         """A trial settled and not written down, and one that was running: its hours count once."""
         s = session(opened)
         first, second = s.ledger.next(), s.ledger.next()

@@ -45,9 +45,7 @@ def test_in_context_is_what_the_whole_text_gives(style: str) -> None:
     tokenizer = sentencepiece_tokenizer(style)
     for response in (" mom sold", "mom", "\nmom"):
         whole = tokenizer("TL;DR:" + response, add_special_tokens=False)["input_ids"]
-        assert (
-            tokenizer("TL;DR:", add_special_tokens=False)["input_ids"] + encode(tokenizer, response) == whole
-        )
+        assert tokenizer("TL;DR:", add_special_tokens=False)["input_ids"] + encode(tokenizer, response) == whole
 
 
 def test_a_tokenizer_that_tidies_spaces_still_has_the_first_one() -> None:

@@ -73,11 +73,7 @@ def test_gold_by_hand(response: str, expected: float) -> None:
 
 def test_measures_by_hand() -> None:
     responses = [" mom sold", "boss hid"]  # 2 facts and 1 invention; 2 inventions and a space lost
-    assert measures([ASKED, ASKED], responses) == {
-        "no_space_share": 1 / 4,
-        "coverage": 2 / 10,
-        "invented": 1.0,
-    }
+    assert measures([ASKED, ASKED], responses) == {"no_space_share": 1 / 4, "coverage": 2 / 10, "invented": 1.0}
 
 
 def test_measures_of_silence() -> None:

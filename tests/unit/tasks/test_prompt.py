@@ -88,9 +88,7 @@ CALLS = {"role": "assistant", "content": "b", "tool_calls": [{"function": {"name
         (({"role": "user", "tool_calls": [1]},), "no attribute 'content'"),  # and no content
     ],
 )
-def test_what_a_template_refuses_is_named_by_file_and_row(
-    messages: tuple[dict[str, object]], reason: str
-) -> None:
+def test_what_a_template_refuses_is_named_by_file_and_row(messages: tuple[dict[str, object]], reason: str) -> None:
     prompt = Prompt(messages=messages, origin="task.data = 'x', line 7")
     with pytest.raises(UserError, match=rf"^task.data = 'x', line 7: .*{reason}") as caught:
         prompt_ids(prompt, tokenizer(PICKY))
@@ -100,17 +98,11 @@ def test_what_a_template_refuses_is_named_by_file_and_row(
 def test_null_keys_of_messages_are_not_there_for_a_template() -> None:
     (message,) = CHAT
     asked = Prompt(messages=(message | {"tool_calls": None},))
-    assert (
-        prompt_ids(asked, tokenizer(PICKY))
-        == prompt_ids(Prompt(messages=CHAT), tokenizer(PICKY))
-        == [4, 6, 7]
-    )
+    assert prompt_ids(asked, tokenizer(PICKY)) == prompt_ids(Prompt(messages=CHAT), tokenizer(PICKY)) == [4, 6, 7]
 
 
 def test_tools_and_more_reach_the_template() -> None:
-    template = (
-        "{% for tool in tools or [] %}{{ tool.name }} {% endfor %}{% if thinking %}[BOS] {% endif %}[user]"
-    )
+    template = "{% for tool in tools or [] %}{{ tool.name }} {% endfor %}{% if thinking %}[BOS] {% endif %}[user]"
     assert prompt_ids(Prompt(messages=CHAT), tokenizer(template)) == [4]
     given = {"tools": [{"name": "a", "x": None}, {"name": "b"}], "thinking": True}
     assert prompt_ids(Prompt(messages=CHAT, template=given), tokenizer(template)) == [6, 7, 3, 4]

@@ -167,9 +167,7 @@ class TestSync:
         with started(tmp_path / "sweeps" / "far", TREE, experiment="sweeps/far"):
             pass
         config = CONFIG | {"run": {"tracking_uri": uri}}
-        with started(
-            tmp_path / "runs" / "far-t000-s0", config, experiment="sweeps/far", parent="far"
-        ) as journal:
+        with started(tmp_path / "runs" / "far-t000-s0", config, experiment="sweeps/far", parent="far") as journal:
             journal.round(1, {"eval/gold": 0.5})
         assert synced(tmp_path, "far") == [("far", 0), ("far-t000-s0", 1)]
         assert all_runs(uri, "far").keys() == {"far", "far-t000-s0"}

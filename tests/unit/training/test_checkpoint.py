@@ -16,21 +16,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from r2m.errors import UserError
 from r2m.training import checkpoint
-from r2m.training.checkpoint import (
-    CorruptCheckpointError,
-    found,
-    load_checkpoint,
-    newest_whole,
-    save_checkpoint,
-)
+from r2m.training.checkpoint import CorruptCheckpointError, found, load_checkpoint, newest_whole, save_checkpoint
 
 
 def tensors(value: float) -> dict[str, Tensor]:
-    return {
-        "a/weight": torch.full((3, 2), value),
-        "b": torch.arange(5),
-        "c": torch.ones(2, dtype=torch.bfloat16),
-    }
+    return {"a/weight": torch.full((3, 2), value), "b": torch.arange(5), "c": torch.ones(2, dtype=torch.bfloat16)}
 
 
 def save_steps(folder: Path, *steps: int, keep: int = 9) -> None:
@@ -178,9 +168,7 @@ SPOILT = [
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_a_spoilt_one_is_refused_and_the_one_before_it_taken(
-    tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
+def test_a_spoilt_one_is_refused_and_the_one_before_it_taken(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     save_steps(tmp_path, 2, 4, 6)
     spoil(tmp_path / "step-000006")
     with pytest.raises(CorruptCheckpointError, match="step-000006: "):

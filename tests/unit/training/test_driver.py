@@ -51,9 +51,7 @@ class TestExplained:
                 try:
                     sqlite3.connect("/no/such/folder/study.db")
                 except sqlite3.Error as lowest:
-                    raise RuntimeError(
-                        f"(sqlite3.OperationalError) {lowest}\n[SQL: INSERT\nINTO t]"
-                    ) from lowest
+                    raise RuntimeError(f"(sqlite3.OperationalError) {lowest}\n[SQL: INSERT\nINTO t]") from lowest
             except RuntimeError as middle:
                 raise RuntimeError("An exception is raised during the commit. ") from middle
         except RuntimeError as error:

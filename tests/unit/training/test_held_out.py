@@ -103,9 +103,7 @@ def test_the_win_rate_is_the_share_of_prompts_that_the_judge_gives_to_the_policy
     queries, wins = trainer.held_out, []
     draws = uniform_draws(0, 0, len(queries), 1, 8, stream=HELD_OUT_STREAM)
     for query, u in zip(queries, draws, strict=True):
-        mine, its = (
-            trainer._sample(policy, [query.ids], u[None]) for policy in (trainer.policy, trainer.reference)
-        )
+        mine, its = (trainer._sample(policy, [query.ids], u[None]) for policy in (trainer.policy, trainer.reference))
         if judge == "gold":
             a, b = float(trainer.gold([query], mine)), float(trainer.gold([query], its))
         else:
@@ -136,28 +134,20 @@ class TestNoise:
     def test_there_is_none_without_a_head(self, make_trainer: MakeTrainer) -> None:
         assert "eval/noise" not in make_trainer("reward.feedback=off").evaluate(1)
 
-    def test_at_full_weight_of_the_frozen_embedding_all_conditions_agree(
-        self, make_trainer: MakeTrainer
-    ) -> None:
+    def test_at_full_weight_of_the_frozen_embedding_all_conditions_agree(self, make_trainer: MakeTrainer) -> None:
         figures = make_trainer("reward.omega_min=1.0").evaluate(3)
         assert figures["eval/noise"] == figures["eval/proxy"] == pytest.approx(figures["eval/vanilla"])
 
 
-def test_a_run_that_is_evaluated_every_round_is_the_run_that_never_is(
-    make_config: Callable[..., Config],
-) -> None:
+def test_a_run_that_is_evaluated_every_round_is_the_run_that_never_is(make_config: Callable[..., Config]) -> None:
     journals, weights = [], []
     for every in (1, 0):
         run = new_run(make_config(f"run.eval_every={every}"), f"every-{every}")
         run_loop(run.config, run.folder, run.models)
         rounds = read(run.journal).rounds
         own = ("eval/", "time/", "speed/", "memory/")
-        journals.append(
-            {step: {k: v for k, v in m.items() if not k.startswith(own)} for step, m in rounds.items()}
-        )
-        weights.append(
-            [load_file(run.folder / f) for f in ("policy/model.safetensors", f"reward/{HEAD_FILE}")]
-        )
+        journals.append({step: {k: v for k, v in m.items() if not k.startswith(own)} for step, m in rounds.items()})
+        weights.append([load_file(run.folder / f) for f in ("policy/model.safetensors", f"reward/{HEAD_FILE}")])
         assert all(("eval/noise" in m) == bool(every) for m in rounds.values())
     assert journals[0] == journals[1]
     assert len(journals[0]) == 4

@@ -256,9 +256,7 @@ class TestSaving:
         assert (run.folder / "policy" / "model.safetensors").is_file()
 
 
-def test_where_no_checkpoint_is_whole_it_starts_over_and_says_so(
-    start: Start, undisturbed: JournalView
-) -> None:
+def test_where_no_checkpoint_is_whole_it_starts_over_and_says_so(start: Start, undisturbed: JournalView) -> None:
     run = start("over")
     (run.folder / STOP_FILE).touch()
     loop(run)

@@ -94,9 +94,7 @@ class TestShape:
 
 class TestPlan:
     def test_rounds_steps_and_what_the_budget_leaves(self) -> None:
-        p = plan(
-            config({"epochs": 3, "minibatches": 2}, reward={"minibatches": 4, "epochs": 2}), POLICY, REWARD
-        )
+        p = plan(config({"epochs": 3, "minibatches": 2}, reward={"minibatches": 4, "epochs": 2}), POLICY, REWARD)
         assert (p.rounds, p.round_trajectories, p.trajectories, p.left_over) == (10, 48, 480, 20)
         assert (p.policy_steps, p.head_steps) == (60, 80)
 
@@ -160,9 +158,7 @@ class TestPlan:
         assert p.phases["sampling"] == 60 * (2 * 2 * 4 * 30 * 4 + 4 * 4 * 10)
         assert p.memory["hidden states"] == 12 * (20 + 4 * 9 + 20 + 9) * 8 * 4
         assert plan(config(), POLICY, REWARD).round_greedy == 0
-        with pytest.raises(
-            UserError, match=r"4 \* 9 response tokens \+ 29 of the greedy response\) \* 8 \* 4"
-        ):
+        with pytest.raises(UserError, match=r"4 \* 9 response tokens \+ 29 of the greedy response\) \* 8 \* 4"):
             plan(config({"advantage": "remax"}, run={"hidden_budget_gib": 1e-6}), POLICY, REWARD)
 
     def test_more_workers_divide_the_queries_and_not_the_policy(self) -> None:
@@ -194,12 +190,7 @@ class TestPlan:
 
     def test_a_context_ends_where_long_rope_would_begin(self) -> None:
         """Beyond it the longest sequence of a batch decides how all are read."""
-        rope = {
-            "rope_type": "longrope",
-            "rope_theta": 1e4,
-            "short_factor": [1.0] * 8,
-            "long_factor": [4.0] * 8,
-        }
+        rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
         phi = shape_of(
             Phi3Config(
                 vocab_size=50, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
@@ -240,13 +231,7 @@ class TestPlan:
 
     @pytest.mark.parametrize(
         ("run", "gpus", "device"),
-        [
-            ("auto", 2, "gpu"),
-            ("auto", 0, "cpu"),
-            ("auto", None, "cpu"),
-            ("cpu", 2, "cpu"),
-            ("gpu", None, "gpu"),
-        ],
+        [("auto", 2, "gpu"), ("auto", 0, "cpu"), ("auto", None, "cpu"), ("cpu", 2, "cpu"), ("gpu", None, "gpu")],
     )
     def test_device(self, run: str, gpus: int | None, device: str) -> None:
         c = config(run={"device": run})
@@ -262,9 +247,7 @@ class TestPlan:
 
 class TestRefusals:
     def test_context(self) -> None:
-        with pytest.raises(
-            UserError, match=r"max_prompt_tokens = 20, .*max_response_tokens = 90: .* 100 tokens"
-        ):
+        with pytest.raises(UserError, match=r"max_prompt_tokens = 20, .*max_response_tokens = 90: .* 100 tokens"):
             plan(config({"max_response_tokens": 90}), POLICY, REWARD)
         with pytest.raises(UserError, match="context of 25"):
             plan(config(), POLICY, replace(REWARD, context=25))
@@ -278,9 +261,7 @@ class TestRefusals:
     def test_hidden_budget_shows_its_arithmetic(self) -> None:
         size = 12 * (20 + 4 * 9) * 8 * 4
         plan(config(run={"hidden_budget_gib": size / GIB}), POLICY, REWARD)
-        with pytest.raises(
-            UserError, match=r"12 queries \* \(20 prompt \+ 4 \* 9 response tokens\) \* 8 \* 4"
-        ):
+        with pytest.raises(UserError, match=r"12 queries \* \(20 prompt \+ 4 \* 9 response tokens\) \* 8 \* 4"):
             plan(config(run={"hidden_budget_gib": (size - 1) / GIB}), POLICY, REWARD)
 
     def test_too_few_of_the_device(self) -> None:
@@ -293,9 +274,7 @@ class TestRefusals:
     def test_8b_policy_on_an_80_gib_gpu_is_refused_with_the_truth(self) -> None:
         llama = shape_of(LlamaConfig(**LLAMA_8B))
         c = load("ultrafeedback_llama3_8b")
-        with pytest.raises(
-            UserError, match=r"29\.9 .* = 164\.\d GiB, and a gpu worker has 79\.2; .*not sharded"
-        ):
+        with pytest.raises(UserError, match=r"29\.9 .* = 164\.\d GiB, and a gpu worker has 79\.2; .*not sharded"):
             plan(c, llama, replace(llama, parameters=7_504_928_768), gpus=8, worker_gib=79.2)
 
     def test_storage(self, tmp_path: Path) -> None:
@@ -375,10 +354,7 @@ class TestAgainstTheRealThing:
         hf_config = LlamaConfig(**self.TINY)
         p = self.plan(shape_of(hf_config))
         written = 0
-        for module in (
-            AutoModelForCausalLM.from_config(hf_config),
-            FeedbackHead(64, 64, 4, 2, score_bias=True),
-        ):
+        for module in (AutoModelForCausalLM.from_config(hf_config), FeedbackHead(64, 64, 4, 2, score_bias=True)):
             optimizer = torch.optim.AdamW(module.parameters())
             for parameter in module.parameters():
                 parameter.grad = torch.zeros_like(parameter)
