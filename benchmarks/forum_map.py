@@ -41,10 +41,7 @@ TUNED = [  # the centre, and its neighbours along each axis
     (0.25, 0.05, 128), (0.0, 0.05, 128), (0.5, 0.05, 128), (0.25, 0.3, 128), (0.25, 0.05, 64), (0.25, 0.05, 256),
 ]  # fmt: skip
 KL = 4.0  # nats per sequence
-GOLD = {
-    "at KL 4": Objective(metric="eval/gold", matched_kl=KL),
-    "at the end": Objective(metric="eval/gold"),
-}
+GOLD = {"at KL 4": Objective(metric="eval/gold", matched_kl=KL), "at the end": Objective(metric="eval/gold")}
 FIXED = {"algorithm.queries": 16, "algorithm.rounds": 30, "algorithm.lr": 3e-4}
 FRESH = 1000  # the first seed of the tuned arms' runs
 OF_POLICY: dict[str, Any] = {
@@ -140,9 +137,7 @@ def compared(point: Point, rloo: Mapping[int, JournalView], r2m: Mapping[int, Jo
     pairs = [(rloo[seed], r2m[seed]) for seed in sorted(rloo.keys() & r2m.keys())]
 
     def ends(key: str) -> tuple[float, float]:
-        return tuple(
-            sum(arm.series(key)[1][-1] for arm in arms) / len(pairs) for arms in zip(*pairs, strict=True)
-        )
+        return tuple(sum(arm.series(key)[1][-1] for arm in arms) / len(pairs) for arms in zip(*pairs, strict=True))
 
     means, differences = {}, {}
     for where, objective in GOLD.items():
@@ -167,26 +162,12 @@ def tuned_row(opened: Mapping[str, Opened], point: Point) -> Row | None:
 
 
 def table(rows: Iterable[Row]) -> str:
-    heads = [
-        "artefact",
-        "label noise",
-        "width",
-        *ARMS,
-        "R2M − RLOO at KL 4",
-        "finding",
-        "at the end",
-        "finding",
-    ]
+    heads = ["artefact", "label noise", "width", *ARMS, "R2M − RLOO at KL 4", "finding", "at the end", "finding"]
     heads += ["KL, end", "no spaces, end"]
     lines = [heads, ["---:"] * len(heads)]
     for row in rows:
         artefact, noise, width = row.point
-        cells = [
-            f"{artefact:g}",
-            f"{noise:g}",
-            f"{width / 128:g}×",
-            *(f"{x:.2f}" for x in row.means["at KL 4"]),
-        ]
+        cells = [f"{artefact:g}", f"{noise:g}", f"{width / 128:g}×", *(f"{x:.2f}" for x in row.means["at KL 4"])]
         for difference in row.differences.values():
             cells += [shown(difference), finding(difference)]
         cells += ["{:.1f}, {:.1f}".format(*row.kl), "{:.0%}, {:.0%}".format(*row.lost_spaces)]
@@ -204,7 +185,8 @@ def draw(defaults: list[Row], tuned: list[Row], path: str) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from r2m.reports.curves import COLOURS, STYLE
+    from r2m.reports.curves import STYLE
+    from r2m.reports.style import COLOURS
 
     most = max(abs(row.differences[where].mean) for row in defaults for where in GOLD)
     by_point = {row.point: row for row in defaults}
@@ -214,9 +196,7 @@ def draw(defaults: list[Row], tuned: list[Row], path: str) -> None:
         axes = above.subplots(1, 2 * len(WIDTHS), sharey=True)
         for i, (where, width) in enumerate(product(GOLD, WIDTHS)):
             cells = [[by_point[a, n, width].differences[where] for n in NOISES] for a in ARTEFACTS]
-            image = axes[i].imshow(
-                [[c.mean for c in line] for line in cells], cmap="PuOr", vmin=-most, vmax=most
-            )
+            image = axes[i].imshow([[c.mean for c in line] for line in cells], cmap="PuOr", vmin=-most, vmax=most)
             for (y, line), x in product(enumerate(cells), range(len(NOISES))):
                 mark = {"better": "\n▲", "worse": "\n▼"}.get(finding(line[x]), "")
                 dark = abs(line[x].mean) > 0.6 * most
@@ -228,9 +208,7 @@ def draw(defaults: list[Row], tuned: list[Row], path: str) -> None:
         axes[0].set_ylabel("artefact")
         above.colorbar(image, ax=axes, label="gold: R2M − RLOO", shrink=0.9)
         above.suptitle("As the recipe has them; ▲ better, ▼ worse", fontsize=11, x=0.01, ha="left")
-        below.suptitle(
-            "Both tuned by searches of equal budget, on fresh seeds", fontsize=11, x=0.01, ha="left"
-        )
+        below.suptitle("Both tuned by searches of equal budget, on fresh seeds", fontsize=11, x=0.01, ha="left")
         for ax, where in zip(below.subplots(1, len(GOLD), sharey=True), GOLD, strict=True):
             for y, row in enumerate(tuned):
                 d = row.differences[where]
@@ -238,9 +216,7 @@ def draw(defaults: list[Row], tuned: list[Row], path: str) -> None:
                 ax.plot([low, high], [y, y], color=COLOURS["R2M"], linewidth=2.2)
                 ax.plot(d.mean, y, "o", color=COLOURS["R2M"])
             ax.axvline(0, color="#888888", linewidth=0.8)
-            labels = [
-                f"artefact {a:g}, noise {n:g}, {w / 128:g}×" for a, n, w in (row.point for row in tuned)
-            ]
+            labels = [f"artefact {a:g}, noise {n:g}, {w / 128:g}×" for a, n, w in (row.point for row in tuned)]
             ax.set(yticks=range(len(tuned)), yticklabels=labels, xlabel="gold: R2M − RLOO, 95 % interval")
             ax.set_title(f"Gold {where}")
             ax.set_ylim(len(tuned) - 0.5, -0.5)
@@ -248,9 +224,7 @@ def draw(defaults: list[Row], tuned: list[Row], path: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--storage", default="r2m-map")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=8, help="of each arm's search")

@@ -12,21 +12,12 @@ from math import sqrt
 
 from r2m.config import load
 from r2m.reports.curves import plot
+from r2m.reports.style import groups
 from r2m.runs.journal import JournalView
 from r2m.training.driver import execute
 from r2m.training.start import new_run
 
-T_95 = {
-    2: 12.71,
-    3: 4.30,
-    4: 3.18,
-    5: 2.78,
-    6: 2.57,
-    7: 2.45,
-    8: 2.36,
-    9: 2.31,
-    10: 2.26,
-}  # by number of seeds
+T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # by number of seeds
 LAST = 5  # rounds that "at the end" is the mean of
 
 
@@ -44,9 +35,7 @@ MEASURES = {
     "KL, end (nats)": lambda view: at_end(view, "kl/sequence"),
     "words without a space, end": lambda view: at_end(view, "task/no_space_share"),
     "correlation of proxy and gold, end": lambda view: at_end(view, "reward/gold_correlation"),
-    "correlation of frozen reward and gold, end": lambda view: at_end(
-        view, "reward/vanilla_gold_correlation"
-    ),
+    "correlation of frozen reward and gold, end": lambda view: at_end(view, "reward/vanilla_gold_correlation"),
     "best/worst choice agrees with gold, mean": lambda view: mean_of(view, "reward/choice_accuracy"),
     "the same by the frozen reward": lambda view: mean_of(view, "reward/vanilla_choice_accuracy"),
 }
@@ -66,9 +55,7 @@ def interval(values: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, choices=sorted(T_95))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--storage", default="r2m-runs")
@@ -88,7 +75,7 @@ def main() -> None:
         difference = [b - a for a, b in zip(rloo, r2m, strict=True)]
         print(f"| {name} | {interval(rloo)} | {interval(r2m)} | {interval(difference)} |")
     if args.picture:
-        plot([(arm, view) for arm, views in arms.items() for view in views], args.picture)
+        plot(groups((arm, arm, views) for arm, views in arms.items()), args.picture)
 
 
 if __name__ == "__main__":

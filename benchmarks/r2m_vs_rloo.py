@@ -34,7 +34,7 @@ from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.forum import new_policy
 from r2m.tasks.forum import write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 WARM_UP, ROUNDS, PROCESSES = 2, 9, 3
 FORUM = r2m.config.load("forum")
@@ -60,7 +60,7 @@ def forum() -> Setting:
     a = FORUM.algorithm.model_copy(update={"rounds": WARM_UP + ROUNDS})
     model = llama_scorer(policy.config)
     scorer = RewardEmbedder(RewardModel(model).requires_grad_(False), tokenizer, tokenizer, a.microbatch)
-    queries = [Query(p, render(p, tokenizer)) for p in prompts]
+    queries = [Query(p, prompt_ids(p, tokenizer)) for p in prompts]
     return Setting(policy, scorer, queries, tokenizer.eos_token_id, a, FORUM.reward)
 
 
@@ -68,12 +68,7 @@ def larger() -> Setting:
     """64 + 32 tokens, hidden 256, 4 layers, vocabulary 4,096, and a head as wide as the paper's."""
     config = llama_config(4096, 256, 4)
     a = Algorithm(
-        queries=8,
-        responses=4,
-        rounds=WARM_UP + ROUNDS,
-        microbatch=32,
-        temperature=1.0,
-        max_response_tokens=32,
+        queries=8, responses=4, rounds=WARM_UP + ROUNDS, microbatch=32, temperature=1.0, max_response_tokens=32
     )
     tokenizer = forum_tokenizer()  # of no account where ids go to the reward model as they are
     scorer = RewardEmbedder(
@@ -127,16 +122,12 @@ def watch_feedback(seconds: dict[str, float]) -> None:
         return lambda: training if torch.is_grad_enabled() else annotating
 
     HiddenStates.store = stopwatch(
-        seconds,
-        phase("annotation: store hidden states", "final epoch: store hidden states"),
-        HiddenStates.store,
+        seconds, phase("annotation: store hidden states", "final epoch: store hidden states"), HiddenStates.store
     )
     HiddenStates.rows = stopwatch(
         seconds, phase("annotation: gather hidden states", "head: gather hidden states"), HiddenStates.rows
     )
-    FeedbackHead.forward = stopwatch(
-        seconds, phase("annotation: score", "head: forward"), FeedbackHead.forward
-    )
+    FeedbackHead.forward = stopwatch(seconds, phase("annotation: score", "head: forward"), FeedbackHead.forward)
 
 
 def time_tables(setting: Setting, parts: dict[str, float]) -> None:

@@ -33,7 +33,7 @@ from r2m.core.trajectories import Trajectories
 from r2m.policy.loading import load_policy
 from r2m.policy.queries import Query
 from r2m.policy.sampler import sample, uniform_draws
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 
 class Size(NamedTuple):
@@ -82,7 +82,7 @@ class EvenWords:
 def our_rounds(folder: str, size: Size, texts: Sequence[str]) -> Iterator[Round]:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     policy, reference = load_policy(folder), load_policy(folder).requires_grad_(False)
-    queries = [Query(Prompt(text=text), render(Prompt(text=text), tokenizer)) for text in texts]
+    queries = [Query(Prompt(text=text), prompt_ids(Prompt(text=text), tokenizer)) for text in texts]
     return train(
         policy, reference, EvenWords(tokenizer),
         lambda ids, step: sample(

@@ -135,8 +135,7 @@ class Bench:
         folders = [run.folder for run in runs]
         began = time.time()
         workers = [
-            FRESH.Process(target=run_bare, args=(folders[i::processes], self.models))
-            for i in range(processes)
+            FRESH.Process(target=run_bare, args=(folders[i::processes], self.models)) for i in range(processes)
         ]
         for worker in workers:
             worker.start()
@@ -191,7 +190,7 @@ def drive(file: str, name: str, storage: str, processes: str) -> None:
     """In a process of its own. Which processes a trial gets is no setting, so the sweep's modules are altered."""
     from r2m.sweeps import driver
     from r2m.sweeps.sweep import new_sweep
-    from r2m.training.driver import RAY_SETTINGS
+    from r2m.training.cluster import RAY_SETTINGS
 
     if processes == "new":
         os.environ.update(RAY_SETTINGS)  # read when ray is imported
@@ -203,7 +202,8 @@ def drive(file: str, name: str, storage: str, processes: str) -> None:
         plan_of = driver.plan_of
         driver.plan_of = lambda *args: replace(plan_of(*args), nested=True)
     with open(os.devnull, "w") as nowhere:
-        driver.run_sweep(new_sweep(file, name, storage), console=driver.Console(file=nowhere))
+        console = driver.Console(file=nowhere)
+        driver.run_sweep(new_sweep(file, name, storage), console=console)
 
 
 def new_name(what: str) -> str:
@@ -286,9 +286,7 @@ def start(bench: Bench) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["overhead", "start", "both"], default="both")
     parser.add_argument("--trials", type=int, default=2, help=f"besides {len(CONFIRM)} runs of confirmation")
     parser.add_argument("--rounds", type=int, default=60, help="of a run")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-LONGEST = 2000  # characters of a message
+LONGEST_MESSAGE = 2000  # characters of a message
 SHOWN = 100  # of a value in it
 
 
@@ -19,9 +19,9 @@ class UserError(ValueError):
 
 def one_line(text: str) -> str:
     """Without line ends, with escapes for what cannot be printed, and not endless."""
-    text = " ".join(text[: 2 * LONGEST].split())
+    text = " ".join(text[: 2 * LONGEST_MESSAGE].split())
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 3] + "..."
 
 
 def shown(value: Any) -> str:
@@ -39,6 +39,11 @@ def said(error: BaseException) -> str:
         if text := one_line(str(error)):
             return f"{type(error).__name__}: {text}"
     return type(error).__name__
+
+
+def brief(error: BaseException) -> str:
+    """An error's own words on one short line."""
+    return one_line(str(error))[:200] or type(error).__name__
 
 
 DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")

@@ -38,8 +38,7 @@ def _phases() -> tuple[Phase, ...]:
         (files("r2m") / "metrics.yaml").read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     )
     return tuple(
-        Phase(p["phase"], p["about"], p.get("note", ""), tuple(Metric(**m) for m in p["metrics"]))
-        for p in tree
+        Phase(p["phase"], p["about"], p.get("note", ""), tuple(Metric(**m) for m in p["metrics"])) for p in tree
     )
 
 

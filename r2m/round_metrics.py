@@ -86,9 +86,7 @@ class Clock:
         }
 
 
-def gold_metrics(
-    gold_NK: Tensor, scores_NK: Tensor, vanilla_NK: Tensor, workers: Workers
-) -> dict[str, float]:
+def gold_metrics(gold_NK: Tensor, scores_NK: Tensor, vanilla_NK: Tensor, workers: Workers) -> dict[str, float]:
     """How the scores of a round agree with the task's own reward."""
     gold, scores, vanilla = workers.gather(torch.stack([gold_NK, scores_NK, vanilla_NK], -1)).unbind(-1)
     return {

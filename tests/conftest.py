@@ -70,9 +70,7 @@ def forum_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         "max_position_embeddings": 64, "bos_token_id": None, "initializer_range": 0.3, **special,
     }  # fmt: skip
     torch.manual_seed(0)
-    policy = LlamaForCausalLM(
-        LlamaConfig(hidden_size=32, intermediate_size=64, attention_dropout=0.3, **shared)
-    )
+    policy = LlamaForCausalLM(LlamaConfig(hidden_size=32, intermediate_size=64, attention_dropout=0.3, **shared))
     policy.generation_config = GenerationConfig(**special)
     with torch.no_grad():  # component 0 is the same at every token, and what the end token's logit is made of
         policy.model.embed_tokens.weight[:, 0] = 3.0
@@ -80,9 +78,7 @@ def forum_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
             layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0.0
         policy.lm_head.weight[tokenizer.eos_token_id] = 0.0
         policy.lm_head.weight[tokenizer.eos_token_id, 0] = END_WEIGHT
-    reward = LlamaForSequenceClassification(
-        LlamaConfig(hidden_size=16, intermediate_size=32, num_labels=1, **shared)
-    )
+    reward = LlamaForSequenceClassification(LlamaConfig(hidden_size=16, intermediate_size=32, num_labels=1, **shared))
     reward.config.reward_mean = 0.1
     folders = tmp_path_factory.mktemp("policy"), tmp_path_factory.mktemp("reward")
     for folder, model in zip(folders, (policy, reward), strict=True):
@@ -138,9 +134,7 @@ def sweep_file(make_config: MakeConfig, tmp_path: Path) -> SweepFile:
 
     def make(*overrides: str, **sections: Any) -> str:
         recipe = tmp_path / "tiny.yaml"
-        recipe.write_text(
-            yaml.safe_dump(make_config("run.max_failures=8", *overrides).model_dump(mode="json"))
-        )
+        recipe.write_text(yaml.safe_dump(make_config("run.max_failures=8", *overrides).model_dump(mode="json")))
         tree = {
             "recipe": str(recipe),
             "parameters": SPACE,

@@ -72,16 +72,12 @@ def gaps(model: PreTrainedModel, folder: str) -> Gaps:
             log_probs = max(log_probs, gap(output.log_probs_NKR[n, k, :R], expected_R))
             own_SD = torch.cat([output.prompt_hidden_NPD[n, -P:], output.response_hidden_NKRD[n, k, : R - 1]])
             hidden = max(hidden, relative(own_SD, states_SD[:-1]))
-    return Gaps(
-        log_probs, hidden, relative(gradient, gradient_of(model)), sampled_gap(model, prompts, tokens)
-    )
+    return Gaps(log_probs, hidden, relative(gradient, gradient_of(model)), sampled_gap(model, prompts, tokens))
 
 
 def sampled_gap(model: PreTrainedModel, prompts: list[list[int]], tokens: int) -> float:
     N, K, R = len(prompts), 3, 6
-    t = sample(
-        model, prompts, uniform_draws(0, 0, N, K, R), temperature=TEMPERATURE, eos_ids=(EOS,), pad_id=PAD
-    )
+    t = sample(model, prompts, uniform_draws(0, 0, N, K, R), temperature=TEMPERATURE, eos_ids=(EOS,), pad_id=PAD)
     worst = 0.0
     for n, prompt in enumerate(prompts):
         for k in range(K):
@@ -91,16 +87,12 @@ def sampled_gap(model: PreTrainedModel, prompts: list[list[int]], tokens: int) -
     return worst
 
 
-def plain(
-    model: PreTrainedModel, prompt: list[int], response: list[int], tokens: int
-) -> tuple[Tensor, Tensor]:
+def plain(model: PreTrainedModel, prompt: list[int], response: list[int], tokens: int) -> tuple[Tensor, Tensor]:
     """log_probs_R of the response, and the hidden states_SD of the whole sequence."""
     ids_1S = torch.tensor([prompt + response])
     logits_RV = model(input_ids=ids_1S, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
     log_probs_RV = (logits_RV[:, :tokens] / TEMPERATURE).log_softmax(-1)  # ids that no token has: left out
-    base = (
-        model.model if model.base_model is model else model.base_model
-    )  # Llama 4's prefix names no module of it
+    base = model.model if model.base_model is model else model.base_model  # Llama 4's prefix names no module of it
     with torch.no_grad():
         states_SD = base(input_ids=ids_1S, use_cache=False).last_hidden_state[0]
     return log_probs_RV.gather(1, torch.tensor(response)[:, None]).squeeze(1), states_SD
@@ -108,9 +100,7 @@ def plain(
 
 def states(model: PreTrainedModel, ids_BS: Tensor) -> Tensor:
     """Hidden states BSD after the last norm."""
-    base = (
-        model.model if model.base_model is model else model.base_model
-    )  # Llama 4's prefix names no module of it
+    base = model.model if model.base_model is model else model.base_model  # Llama 4's prefix names no module of it
     return base(input_ids=ids_BS, use_cache=False).last_hidden_state
 
 

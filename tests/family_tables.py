@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 
-from r2m.models.families import Way
+from r2m.models.families import CacheUse
 from tests.families import CLASSIFIERS, FAMILIES, LEFT_OUT, NO_CLASSIFIER, VARIANTS
 
 # How those policies run that don't share a prompt's keys and values among its responses.
@@ -51,9 +51,7 @@ END_TOKENS, PADDING = (
 )
 REWARD_REFUSED: dict[str, str] = {
     **dict.fromkeys(("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"), END_TOKENS),
-    **dict.fromkeys(
-        ("convbert", "fnet", "mobilebert", "nystromformer", "reformer", "xlnet", "yoso"), PADDING
-    ),
+    **dict.fromkeys(("convbert", "fnet", "mobilebert", "nystromformer", "reformer", "xlnet", "yoso"), PADDING),
     "eurobert": "read at the last token, two sequences of a padded batch score",
     "funnel": "it can't be used as a reward model; RuntimeError",
     **dict.fromkeys(("t5gemma", "t5gemma2"), "it can't be used as a reward model; TypeError"),
@@ -67,25 +65,22 @@ REWARD_SAID = {
 ALL = (*FAMILIES, *VARIANTS)
 
 
-def way_expected(name: str) -> Way:
-    return Way.CACHED if name in CACHED else Way.RERUN if name in RERUN else Way.SHARED
+def way_expected(name: str) -> CacheUse:
+    return CacheUse.CACHED if name in CACHED else CacheUse.RERUN if name in RERUN else CacheUse.SHARED
 
 
 def document() -> str:
     """docs/families.md."""
-    right = {way: [n for n in ALL if n not in REFUSED and way_expected(n) is way] for way in Way}
+    right = {way: [n for n in ALL if n not in REFUSED and way_expected(n) is way] for way in CacheUse}
     rewards = [name for name in CLASSIFIERS if name not in REWARD_REFUSED]
     parts = ["# Model families", HEAD]
-    for way in Way:
+    for way in CacheUse:
         parts += [f"**{len(right[way])}: {way.value}.**", _listed(right[way])]
     refused = REFUSED | SAID
     parts += [f"**{len(refused)} are refused.**", _table(refused)]
     parts += [f"**{len(LEFT_OUT)} are not tried.**", _table(LEFT_OUT)]
     parts += ["## As a reward model", REWARD_HEAD, f"**{len(rewards)} are right.**", _listed(rewards)]
-    parts += [
-        f"**{len(REWARD_REFUSED)} are refused.**",
-        _table(REWARD_REFUSED | REWARD_SAID),
-    ]
+    parts += [f"**{len(REWARD_REFUSED)} are refused.**", _table(REWARD_REFUSED | REWARD_SAID)]
     parts += [f"**{len(NO_CLASSIFIER)} are not tried.**", _table(NO_CLASSIFIER)]
     return "\n\n".join(parts) + "\n"
 

@@ -1,18 +1,29 @@
-"""Runs of the paper's arms made by hand: real journals, and assessments of the shape that assess gives."""
+"""Runs of the paper's arms made by hand: real journals, and assessments."""
 
 from pathlib import Path
 from typing import Any
 
+from made_assessments import assessment
+
 from r2m.config import load, override
 from r2m.paper.arms import ARMS
-from r2m.paper.results import Results, Tree
-from r2m.runs.journal import Journal, JournalView, read
-from r2m.sweeps.spec import slug
-
-SETS = (
-    "held-out prompts, the supervised policy's responses",
-    "held-out prompts, the trained policy's responses",
+from r2m.results.assessment import (
+    Accuracy,
+    Assessment,
+    AtEqualLength,
+    Followed,
+    OverTraining,
+    PairSet,
+    Similarities,
+    Similarity,
+    Wins,
 )
+from r2m.results.experiment import Experiment
+from r2m.results.table import Result, by_trial
+from r2m.runs.journal import Journal, JournalView, read
+from r2m.sweeps.settings import slug
+
+SETS = ("held-out prompts, the supervised policy's responses", "held-out prompts, the trained policy's responses")
 CLAIMED = {
     "SFT": 0.5, "GRPO": 0.52, "ReMax": 0.53, "REINFORCE++": 0.55, "RLOO": 0.56, "R2M": 0.66, "R2M, noise": 0.51,
     "R2M, no training": 0.52, "R2M, no BT": 0.62, "R2M, no GRE": 0.63, "R2M, fixed omega": 0.6,
@@ -22,7 +33,7 @@ REFUTED = CLAIMED | {
 }  # fmt: skip
 
 
-def cost(factor: float = 1.0) -> Tree:
+def cost(factor: float = 1.0) -> dict[str, Any]:
     """R2M's memory 1.04 of RLOO's, its rounds 1.04 and 1.08; all of it times `factor`."""
     own = (("RLOO", 100.0, 0.5), ("R2M", 104.0, 0.52), ("R2M", 104.0, 0.54), ("RLOO", 100.0, 0.5))
     measurements = []
@@ -41,23 +52,27 @@ def cost(factor: float = 1.0) -> Tree:
 class MadePaper:
     def __init__(self, folder: Path, name: str = "paper-forum") -> None:
         self.folder, self.name = folder, name
-        self.runs: dict[str, dict[int, JournalView]] = {arm: {} for arm in ARMS}
-        self.assessments: dict[str, dict[int, Any]] = {arm: {} for arm in ARMS}
+        self.runs: dict[str, JournalView] = {}  # by name
+        self.assessments: dict[str, Assessment] = {}
+
+    def name_of(self, arm: str, seed: int) -> str:
+        return f"{self.name}-{slug(arm)}-s{seed}"
 
     def run(self, arm: str, seed: int, *rounds: dict[str, float]) -> None:
         """A finished run."""
-        name = f"{self.name}-{slug(arm)}-s{seed}"
+        name = self.name_of(arm, seed)
         settings = [override(key, value) for key, value in ARMS[arm].items()]
         config = load("forum", [*settings, f"run.seed={seed}"]).model_dump(mode="json")
         with Journal(self.folder / "runs" / name / "journal.jsonl") as journal:
             journal.start(
                 run_id=name, task="forum", policy="forum-policy", config=config, versions={"torch": "2.10"},
                 git={"commit": "abc", "dirty": False}, config_hash="c", data_hash="d", datasets=[],
+                tags={"r2m.trial": arm},
             )  # fmt: skip
             for step, metrics in enumerate(rounds, 1):
                 journal.round(step, metrics | {"time/round_s": 2.0})
             journal.event("finished", step=len(rounds))
-        self.runs[arm][seed] = read(journal.path)
+        self.runs[name] = read(journal.path)
 
     def assess(
         self, arm: str, seed: int, *, rate: float = 0.5, controlled: float | None = None,
@@ -68,50 +83,47 @@ class MadePaper:
     ) -> None:  # fmt: skip
         """`accuracies`: without, before and after, of each of SETS. `similarity`: hacking, normal, cross."""
 
-        def rated(against: str, value: float) -> dict[str, Any]:
-            c = (
-                None
-                if controlled is None
-                else {"rate": controlled, "interval": [controlled - 0.1, controlled + 0.1]}
-            )
-            return {"judge": judge, "against": against, "rate": value, "interval": [value - 0.1, value + 0.1],
-                    "ties": 0, "unanswered": 0, "n": 8, "length_controlled": c}  # fmt: skip
+        def rated(against: str, value: float) -> Wins:
+            c = None if controlled is None else AtEqualLength(controlled, around(controlled))
+            return Wins(judge, against, value, around(value), 0, 0, 0, 8, c)
 
-        def accuracy(value: float) -> dict[str, Any]:
-            return {"accuracy": value, "interval": [value - 0.1, value + 0.1]}
+        def accuracy(value: float) -> Accuracy:
+            return Accuracy(value, around(value), 0, 8)
 
-        kinds = [] if similarity is None else similarity
-        self.assessments[arm][seed] = {
-            "version": 1, "run": f"{self.name}-{slug(arm)}-s{seed}", "arm": arm, "seed": seed, "config_hash": "c",
-            "prompts": 8, "eval_seed": 0,
-            "means": {"gold": gold, "vanilla": 1.0, "proxy": 1.0, "kl": 2.0, "tokens": 10.0,
-                      "characters": characters, "no_space_share": no_space},
-            "win_rates": [rated("sft", rate), rated("reference", over_references)],
-            "reward_accuracy": [
-                {"pairs": pairs, "n": 8, "without": accuracy(w), "before": accuracy(b), "after": accuracy(a)}
-                for pairs, (w, b, a) in zip(SETS, accuracies, strict=False)
+        name = self.name_of(arm, seed)
+        similar = similarity and Similarity(
+            *similarity, Similarities(*(kind - 0.1 for kind in similarity)), 3, 2,
+            [[1, 0.7, 0.4, 0.4], [0.7, 1, 0.4, 0.4], [0.4, 0.4, 1, 0.8], [0.4, 0.4, 0.8, 1]],
+            ["hacking", "hacking", "normal", "normal"], ["r"] * 4, "hacking: <half> & more",
+        )  # fmt: skip
+        matrix = [[1 - 0.1 * abs(i - j) for j in range(len(steps))] for i in range(len(steps))]
+        self.assessments[name] = assessment(
+            run=name, arm=arm, seed=seed, prompts=8,
+            means={"gold": gold, "vanilla": 1.0, "proxy": 1.0, "kl": 2.0, "tokens": 10.0, "characters": characters,
+                   "no_space_share": no_space},
+            win_rates=[rated("sft", rate), rated("reference", over_references)],
+            reward_accuracy=[
+                PairSet(pairs, 8, 0, {}, None, *map(accuracy, conditions))
+                for pairs, conditions in zip(SETS, accuracies, strict=False)
             ],
-            "similarity": None if similarity is None else {
-                **dict(zip(("hacking", "normal", "cross"), kinds, strict=True)), "prompts": 3, "per_prompt": 2,
-                "response_only": dict(zip(("hacking", "normal", "cross"), (k - 0.1 for k in kinds), strict=True)),
-                "matrix": [[1, 0.7, 0.4, 0.4], [0.7, 1, 0.4, 0.4], [0.4, 0.4, 1, 0.8], [0.4, 0.4, 0.8, 1]],
-                "labels": ["hacking", "hacking", "normal", "normal"], "what": "hacking: <half> & more",
-            },
-            "over_training": None if not steps else {
-                "steps": list(steps), "mean": _matrix(len(steps)),
-                "pairs": [{"prompt": "p", "response": "r", "matrix": _matrix(len(steps))}] * 4,
-            },
-        }  # fmt: skip
+            similarity=similar,
+            over_training=OverTraining(list(steps), matrix, [Followed("p", "r", matrix)] * 4) if steps else None,
+        )  # fmt: skip
 
-    def results(self, seeds: int = 5, **fields: Any) -> Results:
-        return Results(self.name, "forum", tuple(range(seeds)), self.runs, self.assessments, **fields)
+    def results(self, seeds: int = 5, **fields: Any) -> Experiment:
+        """As they are now. What is assessed and has no run of its own has an empty one."""
+        for name, known in self.assessments.items():
+            if name not in self.runs:
+                self.run(known.arm, known.seed)
+        arms = by_trial(Result(view, self.assessments.get(name)) for name, view in self.runs.items())
+        return Experiment(self.name, "forum", tuple(range(seeds)), ARMS, arms, **fields)
 
 
-def _matrix(n: int) -> list[list[float]]:
-    return [[1 - 0.1 * abs(i - j) for j in range(n)] for i in range(n)]
+def around(value: float) -> tuple[float, float]:
+    return value - 0.1, value + 0.1
 
 
-def whole(made: MadePaper, seeds: int = 5, claimed: bool = True) -> Results:
+def whole(made: MadePaper, seeds: int = 5, claimed: bool = True) -> Experiment:
     """All arms with everything. With five seeds every claim of the paper holds, or, where not `claimed`, fails."""
     heights = CLAIMED if claimed else REFUTED
     low = -0.04 if claimed else 0.04

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from r2m.config import load
+from r2m.results.table import Result
 from r2m.runs.journal import Journal, JournalView, read
 
 EVALUATED = ("eval/gold", "eval/kl_sequence", "eval/vanilla")
@@ -15,6 +16,10 @@ class MadeRuns:
     def __init__(self, storage: Path) -> None:
         self.storage = storage
         self.views: list[JournalView] = []
+
+    def results(self, assessments: Mapping[str, Any] | None = None) -> list[Result]:
+        """`assessments`: by the run's name."""
+        return [Result(view, (assessments or {}).get(view.run_id)) for view in self.views]
 
     def run(
         self, name: str, *evaluations: Sequence[float], settings: Sequence[str] = (), seed: int = 0,

@@ -6,9 +6,13 @@ from typing import Any
 import optuna
 import yaml
 
+from r2m.results.answer import Answer
 from r2m.runs.journal import Journal, JournalView, read
-from r2m.sweeps.answer import Answer, answer, arm_of, run_name
-from r2m.sweeps.spec import Sweep, config_of, load_sweep
+from r2m.sweeps.answer import answer
+from r2m.sweeps.ranking import run_name, trial_name
+from r2m.sweeps.schema import Sweep
+from r2m.sweeps.settings import slug
+from r2m.sweeps.spec import config_of, load_sweep
 
 STATES = {
     "complete": optuna.trial.TrialState.COMPLETE,
@@ -37,9 +41,7 @@ class MadeSweep:
         self.study = optuna.create_study(directions=[o.direction for o in self.sweep.objectives])
         self.views: dict[str, JournalView] = {}
 
-    def run(
-        self, arm: str, params: dict[str, Any], seed: int, *evaluations: Any, status: str = "finished"
-    ) -> str:
+    def run(self, arm: str, params: dict[str, Any], seed: int, *evaluations: Any, status: str = "finished") -> str:
         """A run whose rounds each end with an evaluation: gold alone, or (gold, KL), or (gold, KL, frozen)."""
         name = run_name(self.name, arm, seed)
         config = config_of(self.sweep, params, seed).model_dump(mode="json")
@@ -47,6 +49,7 @@ class MadeSweep:
             journal.start(
                 run_id=name, task="forum", policy="forum-policy", config=config, versions={}, git={},
                 config_hash="c", data_hash="d", datasets=[],
+                tags={"r2m.sweep": self.name, "r2m.trial": self.label(arm)},
             )  # fmt: skip
             for step, evaluation in enumerate(evaluations, 1):
                 values = evaluation if isinstance(evaluation, tuple) else (evaluation,)
@@ -63,6 +66,13 @@ class MadeSweep:
         self.views[name] = read(journal.path)
         return name
 
+    def label(self, arm: str) -> str:
+        """What the ledger calls it."""
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial_name(trial.number) == arm:
+                return trial.user_attrs.get("baseline", f"trial {trial.number}")
+        return next(label for label in self.sweep.baselines if slug(label) == arm)
+
     def trial(
         self, alpha: float, *evaluations: Any, state: str = "complete", values: Any = None,
         baseline: str | None = None, violation: float | None = None, seed: int = 0, omega: float = 0.5,
@@ -74,7 +84,7 @@ class MadeSweep:
         trial = self.study.ask()
         self.sweep.suggest(trial)
         status = {"complete": "finished"}.get(state, state)
-        self.run(arm_of(trial.number), point, seed, *evaluations, status=status)
+        self.run(trial_name(trial.number), point, seed, *evaluations, status=status)
         if violation is not None:
             trial.set_constraint("excess", violation)
         if state != "running":

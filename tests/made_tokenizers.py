@@ -119,11 +119,7 @@ def chat_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        chat_template=template,
+        tokenizer_object=backend, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", chat_template=template
     )
     tokenizer.add_tokens(sorted(set(_SPECIAL.findall(template or ""))), special_tokens=True)
     return tokenizer

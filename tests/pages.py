@@ -127,9 +127,7 @@ class Page(HTMLParser):
             rows = [[text for text, span in row for _ in range(span)] for row in self._spans]
             width = max(map(len, rows))
             rows = [row + [""] * (width - len(row)) for row in rows]
-            self.tables[-1].head = [
-                _heading(": ".join(filter(None, texts))) for texts in zip(*rows, strict=True)
-            ]
+            self.tables[-1].head = [_heading(": ".join(filter(None, texts))) for texts in zip(*rows, strict=True)]
         elif tag == "tr":
             self.tables[-1].rows.append([text for text, _ in self._row])
             self.tables[-1].marks.append(self._mark)

@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from r2m.cli import main
 from r2m.config import Config
 from r2m.models.saving import save_model
-from r2m.sweeps.spec import Sweep
+from r2m.sweeps.schema import Sweep
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 
 HANG_S = 100  # a plan of ten thousand points takes a tenth of it
@@ -63,9 +63,7 @@ ODD_TEXT = [
 ]  # fmt: skip
 
 # What an operating system takes as an argument.
-argument = st.sampled_from(ODD_TEXT) | st.text(
-    st.characters(exclude_characters="\0", exclude_categories=["Cs"])
-)
+argument = st.sampled_from(ODD_TEXT) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 scalar = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(-3, 40), st.floats(), st.floats(0, 1),
     st.sampled_from([10**30, 10**90, 1e-300, 1e300, 2**31, 2**63, 1e-5]), argument,
@@ -93,9 +91,7 @@ def likely(schema: Any) -> st.SearchStrategy[Any]:
     """Values that a setting may well take."""
     options = schema.get("anyOf", [schema])
     choices = [
-        value
-        for option in options
-        for value in option.get("enum", [option["const"]] if "const" in option else [])
+        value for option in options for value in option.get("enum", [option["const"]] if "const" in option else [])
     ]
     if choices:
         return st.sampled_from(choices)
@@ -109,9 +105,7 @@ def likely(schema: Any) -> st.SearchStrategy[Any]:
     return st.sampled_from(["policy", "reward", "rows.jsonl", "text"])
 
 
-def one_of_the(
-    often: st.SearchStrategy[Any], less: st.SearchStrategy[Any], rare: st.SearchStrategy[Any]
-) -> Any:
+def one_of_the(often: st.SearchStrategy[Any], less: st.SearchStrategy[Any], rare: st.SearchStrategy[Any]) -> Any:
     return st.integers(0, 9).flatmap(lambda i: rare if i == 9 else less if i > 6 else often)
 
 
@@ -147,9 +141,7 @@ def mutated(draw: st.DrawFn, tree: dict[str, Any], known: list[tuple[tuple[str, 
 
 
 CONFIG, SPACE = list(fields(Config)), list(fields(Sweep))
-PARAMETERS = [
-    ((section, f"{p[0]}.{p[1]}"), s) for section in ("set", "parameters") for p, s in CONFIG if len(p) == 2
-]
+PARAMETERS = [((section, f"{p[0]}.{p[1]}"), s) for section in ("set", "parameters") for p, s in CONFIG if len(p) == 2]
 
 
 @st.composite
@@ -157,16 +149,12 @@ def varied(draw: st.DrawFn, schema: Any) -> Any:
     """A range, most often one that the setting may have."""
     kind = draw(st.sampled_from(["uniform", "loguniform", "int", "choice"]))
     if draw(st.integers(0, 4)) == 0:
-        return {kind: draw(st.lists(scalar, max_size=3))} | draw(
-            st.sampled_from([{}, {"step": 2}, {"choice": [1]}])
-        )
+        return {kind: draw(st.lists(scalar, max_size=3))} | draw(st.sampled_from([{}, {"step": 2}, {"choice": [1]}]))
     if kind == "choice":
         return {kind: draw(st.lists(likely(schema), min_size=1, max_size=3))}
     return {
         kind: sorted(
-            draw(
-                st.lists(st.integers(1, 12) if kind == "int" else st.floats(1e-6, 2), min_size=2, max_size=2)
-            )
+            draw(st.lists(st.integers(1, 12) if kind == "int" else st.floats(1e-6, 2), min_size=2, max_size=2))
         )
     }
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from r2m.cli.common import Storage, err, local, out, place
+from r2m.cli.common import Storage, err, local, out, storage_folder
 from r2m.errors import UserError
-from r2m.runs.folder import ASSESSMENT
 
 app = typer.Typer()
 
@@ -29,9 +27,7 @@ def compare(
     to: Annotated[
         Path | None, typer.Option("--out", callback=local, help="the page; else compare.html in the storage")
     ] = None,
-    to_json: Annotated[
-        Path | None, typer.Option("--json", callback=local, help="the numbers, as a file")
-    ] = None,
+    to_json: Annotated[Path | None, typer.Option("--json", callback=local, help="the numbers, as a file")] = None,
     storage: Storage = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow's; else SQLite in the storage")] = None,
 ) -> None:
@@ -39,11 +35,14 @@ def compare(
     from r2m.files import write_whole
     from r2m.reports.compare_page import html
     from r2m.reports.compare_terminal import numbers, terminal
+    from r2m.results.assessment import read_assessment
     from r2m.results.comparison import compare_runs
+    from r2m.results.table import Result
+    from r2m.runs.find import journals
     from r2m.tracking.mlflow_sink import default_tracking_uri
-    from r2m.tracking.search import journals, search
+    from r2m.tracking.search import search
 
-    folder = Path(place(storage))
+    folder = Path(storage_folder(storage))
     if not names and filter_ is None:
         raise UserError("RUN: give runs, sweeps or --filter")
     for option, path in (("--out", to), ("--json", to_json)):
@@ -52,10 +51,9 @@ def compare(
     found = [] if filter_ is None else search(tracking_uri or default_tracking_uri(folder), filter_)
     views, missing = journals(folder, dict.fromkeys([*(names or []), *found]))
     if not views:
-        raise UserError(
-            f"RUN: no journal in {folder} of {', '.join(missing) or 'any run: the filter finds none'}"
-        )
-    comparisons, notes = compare_runs(list(views.values()), metric, baseline)
+        raise UserError(f"RUN: no journal in {folder} of {', '.join(missing) or 'any run: the filter finds none'}")
+    results = [Result(view, read_assessment(folder / "runs" / run)) for run, view in views.items()]
+    comparisons, notes = compare_runs(results, metric, baseline)
     if missing:
         notes.append(f"Left out, since {folder} has no journal of them: {', '.join(missing)}.")
     notes += [
@@ -68,14 +66,10 @@ def compare(
     for note in notes:
         err.print(note, markup=False, highlight=False)
     few = names if names and len(names) <= 3 and not found else None
-    title = (
-        ", ".join(few)
-        if few
-        else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
-    )
+    title = ", ".join(few) if few else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
     page = to or folder / "compare.html"
     try:
-        write_whole(page, html(title, comparisons, notes, _assessments(folder, views)))
+        write_whole(page, html(title, comparisons, notes))
         out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
     except OSError as error:  # of a storage that can only be read: the comparison has been said
         if to is not None:
@@ -85,9 +79,3 @@ def compare(
     if to_json is not None:
         write_whole(to_json, json.dumps(numbers(comparisons, notes), indent=2, allow_nan=False) + "\n")
         out.print(f"written: {to_json}", soft_wrap=True, markup=False, highlight=False)
-
-
-def _assessments(storage: Path, runs: Iterable[str]) -> dict[str, Any]:
-    """What `r2m evaluate` has written of the runs that it has assessed."""
-    paths = {run: storage / "runs" / run / ASSESSMENT for run in runs}
-    return {run: json.loads(path.read_text("utf-8")) for run, path in paths.items() if path.is_file()}

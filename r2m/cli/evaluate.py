@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from r2m.cli.common import Storage, home, out, place, progress
+from r2m.cli.common import Storage, home, out, progress, storage_folder, with_options
 from r2m.cli.evaluate_files import alpaca_eval, win_rate_by_judge
-from r2m.cli.judges import JudgeOptions, check_out, print_win_rate, with_judge_options
+from r2m.cli.judges import JudgeOptions, check_out, print_win_rate
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
     from r2m.config import Config
+    from r2m.results.assessment import Assessment
 
 SUBJECT = "RUN|MODEL"
 
@@ -45,25 +46,18 @@ evaluate.command("outputs")(win_rate_by_judge)
 
 
 @evaluate.command(SUBJECT)
-@with_judge_options
+@with_options(JudgeOptions, "spoken")
 def run_or_model(
     subject: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="a finished run in the storage, or a model's folder or hub id"),
+        str, typer.Argument(metavar="NAME", help="a finished run in the storage, or a model's folder or hub id")
     ],
     spoken: JudgeOptions,
-    recipe: Annotated[
-        str | None, typer.Option(help="for a model: whose prompts, sampling and reward model")
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="for a model: whose prompts, sampling and reward model")] = None,
     storage: Storage = None,
     prompts: Annotated[int | None, typer.Option(help="the first held-out prompts only")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="cut responses there (TL;DR, F.3: 50)")] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="gold, frozen, or a reward model's folder or hub id")
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option(help="sft, reference, another run, or a model_outputs.json")
-    ] = None,
+    judge: Annotated[str | None, typer.Option(help="gold, frozen, or a reward model's folder or hub id")] = None,
+    against: Annotated[str | None, typer.Option(help="sft, reference, another run, or a model_outputs.json")] = None,
     pairs: Annotated[
         str | None,
         typer.Option(
@@ -72,9 +66,7 @@ def run_or_model(
         ),
     ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="assess anew what is on file")] = False,
-    to: Annotated[
-        Path | None, typer.Option("--out", callback=home, help="model_outputs.json to write")
-    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", callback=home, help="model_outputs.json to write")] = None,
 ) -> None:
     """A finished run, or a model under a recipe, on held-out prompts: scores, win rates, reward accuracy, similarity.
 
@@ -90,7 +82,7 @@ def run_or_model(
     from r2m.runs.folder import ASSESSMENT, run_folder
 
     spoken.check()
-    where = place(storage)
+    where = storage_folder(storage)
     subject = home(subject)
     judge, against, pairs = (x and os.path.expanduser(x) for x in (judge, against, pairs))
     if spoken.verdicts is not None and (judge is not None or against is None):
@@ -101,45 +93,45 @@ def run_or_model(
     with ExitStack() as stack:
         asked = stack.enter_context(spoken.judge())
         with progress() as bar:
-            config, tree = _assess(
+            config, known = _assess(
                 subject, recipe, where, max_tokens,
                 prompts=prompts, pairs=pairs, judge=judge, refresh=refresh, progress=bar,
             )  # fmt: skip
         own = asked is None and against in (None, *TEXT_OF)
         listed = [
             rate
-            for rate in tree["win_rates"]
-            if own and against in (None, rate["against"]) and judge in (None, rate["judge"])
+            for rate in known.win_rates
+            if own and against in (None, rate.against) and judge in (None, rate.judge)
         ]
         if own and not listed:
             raise UserError(f"--against {against!r}, --judge {judge!r}: this task has no such win rate")
-        for part in parts(tree, listed):
+        for part in parts(known, listed):
             out.print(part, markup=False)
-        if tree["run"] is not None:
+        if known.run is not None:
             out.print(f"assessment: {run_folder(where, subject) / ASSESSMENT}", soft_wrap=True)
         if to is not None:
-            write_rows(to, output_rows(tree["rows"], subject, config.recipe))
+            write_rows(to, output_rows(known.rows, subject, config.recipe))
             out.print(f"written: {to}", soft_wrap=True)
         if against is None or own:
             return
         with progress() as bar:
-            rival = find_rival(tree, against, where, bar)
+            rival = find_rival(known, against, where, bar)
         if asked is not None:
-            result = against_rival(asked, tree["rows"], rival.texts)
+            result = against_rival(asked, known.rows, rival.texts)
             assert result is not None, "find_rival has found a response to one of the prompts"
             stack.close()  # says what became of the questions
             out.print(f"against {rival.name}, asked as {spoken.template}", markup=False)
             print_win_rate(result, len(result.wins_N))
             return
-        out.print(win_rate_table(win_rates(config, tree, rival, judge)))
-        for key, found in differences(tree, rival).items():
+        out.print(win_rate_table(win_rates(config, known, rival, judge)))
+        for key, found in differences(known, rival).items():
             label = f"{MEANS[key]}, less that of {rival.name}"
             out.print(f"{label}: {number(found.mean)}, {interval(found)}, {found.n} prompts", markup=False)
 
 
 def _assess(
     subject: str, recipe: str | None, storage: str, max_tokens: int | None, **options: Any
-) -> tuple[Config, dict[str, Any]]:
+) -> tuple[Config, Assessment]:
     """Of a run that is in the storage, else of a model."""
     from r2m.config import load, override
     from r2m.evaluation.assess import assess, assess_policy, finished_run

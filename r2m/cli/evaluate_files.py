@@ -7,45 +7,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import home, out
-from r2m.cli.judges import JudgeOptions, check_out, print_win_rate, with_judge_options
+from r2m.cli.common import home, out, with_options
+from r2m.cli.judges import JudgeOptions, check_out, print_win_rate
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
-    from r2m.evaluation.alpaca_eval import Annotations, LengthControlled
+    from r2m.evaluation.alpaca_eval import AlpacaLengthControlled, Annotations
     from r2m.evaluation.alpaca_files import EvaluationSet
 
 
 def alpaca_eval(
     file: Annotated[str, typer.Argument(callback=home, help="AlpacaEval's annotations.json of one model")],
     gamed: Annotated[
-        str | None,
-        typer.Option(callback=home, help="AlpacaEval's df_gamed.csv: adds the length-controlled rate"),
+        str | None, typer.Option(callback=home, help="AlpacaEval's df_gamed.csv: adds the length-controlled rate")
     ] = None,
     instructions: Annotated[
         str | None,
         typer.Option(
-            callback=home,
-            help="the baseline's model_outputs.json: rows are found there by their instruction",
+            callback=home, help="the baseline's model_outputs.json: rows are found there by their instruction"
         ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            callback=home,
-            help="published weights instead of a fit: baseline_gpt4_1106_preview.csv; with --gamed",
+            callback=home, help="published weights instead of a fit: baseline_gpt4_1106_preview.csv; with --gamed"
         ),
     ] = None,
 ) -> None:
     """AlpacaEval 2: win rate and length-controlled win rate, in per cent, with standard errors."""
-    from r2m.evaluation.alpaca_eval import win_rate
+    from r2m.evaluation.alpaca_eval import alpaca_win_rate
     from r2m.evaluation.alpaca_files import read_annotations, read_evaluation_set
 
     if weights is not None and gamed is None:
         raise UserError(f"--weights {weights!r}: --gamed is needed with it, for the instructions' difficulty")
     order = None if instructions is None else read_evaluation_set(instructions)
     rows = read_annotations(file, order)
-    plain = win_rate(rows.preference_N)
+    plain = alpaca_win_rate(rows.preference_N)
     controlled = None if gamed is None else _controlled(rows, gamed, weights, order)
     out.print(f"{rows.model} against {rows.baseline}: {plain.n_total} prompts", markup=False)
     out.print(
@@ -66,8 +63,8 @@ def alpaca_eval(
 
 def _controlled(
     rows: Annotations, gamed: str, weights: str | None, order: EvaluationSet | None
-) -> LengthControlled:
-    from r2m.evaluation.alpaca_eval import controlled_by, difficulties, length_controlled
+) -> AlpacaLengthControlled:
+    from r2m.evaluation.alpaca_eval import alpaca_length_controlled, controlled_by, difficulties
     from r2m.evaluation.alpaca_tables import read_difficulty, read_gamed, read_weights
 
     table = read_gamed(gamed) if weights is None else None
@@ -78,7 +75,7 @@ def _controlled(
             "in order, or rows with index are needed"
         )
     if table is not None:
-        return length_controlled(rows, table)
+        return alpaca_length_controlled(rows, table)
     published = read_weights(str(weights))
     if rows.model not in published:
         raise UserError(f"--weights {weights!r}: none of {rows.model!r}; it has {', '.join(published)[:200]}")
@@ -96,11 +93,9 @@ def _error(standard_error: float) -> str:
     return f" ± {shown} (standard error)"
 
 
-@with_judge_options
+@with_options(JudgeOptions, "spoken")
 def win_rate_by_judge(
-    file: Annotated[
-        str, typer.Argument(callback=home, help="model_outputs.json: rows of instruction and output")
-    ],
+    file: Annotated[str, typer.Argument(callback=home, help="model_outputs.json: rows of instruction and output")],
     against: Annotated[str, typer.Option(callback=home, help="the same of a rival, or of references")],
     spoken: JudgeOptions,
     to: Annotated[Path | None, typer.Option("--out", callback=home, help="annotations.json to write")] = None,
@@ -121,9 +116,7 @@ def win_rate_by_judge(
     prompts = [row["instruction"] for row in shared]
     with spoken.judge() as judge:
         if judge is None:
-            raise UserError(
-                "--judge-url, --judge-model and --verdicts are needed, or --verdicts of earlier calls"
-            )
+            raise UserError("--judge-url, --judge-model and --verdicts are needed, or --verdicts of earlier calls")
         result = win_rate(judge, prompts, [row["output"] for row in shared], [rival[p] for p in prompts])
     if len(shared) < max(len(ours), len(theirs)):
         out.print(f"{len(shared)} instructions are in both files, of {len(ours)} and {len(theirs)}")

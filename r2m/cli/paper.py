@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2m.cli.common import Address, Storage, Workers, err, out, place, program, progress
+from r2m.cli.common import Address, Storage, WorkersOption, err, out, program, progress, storage_folder
 from r2m.config import recipes
 from r2m.errors import UserError
 
@@ -25,18 +25,17 @@ def paper(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting of all arms")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="of its runs and its folder [default: paper-RECIPE]")
-    ] = None,
-    workers: Workers = None,
+    name: Annotated[str | None, typer.Option(help="of its runs and its folder [default: paper-RECIPE]")] = None,
+    workers: WorkersOption = None,
     storage: Storage = None,
     address: Address = None,
 ) -> None:
     """Run what is missing of the paper's arms, and write its tables, figures and claims from the runs."""
     from r2m.paper.claims import judge_all
     from r2m.paper.run import Asked, collect, open_sweeps, run_sweeps
+    from r2m.paper.tables import tables
     from r2m.reports.paper_page import summary, write
-    from r2m.training.driver import check_address
+    from r2m.training.cluster import check_address
 
     check_address(address)
     if address is not None and address.startswith("ray://"):
@@ -47,7 +46,7 @@ def paper(
     asked = Asked(
         recipe,
         seeds,
-        place(storage),
+        storage_folder(storage),
         f"paper-{Path(recipe).stem}" if name is None else name,
         tuple(set_ or ()),
         workers,
@@ -61,10 +60,10 @@ def paper(
         raise typer.Exit(130)
     with progress() as bar:
         results = collect(asked, opened, bar)
-    write(results, asked.folder, command)
     judged = judge_all(results)
-    for claim, (verdict, sentence) in judged:
-        out.print(f"{verdict}: {claim.text} ({claim.source}). {sentence}", markup=False, highlight=False)
+    write(results, tables(results), judged, asked.folder, command)
+    for j in judged:
+        out.print(f"{j.verdict}: {j.claim} ({j.source}). {j.why}", markup=False, highlight=False)
     out.print(summary(judged), style="bold")
     for run, why in results.missing.items():
         out.print(f"not among them: {run}: {why}", markup=False, soft_wrap=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,20 +12,20 @@ from r2m.cli.common import (
     Address,
     DryRun,
     Storage,
-    Workers,
+    WorkersOption,
     err,
     out,
-    place,
     program,
     progress,
     say_left_out,
+    storage_folder,
 )
 from r2m.config import Config, load, override, recipes
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
     from r2m.training.plan import Plan
-    from r2m.training.start import Run
+    from r2m.training.start import StartedRun
 
 app = typer.Typer()
 
@@ -37,7 +36,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 def train(
     recipe: Annotated[str, typer.Argument(help=f"a .yaml file, or one of: {', '.join(recipes())}")] = "",
     set_: Set = None,
-    workers: Workers = None,
+    workers: WorkersOption = None,
     name: Annotated[str | None, typer.Option(help="the run's name")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="go on with a run")] = None,
     storage: Storage = None,
@@ -46,14 +45,14 @@ def train(
 ) -> None:
     """Run Algorithm 1 (reward.feedback=on), or plain RLOO (off), in Ray Train workers."""
     from r2m.runs.folder import check_name
-    from r2m.training.driver import check_address, connect
+    from r2m.training.cluster import check_address, connect
     from r2m.training.start import new_run, open_run
 
     check_address(address)
     if resume is not None:
         if recipe or set_ or workers or name or dry_run:
             raise UserError("--resume goes on with a run as it was configured: give it with --storage alone")
-        runs = [open_run(place(storage), resume)]
+        runs = [open_run(storage_folder(storage), resume)]
     else:
         if not recipe:
             raise UserError(f"RECIPE: missing; a .yaml file, or one of: {', '.join(recipes())}")
@@ -62,11 +61,11 @@ def train(
             check_name("--name", name)
         plan = _plan(config, address, dry_run)
         if dry_run:
-            from r2m.training.plan import render
+            from r2m.training.plan import plan_table
 
             recipe_text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             out.print(recipe_text, markup=False, soft_wrap=True)
-            out.print(render(plan))
+            out.print(plan_table(plan))
             return
         if address is not None:  # before a run is begun that could not go on
             connect(address, 0)
@@ -91,7 +90,7 @@ def sync(
     def say(line: str) -> None:
         err.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    folder = place(storage)
+    folder = storage_folder(storage)
     try:
         for run, count in ship(folder, name, patience, say):
             out.print(f"{run}: {count} metric points shipped", soft_wrap=True)
@@ -105,31 +104,31 @@ def ui(storage: Storage = None, port: Annotated[int, typer.Option(min=1, max=655
     """MLflow's pages on this machine's loopback address; Ctrl-C ends them."""
     from r2m.tracking.ui import serve
 
-    raise typer.Exit(serve(place(storage), port))
+    raise typer.Exit(serve(storage_folder(storage), port))
 
 
 def _overrides(set_: list[str] | None, workers: int | None, storage: str | None) -> list[str]:
-    options = {"run.workers": workers, "run.storage": None if storage is None else place(storage)}
+    options = {"run.workers": workers, "run.storage": None if storage is None else storage_folder(storage)}
     return [*(set_ or []), *(override(key, value) for key, value in options.items() if value is not None)]
 
 
 def _plan(config: Config, address: str | None, dry_run: bool) -> Plan:
-    from r2m.training.plan import check_storage
     from r2m.training.preflight import plan_for
 
     plan = plan_for(config, address, launch=not dry_run)
     if not dry_run:
-        check_storage(plan, Path(config.run.storage))
+        plan.check_disk(config.run.storage)
     return plan
 
 
-def _execute(runs: list[Run], address: str | None) -> None:
+def _execute(runs: list[StartedRun], address: str | None) -> None:
     """Run them, then say how they ended and where to look; exit code 1 for a failed run, 130 for a stopped one."""
-    from r2m.reports.table import rich_table, summary
+    from r2m.reports.table import rich_table, runs_table
     from r2m.training.driver import execute
 
     views, storage = execute(runs, address), runs[0].config.run.storage
-    out.print(rich_table(summary([view for view in views if view.rounds])))
+    table = runs_table([view for view in views if view.rounds])
+    out.print(rich_table(table, whole=range(len(table.head))))
     out.print(f"look: {program()} ui --storage {shlex.quote(storage)}", soft_wrap=True, markup=False)
     for view in views:
         if view.status == "failed":

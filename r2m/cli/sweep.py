@@ -12,13 +12,13 @@ from r2m.cli.common import (
     Address,
     DryRun,
     Storage,
-    Workers,
+    WorkersOption,
     err,
     out,
-    place,
     program,
     progress,
     say_left_out,
+    storage_folder,
 )
 from r2m.errors import UserError, of_database, reason_of
 
@@ -35,27 +35,23 @@ def sweep(
     ] = None,
     name: Annotated[str | None, typer.Option(help="the sweep's name")] = None,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="go on with a sweep")] = None,
-    workers: Workers = None,
+    workers: WorkersOption = None,
     storage: Storage = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow's [default: SQLite in the storage]")
-    ] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's [default: SQLite in the storage]")] = None,
     address: Address = None,
     dry_run: DryRun = False,
 ) -> None:
     """Search settings, compare the best with the baselines on fresh seeds, and say whether it is better."""
-    from r2m.training.driver import check_address
+    from r2m.training.cluster import check_address
 
-    folder = place(storage)
+    folder = storage_folder(storage)
     match words or []:
         case ["status", sweep_name] if resume is None:
             _status(folder, sweep_name)
             return
         case [] if resume is not None:
             if name or workers or tracking_uri or dry_run:
-                raise UserError(
-                    "--resume goes on with a sweep as it was configured: give it with --storage alone"
-                )
+                raise UserError("--resume goes on with a sweep as it was configured: give it with --storage alone")
         case [_] if resume is None:
             pass
         case _:
@@ -87,27 +83,26 @@ def _check_room(
     file: str, storage: str, workers: int | None, tracking_uri: str | None, address: str | None, show: bool
 ) -> None:
     """Refuse a sweep that can't fit before anything is prepared."""
-    from r2m.sweeps.driver import plan_of
-    from r2m.sweeps.plan import check_storage, render
-    from r2m.sweeps.spec import check_suggest, grace, load_sweep
+    from r2m.sweeps.plan import sweep_plan_table
+    from r2m.sweeps.room import plan_of
+    from r2m.sweeps.schema import grace
+    from r2m.sweeps.spec import check_suggest, load_sweep
     from r2m.sweeps.sweep import extra_settings
 
     sweep = load_sweep(file, workers)
     check_suggest(sweep)
     plan = plan_of(sweep, extra_settings(storage, tracking_uri), address)
-    check_storage(plan, Path(storage))
+    plan.check_disk(storage)
     if show:
-        out.print(render(plan))
+        out.print(sweep_plan_table(plan))
         if sweep.early_stopping.kind != "none":
             first, last = grace(sweep), sweep.budget.evaluations
-            out.print(
-                f"trials may be stopped from evaluation {first} of {last} on: by then Ω has acted in all"
-            )
+            out.print(f"trials may be stopped from evaluation {first} of {last} on: by then Ω has acted in all")
 
 
 def _run(opened: Opened, address: str | None) -> None:
     """Run it, then show the answer and where to look; exit code 130 for a sweep that was stopped."""
-    from r2m.reports.sweep_page import terminal
+    from r2m.reports.sweep_terminal import terminal
     from r2m.sweeps.driver import run_sweep
 
     answer, finished = run_sweep(opened, address, err)
@@ -124,7 +119,7 @@ def _go_on(opened: Opened, address: str | None) -> str:
 
 
 def _status(storage: str, name: str) -> None:
-    from r2m.reports.sweep_page import terminal
+    from r2m.reports.sweep_terminal import terminal
     from r2m.sweeps.sweep import open_sweep, status_of, write_answer
 
     def not_written(error: OSError) -> None:

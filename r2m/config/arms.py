@@ -1,4 +1,4 @@
-"""The name of what is compared: an arm."""
+"""The name of what is compared, an arm, and the tags by which a run is found in a table of results."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ def arm_of(tree: dict[str, Any]) -> str:
     }
     arm = "R2M" if estimator == "RLOO" else f"R2M+{estimator}"
     return ", ".join([arm, *(name for name, holds in ablations.items() if holds)])
+
+
+def tags_of(tree: dict[str, Any]) -> dict[str, str]:
+    """r2m.arm and r2m.seed: what every run's journal is started with, and what those of older versions lack.
+
+    `tree`: as of `arm_of`, or a sweep's file, whose arm is "sweep".
+    """
+    if "reward" not in tree:
+        return {"r2m.arm": "sweep"}
+    seed = tree.get("run", {}).get("seed")
+    return {"r2m.arm": arm_of(tree)} | ({} if seed is None else {"r2m.seed": str(seed)})

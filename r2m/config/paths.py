@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import PydanticCustomError
 
@@ -17,7 +18,7 @@ from r2m.config.uris import sqlite_path, sqlite_uri
 from r2m.errors import UserError, shown
 
 MODELS = ("policy.model", "reward.model", "run.judge")
-PLACES = (*MODELS, "task.data")  # settings that name a local or a hub's
+LOCAL_OR_HUB = (*MODELS, "task.data")  # settings that name a local or a hub's
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 DATA_FILE = re.compile(r".*\.(json|jsonl|ndjson|parquet|csv|tsv|txt|arrow)(\.\w+)?", re.IGNORECASE)
 
@@ -32,9 +33,7 @@ def checked_path(option: str, path: str) -> str:
     try:
         return printable_path(path)
     except PydanticCustomError as error:
-        raise UserError(
-            f"{option} {shown(path)}: {error.message()[0].lower()}{error.message()[1:]}"
-        ) from None
+        raise UserError(f"{option} {shown(path)}: {error.message()[0].lower()}{error.message()[1:]}") from None
 
 
 def place(name: str, data: bool = False) -> str:
@@ -57,12 +56,8 @@ def with_absolute_paths(config: Config) -> Config:
         "tracking_uri": sqlite_uri(absolute(str(file))) if file else run.tracking_uri,
     }
     update = {
-        "policy": config.policy.model_copy(
-            update={"model": config.policy.model and place(config.policy.model)}
-        ),
-        "reward": config.reward.model_copy(
-            update={"model": config.reward.model and place(config.reward.model)}
-        ),
+        "policy": config.policy.model_copy(update={"model": config.policy.model and place(config.policy.model)}),
+        "reward": config.reward.model_copy(update={"model": config.reward.model and place(config.reward.model)}),
         "run": run.model_copy(update=changed),
     }
     if task.kind == "text":
@@ -70,15 +65,15 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update=update)
 
 
-def setting(config: Config, key: str) -> str | None:
-    """The value of one of PLACES."""
+def setting(config: Config, key: str) -> Any:
+    """The value of a dotted key; None where the task has no such setting."""
     section, name = key.split(".")
     return getattr(getattr(config, section), name, None)
 
 
 def check_places(config: Config) -> None:
     """Raises UserError where a local model or data file is not there."""
-    for key in PLACES:
+    for key in LOCAL_OR_HUB:
         value = setting(config, key)
         if value is None or not os.path.isabs(value):
             continue

@@ -11,11 +11,13 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from r2m.config.arms import arm_of
-from r2m.config.types import Count, Name, Number, Place, Positive, Rows, Seed, Share, Text, Whole
+from r2m.config.types import Count, Name, Number, Place, PlainText, Positive, RowCount, Seed, Share, Whole
 from r2m.config.uris import check_uri
+
+Aggregation = Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"]
 
 
 class Section(BaseModel):
@@ -27,18 +29,16 @@ class ForumTask(Section):
 
     kind: Literal["forum"] = "forum"
     seed: Seed = 0  # of grammar, models and preference data; a run's own is run.seed
-    posts: Rows = 4000  # training prompts; the SFT data is on them too
-    held_out: Rows = 256  # evaluation prompts, never trained on
+    posts: RowCount = 4000  # training prompts; the SFT data is on them too
+    held_out: RowCount = 256  # evaluation prompts, never trained on
     sft_noise: Share = 0.3  # chance that a word of a reference summary is corrupted
     sft_steps: Count = 300
     label_noise: Share = 0.05  # chance that gold's verdict on a pair is flipped
     artefact: Share = 0.25  # share of pairs whose preferred answer lost spaces after gold's verdict
     space_pairs: Share = 0.0  # share of pairs in which either answer lost spaces before it: gold minds them
-    preference_pairs: Annotated[Rows, Field(ge=50)] = 7400  # before ties are left out
+    preference_pairs: Annotated[RowCount, Field(ge=50)] = 7400  # before ties are left out
     reward_epochs: Count = 1
-    reward_width: Annotated[Count, Field(ge=8, multiple_of=8)] = (
-        128  # of the reward model; the policy's is 128
-    )
+    reward_width: Annotated[Count, Field(ge=8, multiple_of=8)] = 128  # of the reward model, as the policy's
 
     @model_validator(mode="after")
     def _shares_fit(self) -> ForumTask:
@@ -58,7 +58,7 @@ class TextTask(Section):
     data: Place
     split: Name = "train"
     prompt_column: Name = "prompt"
-    instruction: Text | None = None  # put before a plain prompt
+    instruction: PlainText | None = None  # put before a plain prompt
     as_chat: bool = False  # wrap a plain prompt as a user's message and apply the chat template
     max_prompt_tokens: Count | None = None  # longer prompts are left out (and counted)
     max_chosen_tokens: Count | None = None  # F.2: leave out rows whose chosen response is longer
@@ -93,9 +93,8 @@ class Reward(Section):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Reward:
         if self.attention_width % self.num_heads:
-            raise ValueError(
-                f"num_heads = {self.num_heads} must divide attention_width = {self.attention_width}"
-            )
+            width = self.attention_width
+            raise ValueError(f"num_heads = {self.num_heads} must divide attention_width = {width}")
         return self
 
 
@@ -124,29 +123,23 @@ class Algorithm(Section):
     ratio_level: Literal["token", "sequence"] = "token"  # here
     kl_placement: Literal["loss", "reward"] = "loss"  # Eq. 2
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"  # here
-    loss_aggregation: Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"] = (
-        "sequence_mean_token_sum"  # here: the gradient of Eq. 2's expectation over sequences
-    )
+    # here: the gradient of Eq. 2's expectation over sequences
+    loss_aggregation: Aggregation = "sequence_mean_token_sum"
 
     @model_validator(mode="after")
     def _consistent(self) -> Algorithm:
         if (self.trajectories is None) == (self.rounds is None):
-            raise ValueError(
-                f"give trajectories or rounds, one of the two "
-                f"(trajectories = {self.trajectories}, rounds = {self.rounds})"
-            )
-        if self.trajectories is not None and self.trajectories < self.queries * self.responses:
-            raise ValueError(
-                f"trajectories = {self.trajectories} is less than one round of queries * responses = "
-                f"{self.queries * self.responses}"
-            )
+            both = f"trajectories = {self.trajectories}, rounds = {self.rounds}"
+            raise ValueError(f"give trajectories or rounds, one of the two ({both})")
+        a_round = self.queries * self.responses
+        if self.trajectories is not None and self.trajectories < a_round:
+            one = f"one round of queries * responses = {a_round}"
+            raise ValueError(f"trajectories = {self.trajectories} is less than {one}")
         if self.queries % self.minibatches:
             raise ValueError(f"minibatches = {self.minibatches} must divide queries = {self.queries}")
         if self.microbatch % self.responses and self.responses % self.microbatch:
-            raise ValueError(
-                f"microbatch = {self.microbatch} must be a divisor or a multiple of "
-                f"responses = {self.responses}"
-            )
+            allowed = f"must be a divisor or a multiple of responses = {self.responses}"
+            raise ValueError(f"microbatch = {self.microbatch} {allowed}")
         by_token = self.advantage in ("remax", "reinforce_pp") and self.kl_placement == "reward"
         if by_token and self.ratio_level == "sequence":
             raise ValueError(
@@ -158,10 +151,7 @@ class Algorithm(Section):
     @property
     def total_rounds(self) -> int:
         """T of Eq. 3: the run's horizon."""
-        if self.rounds is not None:
-            return self.rounds
-        assert self.trajectories is not None
-        return self.trajectories // (self.queries * self.responses)
+        return self.rounds or (self.trajectories or 0) // (self.queries * self.responses)
 
 
 class Run(Section):
@@ -169,9 +159,7 @@ class Run(Section):
     workers: Count = 1
     device: Literal["auto", "cpu", "gpu"] = "auto"
     storage: Place = "r2m-runs"  # runs, caches, MLflow's database and artifacts
-    tracking_uri: Annotated[str, AfterValidator(check_uri)] | None = (
-        None  # null: SQLite in the storage folder
-    )
+    tracking_uri: Annotated[str, AfterValidator(check_uri)] | None = None  # null: SQLite in the storage
     checkpoint_every: Count = 10  # rounds
     keep_checkpoints: Annotated[Count, Field(ge=2)] = 2  # the newest, and one to fall back on
     sample_every: Count = 10  # rounds between sample texts in the journal
@@ -191,7 +179,14 @@ class Config(Section):
     policy: Policy = Policy()
     reward: Reward = Reward()
     algorithm: Algorithm
-    run: Run = Run()
+    run: Run = Field(Run(), validate_default=True)
+
+    @field_validator("run")
+    @classmethod
+    def _held_out(cls, run: Run, info: ValidationInfo) -> Run:
+        """What is kept of a run says how many prompts it is evaluated on."""
+        task = info.data.get("task")  # missing where it is at fault itself
+        return run.model_copy(update={"eval_queries": min(run.eval_queries, task.held_out)}) if task else run
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -220,15 +215,11 @@ class Config(Section):
             for section in ("policy", "reward"):
                 if getattr(self, section).model is None:
                     raise ValueError(f"{section}.model = null: a text task has no model of its own; name one")
-        evaluated = min(self.run.eval_queries, self.task.held_out)
-        if self.run.eval_every and evaluated < self.run.workers:
+        if self.run.eval_every and self.run.eval_queries < self.run.workers:
             raise ValueError(
                 f"run.workers = {self.run.workers}: each evaluates at least one held-out prompt, and there are "
-                f"{evaluated} (run.eval_queries = {self.run.eval_queries}, task.held_out = {self.task.held_out}); "
-                "set run.eval_every=0, or more of them"
+                f"{self.run.eval_queries}; set run.eval_every=0, or more by run.eval_queries and task.held_out"
             )
-        # Frozen from here on: what is kept of a run says how many prompts it is evaluated on.
-        self.__dict__["run"] = self.run.model_copy(update={"eval_queries": evaluated})
         return self
 
     @property

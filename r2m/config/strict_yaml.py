@@ -9,16 +9,16 @@ import yaml
 
 from r2m.errors import one_line
 
-LONGEST = 2**18  # characters
+MOST_CHARACTERS = 2**18  # characters
 MOST_VALUES = 20_000  # an alias counted as all that it stands for
 DEEPEST = 30
-KINDS = ("null", "bool", "int", "float", "str", "seq", "map")  # of values; merge keys are resolved before
+VALUE_KINDS = ("null", "bool", "int", "float", "str", "seq", "map")  # of values; merge keys are resolved before
 
 
 def parse(text: str) -> Any:
     """The value. Raises ValueError, one line, for what is not YAML, or more than that."""
-    if len(text) > LONGEST:
-        raise ValueError(f"{len(text):,} characters; at most {LONGEST:,} are allowed")
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"{len(text):,} characters; at most {MOST_CHARACTERS:,} are allowed")
     try:
         return yaml.load(text, _Loader)
     except Exception as error:  # beside its own, PyYAML raises half a dozen kinds: IndexError for `!!int ''`
@@ -78,5 +78,5 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.yaml_constructors = {
     tag: make
     for tag, make in yaml.SafeLoader.yaml_constructors.items()
-    if tag is None or tag in [_TAG + kind for kind in KINDS]
+    if tag is None or tag in [_TAG + kind for kind in VALUE_KINDS]
 }

@@ -41,10 +41,9 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[Int, Field(ge=1, le=2**31 - 1)]
 Whole = Annotated[Int, Field(ge=0, le=2**31 - 1)]
-Rows = Annotated[Count, Field(le=10_000_000)]  # that are made
+RowCount = Annotated[Count, Field(le=10_000_000)]  # that are made
 Seed = Annotated[Int, Field(ge=0, le=2**32 - 1)]
-Text = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_printable)]
-Name = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
-Place = Annotated[
-    str, AfterValidator(printable_path)
-]  # a folder or file, or an id on the hub: see r2m.config.paths
+PlainText = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_printable)]
+Name = Annotated[PlainText, StringConstraints(min_length=1, max_length=200)]
+# A folder or file, or an id on the hub: see r2m.config.paths.
+Place = Annotated[str, AfterValidator(printable_path)]

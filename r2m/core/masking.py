@@ -14,25 +14,16 @@ from torch.utils.checkpoint import checkpoint
 NEVER = -1e30  # a logit, in place of -inf: its probability is 0, and 0 times its log-prob is not NaN
 
 
-def pad(
-    sequences: Sequence[Sequence[int]], pad_id: int, side: str, width: int | None = None
-) -> tuple[Tensor, Tensor]:
+def pad(sequences: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[Tensor, Tensor]:
     """Token ids of unequal lengths as ids_BT (int64) and mask_BT (bool), padded on the "left" or the "right".
 
-    Args:
-        width: T, the longest sequence's length by default.
-
     Raises:
-        ValueError: an unknown side, or a sequence longer than width.
+        ValueError: an unknown side.
     """
     if side not in ("left", "right"):
         raise ValueError(f"side is {side!r}, allowed: left, right")
     lengths = [len(sequence) for sequence in sequences]
-    longest = max(lengths, default=0)
-    width = longest if width is None else width
-    if longest > width:
-        raise ValueError(f"width is {width}, allowed: at least {longest}, the longest sequence's length")
-    mask_BT = lengths_to_mask(torch.tensor(lengths, dtype=torch.long), width)
+    mask_BT = lengths_to_mask(torch.tensor(lengths, dtype=torch.long), max(lengths, default=0))
     if side == "left":
         mask_BT = mask_BT.flip(-1)
     ids_BT = torch.full(mask_BT.shape, pad_id, dtype=torch.long)

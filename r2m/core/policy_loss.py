@@ -61,12 +61,7 @@ def kl_estimate(log_probs_BT: Tensor, ref_log_probs_BT: Tensor, estimator: str) 
 
 
 def kl_in_reward(
-    rewards_B: Tensor,
-    log_probs_BT: Tensor,
-    ref_log_probs_BT: Tensor,
-    mask_BT: Tensor,
-    beta: float,
-    estimator: str,
+    rewards_B: Tensor, log_probs_BT: Tensor, ref_log_probs_BT: Tensor, mask_BT: Tensor, beta: float, estimator: str
 ) -> Tensor:
     """r - β KL, with the KL summed over a trajectory's response tokens (Eq. 8). B, in reward units.
 

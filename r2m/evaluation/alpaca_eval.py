@@ -63,7 +63,7 @@ class Gamed:
 
 
 @dataclass(frozen=True)
-class WinRate:
+class AlpacaWinRate:
     """`standard_error` is NaN for one row."""
 
     win_rate: float
@@ -83,7 +83,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class LengthControlled:
+class AlpacaLengthControlled:
     """`strength` is C, None where nothing was fitted; `win_rate_by_strength` and `losses` are by C."""
 
     win_rate: float
@@ -94,7 +94,7 @@ class LengthControlled:
     losses: Mapping[float, float] | None = None  # held out, nats a row
 
 
-def win_rate(preference_N: np.ndarray) -> WinRate:
+def alpaca_win_rate(preference_N: np.ndarray) -> AlpacaWinRate:
     """Raises UserError where no row has a preference."""
     preference_N = np.asarray(preference_N, float)
     shares = _shares(preference_N)
@@ -102,7 +102,7 @@ def win_rate(preference_N: np.ndarray) -> WinRate:
         raise UserError(f"preference: none of {len(preference_N)} rows has one in 1 .. 2, nor 0 for a tie")
     # Rounded half to even, like upstream; 0 is a tie there too. What is outside of 1 .. 2 may thereby come in.
     discrete = _shares(np.where(preference_N == 1.5, 0.0, preference_N).round())
-    return WinRate(
+    return AlpacaWinRate(
         100 * float(shares.mean()),
         100 * _standard_error(shares),
         int((shares > 0.5).sum()),
@@ -113,13 +113,13 @@ def win_rate(preference_N: np.ndarray) -> WinRate:
     )
 
 
-def controlled_by(weights: Weights, difficulty_N: np.ndarray) -> LengthControlled:
+def controlled_by(weights: Weights, difficulty_N: np.ndarray) -> AlpacaLengthControlled:
     """The length-controlled win rate that fitted weights give for instructions of these difficulties."""
     predicted_N = sigmoid(weights.model + weights.difficulty * np.asarray(difficulty_N, float))
-    return LengthControlled(100 * float(predicted_N.mean()), 100 * _standard_error(predicted_N), weights)
+    return AlpacaLengthControlled(100 * float(predicted_N.mean()), 100 * _standard_error(predicted_N), weights)
 
 
-def length_controlled(annotations: Annotations, gamed: Gamed) -> LengthControlled:
+def alpaca_length_controlled(annotations: Annotations, gamed: Gamed) -> AlpacaLengthControlled:
     """Fit the model to these annotations, in the order of their instructions, and predict. The baseline against
     itself is 50 by definition.
 
@@ -134,7 +134,7 @@ def length_controlled(annotations: Annotations, gamed: Gamed) -> LengthControlle
     difficulty_N = difficulties(annotations, gamed.difficulty)
     if annotations.model == annotations.baseline:
         return controlled_by(Weights(0.0, 0.0, 0.0), difficulty_N)
-    count = win_rate(annotations.preference_N).n_total  # says so where there is none
+    count = alpaca_win_rate(annotations.preference_N).n_total  # says so where there is none
     if count < FOLDS:
         raise UserError(
             f"annotations of {annotations.model!r}: {count} with a preference; the length-controlled rate needs "
@@ -146,10 +146,7 @@ def length_controlled(annotations: Annotations, gamed: Gamed) -> LengthControlle
     share_N = np.where(preference_N == 0, 0.5, preference_N - 1)
     p = np.concatenate([gamed.preference_G, share_N])
     length = np.concatenate(
-        [
-            np.tanh(gamed.std_delta_len_G),
-            tanh_of_lengths(annotations.len_1_N[order_N], annotations.len_2_N[order_N]),
-        ]
+        [np.tanh(gamed.std_delta_len_G), tanh_of_lengths(annotations.len_1_N[order_N], annotations.len_2_N[order_N])]
     )
     difficulty = np.concatenate([gamed.difficulty_G, difficulty_N])
     of_model = np.arange(len(p)) >= len(gamed.preference_G)
@@ -162,7 +159,7 @@ def length_controlled(annotations: Annotations, gamed: Gamed) -> LengthControlle
         for C in best.losses
     }
     result = controlled_by(Weights(*best.weights.tolist()), difficulty_N)
-    return LengthControlled(
+    return AlpacaLengthControlled(
         result.win_rate, result.standard_error, result.weights, best.strength, by_strength, best.losses
     )
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +21,15 @@ import numpy as np
 from r2m.errors import UserError
 from r2m.evaluation.alpaca_eval import Annotations
 from r2m.evaluation.alpaca_tables import once
+from r2m.files import write_whole
 from r2m.tasks.files import read_rows
 
-Row = dict[str, Any]
+AlpacaRow = dict[str, Any]
 
 NAMELESS = "Current model"  # alpaca-eval's name for outputs without a generator
 
 
-def read_outputs(path: str | Path) -> list[Row]:
+def read_outputs(path: str | Path) -> list[AlpacaRow]:
     """The rows of one model, each with instruction, output and generator."""
     rows = _rows(path, "outputs")
     seen: set[str] = set()
@@ -101,8 +101,8 @@ def read_annotations(path: str | Path, instructions: EvaluationSet | None = None
 
 
 def annotation_rows(
-    baseline: Sequence[Row], model: Sequence[Row], wins: Mapping[str, float | None], annotator: str
-) -> list[Row]:
+    baseline: Sequence[AlpacaRow], model: Sequence[AlpacaRow], wins: Mapping[str, float | None], annotator: str
+) -> list[AlpacaRow]:
     """Rows for annotations.json, of the instructions that both have, in the baseline's order.
 
     `wins`: by instruction, the preference for the model in [0, 1], None where the judge gave none.
@@ -133,14 +133,12 @@ def annotation_rows(
     return rows
 
 
-def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
+def write_rows(path: str | Path, rows: Sequence[AlpacaRow]) -> None:
     """Outputs or annotations, whole or not at all. Raises OSError."""
-    part = Path(f"{path}.part")
-    part.write_text(json.dumps(list(rows), indent=2, allow_nan=False) + "\n", "utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(list(rows), indent=2, allow_nan=False) + "\n")
 
 
-def _rows(path: str | Path, field: str) -> list[Row]:
+def _rows(path: str | Path, field: str) -> list[AlpacaRow]:
     try:
         found = Path(path).is_file()
     except (OSError, ValueError):  # a name that is too long, or has a NUL
@@ -153,28 +151,26 @@ def _rows(path: str | Path, field: str) -> list[Row]:
         raise UserError(f"{field} = {str(path)!r}: nested too deeply") from None
 
 
-def _text(row: Row, key: str, what: str) -> str:
+def _text(row: AlpacaRow, key: str, what: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
         raise UserError(f"{what}: {key} = {repr(value)[:60]}; text is needed")
     return value
 
 
-def _the_same(row: Row, key: str, first: Row, what: str) -> None:
+def _the_same(row: AlpacaRow, key: str, first: AlpacaRow, what: str) -> None:
     if _text(row, key, what) != first[key]:
-        raise UserError(
-            f"{what}: {key} = {row[key]!r}, and {first[key]!r} in row 0; one file is of one model"
-        )
+        raise UserError(f"{what}: {key} = {row[key]!r}, and {first[key]!r} in row 0; one file is of one model")
 
 
-def _index(row: Row, what: str) -> int:
+def _index(row: AlpacaRow, what: str) -> int:
     index = row.get("index")
     if type(index) is not int or not 0 <= index < 1 << 31:
         raise UserError(f"{what}: index = {repr(index)[:60]}; a whole number from 0 on is allowed")
     return index
 
 
-def _place(row: Row, instructions: EvaluationSet, what: str) -> int:
+def _place(row: AlpacaRow, instructions: EvaluationSet, what: str) -> int:
     instruction = _text(row, "instruction", what)
     place = instructions.index.get(instruction)
     if place is None:
@@ -189,7 +185,7 @@ def _place(row: Row, instructions: EvaluationSet, what: str) -> int:
     return place
 
 
-def _preference(row: Row, what: str) -> float:
+def _preference(row: AlpacaRow, what: str) -> float:
     if "preference" not in row:
         raise UserError(f"{what}: no preference; 1 .. 2, 0 for a tie, or null is allowed")
     value = row["preference"]

@@ -6,12 +6,8 @@ column.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import math
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ import numpy as np
 
 from r2m.errors import UserError
 from r2m.evaluation.alpaca_eval import Gamed, Weights
+from r2m.tasks.files import Rows, read_rows
 
 WEIGHTS = ("np.tanh(std_delta_len)", "instruction_difficulty", "not_gamed_baseline.astype(float)")
 
@@ -30,9 +27,7 @@ def read_gamed(path: str | Path) -> Gamed:
     table = _csv_numbers(path, columns, "gamed")
     names = [row.get("model") for row in _csv_rows(path, columns, "gamed")]
     seen: dict[Any, int] = {}
-    for i, (name, place, preference) in enumerate(
-        zip(names, table["index"], table["preference"], strict=True)
-    ):
+    for i, (name, place, preference) in enumerate(zip(names, table["index"], table["preference"], strict=True)):
         what = f"gamed = {str(path)!r}, row {i}"
         if not 0 <= preference <= 1:
             raise UserError(f"{what}: preference = {preference}; 0 .. 1 is allowed")
@@ -61,9 +56,7 @@ def _difficulty_by_index(table: Mapping[str, np.ndarray], what: str) -> dict[int
         if place != int(place) or place < 0:
             raise UserError(f"{what}, row {i}: index = {place}; a whole number from 0 on is allowed")
         if abs(found.setdefault(int(place), float(value)) - value) > 1e-6:
-            raise UserError(
-                f"{what}, row {i}: another instruction_difficulty of index {int(place)} than before"
-            )
+            raise UserError(f"{what}, row {i}: another instruction_difficulty of index {int(place)} than before")
     return found
 
 
@@ -85,16 +78,9 @@ def once(seen: dict[Any, int], value: Any, row: int, what: str) -> None:
         raise UserError(f"{what} {repr(value)[:60]} is there twice, in row {first} too")
 
 
-def _csv_rows(path: str | Path, columns: Sequence[str], field: str) -> list[dict[str, str]]:
-    try:
-        raw = Path(path).read_bytes()
-        text = (gzip.decompress(raw) if str(path).endswith(".gz") else raw).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text), strict=True))
-    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
-        raise UserError(
-            f"{field} = {str(path)!r}: cannot be read ({' '.join(str(error).split())[:160]})"
-        ) from None
-    missing = [column for column in columns if not rows or column not in rows[0]]
+def _csv_rows(path: str | Path, columns: Sequence[str], field: str) -> Rows:
+    rows = read_rows(str(path), field=field)
+    missing = [column for column in columns if column not in rows[0]]
     if missing:
         raise UserError(f"{field} = {str(path)!r}: no rows with {', '.join(missing)}")
     return rows

@@ -1,47 +1,31 @@
-"""The assessment of a finished run, or of a model under a recipe: by something else than the reward that was trained.
-
-A run's is kept in its folder as assessment.json: one response to each held-out prompt with its scores, win rates
+"""Assesses a finished run, or a model under a recipe: one response to each held-out prompt with its scores, win rates
 against the supervised policy and the references, accuracy of the reward model (Table 3), similarity of hidden states
-(Table 1, Fig. 1). `r2m compare` and `r2m paper` read it. Every number in it is finite or null.
-
-    version, run, arm, seed, config_hash, prompts (how many), eval_seed
-    rows             prompt, response, rival (the supervised policy's), reference, gold, rival_gold, reference_gold,
-                     vanilla, rival_vanilla (frozen reward model), proxy (with feedback at ω = Ω), kl (nats: k1 of the
-                     response against the supervised policy), tokens, ended
-    means            over the rows: gold, vanilla, proxy, kl, tokens, characters, and the task's own measures
-    win_rates        r2m.evaluation.judging.win_rate_tree
-    reward_accuracy  r2m.evaluation.pairs.reward_accuracy
-    similarity, over_training  r2m.evaluation.states, or null
+(Table 1, Fig. 1). r2m.results.assessment says what is kept.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
-from r2m.evaluation.bench import Bench, Policy, open_bench, open_policy
-from r2m.evaluation.judging import TEXT_OF, against, judges, win_rate_tree
+from r2m.evaluation.bench import AssessedPolicy, Bench, open_bench, open_policy
+from r2m.evaluation.judging import TEXT_OF, against, judges, kept
 from r2m.evaluation.pairs import file_pairs, reward_accuracy
-from r2m.evaluation.states import over_training, similarity
-from r2m.files import write_whole
+from r2m.evaluation.states import similarity, states_over_training
 from r2m.models.loading import load_config
-from r2m.results.numbers import finite
+from r2m.results.assessment import VERSION, Assessment, Response, read_assessment
 from r2m.reward.loading import load_feedback_head
-from r2m.runs.folder import ASSESSMENT, CHECKPOINTS, JOURNAL, existing_folder
+from r2m.runs.folder import CHECKPOINTS, JOURNAL, existing_folder
 from r2m.runs.journal import JournalView, read
 from r2m.stages.common import Progress, silent
 from r2m.stages.forum import reproducible
 from r2m.training.start import kept_config
-
-VERSION = 1
-
-Tree = dict[str, Any]
 
 
 def assess(
@@ -53,7 +37,7 @@ def assess(
     judge: str | None = None,
     refresh: bool = False,
     progress: Progress = silent,
-) -> Tree:
+) -> Assessment:
     """The assessment of a finished run, from its file where that has the same prompts and no more is asked for.
 
     `prompts`: of the held-out ones, the first so many. `pairs`: a file of preference pairs, whose accuracy is added.
@@ -65,9 +49,9 @@ def assess(
     """
     folder, view, config = finished_run(storage, name)
     if not refresh and pairs is None and judge in (None, "gold", "frozen"):
-        kept = _on_file(folder, view)
-        if kept is not None and kept["prompts"] == (config.task.held_out if prompts is None else prompts):
-            return kept
+        there = _on_file(folder, view)
+        if there and there.prompts == (config.task.held_out if prompts is None else prompts):
+            return there
     if not (folder / "policy").is_dir():
         raise UserError(
             f"RUN = {name!r}: its models are gone; of a sweep's runs, baselines and confirmation runs keep theirs"
@@ -76,16 +60,13 @@ def assess(
         bench = open_bench(config, prompts, progress)
         trained = open_policy(config, folder / "policy")
         head = load_feedback_head(folder / "reward") if config.reward.feedback else None
-        tree = _identity(bench, name, view.start["config_hash"])
-        tree |= _assessed(bench, trained, head, None, pairs, judge, progress)
-        tree["over_training"] = over_training(bench, trained, folder / CHECKPOINTS, progress)
-    tree = finite(tree)
-    kept = _on_file(folder, view)
-    if kept is None or kept["prompts"] <= tree["prompts"]:
-        write_whole(
-            folder / ASSESSMENT, json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        )
-    return tree
+        known = _assessed(bench, name, view.start["config_hash"], trained, head, None, pairs, judge, progress)
+        followed = states_over_training(bench, trained, folder / CHECKPOINTS, progress)
+    known = replace(known, over_training=followed).finite()
+    there = _on_file(folder, view)
+    if there is None or there.prompts <= known.prompts:
+        known.write(folder)
+    return known
 
 
 def assess_policy(
@@ -97,7 +78,7 @@ def assess_policy(
     pairs: str | None = None,
     judge: str | None = None,
     progress: Progress = silent,
-) -> Tree:
+) -> Assessment:
     """The same of any policy under a recipe, without feedback and what needs a run; nothing is written.
 
     `model`: a folder or a hub id. `max_tokens`: where its responses, and the supervised policy's, are cut.
@@ -110,9 +91,8 @@ def assess_policy(
     with reproducible(config.run.seed):
         bench = open_bench(config, prompts, progress)
         policy = open_policy(config, model)
-        tree = _identity(bench, None, config.digest())
-        tree |= _assessed(bench, policy, None, max_tokens, pairs, judge, progress)
-    return finite(tree | {"over_training": None})
+        known = _assessed(bench, None, config.digest(), policy, None, max_tokens, pairs, judge, progress)
+    return known.finite()
 
 
 def finished_run(storage: str, name: str) -> tuple[Path, JournalView, Config]:
@@ -127,56 +107,47 @@ def finished_run(storage: str, name: str) -> tuple[Path, JournalView, Config]:
     return folder, view, kept_config(view, storage)
 
 
-def _on_file(folder: Path, view: JournalView) -> Tree | None:
-    """The run's assessment, if there is one by this version of the run as it is."""
-    try:
-        tree = json.loads((folder / ASSESSMENT).read_text("utf-8"))
-        same = (tree["version"], tree["config_hash"]) == (VERSION, view.start["config_hash"])
-        return tree if same and tree["prompts"] == len(tree["rows"]) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _identity(bench: Bench, run: str | None, config_hash: str) -> Tree:
-    c = bench.config
-    return {
-        "version": VERSION, "run": run, "arm": c.arm, "seed": c.run.seed, "config_hash": config_hash,
-        "prompts": len(bench.prompts), "eval_seed": c.run.eval_seed,
-    }  # fmt: skip
+def _on_file(folder: Path, view: JournalView) -> Assessment | None:
+    """The run's assessment, if there is one of the run as it is."""
+    found = read_assessment(folder)
+    return found if found and found.config_hash == view.start["config_hash"] else None
 
 
 def _assessed(
     bench: Bench,
-    policy: Policy,
+    run: str | None,
+    config_hash: str,
+    policy: AssessedPolicy,
     head: FeedbackHead | None,
     max_tokens: int | None,
     pairs: str | None,
     judge: str | None,
     progress: Progress,
-) -> Tree:
+) -> Assessment:
+    """All but over-training."""
     asked, extra = judges(bench, judge), file_pairs(bench, policy, pairs)  # first: they may not be there
     rows = _rows(bench, policy, head, max_tokens, progress)
     rates, done = [], 0
     for each in asked:
         for rival, text in TEXT_OF.items():
-            found = against(each, rows, [row[text] for row in rows])
-            rates += [] if found is None else [win_rate_tree(found, rival)]
+            found = against(each, rows, [getattr(row, text) for row in rows])
+            rates += [] if found is None else [kept(found, rival)]
             progress("win rates", done := done + 1, len(asked) * len(TEXT_OF))
-    rival_gold = [row["rival_gold"] for row in rows]
-    bar = math.nan if bench.gold is None else sum(rival_gold) / len(rows)
-    return {
-        "rows": rows,
-        "means": _means(bench, rows),
-        "win_rates": rates,
-        "reward_accuracy": reward_accuracy(bench, policy, head, extra, progress),
-        "similarity": similarity(bench, policy, bar, progress),
-    }
+    bar = _mean(rows, "rival_gold")
+    c = bench.config
+    return Assessment(
+        VERSION, run, c.arm, c.run.seed, config_hash, len(bench.prompts), c.run.eval_seed, rows, _means(bench, rows),
+        rates,
+        reward_accuracy(bench, policy, head, extra, progress),
+        similarity(bench, policy, math.nan if bar is None else bar, progress),
+        over_training=None,
+    )  # fmt: skip
 
 
 def _rows(
-    bench: Bench, policy: Policy, head: FeedbackHead | None, max_tokens: int | None, progress: Progress
-) -> list[Tree]:
-    columns: Tree = {
+    bench: Bench, policy: AssessedPolicy, head: FeedbackHead | None, max_tokens: int | None, progress: Progress
+) -> list[Response]:
+    columns: dict[str, Sequence[Any]] = {
         "prompt": [p.text if p.text is not None else list(p.messages or ()) for p in bench.prompts]
     }
     for done, (text, prefix, writer) in enumerate(
@@ -196,7 +167,8 @@ def _rows(
         progress("responses", done, 2)
     columns["reference"] = [p.reference for p in bench.prompts]
     columns["reference_gold"] = _gold(bench, columns["reference"])
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = zip(*columns.values(), strict=True)
+    return [Response(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
 def _gold(bench: Bench, texts: Sequence[str | None]) -> list[float | None]:
@@ -211,11 +183,14 @@ def _gold(bench: Bench, texts: Sequence[str | None]) -> list[float | None]:
     return values
 
 
-def _means(bench: Bench, rows: Sequence[Tree]) -> dict[str, float | None]:
-    means: dict[str, float | None] = {
-        key: None if rows[0][key] is None else sum(row[key] for row in rows) / len(rows)
-        for key in ("gold", "vanilla", "proxy", "kl", "tokens")
-    }
-    texts = [row["response"] for row in rows]
+def _means(bench: Bench, rows: Sequence[Response]) -> dict[str, float | None]:
+    means = {key: _mean(rows, key) for key in ("gold", "vanilla", "proxy", "kl", "tokens")}
+    texts = [row.response for row in rows]
     means["characters"] = sum(map(len, texts)) / len(texts)
     return means | (bench.measures(bench.prompts, texts) if bench.measures is not None else {})
+
+
+def _mean(rows: Sequence[Response], key: str) -> float | None:
+    """None where the rows have none."""
+    values = [getattr(row, key) for row in rows]
+    return None if values[0] is None else sum(values) / len(values)

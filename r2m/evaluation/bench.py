@@ -22,19 +22,19 @@ from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
 from r2m.policy.output import padding_id
 from r2m.policy.queries import Query, response_texts, same_tokens
-from r2m.policy.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
+from r2m.policy.sampler import HELD_OUT_STREAM, eos_token_ids, sample, uniform_draws
 from r2m.reward.model import RewardModel
 from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
 from r2m.tasks.answer import answer_ids
-from r2m.tasks.prompt import Prompt, render
-from r2m.training.held_out import measure
+from r2m.tasks.prompt import Prompt, prompt_ids
+from r2m.training.held_out import held_out_columns
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
 
 
-class Policy(NamedTuple):
+class AssessedPolicy(NamedTuple):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
@@ -51,13 +51,18 @@ class Bench:
     prompts: list[Prompt]  # held out
     gold: Callable[[Sequence[Prompt], Sequence[str]], list[float]] | None
     measures: Callable[[Sequence[Prompt], Sequence[str]], dict[str, float]] | None
-    supervised: Policy  # where training begins: the reference
+    supervised: AssessedPolicy  # where training begins: the reference
     reward_model: RewardModel
     reward_tokenizer: PreTrainedTokenizerBase
     first_head: FeedbackHead | None  # as a run of this configuration draws it, before any training
 
     def write(
-        self, policy: Policy, prompts: Sequence[Prompt], K: int, R: int | None = None, stream: str = HELD_OUT
+        self,
+        policy: AssessedPolicy,
+        prompts: Sequence[Prompt],
+        K: int,
+        R: int | None = None,
+        stream: str = HELD_OUT_STREAM,
     ) -> Written:
         """K responses to each prompt, of R tokens at most (the recipe's limit by default), from draws that are the
         same for every policy."""
@@ -65,7 +70,7 @@ class Bench:
         draws = uniform_draws(
             self.config.run.eval_seed, 0, len(prompts), K, R or a.max_response_tokens, stream=stream
         )
-        queries = [Query(prompt, render(prompt, policy.tokenizer)) for prompt in prompts]
+        queries = [Query(prompt, prompt_ids(prompt, policy.tokenizer)) for prompt in prompts]
         t = sample(
             policy.model, [q.ids for q in queries], draws, temperature=a.temperature,
             eos_ids=eos_token_ids(policy.model, policy.tokenizer.eos_token_id), pad_id=padding_id(*policy),
@@ -76,24 +81,20 @@ class Bench:
 
     def measure(
         self,
-        policy: Policy,
+        policy: AssessedPolicy,
         queries: Sequence[Query],
         t: Trajectories,
         head: FeedbackHead | None,
         kl: bool,
         texts_N: Sequence[str] | None = None,
     ) -> dict[str, list[float]]:
-        """As r2m.training.held_out.measure, at ω = Ω, the weight of a run's last rounds. `kl`: to the supervised
-        policy, for a policy with the same tokens. `texts_N`: what `t` has been made of, for the reward model to
-        read."""
+        """As r2m.training.held_out.held_out_columns, at ω = Ω, the weight of a run's last rounds. `kl`: to the
+        supervised policy, for a policy with the same tokens. `texts_N`: what `t` has been made of, for the reward
+        model to read."""
         c = self.config
-        scorer = RewardEmbedder(
-            self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch
-        )
-        reference = (
-            self.supervised.model if kl and same_tokens(policy.tokenizer, self.supervised.tokenizer) else None
-        )
-        columns = measure(
+        scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch)
+        reference = self.supervised.model if kl and same_tokens(policy.tokenizer, self.supervised.tokenizer) else None
+        columns = held_out_columns(
             policy.model, reference, scorer, queries, t, head, c.reward.omega_min, c.algorithm, c.reward,
             Workers(), c.run.eval_seed,
             None if texts_N is None else scorer.embed_texts([q.prompt for q in queries], texts_N)[:, None],
@@ -109,13 +110,13 @@ def open_bench(config: Config, prompts: int | None = None, progress: Progress = 
     there = config.task.held_out
     if prompts is not None and not 1 <= prompts <= there:
         raise UserError(f"--prompts {prompts}: 1 to {there}, the held-out prompts of this task, are allowed")
-    prepared = prepare(config, progress)
+    models = prepare(config, progress)
     # A Trainer draws its head as that of the run did: from the same seed, after the same models.
     trainer = Trainer(
         config.model_copy(
             update={"run": config.run.model_copy(update={"eval_queries": prompts or there, "judge": None})}
         ),
-        (prepared.policy, prepared.reward),
+        models,
         Workers(),
         device_of(config),
     )
@@ -124,17 +125,17 @@ def open_bench(config: Config, prompts: int | None = None, progress: Progress = 
         [query.prompt for query in trainer.held_out],
         trainer.gold_program,
         trainer.measures,
-        Policy(trainer.reference, trainer.tokenizer),
+        AssessedPolicy(trainer.reference, trainer.tokenizer),
         trainer.reward_model,
         trainer.reward_tokenizer,
         trainer.head,
     )
 
 
-def open_policy(config: Config, model: str | Path) -> Policy:
+def open_policy(config: Config, model: str | Path) -> AssessedPolicy:
     """Of a folder or the hub. Raises UserError where there is none."""
     tokenizer = load_tokenizer(str(model))
-    return Policy(load_policy(str(model), config.policy.dtype, device_of(config)), tokenizer)
+    return AssessedPolicy(load_policy(str(model), config.policy.dtype, device_of(config)), tokenizer)
 
 
 def device_of(config: Config) -> str:
@@ -142,15 +143,14 @@ def device_of(config: Config) -> str:
 
 
 def encoded(
-    policy: Policy, prompts: Sequence[Prompt], texts_B: Sequence[str]
+    policy: AssessedPolicy, prompts: Sequence[Prompt], texts_B: Sequence[str]
 ) -> tuple[list[Query], Trajectories]:
     """Texts as the trajectories that a policy would have written, each with its end token: N = B, K = 1."""
     device = policy.model.device
-    queries = [Query(prompt, render(prompt, policy.tokenizer)) for prompt in prompts]
+    queries = [Query(prompt, prompt_ids(prompt, policy.tokenizer)) for prompt in prompts]
     eos = policy.tokenizer.eos_token_id
     responses = [
-        [*answer_ids(policy.tokenizer, prompt, text), eos]
-        for prompt, text in zip(prompts, texts_B, strict=True)
+        [*answer_ids(policy.tokenizer, prompt, text), eos] for prompt, text in zip(prompts, texts_B, strict=True)
     ]
     filler = padding_id(*policy)
     prompt_ids_NP, prompt_mask_NP = pad([q.ids for q in queries], filler, "left")

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from r2m.errors import UserError
+from r2m.errors import UserError, one_line
 
 DEFAULT_BODY: Mapping[str, Any] = {"temperature": 0, "max_tokens": 256}
 LIMITS = ("max_completion_tokens", "max_tokens")  # the names that a limit on a reply's tokens has
@@ -51,9 +51,7 @@ def request_body(changes: Sequence[str] = (), max_tokens: int | None = None) -> 
     named = [key for key in LIMITS if key in given]
     if max_tokens is not None:
         if named:
-            raise UserError(
-                f"--judge-max-tokens {max_tokens}: --judge-body {named[0]} says the limit as well"
-            )
+            raise UserError(f"--judge-max-tokens {max_tokens}: --judge-body {named[0]} says the limit as well")
         given["max_tokens"] = max_tokens
     for key in LIMITS:
         limit = given.get(key)
@@ -140,6 +138,5 @@ def own_words(raw: bytes, secret: str | None = None, length: int = 200) -> str:
     if secret is not None:
         for form in (secret, json.dumps(secret)[1:-1]):
             said = said.replace(form, "(the key)")
-    line = " ".join(said.split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    line = one_line(said)
     return line if len(line) <= length else line[: length - 1] + "…"

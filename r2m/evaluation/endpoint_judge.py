@@ -16,17 +16,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 from r2m.errors import UserError
-from r2m.evaluation.chat_endpoint import (
-    NO_CONNECTION,
-    ChatEndpoint,
-    Messages,
-    StoppedError,
-    UnansweredError,
-)
+from r2m.evaluation.chat_endpoint import NO_CONNECTION, ChatEndpoint, Messages, StoppedError, UnansweredError
 from r2m.evaluation.chat_format import CUT_OFF, LIMITS, Reply
 from r2m.evaluation.judge_prompts import Template, read_verdict
 from r2m.evaluation.verdicts import Verdict, VerdictStore, verdict_key
-from r2m.evaluation.win_rate import Comparison
+from r2m.evaluation.win_rate import ResponsePair
 
 PER_MESSAGE = 16  # tokens, at most, of a message's role and delimiters
 IN_VAIN = 8  # the first questions; more without any answer are not asked
@@ -62,15 +56,11 @@ class Tally:
     calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    cost: float = (
-        0.0  # an upper bound: an attempt that may be charged for counts with the most that it can cost
-    )
+    cost: float = 0.0  # an upper bound: what may be charged for counts with the most that it can cost
 
     def __str__(self) -> str:
         parts = [f"{self.answered} verdicts asked for, {self.cached} from the file, {self.nonsense} unusable"]
-        parts += [
-            f"{n} without an answer ({self.with_words(reason)})" for reason, n in self.failed.most_common()
-        ]
+        parts += [f"{n} without an answer ({self.with_words(reason)})" for reason, n in self.failed.most_common()]
         if self.not_asked:
             parts.append(f"{self.not_asked} not asked: the cap is reached")
         cost = f", at most {self.cost:.4f}" if self.cost else ""
@@ -91,12 +81,7 @@ class EndpointJudge:
     """
 
     def __init__(
-        self,
-        endpoint: ChatEndpoint,
-        template: Template,
-        store: VerdictStore,
-        cap: Cap = Cap(),
-        concurrency: int = 4,
+        self, endpoint: ChatEndpoint, template: Template, store: VerdictStore, cap: Cap = Cap(), concurrency: int = 4
     ) -> None:
         if concurrency < 1:
             raise UserError(f"judge concurrency = {concurrency}: at least 1 is allowed")
@@ -126,7 +111,7 @@ class EndpointJudge:
     def template(self) -> str:
         return self._template.text
 
-    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+    def __call__(self, batch: Sequence[ResponsePair]) -> list[float | None]:
         keys = [verdict_key(self.name, self.template, comparison) for comparison in batch]
         distinct = dict(zip(keys, batch, strict=True))
         new = {key: comparison for key, comparison in distinct.items() if self._store.get(key) is None}
@@ -144,7 +129,7 @@ class EndpointJudge:
         self.tally.nonsense += sum(verdict.preference is None for verdict in known.values())
         return [known[key].preference if key in known else None for key in keys]
 
-    def _ask(self, key: str, comparison: Comparison, stop: threading.Event) -> None:
+    def _ask(self, key: str, comparison: ResponsePair, stop: threading.Event) -> None:
         messages = self._template.messages(comparison)
         try:
             reply = self._endpoint.ask(messages, stop, lambda: self._account(messages))
@@ -194,9 +179,7 @@ class EndpointJudge:
 
     def _account(self, messages: Messages) -> Callable[[Reply | None, bool], None]:
         """Take a call and its greatest cost from the cap, waiting for calls under way where they may leave enough."""
-        most_in = sum(
-            len(message["content"].encode(errors="surrogatepass")) + PER_MESSAGE for message in messages
-        )
+        most_in = sum(len(message["content"].encode(errors="surrogatepass")) + PER_MESSAGE for message in messages)
         most = self._cost(most_in, self._most_out or 0)
         cap = self._cap
         with self._changed:

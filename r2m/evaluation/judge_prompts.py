@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 
 from r2m.evaluation.chat_format import without_reasoning
-from r2m.evaluation.win_rate import Comparison
+from r2m.evaluation.win_rate import ResponsePair
 
 _RULES = """\
 
@@ -53,7 +53,7 @@ class Template:
         """All of it, as it is recorded and takes part in a verdict's key."""
         return f"{self.system}\n\n{self.user}"
 
-    def messages(self, comparison: Comparison) -> list[dict[str, str]]:
+    def messages(self, comparison: ResponsePair) -> list[dict[str, str]]:
         """The request's messages. Their marks are a function of the texts, so that a verdict can be looked up."""
         code = hashlib.sha256(json.dumps(comparison).encode()).hexdigest()[:12]
         fields = {"code": code, **comparison._asdict()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -14,17 +13,16 @@ from r2m.evaluation.bench import Bench, device_of
 from r2m.evaluation.win_rate import Judge, ScoreJudge, WinRate, win_rate
 from r2m.models.loading import load_tokenizer
 from r2m.models.sizes import context_of
+from r2m.results.assessment import AtEqualLength, Response, Wins
 from r2m.reward.inputs import response_ids
 from r2m.reward.loading import load_reward_model
 from r2m.tasks.answer import frame
 from r2m.tasks.prompt import Prompt
 
-Tree = dict[str, Any]
-
 TEXT_OF = {"sft": "rival", "reference": "reference"}  # whose responses, and where rows have them
 
 
-def shown(prompt: Prompt) -> str:
+def as_judges_read(prompt: Prompt) -> str:
     """A prompt as a judge reads it: plain text, the one message of a conversation, or all with their roles."""
     if prompt.text is not None:
         return prompt.text
@@ -44,7 +42,7 @@ def judges(bench: Bench, other: str | None = None) -> list[ScoreJudge]:
 
 def named_judge(bench: Bench, name: str) -> ScoreJudge:
     """ "gold", "frozen" or a reward model. Raises UserError for gold where the task has none, or no such model."""
-    prompt_of = {shown(prompt): prompt for prompt in bench.prompts}
+    prompt_of = {as_judges_read(prompt): prompt for prompt in bench.prompts}
     if name == "gold":
         gold = bench.gold
         if gold is None:
@@ -77,43 +75,35 @@ def named_judge(bench: Bench, name: str) -> ScoreJudge:
     return ScoreJudge(name, scores)
 
 
-def asked(row: Tree) -> str:
+def asked(row: Response) -> str:
     """A row's prompt as judges read it."""
-    prompt = row["prompt"]
-    return shown(Prompt(text=prompt) if isinstance(prompt, str) else Prompt(messages=tuple(prompt)))
+    prompt = row.prompt
+    return as_judges_read(Prompt(text=prompt) if isinstance(prompt, str) else Prompt(messages=tuple(prompt)))
 
 
-def against(judge: Judge, rows: Sequence[Tree], rivals: Sequence[str | None]) -> WinRate | None:
+def against(judge: Judge, rows: Sequence[Response], rivals: Sequence[str | None]) -> WinRate | None:
     """The rows' responses against these, row by row; None where there are none of them."""
     kept = [(row, rival) for row, rival in zip(rows, rivals, strict=True) if rival is not None]
     if not kept:
         return None
-    responses = [row["response"] for row, _ in kept]
+    responses = [row.response for row, _ in kept]
     return win_rate(judge, [asked(row) for row, _ in kept], responses, [rival for _, rival in kept])
 
 
-def output_rows(rows: Sequence[Tree], generator: str, dataset: str) -> list[Tree]:
+def output_rows(rows: Sequence[Response], generator: str, dataset: str) -> list[dict[str, str]]:
     """The rows' responses in AlpacaEval's format; of a prompt that is there twice, the first."""
-    first = {asked(row): row["response"] for row in reversed(rows)}
+    first = {asked(row): row.response for row in reversed(rows)}
     return [
         {"instruction": prompt, "output": first[prompt], "generator": generator, "dataset": dataset}
         for prompt in dict.fromkeys(map(asked, rows))
     ]
 
 
-def win_rate_tree(w: WinRate, rival: str) -> Tree:
-    """Shares of 1. `n`: prompts that count, `ties` of them; `unanswered` are left out."""
-    controlled = w.length_controlled
-    return {
-        "judge": w.judge,
-        "against": rival,
-        "rate": None if w.rate is None else w.rate.mean,
-        "interval": None if w.rate is None or w.rate.interval is None else list(w.rate.interval),
-        "ties": w.ties,
-        "identical": w.identical,
-        "unanswered": w.unanswered,
-        "n": 0 if w.rate is None else w.rate.n,
-        "length_controlled": None
-        if controlled is None
-        else {"rate": controlled.rate, "interval": list(controlled.interval)},
-    }
+def kept(w: WinRate, rival: str) -> Wins:
+    """What an assessment keeps of a win rate."""
+    rate, controlled = w.rate, w.length_controlled
+    return Wins(
+        w.judge, rival, rate.mean if rate else None, rate.interval if rate else None,
+        w.ties, w.identical, w.unanswered, rate.n if rate else 0,
+        AtEqualLength(controlled.rate, controlled.interval) if controlled else None,
+    )  # fmt: skip

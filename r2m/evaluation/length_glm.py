@@ -16,9 +16,8 @@ from itertools import product
 import numpy as np
 
 FOLDS = 5
-STRENGTHS = tuple(
-    np.logspace(-4, 4, 10).tolist()
-)  # C, the weight of the data against the penalty: sklearn's grid
+# C, the weight of the data against the penalty: sklearn's grid.
+STRENGTHS = tuple(np.logspace(-4, 4, 10).tolist())
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,7 @@ def cross_validated(X_NP: np.ndarray, p_N: np.ndarray, weight_N: np.ndarray) -> 
 
 
 def fit(
-    X_NP: np.ndarray,
-    p_N: np.ndarray,
-    weight_N: np.ndarray,
-    strength: float,
-    start_P: np.ndarray | None = None,
+    X_NP: np.ndarray, p_N: np.ndarray, weight_N: np.ndarray, strength: float, start_P: np.ndarray | None = None
 ) -> np.ndarray:
     """The minimum [P] of C Σ weight · cross-entropy(p, sigmoid(X b)) + |b|_1, by Newton steps with the penalty kept.
 
@@ -106,9 +101,7 @@ def _penalised_minimum(b: np.ndarray, gradient: np.ndarray, hessian: np.ndarray)
     return best
 
 
-def _objective(
-    X_NP: np.ndarray, p_N: np.ndarray, weight_N: np.ndarray, strength: float, b: np.ndarray
-) -> float:
+def _objective(X_NP: np.ndarray, p_N: np.ndarray, weight_N: np.ndarray, strength: float, b: np.ndarray) -> float:
     return float(strength * weight_N @ _cross_entropy(p_N, X_NP @ b) + np.abs(b).sum())
 
 

@@ -8,37 +8,38 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from r2m.config import ForumTask, TextTask
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
-from r2m.evaluation.bench import Bench, Policy, encoded
+from r2m.evaluation.bench import AssessedPolicy, Bench, encoded
 from r2m.evaluation.reward_accuracy import accuracy
 from r2m.models.sizes import context_of
+from r2m.results.assessment import Accuracy, PairSet
 from r2m.reward.inputs import response_ids
 from r2m.stages.common import Progress, silent
 from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, two_pairs
 from r2m.tasks.answer import answer_ids
-from r2m.tasks.columns import comparable, place, preference_pairs
+from r2m.tasks.columns import comparable, place_in_file, preference_pairs
 from r2m.tasks.files import read_rows
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected
-Tree = dict[str, Any]
-Pairs = tuple[str, list[Pair], Tree]  # what they are, the pairs, and why others are left out, as LeftOut.tree
+LeftOutTree = dict[str, dict[str, Any]]  # why pairs are left out: LeftOut.tree
+Pairs = tuple[str, list[Pair], LeftOutTree]  # what they are, the pairs, and the others
 
 CHUNK = 256  # responses whose hidden states are in memory at once
 
 
 def reward_accuracy(
     bench: Bench,
-    trained: Policy,
+    trained: AssessedPolicy,
     head: FeedbackHead | None,
     extra: Sequence[Pairs] = (),
     progress: Progress = silent,
-) -> list[Tree]:
+) -> list[PairSet]:
     """Of each set of pairs: on the forum, pairs by the supervised policy and by the trained one; and of `extra`.
 
     Feedback is the hidden states of the policy that goes with the head: the supervised one's for the head as it was
@@ -46,33 +47,26 @@ def reward_accuracy(
     """
     sets: list[Pairs] = []
     if bench.gold is not None and isinstance(bench.config.task, ForumTask):
-        sets.append(
-            ("held-out prompts, the supervised policy's responses", *_forum_pairs(bench, bench.supervised))
-        )
+        sets.append(("held-out prompts, the supervised policy's responses", *_forum_pairs(bench, bench.supervised)))
         sets.append(("held-out prompts, the trained policy's responses", *_forum_pairs(bench, trained)))
     sets += extra
-    trees = []
+    found = []
     for done, (label, pairs, left_out) in enumerate(sets):
-        tree: Tree = {
-            "pairs": label,
-            "n": len(pairs),
-            "left_out": sum(of["rows"] for of in left_out.values()),
-        }
-        tree |= {"left_out_why": left_out, "unknown": _unknown_share(bench, pairs)}
-        tree |= dict.fromkeys(("without", "before", "after"))
+        without = before = after = None
         if pairs:
             first = bench.first_head if head is not None else None
-            tree["without"], tree["before"] = _accuracies(bench, bench.supervised, first, pairs)
+            without, before = _accuracies(bench, bench.supervised, first, pairs)
             if head is not None:
-                _, tree["after"] = _accuracies(bench, trained, head, pairs)
-        trees.append(tree)
+                _, after = _accuracies(bench, trained, head, pairs)
+        absent, unknown = sum(of["rows"] for of in left_out.values()), _unknown_share(bench, pairs)
+        found.append(PairSet(label, len(pairs), absent, left_out, unknown, without, before, after))
         progress("reward accuracy", done + 1, len(sets))
-    return trees
+    return found
 
 
 def _accuracies(
-    bench: Bench, policy: Policy, head: FeedbackHead | None, pairs: Sequence[Pair]
-) -> tuple[Tree, Tree | None]:
+    bench: Bench, policy: AssessedPolicy, head: FeedbackHead | None, pairs: Sequence[Pair]
+) -> tuple[Accuracy, Accuracy | None]:
     """Without feedback, and with this policy's."""
     prompts = [prompt for prompt, _, _ in pairs] * 2
     texts_B = [chosen for _, chosen, _ in pairs] + [rejected for _, _, rejected in pairs]
@@ -85,10 +79,7 @@ def _accuracies(
         vanilla_B += measured["eval/vanilla"]
         proxy_B += measured["eval/proxy"]
     N = len(pairs)
-    without, with_feedback = (
-        {**asdict(found := accuracy(scores[:N], scores[N:])), "interval": list(found.interval)}
-        for scores in (vanilla_B, proxy_B)
-    )
+    without, with_feedback = (accuracy(scores[:N], scores[N:]) for scores in (vanilla_B, proxy_B))
     return without, None if head is None else with_feedback
 
 
@@ -102,7 +93,7 @@ def _unknown_share(bench: Bench, pairs: Sequence[Pair]) -> float | None:
     return ids.count(unknown) / len(ids)
 
 
-def _forum_pairs(bench: Bench, policy: Policy) -> tuple[list[Pair], Tree]:
+def _forum_pairs(bench: Bench, policy: AssessedPolicy) -> tuple[list[Pair], LeftOutTree]:
     """Made as the reward model's own data are, but of held-out prompts, by gold's own verdict: no label noise, no
     artefact. Also the ties, which are left out."""
     task = bench.config.task
@@ -116,7 +107,7 @@ def _forum_pairs(bench: Bench, policy: Policy) -> tuple[list[Pair], Tree]:
     return pairs, {"gold is equal": {"rows": ties}} if ties else {}
 
 
-def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
+def file_pairs(bench: Bench, trained: AssessedPolicy, file: str | None) -> list[Pairs]:
     """The pairs of a file in TRL's columns that fit into the contexts of all models, their prompts put as the task
     puts its own; none without a file.
 
@@ -126,14 +117,13 @@ def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
         return []
     read = comparable(preference_pairs(read_rows(file, field="--pairs")))
     policies = [
-        (policy.tokenizer, context_of(policy.model.config) or math.inf)
-        for policy in (trained, bench.supervised)
+        (policy.tokenizer, context_of(policy.model.config) or math.inf) for policy in (trained, bench.supervised)
     ]
     limit = context_of(bench.reward_model.model.config) or math.inf
 
     def fits(prompt: Prompt, text: str) -> bool:
         return len(response_ids(bench.reward_tokenizer, prompt, text)) <= limit and all(
-            len(render(prompt, tokenizer)) + len(answer_ids(tokenizer, prompt, text)) < most
+            len(prompt_ids(prompt, tokenizer)) + len(answer_ids(tokenizer, prompt, text)) < most
             for tokenizer, most in policies
         )
 
@@ -144,7 +134,7 @@ def file_pairs(bench: Bench, trained: Policy, file: str | None) -> list[Pairs]:
             if fits(prompt, chosen) and fits(prompt, rejected):
                 kept.append((prompt, chosen, rejected))
             else:
-                read.left_out.add("longer than the models' contexts", place(prompt))
+                read.left_out.add("longer than the models' contexts", place_in_file(prompt))
         except UserError as refused:  # by a chat template
             read.left_out.add("a chat template refuses it", str(refused))
     if not kept:

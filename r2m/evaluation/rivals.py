@@ -8,26 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from r2m.config import Config
 from r2m.errors import UserError
 from r2m.evaluation.alpaca_files import read_outputs
 from r2m.evaluation.assess import assess
 from r2m.evaluation.bench import open_bench
-from r2m.evaluation.judging import TEXT_OF, against, asked, judges, named_judge, win_rate_tree
+from r2m.evaluation.judging import TEXT_OF, against, asked, judges, kept, named_judge
+from r2m.results.assessment import Assessment, Response, Wins
 from r2m.results.statistics import Estimate, paired_difference
 from r2m.runs.folder import JOURNAL, run_folder
 from r2m.stages.common import Progress, silent
-
-Tree = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Rival:
     name: str
     texts: Sequence[str | None]  # for each row of the assessment; None: it has no such prompt
-    rows: Mapping[str, Tree]  # of its own assessment, where it is a run, by prompt as judges read it
+    rows: Mapping[str, Response]  # of its own assessment, where it is a run, by prompt as judges read it
 
 
 def is_run(storage: str, name: str) -> bool:
@@ -37,49 +35,44 @@ def is_run(storage: str, name: str) -> bool:
 def check_rival(name: str, storage: str) -> None:
     """Raises UserError for what is neither "sft" nor "reference", nor a run in the storage, nor a file."""
     if name not in TEXT_OF and not is_run(storage, name) and not Path(name).is_file():
-        raise UserError(
-            f"--against {name!r}: sft, reference, a run in {storage} or a model_outputs.json is allowed"
-        )
+        raise UserError(f"--against {name!r}: sft, reference, a run in {storage} or a model_outputs.json is allowed")
 
 
-def find_rival(tree: Tree, name: str, storage: str, progress: Progress = silent) -> Rival:
+def find_rival(assessed: Assessment, name: str, storage: str, progress: Progress = silent) -> Rival:
     """ "sft", "reference", a finished run in the storage, or a model_outputs.json.
 
     Raises UserError as `check_rival` does, and for a rival that has none of the assessment's prompts.
     """
     check_rival(name, storage)
-    rows: dict[str, Tree] = {}
+    rows: dict[str, Response] = {}
     if name in TEXT_OF:
-        texts = [row[TEXT_OF[name]] for row in tree["rows"]]
+        texts = [getattr(row, TEXT_OF[name]) for row in assessed.rows]
     elif is_run(storage, name):
-        other = assess(storage, name, prompts=tree["prompts"], progress=progress)
-        rows = {asked(row): row for row in other["rows"]}
-        texts = [rows[prompt]["response"] if (prompt := asked(row)) in rows else None for row in tree["rows"]]
+        other = assess(storage, name, prompts=assessed.prompts, progress=progress)
+        rows = {asked(row): row for row in other.rows}
+        texts = [rows[prompt].response if (prompt := asked(row)) in rows else None for row in assessed.rows]
     else:
         outputs = {row["instruction"]: row["output"] for row in read_outputs(name)}
-        texts = [outputs.get(asked(row)) for row in tree["rows"]]
+        texts = [outputs.get(asked(row)) for row in assessed.rows]
     if set(texts) == {None}:
-        raise UserError(f"--against {name!r}: has a response to none of the {tree['prompts']} prompts")
+        raise UserError(f"--against {name!r}: has a response to none of the {assessed.prompts} prompts")
     return Rival(name, texts, rows)
 
 
-def win_rates(config: Config, tree: Tree, rival: Rival, judge: str | None = None) -> list[Tree]:
+def win_rates(config: Config, assessed: Assessment, rival: Rival, judge: str | None = None) -> list[Wins]:
     """By `judge`, or by all that the recipe has."""
-    bench = open_bench(config, tree["prompts"])
+    bench = open_bench(config, assessed.prompts)
     chosen = judges(bench) if judge is None else [named_judge(bench, judge)]
-    found = (against(each, tree["rows"], rival.texts) for each in chosen)
-    return [win_rate_tree(w, rival.name) for w in found if w is not None]
+    rates = (against(each, assessed.rows, rival.texts) for each in chosen)
+    return [kept(w, rival.name) for w in rates if w is not None]
 
 
-def differences(tree: Tree, rival: Rival) -> dict[str, Estimate]:
+def differences(assessed: Assessment, rival: Rival) -> dict[str, Estimate]:
     """Ours minus theirs in gold and in the frozen reward, paired by prompt; only of a rival that is a run."""
     found = {}
     for key in ("gold", "vanilla"):
-        pairs = [
-            (row[key], theirs[key])
-            for row in tree["rows"]
-            if (theirs := rival.rows.get(asked(row))) is not None and None not in (row[key], theirs[key])
-        ]
-        if pairs:
+        both = [(row, theirs) for row in assessed.rows if (theirs := rival.rows.get(asked(row)))]
+        values = [(getattr(ours, key), getattr(theirs, key)) for ours, theirs in both]
+        if pairs := [pair for pair in values if None not in pair]:
             found[key] = paired_difference([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
     return found

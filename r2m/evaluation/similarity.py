@@ -7,19 +7,11 @@ Axes: B pairs, T tokens, D width; H hacking and N normal responses to one query,
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-class Similarities(NamedTuple):
-    """Mean cosines; `hacking` and `normal` are over pairs of different responses."""
-
-    hacking: float
-    normal: float
-    cross: float
+from r2m.results.assessment import Similarities
 
 
 def mean_token(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
@@ -39,9 +31,7 @@ def by_kind(hacking_HD: Tensor, normal_ND: Tensor) -> Similarities:
     Raises ValueError for fewer than two responses of a kind, within which there is no pair.
     """
     if min(len(hacking_HD), len(normal_ND)) < 2:
-        raise ValueError(
-            f"{len(hacking_HD)} hacking and {len(normal_ND)} normal responses: two of each at least"
-        )
+        raise ValueError(f"{len(hacking_HD)} hacking and {len(normal_ND)} normal responses: two of each at least")
     return Similarities(
         _off_diagonal_mean(cosines(hacking_HD, hacking_HD)),
         _off_diagonal_mean(cosines(normal_ND, normal_ND)),

@@ -6,8 +6,8 @@ Axes: B responses, S policies along a training run, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,21 +15,20 @@ from torch import Tensor
 from r2m.config import ForumTask
 from r2m.core.trajectories import microbatches
 from r2m.evaluation import similarity as pure
-from r2m.evaluation.bench import Bench, Policy, encoded
+from r2m.evaluation.bench import AssessedPolicy, Bench, encoded
 from r2m.policy.forward import HiddenStates, policy_forward
+from r2m.results.assessment import Followed, OverTraining, Similarities, Similarity
 from r2m.stages.common import Progress, silent
 from r2m.tasks.forum import judge
 from r2m.tasks.prompt import Prompt
 from r2m.training import checkpoint
-
-Tree = dict[str, Any]
 
 KINDS = "hacking", "normal"
 PER_PROMPT = 8  # responses of a kind, at most; Table 1
 FOLLOWED = 4  # responses of the query that is followed over training; Fig. 1b
 
 
-def similarity(bench: Bench, trained: Policy, bar: float, progress: Progress = silent) -> Tree | None:
+def similarity(bench: Bench, trained: AssessedPolicy, bar: float, progress: Progress = silent) -> Similarity | None:
     """Table 1 and Fig. 1a on the forum, whose gold program says what hacking is; None on other tasks, and where no
     prompt has two responses of each kind. `bar`: the gold that a normal response has at least."""
     if not isinstance(bench.config.task, ForumTask):
@@ -56,26 +55,25 @@ def similarity(bench: Bench, trained: Policy, bar: float, progress: Progress = s
     sizes = [(min(len(h), len(n)), len(h) + len(n)) for _, h, n in groups]
     shown = sizes.index(max(sizes))
     _, hacking, normal = groups[shown]
-    return {
-        **_means(found),
-        "response_only": _means(of_responses),  # without the prompt's rows, which all responses share
-        "prompts": len(groups),
-        "per_prompt": PER_PROMPT,
-        "matrix": matrices[shown].tolist(),
-        "labels": ["hacking"] * len(hacking) + ["normal"] * len(normal),
-        "responses": hacking + normal,
-        "what": (
+    return Similarity(
+        **asdict(_means(found)),
+        response_only=_means(of_responses),  # without the prompt's rows, which all responses share
+        prompts=len(groups),
+        per_prompt=PER_PROMPT,
+        matrix=matrices[shown].tolist(),
+        labels=["hacking"] * len(hacking) + ["normal"] * len(normal),
+        responses=hacking + normal,
+        what=(
             f"cosines of mean-token hidden states under the trained policy; hacking: half of the words or more have "
             f"no space, normal: every word has one and gold is at least {bar:.2f}, the supervised policy's mean; "
             f"distinct responses of both policies, at most {PER_PROMPT} of a kind a prompt, means over "
             f"{len(groups)} of {len(bench.prompts)} prompts that have two of each kind"
         ),
-    }
+    )
 
 
-def _means(found: Sequence[pure.Similarities]) -> dict[str, float]:
-    means = (sum(values) / len(found) for values in zip(*found, strict=True))
-    return dict(zip(pure.Similarities._fields, means, strict=True))
+def _means(found: Sequence[Similarities]) -> Similarities:
+    return Similarities(*(sum(values) / len(found) for values in zip(*map(astuple, found), strict=True)))
 
 
 def kind(prompt: Prompt, text: str, bar: float) -> str | None:
@@ -86,9 +84,9 @@ def kind(prompt: Prompt, text: str, bar: float) -> str | None:
     return "normal" if seen.words and not seen.spaceless and seen.gold >= bar else None
 
 
-def over_training(
-    bench: Bench, trained: Policy, checkpoints: Path, progress: Progress = silent
-) -> Tree | None:
+def states_over_training(
+    bench: Bench, trained: AssessedPolicy, checkpoints: Path, progress: Progress = silent
+) -> OverTraining | None:
     """Fig. 1b: four responses to the first held-out prompt, the trained policy's and the supervised one's in turn,
     under the supervised policy (step 0) and the run's checkpoints; None for fewer than two of those.
 
@@ -96,8 +94,7 @@ def over_training(
     """
     prompt = bench.prompts[0]
     written = [
-        bench.write(p, [prompt], FOLLOWED, stream="over training").texts_NK[0]
-        for p in (trained, bench.supervised)
+        bench.write(p, [prompt], FOLLOWED, stream="over training").texts_NK[0] for p in (trained, bench.supervised)
     ]
     texts = list(dict.fromkeys(text for pair in zip(*written, strict=True) for text in pair))[:FOLLOWED]
     asked = [prompt] * len(texts)
@@ -105,7 +102,7 @@ def over_training(
     paths = checkpoint.found(checkpoints)[::-1]
     for done, path in enumerate(paths):
         try:
-            tensors, facts = checkpoint.load(path)
+            tensors, facts = checkpoint.load_checkpoint(path)
         except checkpoint.CorruptCheckpointError:
             continue
         checkpoint.restore_module("policy", trained.model, tensors)
@@ -116,19 +113,14 @@ def over_training(
         return None
     matrices_BSS = pure.over_training(torch.stack(vectors_SBD))
     text = prompt.text if prompt.text is not None else list(prompt.messages or ())
-    return {
-        "steps": steps,
-        "mean": matrices_BSS.mean(0).tolist(),
-        "pairs": [
-            {"prompt": text, "response": response, "matrix": matrix.tolist()}
-            for response, matrix in zip(texts, matrices_BSS, strict=True)
-        ],
-    }
+    pairs = zip(texts, matrices_BSS, strict=True)
+    followed = [Followed(text, response, matrix.tolist()) for response, matrix in pairs]
+    return OverTraining(steps, matrices_BSS.mean(0).tolist(), followed)
 
 
 @torch.no_grad()
 def vectors(
-    policy: Policy, prompts: Sequence[Prompt], texts_B: Sequence[str], bench: Bench
+    policy: AssessedPolicy, prompts: Sequence[Prompt], texts_B: Sequence[str], bench: Bench
 ) -> tuple[Tensor, Tensor]:
     """Mean-token hidden states, [B, D] each, fp32 on the CPU: of the query-response pairs, and of the rows of the
     response alone, zeros where it has none."""
@@ -138,9 +130,7 @@ def vectors(
     for at in microbatches(range(len(texts_B)), 1, a.microbatch):
         block = t.block(*at)
         hidden = HiddenStates(block, policy.model.dtype, device)
-        hidden.store(
-            everything, everything, policy_forward(policy.model, block, a.temperature, entropy=False)
-        )
+        hidden.store(everything, everything, policy_forward(policy.model, block, a.temperature, entropy=False))
         hidden_BTD, mask_BT = hidden.rows(everything, device)
         response_BT = mask_BT.clone()
         response_BT[:, : block.prompt_ids_NP.shape[1]] = False

@@ -16,10 +16,8 @@ wrote, may be a reply that was cut off: it counts as none, and is asked again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
 import threading
 from collections.abc import Sequence
@@ -27,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2m.errors import UserError
-from r2m.evaluation.win_rate import Comparison
+from r2m.evaluation.win_rate import ResponsePair
+from r2m.line_file import LineFile
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def same_judge(judge: str) -> str:
     return _LIMIT.sub("max_tokens 256", judge, count=1)
 
 
-def verdict_key(judge: str, template: str, comparison: Comparison) -> str:
+def verdict_key(judge: str, template: str, comparison: ResponsePair) -> str:
     parts = [same_judge(judge), template, *comparison]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -63,7 +62,7 @@ def read_verdicts(path: Path | str) -> dict[str, Verdict]:
         raise UserError(f"verdicts = {str(path)!r}: cannot be read ({error.strerror})") from None
 
 
-class VerdictStore:
+class VerdictStore(LineFile):
     """The one writer of a file of verdicts; threads may share it. Makes the file where there is none, and
     leaves none without a verdict.
 
@@ -78,26 +77,16 @@ class VerdictStore:
         self._made = [path for path in parents if not path.exists()]  # taken away again if nothing is put
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by close)
+            super().__init__(self.path, "verdicts", "file", self._read)
         except OSError as error:
             raise UserError(f"verdicts = {str(path)!r}: cannot be written ({error.strerror})") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel if we are killed
-            self._file.seek(0)
-            raw = self._file.read()
-            self._verdicts = _parsed(raw, str(path))
-            self._size = raw.rfind(b"\n") + 1  # bytes of whole lines
-            if not _START.startswith(
-                raw[self._size :][: len(_START)]
-            ):  # nobody's torn line, but another file's text
-                raise UserError(f"verdicts = {str(path)!r}: holds something else than verdicts")
-            self._file.truncate(self._size)
-        except BlockingIOError:
-            self._file.close()
-            raise UserError(f"verdicts = {str(path)!r}: another process is writing this file") from None
-        except UserError:
-            self._file.close()
-            raise
+
+    def _read(self, raw: bytes) -> int:
+        self._verdicts = _parsed(raw, str(self.path))
+        whole = raw.rfind(b"\n") + 1
+        if not _START.startswith(raw[whole:][: len(_START)]):  # nobody's torn line, but another file's text
+            raise UserError(f"verdicts = {str(self.path)!r}: holds something else than verdicts")
+        return whole
 
     def __len__(self) -> int:
         return len(self._verdicts)
@@ -107,36 +96,21 @@ class VerdictStore:
 
     def put(self, key: str, judge: str, verdict: Verdict) -> None:
         """Append, unless the key has a verdict. Raises OSError, and the file still ends with a whole line."""
-        record = {"key": key, "judge": judge, "preference": verdict.preference, "reply": verdict.reply}
-        record["whole"] = True
-        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        said = {"key": key, "judge": judge, "preference": verdict.preference, "reply": verdict.reply}
+        line = (json.dumps(said | {"whole": True}, allow_nan=False) + "\n").encode()
         with self._lock:
             if key in self._verdicts:
                 return
-            try:
-                view = memoryview(line)
-                while view:
-                    view = view[self._file.write(view) :]
-                os.fsync(self._file.fileno())
-            except OSError:
-                self._file.truncate(self._size)
-                raise
-            self._size += len(line)
+            self.append(line)
             self._verdicts[key] = verdict
 
     def close(self) -> None:
-        if self._made and not self._size:
+        if self._made and not self.size:
             self.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # somebody else uses the folder
                 for folder in self._made[1:]:
                     folder.rmdir()
-        self._file.close()
-
-    def __enter__(self) -> VerdictStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().close()
 
 
 @dataclass(frozen=True)
@@ -147,7 +121,7 @@ class StoredVerdicts:
     template: str
     verdicts: dict[str, Verdict]
 
-    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+    def __call__(self, batch: Sequence[ResponsePair]) -> list[float | None]:
         found = (self.verdicts.get(verdict_key(self.name, self.template, c)) for c in batch)
         return [None if verdict is None else verdict.preference for verdict in found]
 
@@ -179,9 +153,8 @@ def _check_file(path: Path) -> None:
 
 def _parsed(raw: bytes, path: str) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
-    for number, line in enumerate(
-        raw.split(b"\n")[:-1], 1
-    ):  # what follows the last line's end is torn, or nothing
+    # What follows the last line's end is torn, or nothing.
+    for number, line in enumerate(raw.split(b"\n")[:-1], 1):
         try:
             record = json.loads(line)
             key, preference, reply = record["key"], record["preference"], record.get("reply", "")

@@ -14,8 +14,6 @@ Axes: N prompts.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -23,12 +21,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from r2m.evaluation.length_glm import FOLDS, cross_validated, fit, sigmoid, tanh_of_lengths
-from r2m.results.statistics import LEVEL, Estimate, Interval, mean_estimate, paired_difference
+from r2m.results.statistics import LEVEL, Estimate, Interval, mean_estimate
 
 REFITS = 1_000
 
 
-class Comparison(NamedTuple):
+class ResponsePair(NamedTuple):
     prompt: str
     first: str
     second: str
@@ -40,12 +38,7 @@ class Judge(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def template(self) -> str:
-        """How it was asked, word for word; "" for a judge that is not asked in words."""
-        ...
-
-    def __call__(self, batch: Sequence[Comparison]) -> Sequence[float | None]: ...
+    def __call__(self, batch: Sequence[ResponsePair]) -> Sequence[float | None]: ...
 
 
 @dataclass(frozen=True)
@@ -54,15 +47,13 @@ class ScoreJudge:
 
     name: str
     scores: Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # of prompts and responses
-    template: str = ""
 
-    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+    def __call__(self, batch: Sequence[ResponsePair]) -> list[float | None]:
         prompts = [c.prompt for c in batch]
         first = self.scores(prompts, [c.first for c in batch])
         second = self.scores(prompts, [c.second for c in batch])
         return [
-            None if a != a or b != b else 0.5 if a == b else float(a > b)
-            for a, b in zip(first, second, strict=True)
+            None if a != a or b != b else 0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)
         ]
 
 
@@ -78,27 +69,19 @@ class WinRate:
     """Shares of 1, not per cent."""
 
     judge: str
-    template: str
     wins_N: tuple[float | None, ...]  # 1 won, 0 lost; None: left out
     rate: Estimate | None  # None where no prompt is left
     ties: int  # of wins_N, 0.5: equal responses, the judge's ties, and orders that contradict each other
     contradictory: int  # one response preferred in one order and the other one in the other
     identical: int  # equal responses
-    unanswered: int  # left out: no answer, or in one order only where both are needed
-    one_order: int  # kept with one answer, where that is allowed
+    unanswered: int  # left out: no answer, or in one order only
     length_controlled: LengthControlled | None  # None for fewer than five prompts
-    prompts_digest: str  # of the prompts, in order
 
 
 def win_rate(
-    judge: Judge,
-    prompts: Sequence[str],
-    responses: Sequence[str],
-    rivals: Sequence[str],
-    both_orders: bool = True,
-    seed: int = 0,
+    judge: Judge, prompts: Sequence[str], responses: Sequence[str], rivals: Sequence[str], seed: int = 0
 ) -> WinRate:
-    """How often `responses` win against `rivals`. With `both_orders` false, a prompt with one answer counts too.
+    """How often `responses` win against `rivals`.
 
     Raises ValueError for lists of different lengths, no prompts, or a judge whose answers are not preferences.
     """
@@ -108,53 +91,34 @@ def win_rate(
         )
     rows = list(zip(prompts, responses, rivals, strict=True))
     asked = [i for i, (_, ours, theirs) in enumerate(rows) if ours != theirs]
-    as_is = [Comparison(*rows[i]) for i in asked]
-    swapped = [Comparison(prompt, theirs, ours) for prompt, ours, theirs in as_is]
+    as_is = [ResponsePair(*rows[i]) for i in asked]
+    swapped = [ResponsePair(prompt, theirs, ours) for prompt, ours, theirs in as_is]
     answers = list(judge(as_is + swapped)) if asked else []
     if len(answers) != 2 * len(asked) or not all(a is None or 0 <= a <= 1 for a in answers):
         raise ValueError(
             f"judge = {judge.name!r}: an answer in 0 .. 1 or None is needed for each of {2 * len(asked)}"
         )
     wins: list[float | None] = [0.5] * len(rows)
-    contradictory = one_order = 0
+    contradictory = 0
     for i, straight, reverse in zip(asked, answers[: len(asked)], answers[len(asked) :], strict=True):
-        known = [w for w in (straight, None if reverse is None else 1 - reverse) if w is not None]
-        if len(known) == 2:
-            contradictory += (known[0] - 0.5) * (known[1] - 0.5) < 0
-        elif not both_orders:
-            one_order += len(known)
+        if straight is None or reverse is None:
+            wins[i] = None
         else:
-            known = []
-        wins[i] = sum(known) / len(known) if known else None
+            wins[i] = (straight + 1 - reverse) / 2
+            contradictory += (straight - 0.5) * (0.5 - reverse) < 0
     kept = [i for i, win in enumerate(wins) if win is not None]
     values = np.array([wins[i] for i in kept], float)
     lengths, rival_lengths = ([len(rows[i][side]) for i in kept] for side in (1, 2))
     return WinRate(
         judge=judge.name,
-        template=judge.template,
         wins_N=tuple(wins),
         rate=mean_estimate(values.tolist(), seed) if kept else None,
         ties=int((values == 0.5).sum()),
         contradictory=contradictory,
         identical=len(rows) - len(asked),
         unanswered=len(rows) - len(kept),
-        one_order=one_order,
         length_controlled=length_controlled(values, lengths, rival_lengths, seed),
-        prompts_digest=hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest(),
     )
-
-
-def difference(a: WinRate, b: WinRate, seed: int = 0) -> Estimate | None:
-    """a's rate minus b's on the prompts that both have, paired; None where they have none in common.
-
-    Raises ValueError for different prompts or judges.
-    """
-    if (a.prompts_digest, a.judge, a.template) != (b.prompts_digest, b.judge, b.template):
-        raise ValueError(
-            "two win rates are compared on the same prompts, by the same judge asked in the same words"
-        )
-    pairs = [(x, y) for x, y in zip(a.wins_N, b.wins_N, strict=True) if x is not None and y is not None]
-    return paired_difference([x for x, _ in pairs], [y for _, y in pairs], seed) if pairs else None
 
 
 def length_controlled(
@@ -167,11 +131,8 @@ def length_controlled(
     X_N2 = np.stack([tanh_of_lengths(np.array(lengths), np.array(rival_lengths)), np.ones(len(wins_N))], 1)
     ones = np.ones(len(wins_N))
     best = cross_validated(X_N2, wins_N, ones)
-    counts = np.random.default_rng(seed).multinomial(
-        len(ones), ones / len(ones), REFITS
-    )  # of a prompt in a draw
+    # Of a prompt in a draw.
+    counts = np.random.default_rng(seed).multinomial(len(ones), ones / len(ones), REFITS)
     refits = [sigmoid(fit(X_N2, wins_N, drawn, best.strength, best.weights)[1]) for drawn in counts]
     low, high = np.quantile(refits, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return LengthControlled(
-        float(sigmoid(best.weights[1])), (float(low), float(high)), float(best.weights[0])
-    )
+    return LengthControlled(float(sigmoid(best.weights[1])), (float(low), float(high)), float(best.weights[0]))

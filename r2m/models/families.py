@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 
-class Way(Enum):
+class CacheUse(Enum):
     """How a prompt and its responses run through a model, the fastest first."""
 
     SHARED = "a prompt runs once, and its keys and values are shared by its responses"
@@ -37,7 +37,7 @@ ENCODERS = frozenset({
     "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
     "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
 })  # fmt: skip
-REFUSED = {
+REFUSED_POLICIES = {
     "cpmant": "it reads a prompt in both directions",
     "prophetnet": "it predicts several tokens at once, from hidden states of their own",
     "reformer": "its attention depends on the length of the whole sequence",
@@ -46,29 +46,26 @@ REFUSED = {
 }
 
 
-def refusal(config: Any) -> str | None:
+def policy_refusal(config: Any) -> str | None:
     """Why no policy can be made of such a model; None where one can."""
-    if config.model_type in REFUSED:
-        return REFUSED[config.model_type]
+    if config.model_type in REFUSED_POLICIES:
+        return REFUSED_POLICIES[config.model_type]
     if config.model_type in ENCODERS and not config.is_decoder:
         return "it reads a sequence in both directions (is_decoder is false in its config.json)"
-    if (
-        getattr(config.get_text_config(decoder=True), "use_bidirectional_attention", None) is True
-    ):  # not "vision"
-        return (
-            "it reads a sequence in both directions (use_bidirectional_attention is true in its config.json)"
-        )
+    # Not "vision".
+    if getattr(config.get_text_config(decoder=True), "use_bidirectional_attention", None) is True:
+        return "it reads a sequence in both directions (use_bidirectional_attention is true in its config.json)"
     return None
 
 
-def way_of(config: Any) -> Way:
-    """The fastest way that is right for models of this configuration."""
+def cache_use_of(config: Any) -> CacheUse:
+    """The fastest that is right for models of this configuration."""
     if config.model_type in NO_CACHE:
-        return Way.RERUN
+        return CacheUse.RERUN
     layers = DynamicCache(config=config).layers
     if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
-        return Way.CACHED  # a recurrent state, which padding on the left would be part of
-    return Way.CACHED if config.model_type in OWN_POSITIONS else Way.SHARED
+        return CacheUse.CACHED  # a recurrent state, which padding on the left would be part of
+    return CacheUse.CACHED if config.model_type in OWN_POSITIONS else CacheUse.SHARED
 
 
 def longest(config: Any) -> int | None:

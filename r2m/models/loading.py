@@ -11,13 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from r2m.errors import UserError
+from r2m.errors import UserError, brief
 from r2m.models.hub import hub_reachable
 
 
@@ -29,15 +25,18 @@ def fetch(loader: Any, field: str, model: str, **options: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # damaged files make the parsers and the models' own code raise anything
-        if cached:
-            reason = "no such folder, not in the cache, and the hub cannot be reached"
-        else:
-            reason = " ".join(str(error).split())[:200]
+        reason = "no such folder, not in the cache, and the hub cannot be reached" if cached else brief(error)
         raise UserError(f"{field} = {model!r}: a Hugging Face folder or hub id is needed; {reason}") from None
 
 
 def load_config(model: str, field: str = "policy.model") -> Any:
     return fetch(AutoConfig, field, model)
+
+
+def check_one_label(config: Any, field: str, model: str) -> None:
+    """Raises UserError for a configuration that is no reward model's."""
+    if config.num_labels != 1:
+        raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
 
 
 def load_tokenizer(model: str, field: str = "policy.model") -> PreTrainedTokenizerBase:

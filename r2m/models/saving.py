@@ -3,7 +3,8 @@ anything is trained."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +16,7 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from r2m.errors import UserError, reason_of
 
-WEIGHTS = "weights.safetensors"
+BARE_WEIGHTS = "weights.safetensors"
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
@@ -35,10 +36,8 @@ def make_savable(model: PreTrainedModel) -> None:
     validate in generation_config.json, each setting that is at fault is dropped. Nothing here reads them but for the
     ids of tokens, which are kept.
     """
-    for part in (
-        model.config,
-        model.config.get_text_config(),
-    ):  # generation's settings in config.json: an old habit
+    # Generation's settings in config.json: an old habit.
+    for part in (model.config, model.config.get_text_config()):
         with suppress(Exception):  # of a family's own code: what is beyond this, `check_savable` finds
             for key in part._get_generation_parameters():
                 delattr(part, key)
@@ -72,26 +71,26 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wh
     Raises UnsavableError that begins with `what` where that fails, or where weights are shared that the model's class
     does not know as such; OSError where the disk is at fault.
     """
-    try:
+    with told(f"{what}: it could not be saved after the training"):
         with TemporaryDirectory(dir=where, prefix=".trial-") as folder:
             model.save_pretrained(folder, state_dict={})
             tokenizer.save_pretrained(folder)
         remove_tied_weights_from_state_dict(model.state_dict(), model)
-    except OSError:
+
+
+@contextmanager
+def told(what: str, kind: type[Exception] = UnsavableError) -> Iterator[None]:
+    """What a model's own code raises where it is saved becomes a `kind`; what is the disk's fault stays as it is."""
+    try:
+        yield
+    except (OSError, SafetensorError):
         raise
-    except Exception as error:  # whatever the model's own code raises
-        raise UnsavableError(
-            f"{what}: it could not be saved after the training ({reason_of(error)})"
-        ) from None
-
-
-def is_disk(error: BaseException) -> bool:
-    """Whether a failure to save is the disk's, not the model's."""
-    return isinstance(error, OSError | SafetensorError)
+    except Exception as error:
+        raise kind(f"{what} ({reason_of(error)})") from error
 
 
 def save_weights(folder: Path, model: PreTrainedModel) -> Path:
     """The bare weights, each once, by their names in the module: where it cannot be saved as a folder."""
     tensors = {name: p.detach().contiguous() for name, p in model.named_parameters()}
-    save_file(tensors, folder / WEIGHTS)
-    return folder / WEIGHTS
+    save_file(tensors, folder / BARE_WEIGHTS)
+    return folder / BARE_WEIGHTS

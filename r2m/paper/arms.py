@@ -32,16 +32,16 @@ COLLAPSE = ("SFT", "RLOO", "R2M")  # Table 4's
 ABLATIONS = ("RLOO", "R2M, noise", "R2M, no training", "R2M, no BT", "R2M, no GRE", "R2M, fixed omega", "R2M")
 
 EVALUATIONS = 12  # of a run, at least
-CHECKPOINTS = 4  # spread over a run: Fig. 1b's t = 60, 120, 180, 240
+CHECKPOINTS_A_RUN = 4  # spread over a run: Fig. 1b's t = 60, 120, 180, 240
 MATCHED_KL = 10.0  # nats, at which the frozen reward is read where nothing else judges
 
 
 def sweep_tree(recipe: str, base: Config, settings: dict[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
     """A sweep file's tree. `settings`: of all arms, by dotted key; `base`: the recipe with them."""
-    every = ceil(base.algorithm.total_rounds / CHECKPOINTS)
+    every = ceil(base.algorithm.total_rounds / CHECKPOINTS_A_RUN)
     return {
         "recipe": recipe,
-        "set": settings | {"run.checkpoint_every": every, "run.keep_checkpoints": CHECKPOINTS},
+        "set": settings | {"run.checkpoint_every": every, "run.keep_checkpoints": CHECKPOINTS_A_RUN},
         "objectives": [objective(base)],
         "baselines": ARMS,
         "seeds": list(seeds),

@@ -8,181 +8,167 @@ be judged: that nothing was seen does not show that there is nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 from r2m.paper.arms import METHODS
-from r2m.paper.results import (
-    Results,
-    Values,
-    accuracy,
-    difference,
-    journalled,
-    mean_of,
-    over_rounds,
-    pair_sets,
-    similarity,
-    win_rate,
-)
 from r2m.reports.paper_formats import capital
-from r2m.results.findings import finding
+from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
+from r2m.results.experiment import NEGLIGIBLE, Experiment
 from r2m.results.numbers import interval, number
-from r2m.results.statistics import Estimate
+from r2m.results.table import Paired, Values, paired, values
 from r2m.runs.journal import JournalView
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be judged"
-CLASSES = {HOLDS: "better", FAILS: "worse", OPEN: ""}  # of the stylesheet
-NEGLIGIBLE = 1.1  # of RLOO's cost; the paper names no number
-POINTS, SHARE = " points", 100.0
+_POINTS = " points"  # of per cent
 
-Judged = tuple[str, str]  # one of the three, and the sentence that says why
+Said = tuple[str, str]  # HOLDS, FAILS or OPEN, and the sentence that says why
 
 
 @dataclass(frozen=True)
-class Claim:
-    text: str
-    source: str
-    judge: Callable[[Results], Judged]
-
-
-@dataclass(frozen=True)
-class Part:
+class Contrast:
     """a - b over the seeds that both have, named, and the sign that the claim gives it."""
 
     what: str
     a: Values
     b: Values
     claimed: int = 1
-    scale: float = 1.0
     unit: str = ""
 
-    def judged(self) -> Judged:
-        sides = [{seed: self.scale * value for seed, value in side.items()} for side in (self.a, self.b)]
-        d = difference(*sides)
+    def judged(self) -> Said:
+        d = paired(self.a, self.b)
         if d is None:
             return OPEN, f"{self.what}: no two runs of one seed have it."
-        found = finding(d)
         verdict = OPEN
-        if found in ("better", "worse"):
-            verdict = HOLDS if (found == "better") == (self.claimed > 0) else FAILS
-        return verdict, f"{self.what}: {_numbers(d, self.unit)}{_tail(d, found, self.claimed)}."
+        if d.finding in ("better", "worse"):
+            verdict = HOLDS if (d.finding == "better") == (self.claimed > 0) else FAILS
+        return verdict, f"{self.what}: {_numbers(d, self.unit, self.claimed)}."
 
 
-def judge_all(r: Results) -> list[tuple[Claim, Judged]]:
-    return [(claim, claim.judge(r)) for claim in CLAIMS]
+def contrast(what: str, of: Callable[[str], Values], a: str, b: str, claimed: int = 1, unit: str = "") -> Contrast:
+    return Contrast(what, of(a), of(b), claimed, unit)
 
 
-def all_of(*parts: Part) -> Judged:
+Contrasting = Callable[[Experiment], Contrast]
+Judging = Callable[[Experiment], Contrast | Said]
+
+
+def judge_all(r: Experiment) -> list[Judged]:
+    found = []
+    for text, source, judge in CLAIMS:
+        said = judge(r)
+        verdict, why = said.judged() if isinstance(said, Contrast) else said
+        found.append(Judged(text, source, verdict, why, judge is HEADLINE))
+    return found
+
+
+def all_of(*parts: Contrast) -> Said:
     """A claim of several parts: it fails by any of them, and holds by all."""
-    verdicts, sentences = zip(*(part.judged() for part in parts), strict=True)
-    verdict = FAILS if FAILS in verdicts else OPEN if OPEN in verdicts else HOLDS
-    return verdict, " ".join(sentences)
+    verdicts, sentences = zip(*(each.judged() for each in parts), strict=True)
+    return _together(verdicts), " ".join(sentences)
 
 
-def best_baseline(r: Results) -> Judged:
-    rates = {arm: win_rate(r, arm) for arm in METHODS if arm != "R2M"}
-    means = {arm: sum(values.values()) / len(values) for arm, values in rates.items() if values}
-    if not means:
+def _together(verdicts: Sequence[str]) -> str:
+    return FAILS if FAILS in verdicts else OPEN if OPEN in verdicts else HOLDS
+
+
+def best_baseline(r: Experiment) -> Said:
+    rates_of = {arm: r.win_rate(arm) for arm in METHODS if arm != "R2M"}
+    heights = {arm: fmean(found.values()) for arm, found in rates_of.items() if found}
+    if not heights:
         return OPEN, "No baseline is assessed."
-    best = max(means, key=lambda arm: means[arm])
-    verdict, sentence = _rates("R2M", best, r).judged()
-    absent = [arm for arm in rates if arm not in means]
-    return verdict, f"The best baseline is {best}. {sentence}" + f" Not there: {', '.join(absent)}." * bool(
-        absent
-    )
+    best = max(heights, key=lambda arm: heights[arm])
+    verdict, sentence = _rates("R2M", best)(r).judged()
+    absent = ", ".join(arm for arm in rates_of if arm not in heights)
+    return verdict, f"The best baseline is {best}. {sentence}" + f" Not there: {absent}." * bool(absent)
 
 
-def accuracies(before: str, claimed: int) -> Callable[[Results], Judged]:
-    def judge(r: Results) -> Judged:
-        parts = [
-            Part(f"{capital(pairs)}, {before} − without feedback", accuracy(r, "R2M", pairs, before),
-                 accuracy(r, "R2M", pairs, "without"), claimed, SHARE, POINTS)
-            for pairs in pair_sets(r, "R2M")
+def accuracies(when: str, claimed: int) -> Judging:
+    """By the first set of pairs; the others are said beside it."""
+
+    def judge(r: Experiment) -> Said:
+        found = [
+            Contrast(f"{capital(pairs)}, {when} − without feedback", r.accuracy("R2M", pairs, when),
+                 r.accuracy("R2M", pairs, "without"), claimed, _POINTS).judged()
+            for pairs in r.pair_sets("R2M")
         ]  # fmt: skip
-        if not parts:
+        if not found:
             return OPEN, "No run of R2M is assessed."
-        first, *others = [part.judged() for part in parts]
-        return first[0], " ".join([first[1], *(f"Beside it: {sentence}" for _, sentence in others)])
+        return found[0][0], " Beside it: ".join(sentence for _, sentence in found)
 
     return judge
 
 
-def collapse(r: Results) -> Judged:
+def collapse(r: Experiment) -> Said:
     """By gold, where the task has it: on the embedded task its references have all of it, and nobody wins against
     them. Whether RLOO collapses comes first: where it does not, there is nothing to prevent."""
-    gold = bool(mean_of(r, "RLOO", "gold"))
+    gold = r.mean_of("RLOO", "gold")
 
-    def part(a: str, b: str, claimed: int) -> Part:
-        if not gold:
-            return _rates(a, b, r, "reference", claimed=claimed)
-        return Part(f"Gold, {a} − {b}", mean_of(r, a, "gold"), mean_of(r, b, "gold"), claimed)
+    def compared(a: str, b: str, claimed: int) -> Contrast:
+        return (_means("Gold", "gold", claimed, a, b) if gold else _rates(a, b, claimed, "reference"))(r)
 
-    collapses, said = part("RLOO", "SFT", -1).judged()
+    collapses, said = compared("RLOO", "SFT", -1).judged()
     if collapses != HOLDS:
         return OPEN, f"That RLOO collapses is not shown. {said}"
-    verdict, sentence = all_of(part("R2M", "SFT", 1), part("R2M", "RLOO", 1))
+    verdict, sentence = all_of(compared("R2M", "SFT", 1), compared("R2M", "RLOO", 1))
     return verdict, f"{said} {sentence}"
 
 
-def between(arm: str) -> Callable[[Results], Judged]:
-    return lambda r: all_of(_rates(arm, "RLOO", r), _rates(arm, "R2M", r, claimed=-1))
+def between(arm: str) -> Judging:
+    return lambda r: all_of(_rates(arm, "RLOO")(r), _rates(arm, "R2M", -1)(r))
 
 
-def across_lower(r: Results) -> Judged:
-    across = similarity(r, "RLOO", "cross")
+def across_lower(r: Experiment) -> Said:
     return all_of(*(
-        Part(f"RLOO's runs, across − within {kind}", across, similarity(r, "RLOO", kind), -1)
+        contrast(f"RLOO's runs, across − within {kind}", lambda k: r.similarity("RLOO", k), "cross", kind, -1)
         for kind in ("hacking", "normal")
     ))  # fmt: skip
 
 
-def trend(r: Results) -> Judged:
+def trend(r: Experiment) -> Contrast:
     """Pearson's r over a run's evaluations, against no correlation."""
-    found = journalled(r, "R2M", _correlation)
-    return Part("Pearson's r of both over a run's evaluations", found, dict.fromkeys(found, 0.0)).judged()
+    found = values(r.views("R2M"), _correlation)
+    return Contrast("Pearson's r of both over a run's evaluations", found, dict.fromkeys(found, 0.0))
 
 
-def cheap(r: Results) -> Judged:
+def cheap(r: Experiment) -> Said:
     """By the least and the greatest ratio that the repetitions allow."""
     if r.cost is None:
         return OPEN, "The cost has not been measured."
     sentences, verdicts = [], []
     for what, key, unit in (("Time of a round", "round_s", "s"), ("Peak memory", "peak_mib", "MiB")):
         own = {arm: [m[key] for m in r.cost["measurements"] if m["arm"] == arm] for arm in ("RLOO", "R2M")}
-        rloo, full = own["RLOO"], own["R2M"]
+        rloo, full = own.values()
         low, high = min(full) / max(rloo), max(full) / min(rloo)
         verdicts.append(HOLDS if high <= NEGLIGIBLE else FAILS if low > NEGLIGIBLE else OPEN)
-        values = "; ".join(f"{arm} {', '.join(map(number, seen))} {unit}" for arm, seen in own.items())
+        numbers = "; ".join(f"{arm} {', '.join(map(number, seen))} {unit}" for arm, seen in own.items())
         sentences.append(
-            f"{what}: {number(median(full) / median(rloo))} of RLOO's, {number(low)} to {number(high)} ({values})."
+            f"{what}: {number(median(full) / median(rloo))} of RLOO's, {number(low)} to {number(high)} ({numbers})."
         )
-    verdict = FAILS if FAILS in verdicts else OPEN if OPEN in verdicts else HOLDS
-    return verdict, " ".join(sentences) + f" At most {NEGLIGIBLE} counts as negligible: our threshold."
+    sentences.append(f"At most {NEGLIGIBLE} counts as negligible: our threshold.")
+    return _together(verdicts), " ".join(sentences)
 
 
-def _rates(
-    a: str, b: str, r: Results, against: str = "sft", controlled: bool = False, claimed: int = 1
-) -> Part:
-    mine, other = (win_rate(r, arm, against, controlled) for arm in (a, b))
+def _rates(a: str, b: str, claimed: int = 1, against: str = "sft", controlled: bool = False) -> Contrasting:
     kind = "Length-controlled win rate" if controlled else "Win rate"
-    over = " over the references" if against == "reference" else ""
-    return Part(f"{kind}{over}, {_quoted(a)} − {_quoted(b)}", mine, other, claimed, SHARE, POINTS)
+    what = f"{kind}{' over the references' * (against == 'reference')}, {_quoted(a)} − {_quoted(b)}"
+    return lambda r: contrast(what, lambda arm: r.win_rate(arm, against, controlled), a, b, claimed, _POINTS)
 
 
-def _curves(what: str, metric: str, claimed: int) -> Callable[[Results], Judged]:
+def _means(what: str, key: str, claimed: int, a: str = "R2M", b: str = "RLOO") -> Contrasting:
+    return lambda r: contrast(f"{what}, {a} − {b}", lambda arm: r.mean_of(arm, key), a, b, claimed)
+
+
+def _curves(what: str, metric: str, claimed: int) -> Contrasting:
     """The height of a curve, R2M against RLOO."""
-    return lambda r: Part(
-        f"{what}, mean over all rounds, R2M − RLOO", over_rounds(r, "R2M", metric), over_rounds(r, "RLOO", metric),
-        claimed,
-    ).judged()  # fmt: skip
+    named = f"{what}, mean over all rounds, R2M − RLOO"
+    return lambda r: contrast(named, lambda arm: r.over_rounds(arm, metric), "R2M", "RLOO", claimed)
 
 
-def _held_out(what: str, a: str, b: str, claimed: int) -> Callable[[Results], Judged]:
+def _held_out(what: str, a: str, b: str, claimed: int) -> Contrasting:
     """Two rewards of the same responses, R2M's on held-out prompts."""
-    return lambda r: Part(
-        f"{what}, mean over a run's evaluations", over_rounds(r, "R2M", a), over_rounds(r, "R2M", b), claimed
-    ).judged()
+    named = f"{what}, mean over a run's evaluations"
+    return lambda r: contrast(named, lambda metric: r.over_rounds("R2M", metric), a, b, claimed)
 
 
 def _correlation(view: JournalView) -> float:
@@ -195,18 +181,14 @@ def _correlation(view: JournalView) -> float:
     return float(np.corrcoef(np.transpose(points))[0, 1])
 
 
-def _numbers(d: Estimate, unit: str) -> str:
-    p = "" if d.p is None else f", p = {number(d.p)}"
-    return f"{'+' * (d.mean > 0)}{number(d.mean)}{unit} ({interval(d)}{p}, {d.n} seed{'s' * (d.n != 1)})"
-
-
-def _tail(d: Estimate, found: str, claimed: int) -> str:
-    if found == "not distinguishable":
-        return ", not told from 0"
-    if found != "too few seeds":
-        return ""
-    direction = "as claimed" if d.mean * claimed > 0 else "against the claim" if d.mean else "no difference"
-    return f", {direction}, of too few seeds"
+def _numbers(d: Paired, unit: str, claimed: int) -> str:
+    e = d.estimate
+    p = "" if e.p is None else f", p = {number(e.p)}"
+    tail = ", not told from 0" * (d.finding == "not distinguishable")
+    if d.finding == "too few seeds":
+        direction = "as claimed" if e.mean * claimed > 0 else "against the claim" if e.mean else "no difference"
+        tail = f", {direction}, of too few seeds"
+    return f"{'+' * (e.mean > 0)}{number(e.mean)}{unit} ({interval(e)}{p}, {e.n} seed{'s' * (e.n != 1)}){tail}"
 
 
 def _quoted(arm: str) -> str:
@@ -214,43 +196,30 @@ def _quoted(arm: str) -> str:
     return f'"{arm}"' if "," in arm else arm
 
 
-AGAINST_RLOO = Claim(
-    "R2M has a higher win rate than RLOO", "Sec. 5.1, Table 2", lambda r: _rates("R2M", "RLOO", r).judged()
-)
-CLAIMS = (
-    Claim("R2M has a higher win rate than the best baseline", "Sec. 5.1, Table 2", best_baseline),
-    AGAINST_RLOO,
-    Claim(
-        "R2M has a higher length-controlled win rate than RLOO", "Sec. 5.1, Table 2",
-        lambda r: _rates("R2M", "RLOO", r, controlled=True).judged(),
-    ),
-    Claim(
-        "R2M's responses are shorter than RLOO's", "Sec. 5.1, Table 2",
-        lambda r: Part(
-            "Characters, R2M − RLOO", mean_of(r, "R2M", "characters"), mean_of(r, "RLOO", "characters"), -1
-        ).judged(),
-    ),
-    Claim("Hidden states of hacking and normal responses are less similar than within either", "Sec. 3, Table 1",
-          across_lower),
-    Claim("With feedback the reward follows that of the frozen reward model", "Sec. 5.2, Fig. 4", trend),
-    Claim("Rewards with feedback are higher than without", "Sec. 5.2, Fig. 4",
-          _held_out("With feedback − without", "eval/proxy", "eval/vanilla", 1)),
-    Claim("Noise in the feedback's place lowers the reward", "Sec. 5.2, Fig. 4",
-          _held_out("With noise − with feedback", "eval/noise", "eval/proxy", -1)),
-    Claim("R2M's reward curve is higher than RLOO's", "Sec. 5.2, Fig. 5",
-          _curves("Reward in training", "reward/proxy", 1)),
-    Claim("R2M's loss curve is lower than RLOO's", "Sec. 5.2, Fig. 5",
-          _curves("Policy loss", "train/policy_loss", -1)),
-    Claim("R2M moves further from the reference than RLOO", "Sec. 5.2, Fig. 5",
-          _curves("KL per token", "kl/token", 1)),
-    Claim("Untrained feedback lowers the reward model's accuracy", "Sec. 5.2, Table 3", accuracies("before", -1)),
-    Claim("Trained feedback raises the reward model's accuracy", "Sec. 5.2, Table 3", accuracies("after", 1)),
-    Claim("R2M prevents the collapse that RLOO has", "Sec. 5.2, Table 4, App. F.5", collapse),
-    Claim("R2M with noise is worse than RLOO", "App. E, Table 5",
-          lambda r: _rates("R2M, noise", "RLOO", r, claimed=-1).judged()),
-    Claim("R2M without training is worse than RLOO", "App. E, Table 5",
-          lambda r: _rates("R2M, no training", "RLOO", r, claimed=-1).judged()),
-    Claim("R2M without BT lies between RLOO and R2M", "App. E, Table 5", between("R2M, no BT")),
-    Claim("R2M without GRE lies between RLOO and R2M", "App. E, Table 5", between("R2M, no GRE")),
-    Claim("R2M costs negligibly more than RLOO", "Sec. 5.3, Fig. 6", cheap),
+HEADLINE = _rates("R2M", "RLOO")
+CLAIMS: tuple[tuple[str, str, Judging], ...] = (  # what is claimed, where, and what judges it
+    ("R2M has a higher win rate than the best baseline", "Sec. 5.1, Table 2", best_baseline),
+    ("R2M has a higher win rate than RLOO", "Sec. 5.1, Table 2", HEADLINE),
+    ("R2M has a higher length-controlled win rate than RLOO", "Sec. 5.1, Table 2",
+     _rates("R2M", "RLOO", controlled=True)),
+    ("R2M's responses are shorter than RLOO's", "Sec. 5.1, Table 2", _means("Characters", "characters", -1)),
+    ("Hidden states of hacking and normal responses are less similar than within either", "Sec. 3, Table 1",
+     across_lower),
+    ("With feedback the reward follows that of the frozen reward model", "Sec. 5.2, Fig. 4", trend),
+    ("Rewards with feedback are higher than without", "Sec. 5.2, Fig. 4",
+     _held_out("With feedback − without", "eval/proxy", "eval/vanilla", 1)),
+    ("Noise in the feedback's place lowers the reward", "Sec. 5.2, Fig. 4",
+     _held_out("With noise − with feedback", "eval/noise", "eval/proxy", -1)),
+    ("R2M's reward curve is higher than RLOO's", "Sec. 5.2, Fig. 5",
+     _curves("Reward in training", "reward/proxy", 1)),
+    ("R2M's loss curve is lower than RLOO's", "Sec. 5.2, Fig. 5", _curves("Policy loss", "train/policy_loss", -1)),
+    ("R2M moves further from the reference than RLOO", "Sec. 5.2, Fig. 5", _curves("KL per token", "kl/token", 1)),
+    ("Untrained feedback lowers the reward model's accuracy", "Sec. 5.2, Table 3", accuracies("before", -1)),
+    ("Trained feedback raises the reward model's accuracy", "Sec. 5.2, Table 3", accuracies("after", 1)),
+    ("R2M prevents the collapse that RLOO has", "Sec. 5.2, Table 4, App. F.5", collapse),
+    ("R2M with noise is worse than RLOO", "App. E, Table 5", _rates("R2M, noise", "RLOO", -1)),
+    ("R2M without training is worse than RLOO", "App. E, Table 5", _rates("R2M, no training", "RLOO", -1)),
+    ("R2M without BT lies between RLOO and R2M", "App. E, Table 5", between("R2M, no BT")),
+    ("R2M without GRE lies between RLOO and R2M", "App. E, Table 5", between("R2M, no GRE")),
+    ("R2M costs negligibly more than RLOO", "Sec. 5.3, Fig. 6", cheap),
 )  # fmt: skip

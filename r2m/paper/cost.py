@@ -19,12 +19,10 @@ from r2m.stages.common import Progress, silent
 
 ORDER = ("RLOO", "R2M", "R2M", "RLOO")
 ROUNDS = 8  # of a process; its first is left out
-PHASES = ("time/sample_s", "time/annotate_s", "time/policy_s", "time/head_s")
+TIMES = ("time/sample_s", "time/annotate_s", "time/policy_s", "time/head_s")
 
 
-def measure(
-    configs: Mapping[str, Config], models: tuple[str, str], progress: Progress = silent
-) -> dict[str, Any]:
+def measure(configs: Mapping[str, Config], models: tuple[str, str], progress: Progress = silent) -> dict[str, Any]:
     """Peak memory and time by phase of a few rounds of each arm in ORDER, one process after the other.
 
     Args:
@@ -35,9 +33,7 @@ def measure(
     seconds medians over rounds. peak_mib is the GPU's, or, on a CPU, the process's resident set without what its
     imports take (imports_mib).
     """
-    fresh = multiprocessing.get_context(
-        "forkserver"
-    )  # of a process that has done the imports and nothing else
+    fresh = multiprocessing.get_context("forkserver")  # of a process that has done the imports and nothing else
     fresh.set_forkserver_preload(["r2m.training.loop", "r2m.training.start"])
     measurements = []
     for i, arm in enumerate(ORDER):
@@ -86,7 +82,7 @@ def _measure(tree: dict[str, Any], models: tuple[str, str]) -> tuple[str, dict[s
         "peak_mib": peak,
         "imports_mib": None if gpu else imports,
         "round_s": median(m["time/round_s"] for m in rounds),
-        "phases": {key: median(m.get(key, 0.0) for m in rounds) for key in PHASES},
+        "phases": {key: median(m.get(key, 0.0) for m in rounds) for key in TIMES},
     }
 
 

@@ -13,7 +13,8 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,15 @@ from r2m.errors import UserError
 from r2m.files import write_whole
 from r2m.paper import cost
 from r2m.paper.arms import ARMS, sweep_tree
-from r2m.paper.results import Results, Tree
+from r2m.results.assessment import Assessment
+from r2m.results.experiment import Experiment
+from r2m.results.table import Result, by_trial
 from r2m.runs.folder import CHECKPOINTS, check_name, run_folder
-from r2m.runs.journal import JournalView
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
-from r2m.sweeps.driver import plan_of, run_sweep
-from r2m.sweeps.plan import check_storage
-from r2m.sweeps.ranking import run_name
-from r2m.sweeps.spec import config_of, load_sweep, slug
+from r2m.sweeps.driver import run_sweep
+from r2m.sweeps.room import plan_of
+from r2m.sweeps.spec import config_of, load_sweep
 from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
 
 KEPT = ("RLOO", "R2M")  # whose checkpoints stay: Fig. 1b's
@@ -69,10 +70,10 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
     check_name("--name", asked.name)
     opened = [open_sweep(asked.storage, name) for name in _sweep_names(asked)]
     for there in opened:
-        wanted = _sweep(asked, there.sweep.seeds)
-        if there.sweep.model_dump() != wanted:
+        had, wanted = there.sweep.model_dump(), _sweep(asked, there.sweep.seeds)
+        if differing := [key for key in had if had[key] != wanted[key]]:
             raise UserError(
-                f"--name {asked.name!r}: its runs have other settings than these ({_differing(there, wanted)}); "
+                f"--name {asked.name!r}: its runs have other settings than these ({', '.join(differing)}); "
                 "take another name"
             )
     have = {seed for there in opened for seed in there.sweep.seeds}
@@ -81,10 +82,8 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
         name = f"{asked.name}-from{missing[0]}" if opened else asked.name
         with tempfile.TemporaryDirectory() as folder:
             file = _write_sweep(asked, missing, Path(folder))
-            plan = plan_of(
-                load_sweep(file, asked.workers), extra_settings(asked.storage, None), asked.address
-            )
-            check_storage(plan, Path(asked.storage))  # refused before anything is prepared
+            plan = plan_of(load_sweep(file, asked.workers), extra_settings(asked.storage, None), asked.address)
+            plan.check_disk(asked.storage)  # refused before anything is prepared
             opened.append(new_sweep(file, name, asked.storage, asked.workers, None, progress))
     return opened
 
@@ -101,35 +100,23 @@ def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console) 
             ray.shutdown()
 
 
-def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent) -> Results:
+def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent) -> Experiment:
     """The finished runs of the seeds asked for, assessed, and the cost, which is measured once."""
-    views: dict[str, JournalView] = {}
-    names: dict[str, tuple[str, int]] = {}  # a run's name -> arm, seed
-    for there in opened:
-        views |= runs_of(there)
-        names |= {
-            run_name(there.name, slug(arm), seed): (arm, seed)
-            for arm in ARMS for seed in there.sweep.seeds if seed < asked.seeds
-        }  # fmt: skip
-    missing = {name: views[name].status if name in views else "not run" for name in names
-               if name not in views or views[name].status != "finished"}  # fmt: skip
-    runs: dict[str, dict[int, JournalView]] = {arm: {} for arm in ARMS}
-    for name, (arm, seed) in names.items():
-        if name not in missing:
-            runs[arm][seed] = views[name]
-    trees = _assess_all(asked.storage, [name for name in names if name not in missing], progress)
-    assessments: dict[str, dict[int, Tree]] = {arm: {} for arm in ARMS}
-    for name, tree in trees.items():
-        arm, seed = names[name]
-        if isinstance(tree, str):
-            missing[name] = f"not assessed: {tree}"
-            continue
-        assessments[arm][seed] = tree
-        if arm not in KEPT:  # assessed, a finished run has no use for them, and they are most of its room
-            shutil.rmtree(run_folder(asked.storage, name) / CHECKPOINTS, ignore_errors=True)
+    seeds = tuple(range(asked.seeds))
+    views = {name: view for there in opened for name, view in runs_of(there).items() if view.seed in seeds}
+    begun = {(view.tags["r2m.trial"], view.seed) for view in views.values()}
+    missing = {name: view.status for name, view in views.items() if view.status != "finished"}
+    missing |= {f"{arm}, seed {seed}": "not run" for arm, seed in product(ARMS, seeds) if (arm, seed) not in begun}
+    found = _assess_all(asked.storage, [name for name in views if name not in missing], progress)
+    missing |= {name: f"not assessed: {why}" for name, why in found.items() if isinstance(why, str)}
+    results = [Result(views[name], None if isinstance(a, str) else a) for name, a in found.items()]
+    for result in results:
+        if result.assessment and result.view.tags["r2m.trial"] not in KEPT:
+            # Assessed, a finished run has no use for its checkpoints, and they are most of its room.
+            folder = run_folder(asked.storage, result.view.run_id)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     measured = _cost(asked, opened[0], progress)
-    recipe = opened[0].base.recipe
-    return Results(asked.name, recipe, tuple(range(asked.seeds)), runs, assessments, missing, measured)
+    return Experiment(asked.name, opened[0].base.recipe, seeds, ARMS, by_trial(results), missing, measured)
 
 
 def _sweep_names(asked: Asked) -> list[str]:
@@ -141,11 +128,12 @@ def _sweep_names(asked: Asked) -> list[str]:
 
 
 def _write_sweep(asked: Asked, seeds: Sequence[int], folder: Path) -> str:
-    settings = dict(map(_setting, asked.settings))
     recipe = asked.recipe
     if recipe.endswith((".yaml", ".yml")):
         recipe = str(recipe_path(recipe))
-    tree = sweep_tree(recipe, load(recipe, asked.settings), settings, seeds)
+    base = load(recipe, asked.settings)  # takes them, or refuses
+    settings = {key.strip(): parse(value) for key, _, value in (s.partition("=") for s in asked.settings)}
+    tree = sweep_tree(recipe, base, settings, seeds)
     path = folder / "paper.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
     return str(path)
@@ -157,31 +145,18 @@ def _sweep(asked: Asked, seeds: Sequence[int]) -> dict[str, Any]:
         return load_sweep(_write_sweep(asked, seeds, Path(folder)), asked.workers).model_dump()
 
 
-def _setting(override: str) -> tuple[str, Any]:
-    """Of an override that `load` has taken."""
-    key, _, value = override.partition("=")
-    return key.strip(), parse(value)
-
-
-def _differing(there: Opened, wanted: dict[str, Any]) -> str:
-    had = there.sweep.model_dump()
-    return ", ".join(key for key in had if had[key] != wanted[key])
-
-
-def _assess_all(storage: str, names: Sequence[str], progress: Progress) -> dict[str, Tree | str]:
+def _assess_all(storage: str, names: Sequence[str], progress: Progress) -> dict[str, Assessment | str]:
     """Name -> its assessment, or why there is none. An assessment that is there is read."""
-    trees: dict[str, Tree | str] = {}
-    if not names:
-        return trees
+    found: dict[str, Assessment | str] = {}
     with ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), get_context("spawn")) as pool:
         futures = {pool.submit(_assess, storage, name): name for name in names}
         for done, future in enumerate(as_completed(futures), 1):
-            trees[futures[future]] = future.result()
+            found[futures[future]] = future.result()
             progress("assessing", done, len(names))
-    return {name: trees[name] for name in names}
+    return {name: found[name] for name in names}
 
 
-def _assess(storage: str, name: str) -> Tree | str:
+def _assess(storage: str, name: str) -> Assessment | str:
     """In a process of its own; without the rows, of which no table has a use."""
     import torch
 
@@ -189,13 +164,12 @@ def _assess(storage: str, name: str) -> Tree | str:
 
     torch.set_num_threads(1)
     try:
-        tree = assess(storage, name)
+        return replace(assess(storage, name), rows=[])
     except UserError as error:
         return str(error)
-    return {key: value for key, value in tree.items() if key != "rows"}
 
 
-def _cost(asked: Asked, opened: Opened, progress: Progress) -> Tree:
+def _cost(asked: Asked, opened: Opened, progress: Progress) -> dict[str, Any]:
     configs = {arm: config_of(opened.sweep, ARMS[arm], 0, *opened.extra) for arm in cost.ORDER}
     key = digest([configs[arm].digest() for arm in sorted(configs)])
     path = asked.folder / "cost.json"

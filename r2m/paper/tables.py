@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 from r2m.paper import published as paper
 from r2m.paper.arms import ABLATIONS, COLLAPSE, FIXED_OMEGA, METHODS
-from r2m.paper.cells import MEASURED, Cell, Column, Table, delta, measured, published
-from r2m.paper.results import Results, Values, accuracy, mean_of, pair_sets, similarity, win_rate
+from r2m.reports.paper_parts import MEASURED, MISSING, Cell, Column, Table
+from r2m.results.experiment import PERCENT, Experiment
+from r2m.results.statistics import mean_estimate
+from r2m.results.table import Values, paired
 
-PERCENT = 100.0
-KINDS = {"hacking": "within hacking", "normal": "within normal", "cross": "across"}
-REWARDS = {
+KIND_LABELS = {"hacking": "within hacking", "normal": "within normal", "cross": "across"}
+ACCURACIES = {
     "without": "without feedback",
     "before": "with feedback, before training",
     "after": "with feedback, after training",
@@ -32,48 +32,48 @@ CONTROLLED = (
 )
 
 
-def tables(r: Results) -> list[Table]:
+def tables(r: Experiment) -> list[Table]:
     return [table_1(r), table_2(r), table_3(r), table_4(r), table_5(r)]
 
 
-def judged(r: Results, against: str = "the supervised policy") -> str:
+def judged(r: Experiment, against: str = "the supervised policy") -> str:
     """What a measured win rate is."""
     judge = "the gold program" if r.judge == "gold" else f"the {r.judge} reward model"
     return f"measured: recipe {r.recipe}, {judge} as judge, against {against}, held-out prompts"
 
 
-def table_1(r: Results) -> Table:
+def table_1(r: Experiment) -> Table:
     why = {arm: _no_similarity(r, arm) for arm in ("RLOO", "R2M")}
     rows = [
         (f"{arm}'s trained policies{', response alone' * alone}",
-         tuple(measured(r, arm, similarity(r, arm, kind, alone), 3, why=why[arm]) for kind in KINDS)
-         + (Cell(),) * len(KINDS))
+         tuple(measured(r, arm, r.similarity(arm, kind, alone), 3, why=why[arm]) for kind in KIND_LABELS)
+         + (Cell(),) * len(KIND_LABELS))
         for arm in why for alone in (False, True)
     ]  # fmt: skip
-    theirs = tuple(published(paper.TABLE_1[kind], 2) for kind in KINDS)
-    rows.append(("the paper's policy", (Cell(),) * len(KINDS) + theirs))
+    theirs = tuple(published(paper.TABLE_1[kind], 2) for kind in KIND_LABELS)
+    rows.append(("the paper's policy", (Cell(),) * len(KIND_LABELS) + theirs))
     what = [
-        f"{arm}, seed {seed}: {tree['similarity']['what']}."
+        f"{arm}, seed {seed}: {known.similarity.what}."
         for arm in why
-        for seed, tree in sorted(r.assessments.get(arm, {}).items())
-        if tree["similarity"]
+        for seed, known in r.assessed(arm).items()
+        if known.similarity
     ]
     return Table(
         1, "Similarity of hidden states of hacking and normal responses",
         f"measured: recipe {r.recipe}, cosine of mean-token hidden states", "responses of",
-        _columns([(MEASURED, KINDS.values()), (paper.SIMILARITY, KINDS.values())]),
+        _columns([(MEASURED, KIND_LABELS.values()), (paper.SIMILARITY, KIND_LABELS.values())]),
         tuple(rows), (*what[:1], ALONE),
     )  # fmt: skip
 
 
-def table_2(r: Results) -> Table:
+def table_2(r: Experiment) -> Table:
     rows = []
     for arm in METHODS:
         cells = (
-            measured(r, arm, win_rate(r, arm, controlled=True), 1, PERCENT),
-            measured(r, arm, win_rate(r, arm), 1, PERCENT),
-            measured(r, arm, mean_of(r, arm, "characters"), 1),
-            measured(r, arm, mean_of(r, arm, "gold"), 2),
+            measured(r, arm, r.win_rate(arm, controlled=True)),
+            measured(r, arm, r.win_rate(arm)),
+            measured(r, arm, r.mean_of(arm, "characters")),
+            measured(r, arm, r.mean_of(arm, "gold"), 2),
         )
         if arm == "SFT":
             itself = Cell(text="50", why="by construction: it is compared with itself")
@@ -88,13 +88,13 @@ def table_2(r: Results) -> Table:
     )  # fmt: skip
 
 
-def table_3(r: Results) -> Table:
-    sets = pair_sets(r, "R2M") or ["held-out"]
+def table_3(r: Experiment) -> Table:
+    sets = r.pair_sets("R2M") or ["held-out"]
     rows = [
         (label,
-         tuple(measured(r, "R2M", accuracy(r, "R2M", pairs, when), 1, PERCENT) for pairs in sets)
+         tuple(measured(r, "R2M", r.accuracy("R2M", pairs, when)) for pairs in sets)
          + _theirs(paper.TABLE_3[when]))
-        for when, label in REWARDS.items()
+        for when, label in ACCURACIES.items()
     ]  # fmt: skip
     return Table(
         3, "Accuracy of the reward model",
@@ -104,12 +104,12 @@ def table_3(r: Results) -> Table:
     )  # fmt: skip
 
 
-def table_4(r: Results) -> Table:
+def table_4(r: Experiment) -> Table:
     rows = [
         (arm,
-         (measured(r, arm, win_rate(r, arm, "reference"), 1, PERCENT),
-          measured(r, arm, mean_of(r, arm, "gold"), 2),
-          measured(r, arm, mean_of(r, arm, "no_space_share"), 1, PERCENT),
+         (measured(r, arm, r.win_rate(arm, "reference")),
+          measured(r, arm, r.mean_of(arm, "gold"), 2),
+          measured(r, arm, r.mean_of(arm, "no_space_share", PERCENT), 1),
           published(paper.TABLE_4[arm])))
         for arm in COLLAPSE
     ]  # fmt: skip
@@ -120,16 +120,18 @@ def table_4(r: Results) -> Table:
     )  # fmt: skip
 
 
-def table_5(r: Results) -> Table:
+def table_5(r: Experiment) -> Table:
     rows = []
     for arm in ABLATIONS:
-        cells = list(chain(
-            _against_r2m(r, arm, win_rate(r, arm, controlled=True), win_rate(r, "R2M", controlled=True), 1, PERCENT),
-            _against_r2m(r, arm, win_rate(r, arm), win_rate(r, "R2M"), 1, PERCENT),
-            _against_r2m(r, arm, mean_of(r, arm, "gold"), mean_of(r, "R2M", "gold"), 2),
-        ))  # fmt: skip
-        length = measured(r, arm, mean_of(r, arm, "characters"), 1)
-        rows.append((arm, (*cells, length, *_theirs(paper.TABLE_5.get(arm, (None,) * 5)))))
+        cells: list[Cell] = []
+        for of, places in (
+            (lambda a: r.win_rate(a, controlled=True), 1), (r.win_rate, 1), (lambda a: r.mean_of(a, "gold"), 2)
+        ):  # fmt: skip
+            mine, full = of(arm), of("R2M")
+            change = Cell() if arm == "R2M" else delta(r, arm, mine, full, places)
+            cells += [measured(r, arm, mine, places), change]
+        cells.append(measured(r, arm, r.mean_of(arm, "characters")))
+        rows.append((arm, (*cells, *_theirs(paper.TABLE_5.get(arm, (None,) * 5)))))
     theirs = ("LC, %", "Δ", "WR, %", "Δ", "length")
     return Table(
         5, "Ablations", judged(r), "method",
@@ -140,11 +142,34 @@ def table_5(r: Results) -> Table:
     )  # fmt: skip
 
 
-def _against_r2m(
-    r: Results, arm: str, values: Values, full: Values, places: int, scale: float = 1.0
-) -> tuple[Cell, Cell]:
-    change = Cell() if arm == "R2M" else delta(r, arm, values, full, places, scale)
-    return measured(r, arm, values, places, scale), change
+def measured(r: Experiment, arm: str, values: Values, places: int = 1, why: str = "") -> Cell:
+    """The mean over an arm's runs; `why`: what to say where no run has a value."""
+    if not values:
+        return Cell(MISSING, why=why or _absent(r, arm))
+    estimate = mean_estimate(list(values.values()))
+    return Cell(estimate=estimate, places=places, runs=r.run_ids(arm, values))
+
+
+def delta(r: Experiment, arm: str, values: Values, other: Values, places: int) -> Cell:
+    """The paired difference values - other over the seeds that both have, and what it shows."""
+    d = paired(values, other)
+    if d is None:
+        return Cell(MISSING, why="no seed that both arms have")
+    runs = r.run_ids(arm, {seed: values[seed] for seed in d.seeds})
+    return Cell(estimate=d.estimate, places=places, runs=runs, finding=d.finding)
+
+
+def published(value: float | None, places: int = 1) -> Cell:
+    return Cell() if value is None else Cell(text=f"{value:.{places}f}".replace("-", "−"))
+
+
+def _absent(r: Experiment, arm: str) -> str:
+    """Why an arm has no number at all, or not this one."""
+    if not r.views(arm):
+        return f"no run of {arm} has finished"
+    if not r.assessed(arm):
+        return f"no run of {arm} is assessed"
+    return "its assessments do not have it"
 
 
 def _theirs(row: tuple[float | None, ...]) -> tuple[Cell, ...]:
@@ -155,7 +180,5 @@ def _columns(groups: Sequence[tuple[str, Iterable[str]]]) -> tuple[Column, ...]:
     return tuple(Column(source, heading) for source, headings in groups for heading in headings)
 
 
-def _no_similarity(r: Results, arm: str) -> str:
-    if r.assessments.get(arm):
-        return f"no run of {arm} has prompts with enough hacking and enough normal responses"
-    return ""
+def _no_similarity(r: Experiment, arm: str) -> str:
+    return f"no run of {arm} has prompts with enough hacking and enough normal responses" * bool(r.assessed(arm))

@@ -15,13 +15,14 @@ from transformers import PreTrainedModel
 
 from r2m.core.masking import pad, scaled_logits
 from r2m.core.trajectories import Trajectories
-from r2m.errors import UserError
-from r2m.models.families import Way, way_of
+from r2m.errors import UserError, said
+from r2m.models.families import CacheUse, cache_use_of
 from r2m.policy.decoding import Decoder
 from r2m.policy.forward import policy_forward
-from r2m.policy.output import base, own_logits, unused_ids, vocabulary, way
+from r2m.policy.output import base, cache_use, own_logits, unused_ids, vocabulary
 
-PROMPTS, RESPONSES = (12, 5), (6, 3)  # tokens: unequal, so that both have padding and one response ends first
+# Tokens: unequal, so that both have padding and one response ends first.
+PROMPT_LENGTHS, RESPONSE_LENGTHS = (12, 5), (6, 3)
 # Greatest relative error over all tokens. Rounding gives up to 1e-5 in fp32, and up to 4e-2 in bf16 in random models
 # of 24 to 32 layers; a wrong position, mask or scale gives 0.15 and more.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
@@ -36,27 +37,26 @@ class Outputs(NamedTuple):
 
 
 @torch.no_grad()
-def settle_way(model: PreTrainedModel, named: str) -> None:
-    """Run the model in the fastest way of its family's and the slower ones that is right on random tokens; a warning
-    says so where that is not its family's.
+def settle_cache_use(model: PreTrainedModel, named: str) -> None:
+    """Find the fastest use of caches, its family's or a slower one, that is right on random tokens, and keep it; a
+    warning says so where it is not its family's.
 
     Raises UserError, one line that begins with `named`, where none is.
     """
-    slower = {Way.SHARED: [Way.CACHED, Way.RERUN], Way.CACHED: [Way.RERUN], Way.RERUN: []}
     try:
-        first = way_of(model.config)
+        first = cache_use_of(model.config)
         t = _random_trajectories(model)
         expected = _plain(model, t)
     except Exception as error:
-        raise UserError(f"{named}: it cannot be run on plain text: {_one_line(error)}") from None
+        raise UserError(f"{named}: it cannot be run on plain text: {said(error)[:200]}") from None
     trouble = ""
-    for found in (first, *slower[first]):
-        vars(model)["way"] = found
+    for found in list(CacheUse)[list(CacheUse).index(first) :]:
+        vars(model)["cache_use"] = found
         before = trouble
         try:
             trouble = _difference(_ours(model, t), expected, TOLERANCE.get(model.dtype, 1e-3))
         except Exception as error:  # whatever a model raises that has another cache or other inputs
-            trouble = _one_line(error)
+            trouble = said(error)[:200]
         if not trouble:
             if before:
                 warnings.warn(f"{named}: {found.value}, slower than planned; else {before}", stacklevel=2)
@@ -64,13 +64,9 @@ def settle_way(model: PreTrainedModel, named: str) -> None:
     raise UserError(f"{named}: run in batches it does not give what it gives for one sequence: {trouble}")
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
-
-
 def _random_trajectories(model: PreTrainedModel) -> Trajectories:
     """Random tokens: never padding's, whose embedding may be zero and hide what is done to it."""
-    unused_V, count = unused_ids(model), sum(PROMPTS) + len(PROMPTS) * sum(RESPONSES)
+    unused_V, count = unused_ids(model), sum(PROMPT_LENGTHS) + len(PROMPT_LENGTHS) * sum(RESPONSE_LENGTHS)
     random = torch.Generator().manual_seed(0)
     drawn = torch.randint(vocabulary(model), (64 * count,), generator=random).to(model.device)
     fit = model.get_input_embeddings()(drawn).abs().sum(-1) > 0
@@ -78,21 +74,21 @@ def _random_trajectories(model: PreTrainedModel) -> Trajectories:
         fit &= ~unused_V[drawn]
     padding = getattr(model.config.get_text_config(decoder=True), "pad_token_id", None)
     ids = iter(drawn[fit & (drawn != (-1 if padding is None else padding))].tolist())
-    prompt_ids, prompt_mask = pad([list(islice(ids, length)) for length in PROMPTS], 0, "left")
-    responses = [list(islice(ids, length)) for _ in PROMPTS for length in RESPONSES]
+    prompt_ids, prompt_mask = pad([list(islice(ids, length)) for length in PROMPT_LENGTHS], 0, "left")
+    responses = [list(islice(ids, length)) for _ in PROMPT_LENGTHS for length in RESPONSE_LENGTHS]
     response_ids, response_mask = pad(responses, 0, "right")
-    N, K = len(PROMPTS), len(RESPONSES)
+    N, K = len(PROMPT_LENGTHS), len(RESPONSE_LENGTHS)
     return Trajectories(
         prompt_ids, prompt_mask, response_ids.view(N, K, -1), response_mask.view(N, K, -1),
-        torch.zeros(N, K, max(RESPONSES)), torch.ones(N, K, dtype=torch.bool),
+        torch.zeros(N, K, max(RESPONSE_LENGTHS)), torch.ones(N, K, dtype=torch.bool),
     ).to(model.device)  # fmt: skip
 
 
 def _plain(model: PreTrainedModel, t: Trajectories) -> Outputs:
     """One sequence at a time, whole, without padding, cache and positions, through the model's own forward."""
     log_probs, hidden = [], []
-    for n, P in enumerate(PROMPTS):
-        for k, R in enumerate(RESPONSES):
+    for n, P in enumerate(PROMPT_LENGTHS):
+        for k, R in enumerate(RESPONSE_LENGTHS):
             response_R = t.response_ids_NKR[n, k, :R]
             ids_1S = torch.cat([t.prompt_ids_NP[n, -P:], response_R[:-1]])[None]
             logits_RV = model(input_ids=ids_1S, use_cache=False).logits[0, P - 1 :]
@@ -107,10 +103,11 @@ def _ours(model: PreTrainedModel, t: Trajectories) -> Outputs:
     out = policy_forward(model, t, 1.0, entropy=False)
     hidden = [
         torch.cat([out.prompt_hidden_NPD[n, -P:], out.response_hidden_NKRD[n, k, : R - 1]])
-        for n, P in enumerate(PROMPTS)
-        for k, R in enumerate(RESPONSES)
+        for n, P in enumerate(PROMPT_LENGTHS)
+        for k, R in enumerate(RESPONSE_LENGTHS)
     ]
-    together = [slice(None)] if way(model) is Way.SHARED else [slice(n, n + 1) for n in range(len(PROMPTS))]
+    alone = [slice(n, n + 1) for n in range(len(PROMPT_LENGTHS))]
+    together = [slice(None)] if cache_use(model) is CacheUse.SHARED else alone
     sampled = [_step_by_step(model, t.block(part)) for part in together]
     mask_NKR = t.response_mask_NKR
     return Outputs(out.log_probs_NKR[mask_NKR], torch.cat(sampled)[mask_NKR], torch.cat(hidden))

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from r2m.core.masking import positions
-from r2m.models.families import OWN_POSITIONS, Way
-from r2m.policy.output import base, way
+from r2m.models.families import OWN_POSITIONS, CacheUse
+from r2m.policy.output import base, cache_use
 
 
 class Decoder:
@@ -23,15 +23,15 @@ class Decoder:
     hidden_AD: Tensor
 
     def __init__(self, model: PreTrainedModel, ids_NP: Tensor, mask_NP: Tensor, K: int) -> None:
-        """Prompts run once, padded on the left; without padding where the model's way isn't SHARED."""
-        self._way, self._base = way(model), base(model)
-        assert self._way is Way.SHARED or bool(mask_NP.all()), "prompts of equal lengths"
+        """Prompts run once, padded on the left; without padding where they aren't SHARED."""
+        self._cache_use, self._base = cache_use(model), base(model)
+        assert self._cache_use is CacheUse.SHARED or bool(mask_NP.all()), "prompts of equal lengths"
         takes = inspect.signature(self._base.forward).parameters
         self._cache_name = "cache_params" if "cache_params" in takes else "past_key_values"
-        self._positions = self._way is Way.SHARED or (
+        self._positions = self._cache_use is CacheUse.SHARED or (
             "position_ids" in takes and model.config.model_type not in OWN_POSITIONS
         )
-        self._cache = None if self._way is Way.RERUN else DynamicCache(config=model.config)
+        self._cache = None if self._cache_use is CacheUse.RERUN else DynamicCache(config=model.config)
         self._ids_AS, self._mask_AS = ids_NP, mask_NP.long()
         self._position_A = mask_NP.sum(-1)
         self._run(ids_NP, positions(mask_NP))
@@ -53,10 +53,10 @@ class Decoder:
 
     def _run(self, ids: Tensor, position_ids: Tensor) -> None:
         inputs: dict[str, Any] = {"input_ids": ids, "use_cache": True, self._cache_name: self._cache}
-        if self._way is Way.SHARED:
+        if self._cache_use is CacheUse.SHARED:
             inputs["attention_mask"] = self._mask_AS
         if self._positions:
             inputs["position_ids"] = position_ids
-        if self._way is Way.RERUN:
+        if self._cache_use is CacheUse.RERUN:
             inputs = {"input_ids": self._ids_AS, "use_cache": False}
         self.hidden_AD = self._base(**inputs).last_hidden_state[:, -1]

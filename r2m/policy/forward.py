@@ -2,8 +2,8 @@
 
 Axes: N queries, K responses, B = N K, P prompt tokens, R response tokens, S = P + R - 1 inputs, D width.
 
-Where a family allows it (families.Way), a prompt runs through the model once and its keys and values are shared by
-its K responses, with gradients: the cost falls from K (P + R) to P + K R tokens a query, and the result is that of
+Where a family allows it (families.CacheUse), a prompt runs through the model once and its keys and values are shared
+by its K responses, with gradients: the cost falls from K (P + R) to P + K R tokens a query, and the result is that of
 K separate sequences.
 """
 
@@ -17,8 +17,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from r2m.core.masking import positions, token_log_probs
 from r2m.core.trajectories import Trajectories
-from r2m.models.families import Way
-from r2m.policy.output import base, own_logits, unused_ids, vocabulary, way
+from r2m.models.families import CacheUse
+from r2m.policy.output import base, cache_use, own_logits, unused_ids, vocabulary
 
 
 class PolicyOutput(NamedTuple):
@@ -36,7 +36,7 @@ def policy_forward(
 ) -> PolicyOutput:
     """Forward of a causal language model on `t` (Alg. 1 lines 6, 12 and 13)."""
     N, K, R = t.response_ids_NKR.shape
-    prompt_hidden_NPD, predicting_BRD = (_shared if way(model) is Way.SHARED else _apart)(model, t)
+    prompt_hidden_NPD, predicting_BRD = (_shared if cache_use(model) is CacheUse.SHARED else _apart)(model, t)
     log_probs_BR, entropy_BR = token_log_probs(
         predicting_BRD,
         lambda hidden_ND: own_logits(model, hidden_ND),
@@ -89,9 +89,7 @@ def _apart(model: PreTrainedModel, t: Trajectories) -> tuple[Tensor, Tensor]:
     N, K, R = t.response_ids_NKR.shape
     P = t.prompt_ids_NP.shape[1]
     device = t.prompt_ids_NP.device
-    ids_BS = torch.cat(
-        [t.prompt_ids_NP.repeat_interleave(K, 0), t.response_ids_NKR.reshape(N * K, R)[:, :-1]], 1
-    )
+    ids_BS = torch.cat([t.prompt_ids_NP.repeat_interleave(K, 0), t.response_ids_NKR.reshape(N * K, R)[:, :-1]], 1)
     padding_N = P - t.prompt_mask_NP.sum(-1)  # the columns before a prompt
     last, shift_B1 = P + R - 2, padding_N.repeat_interleave(K)[:, None]
     ids_BS = ids_BS.gather(1, (torch.arange(last + 1, device=device) + shift_B1).clamp(max=last))

@@ -8,22 +8,22 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from r2m.errors import UserError
-from r2m.models.families import refusal
+from r2m.models.families import policy_refusal
 from r2m.models.loading import fetch, load_config, load_tokenizer
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
-from r2m.policy.check import settle_way
+from r2m.policy.check import settle_cache_use
 from r2m.policy.output import mark_unused_ids, vocabulary
 
 
 def load_policy(model: str, dtype: str = "float32", device: str | torch.device = "cpu") -> PreTrainedModel:
-    """A causal language model without dropout, run in the fastest way that gives what a plain forward gives.
+    """A causal language model without dropout, run as fast as it can be with the outputs of a plain forward.
 
     Ids that its tokenizer has no token for are kept out of its distributions.
-    Raises UserError where no way is right, and where the tokenizer's end token is not one of the model's.
+    Raises UserError where no use of caches is right, and where the tokenizer's end token is not one of the model's.
     """
     check_weights(model, "policy.model")
-    why = refusal(load_config(model))
+    why = policy_refusal(load_config(model))
     if why is not None:
         raise UserError(f"policy.model = {model!r}: {why}")
     tokenizer = load_tokenizer(model)
@@ -36,7 +36,7 @@ def load_policy(model: str, dtype: str = "float32", device: str | torch.device =
             f"{vocabulary(policy)} tokens"
         )
     mark_unused_ids(policy, tokenizer)
-    settle_way(policy, f"policy.model = {model!r}")
+    settle_cache_use(policy, f"policy.model = {model!r}")
     make_savable(policy)
     return policy
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from r2m.models.families import Way, way_of
+from r2m.models.families import CacheUse, cache_use_of
 
 
 def own_logits(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def vocabulary(model: PreTrainedModel) -> int:
     return int(model.config.get_text_config(decoder=True).vocab_size)
 
 
-def way(model: PreTrainedModel) -> Way:
+def cache_use(model: PreTrainedModel) -> CacheUse:
     """How its prompts and responses are run: what the loader has found right, else what its family allows."""
-    found: Way | None = vars(model).get("way")
-    return found or way_of(model.config)
+    found: CacheUse | None = vars(model).get("cache_use")
+    return found or cache_use_of(model.config)

@@ -31,9 +31,7 @@ def same_tokens(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> bool:
     )
 
 
-def response_texts(
-    tokenizer: PreTrainedTokenizerBase, queries: Sequence[Query], t: Trajectories
-) -> list[str]:
+def response_texts(tokenizer: PreTrainedTokenizerBase, queries: Sequence[Query], t: Trajectories) -> list[str]:
     """The text of each response, query by query, as gold, judges and people read it: spaces as they were written,
     no end token; of a conversation, the answer alone."""
     lengths_NK = (t.lengths_NK - t.ended_NK.long()).tolist()
@@ -41,7 +39,5 @@ def response_texts(
     return [
         text
         for query, ids_KR, lengths_K in rows
-        for text in answer_texts(
-            tokenizer, query.prompt, [ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)]
-        )
+        for text in answer_texts(tokenizer, query.prompt, [ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)])
     ]

@@ -17,11 +17,11 @@ from transformers import PreTrainedModel
 from r2m.core.masking import pad, scaled_logits
 from r2m.core.seeds import generator
 from r2m.core.trajectories import Trajectories
-from r2m.models.families import Way
+from r2m.models.families import CacheUse
 from r2m.policy.decoding import Decoder
-from r2m.policy.output import own_logits, unused_ids, vocabulary, way
+from r2m.policy.output import cache_use, own_logits, unused_ids, vocabulary
 
-HELD_OUT = "held-out"  # the stream of evaluation draws: evaluating does not change what training samples
+HELD_OUT_STREAM = "held-out"  # the stream of evaluation draws: evaluating does not change what training samples
 
 
 def uniform_draws(seed: int, step: int, N: int, K: int, R: int, stream: str = "rounds") -> Tensor:
@@ -60,7 +60,8 @@ def sample(
     ids_NP, mask_NP = (x.to(device) for x in pad(list(prompts), pad_id, "left"))
     ids = torch.full((N, K, R), pad_id, device=device)
     log_probs = torch.zeros(N, K, R, device=device)
-    for part in _batches([len(prompt) for prompt in prompts], max(1, batch // K), way(model) is Way.SHARED):
+    any_lengths = cache_use(model) is CacheUse.SHARED
+    for part in _batches([len(prompt) for prompt in prompts], max(1, batch // K), any_lengths):
         width = int(mask_NP[part].sum(-1).max())
         ids[part], log_probs[part] = _write(
             model, ids_NP[part, -width:], mask_NP[part, -width:], uniforms_NKR[part].to(device),
@@ -98,9 +99,8 @@ def _write(
     N, K, R = uniforms_NKR.shape
     B = N * K
     unused_V = unused_ids(model)
-    last = (
-        vocabulary(model) - 1 if unused_V is None else int((~unused_V).nonzero().max())
-    )  # id that a draw can give
+    # Id that a draw can give.
+    last = vocabulary(model) - 1 if unused_V is None else int((~unused_V).nonzero().max())
     uniforms_BR = uniforms_NKR.reshape(B, R)
     out_ids = torch.full((B, R), pad_id, device=ids_NP.device)
     out_log_probs = torch.zeros(B, R, device=ids_NP.device)

@@ -1,30 +1,22 @@
-"""The picture of a comparison: what training saw (proxy) over what it was for (gold), round by round."""
+"""A picture of arms beside each other, as a file: what training saw (proxy) and what it was for (gold)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import cycle
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from r2m.errors import UserError
+from r2m.metrics import metric
+from r2m.reports.style import BOLD, FAINT, GRID, THIN, Group, drawn
 from r2m.runs.journal import JournalView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PANELS = {  # metric -> title, axis label with unit
-    "reward/proxy": ("Proxy reward (trains the policy)", "score"),
-    "reward/vanilla": ("Frozen reward model", "score"),
-    "reward/gold": ("Gold reward (never trained on)", "gold score"),
-    "kl/sequence": ("KL from the reference", "nats per sequence"),
-    "task/no_space_share": ("Words without a space", "share of words"),
-    "reward/gold_correlation": ("Correlation of proxy and gold", "Pearson's r"),
-}
-# Okabe and Ito's palette: told apart by colour-blind readers. The arms that the paper compares come first.
-COLOURS = {"RLOO": "#D55E00", "R2M": "#0072B2"}
-OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+PANELS = (
+    "reward/proxy", "reward/vanilla", "reward/gold", "kl/sequence", "task/no_space_share", "reward/gold_correlation",
+)  # fmt: skip
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -32,7 +24,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#e6e6e6",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "axes.edgecolor": "#888888",
     "axes.axisbelow": True,
@@ -42,25 +34,21 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # labels may hold a $
     "svg.hashsalt": "r2m",  # the same curves make the same file
 }
+_POINTS = 0.72  # a line's width here, of a pixel's on a page
 
 
-def plot(runs: Sequence[tuple[str, JournalView]], path: Path | str) -> None:
-    """Draw labelled runs into `path`, PNG or SVG by its ending. Panels without data are left out.
-
-    Runs that share a label are repeats (seeds): thin lines, and their mean over the rounds that all of them
-    have in bold. Colour tells the arm, line style the labels of one arm.
+def plot(groups: Sequence[Group], path: Path | str) -> None:
+    """Draw the runs into `path`, PNG or SVG by its ending. Panels without data are left out. Thin: a seed. Bold: the
+    mean of an arm's seeds over the trajectories that all of them have.
 
     Raises UserError where no run has any of the metrics.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    panels = [key for key in PANELS if any(view.series(key)[0] for _, view in runs)]
+    panels = drawn(groups, PANELS)
     if not panels:
-        raise UserError(f"runs = {[label for label, _ in runs]}: no rounds with any of {', '.join(PANELS)}")
-    groups: dict[str, list[JournalView]] = {}
-    for label, view in runs:
-        groups.setdefault(label, []).append(view)
+        raise UserError(f"runs = {[group.label for group in groups]}: no rounds with any of {', '.join(PANELS)}")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(STYLE):
@@ -69,39 +57,33 @@ def plot(runs: Sequence[tuple[str, JournalView]], path: Path | str) -> None:
         if panels[:2] == ["reward/proxy", "reward/vanilla"]:
             axes[1].sharey(axes[0])  # one scale: the gap between the two is the feedback's doing
         for ax, key in zip(axes, panels, strict=False):
-            _panel(ax, key, groups)
+            ax.set(title=metric(key).title, ylabel=metric(key).unit)
+            for group in groups:
+                _lines(ax, key, group)
         for ax in axes[len(panels) :]:
             ax.remove()
         for ax in axes[max(0, len(panels) - columns) : len(panels)]:
-            ax.set_xlabel("round")
+            ax.set_xlabel("trajectories")
             ax.tick_params(labelbottom=True)
-        figure.suptitle(_title([view for _, view in runs]), fontsize=12, fontweight="bold", x=0.01, ha="left")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        title = _title([view for group in groups for view in group.views])
+        figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
+        names = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=4)
         metadata = {"Date": None} if Path(path).suffix == ".svg" else None
         figure.savefig(path, metadata=metadata)
 
 
-def _panel(ax: Axes, key: str, groups: dict[str, list[JournalView]]) -> None:
-    title, unit = PANELS[key]
-    ax.set(title=title, ylabel=unit)
-    others: dict[str, str] = {}
-    styles: dict[str, Iterator[str]] = {}
-    for label, views in groups.items():
-        arm = views[0].arm
-        colour = COLOURS.get(arm) or others.setdefault(arm, OTHER_COLOURS[len(others) % len(OTHER_COLOURS)])
-        style = next(styles.setdefault(arm, cycle(("-", "--", ":", "-."))))
-        curves = [dict(zip(*view.series(key), strict=True)) for view in views]
-        if len(curves) > 1:
-            for curve in curves:
-                ax.plot(list(curve), list(curve.values()), style, color=colour, alpha=0.35, linewidth=0.8)
-        steps = sorted(set.intersection(*map(set, curves)))
-        means = [fmean(curve[step] for curve in curves) for step in steps]
-        name = f"{label} (mean of {len(views)})" if len(views) > 1 else label
-        ax.plot(steps, means, style, color=colour, linewidth=1.8, label=name)
+def _lines(ax: Axes, key: str, group: Group) -> None:
+    seeds, mean = group.curves(key), group.mean(key)
+    style: dict[str, Any] = {"color": group.colour, "linestyle": "-" if group.dash == "solid" else "--"}
+    for curve in seeds if len(seeds) > 1 else ():
+        ax.plot(list(curve), list(curve.values()), alpha=FAINT, linewidth=THIN * _POINTS, **style)
+    if seeds:
+        name = f"{group.label} (mean of {len(group.views)})" if len(group.views) > 1 else group.label
+        ax.plot(list(mean), list(mean.values()), linewidth=BOLD * _POINTS, label=name, **style)
 
 
 def _title(views: Sequence[JournalView]) -> str:
     tasks = dict.fromkeys(f"{view.start['task']}, policy {view.start['policy']}" for view in views)
-    seeds = sorted({view.start["config"]["run"]["seed"] for view in views})
+    seeds = sorted({view.seed for view in views})
     return f"{'; '.join(tasks)} · seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"

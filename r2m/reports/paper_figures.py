@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Callable
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from r2m.paper.results import Results, Tree
-from r2m.reports.curves import COLOURS, OTHER_COLOURS
-from r2m.reports.figures import INK, REST, SCALE, Group, curves, styled
-from r2m.runs.journal import JournalView
+from r2m.metrics import metric
+from r2m.reports.plots import curves, lines, over_kl, panels, styled
+from r2m.reports.render import plain
+from r2m.reports.style import COLOURS, INK, OTHER_COLOURS, REST, SCALE, Group, drawn
+from r2m.results.assessment import Assessment
+from r2m.results.experiment import Experiment
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+_T = TypeVar("_T")
 PAIR = ("RLOO", "R2M")
 CONDITIONS = {  # Fig. 4: metric -> label, colour
     "eval/proxy": ("with feedback", COLOURS["R2M"]),
@@ -21,182 +24,127 @@ CONDITIONS = {  # Fig. 4: metric -> label, colour
     "eval/noise": ("with noise", REST),
 }
 CURVES = ("reward/proxy", "train/policy_loss", "kl/token", "kl/sequence")  # Fig. 5
-TITLES = {"train/policy_loss": "Policy loss", "kl/token": "KL from the reference, nats per token"}
-SCATTERS = {"reward/proxy": "Reward in training", "reward/gold": "Gold reward"}  # Fig. 5: over KL
-PHASES = {  # Fig. 6
-    "time/sample_s": ("sampling", OTHER_COLOURS[3]),
-    "time/annotate_s": ("annotation", OTHER_COLOURS[2]),
-    "time/policy_s": ("policy", OTHER_COLOURS[0]),
-    "time/head_s": ("reward head", OTHER_COLOURS[1]),
-}
+_REWARDS = ("reward/proxy", "reward/gold")  # Fig. 5: over KL
+_PHASES = dict(zip(  # Fig. 6
+    ("time/sample_s", "time/annotate_s", "time/policy_s", "time/head_s"),
+    (OTHER_COLOURS[3], OTHER_COLOURS[2], OTHER_COLOURS[0], OTHER_COLOURS[1]), strict=True,
+))  # fmt: skip
+COSINE = {"title": {"text": "cosine", "side": "right"}, "thickness": 14}
+
+Captioned = tuple["go.Figure | str", str]
 
 
-def similarity_matrix(r: Results) -> go.Figure | str:
-    """Fig. 1a: one prompt, hacking responses first."""
+def similarity_matrix(r: Experiment) -> Captioned:
+    """Fig. 1a: one prompt, hacking responses first; and its caption."""
     import plotly.graph_objects as go
 
-    found = _first(r, "similarity")
+    found = _first(r, lambda known: known.similarity)
     if found is None:
-        return (
-            "No run of RLOO or R2M has a prompt with enough hacking and enough normal responses to compare."
-            if any(r.assessments.get(arm) for arm in PAIR) else "No run of RLOO or R2M is assessed."
-        )  # fmt: skip
-    _, _, tree = found
-    rows = [f"s{i} {label}" for i, label in enumerate(tree["labels"], 1)]
+        if any(r.assessed(arm) for arm in PAIR):
+            return (
+                "No run of RLOO or R2M has a prompt with enough hacking and enough normal responses to compare.",
+                "",
+            )
+        return "No run of RLOO or R2M is assessed.", ""
+    arm, seed, known = found
+    rows = [f"s{i} {plain(label)}" for i, label in enumerate(known.labels, 1)]
     figure = go.Figure(go.Heatmap(
-        z=tree["matrix"], x=[row.split()[0] for row in rows], y=rows, colorscale=SCALE, zmax=1,
-        colorbar={"title": {"text": "cosine", "side": "right"}, "thickness": 14},
+        z=known.matrix, x=[row.split()[0] for row in rows], y=rows, colorscale=SCALE, zmax=1, colorbar=COSINE,
         hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
     ))  # fmt: skip
-    _matrices(styled(figure, 470))
-    return figure.update_layout(width=580)
+    caption = f"One prompt's responses under the trained policy of {arm}, seed {seed}; {known.what}."
+    return _matrices(styled(figure, 470)).update_layout(width=580), caption
 
 
-def similarity_caption(r: Results) -> str:
-    found = _first(r, "similarity")
-    if found is None:
-        return ""
-    arm, seed, tree = found
-    return f"One prompt's responses under the trained policy of {arm}, seed {seed}; {escape(tree['what'])}."
-
-
-def over_training(r: Results) -> go.Figure | str:
-    """Fig. 1b: a query's responses by the policy's checkpoints, a panel each."""
+def over_training(r: Experiment) -> Captioned:
+    """Fig. 1b: a query's responses by the policy's checkpoints, a panel each; and its caption."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    found = _first(r, "over_training")
+    found = _first(r, lambda known: known.over_training)
     if found is None:
-        return "No run of RLOO or R2M is assessed with two checkpoints or more."
-    _, _, tree = found
-    names = list(map(str, tree["steps"]))
-    n = len(tree["pairs"])
-    figure = make_subplots(
-        1, n, subplot_titles=[f"response {i}" for i in range(1, n + 1)], horizontal_spacing=0.06
-    )
-    for column, pair in enumerate(tree["pairs"], 1):
+        return "No run of RLOO or R2M is assessed with two checkpoints or more.", ""
+    arm, seed, known = found
+    steps = list(map(str, known.steps))
+    titles = [f"response {i}" for i, _ in enumerate(known.pairs, 1)]
+    figure = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=0.06)
+    for column, pair in enumerate(known.pairs, 1):
         heat = go.Heatmap(
-            z=pair["matrix"], x=names, y=names, coloraxis="coloraxis", text=pair["matrix"],
+            z=pair.matrix, x=steps, y=steps, coloraxis="coloraxis", text=pair.matrix,
             texttemplate="%{text:.2f}", hovertemplate="rounds %{y}, %{x}: %{z:.3f}<extra></extra>",
         )  # fmt: skip
         figure.add_trace(heat, row=1, col=column)
-    bar = {"title": {"text": "cosine", "side": "right"}, "thickness": 14}
-    figure.update_layout(coloraxis={"colorscale": SCALE, "cmax": 1, "colorbar": bar})
-    _matrices(styled(figure, 380), title_text="round", type="category")
-    return figure
-
-
-def over_training_caption(r: Results) -> str:
-    found = _first(r, "over_training")
-    if found is None:
-        return ""
-    arm, seed, tree = found
-    apart = tree["mean"][0][-1]
-    return (
+    figure.update_layout(coloraxis={"colorscale": SCALE, "cmax": 1, "colorbar": COSINE})
+    caption = (
         f"Responses to one query under the policy of {arm}, seed {seed}, after so many rounds (0: the supervised "
-        f"policy). First and last have a mean similarity of {apart:.3f}."
+        f"policy). First and last have a mean similarity of {known.mean[0][-1]:.3f}."
     )
+    return _matrices(styled(figure, 380), title_text="round", type="category"), caption
 
 
-def conditions(r: Results) -> go.Figure | str:
-    """Fig. 4: R2M's held-out responses scored in three ways. Thin: a seed. Bold: the mean."""
+def conditions(r: Experiment) -> go.Figure | str:
+    """Fig. 4: R2M's held-out responses scored in three ways."""
     import plotly.graph_objects as go
 
-    views = list(r.runs.get("R2M", {}).values())
-    shown = {key: style for key, style in CONDITIONS.items() if any(view.series(key)[0] for view in views)}
-    if not shown:
+    views, figure = list(r.views("R2M").values()), go.Figure()
+    for key, (label, colour) in CONDITIONS.items():
+        lines(figure, Group(label, colour, views), key)
+    if not figure.data:
         return "No run of R2M has an evaluation."
-    figure = go.Figure()
-    for key, (label, colour) in shown.items():
-        seeds = [dict(zip(*view.series(key), strict=True)) for view in views if view.series(key)[0]]
-        for curve in seeds if len(seeds) > 1 else ():
-            figure.add_scatter(x=list(curve), y=list(curve.values()), mode="lines", opacity=0.3, showlegend=False,
-                               line={"color": colour, "width": 1}, hoverinfo="skip")  # fmt: skip
-        steps = sorted(set.intersection(*map(set, seeds)))
-        means = [sum(curve[step] for curve in seeds) / len(seeds) for step in steps]
-        figure.add_scatter(
-            x=steps, y=means, mode="lines+markers", name=label, line={"color": colour, "width": 2.5}
-        )
-    figure.update_xaxes(title_text="round")
+    figure.update_xaxes(title_text="trajectories")
     figure.update_yaxes(title_text="mean score, held-out prompts")
     return styled(figure, 400)
 
 
-def learning(r: Results) -> go.Figure | str:
+def learning(r: Experiment) -> go.Figure | str:
     """Fig. 5, its curves."""
-    groups = [Group(arm, COLOURS[arm], list(r.runs.get(arm, {}).values())) for arm in PAIR]
-    figure = curves([group for group in groups if group.views], CURVES, columns=2)
-    if not isinstance(figure, str):
-        figure.for_each_annotation(lambda title: title.update(text=TITLES.get(title.text, title.text)))
-    return figure
+    return curves(_pair(r), CURVES, columns=2)
 
 
-def reward_over_kl(r: Results) -> go.Figure | str:
+def reward_over_kl(r: Experiment) -> go.Figure | str:
     """Fig. 5, its scatter: a point is a round of a run. Gold beside it, where the task has it."""
-    from plotly.subplots import make_subplots
-
-    views = [(arm, view) for arm in PAIR for view in r.runs.get(arm, {}).values()]
-    panels = {key: title for key, title in SCATTERS.items() if any(view.series(key)[0] for _, view in views)}
-    if not panels:
-        return "No run of RLOO or R2M has finished."
-    figure = make_subplots(1, len(panels), subplot_titles=list(panels.values()), horizontal_spacing=0.08)
-    for column, key in enumerate(panels, 1):
-        place: dict[str, Any] = {"row": 1, "col": column}
-        for arm in PAIR:
-            x, y = _points([view for label, view in views if label == arm], key)
-            figure.add_scatter(x=x, y=y, mode="markers", name=arm, legendgroup=arm, showlegend=column == 1,
-                               marker={"size": 5, "color": COLOURS[arm], "opacity": 0.5},
-                               hovertemplate="KL %{x:.3f}, reward %{y:.3f}<extra></extra>", **place)  # fmt: skip
-        figure.update_xaxes(title_text="KL, nats per token", **place)
-        figure.update_yaxes(title_text=key, **place)
-    return styled(figure, 420, above=40)
+    return over_kl(_pair(r), _REWARDS) if drawn(_pair(r), _REWARDS) else "No run of RLOO or R2M has finished."
 
 
-def cost(r: Results) -> go.Figure | str:
+def cost(r: Experiment) -> go.Figure | str:
     """Fig. 6: memory and time by phase; a bar is the median of an arm's processes, a dot one of them."""
-    from plotly.subplots import make_subplots
-
     if r.cost is None:
         return "The cost has not been measured."
     own = {arm: [m for m in r.cost["measurements"] if m["arm"] == arm] for arm in PAIR}
-    figure = make_subplots(
-        1, 2, subplot_titles=["Peak memory, MiB", "Time of a round, s"], horizontal_spacing=0.12
-    )
-    place: dict[str, Any] = {"row": 1, "col": 1}
+    figure, places = panels(("memory/peak_mib", "time/round_s"), "")
+    memory, time = places.values()
     peaks = {arm: [m["peak_mib"] for m in seen] for arm, seen in own.items()}
     figure.add_bar(x=list(PAIR), y=[median(peaks[arm]) for arm in PAIR], width=0.5, showlegend=False,
-                   marker_color=[COLOURS[arm] for arm in PAIR], opacity=0.85, **place)  # fmt: skip
-    for key, (label, colour) in PHASES.items():
+                   marker_color=[COLOURS[arm] for arm in PAIR], opacity=0.85, **memory)  # fmt: skip
+    for key, colour in _PHASES.items():
         y = [median(m["phases"].get(key, 0.0) for m in own[arm]) for arm in PAIR]
-        figure.add_bar(x=list(PAIR), y=y, width=0.5, name=label, marker_color=colour, row=1, col=2)
+        figure.add_bar(x=list(PAIR), y=y, width=0.5, name=metric(key).label, marker_color=colour, **time)
     rounds = {arm: [m["round_s"] for m in seen] for arm, seen in own.items()}
-    for column, values in enumerate((peaks, rounds), 1):
+    for place, values in ((memory, peaks), (time, rounds)):
         dots = [(arm, value) for arm in PAIR for value in values[arm]]
         figure.add_scatter(
             x=[arm for arm, _ in dots], y=[value for _, value in dots], mode="markers", name="a process",
-            marker={"color": INK, "size": 7, "symbol": "circle-open"}, showlegend=column == 1, row=1, col=column,
+            marker={"color": INK, "size": 7, "symbol": "circle-open"}, showlegend=place is memory, **place,
         )  # fmt: skip
     figure.update_layout(barmode="stack")
-    styled(figure, 400, above=40)
     figure.update_yaxes(rangemode="tozero")
     return figure
 
 
-def _first(r: Results, key: str) -> tuple[str, int, Tree] | None:
+def _pair(r: Experiment) -> list[Group]:
+    return [Group(arm, COLOURS[arm], list(r.views(arm).values())) for arm in PAIR if r.views(arm)]
+
+
+def _first(r: Experiment, part: Callable[[Assessment], _T | None]) -> tuple[str, int, _T] | None:
     """The first run of RLOO, else of R2M, whose assessment has the part."""
     for arm in PAIR:
-        for seed, tree in sorted(r.assessments.get(arm, {}).items()):
-            if tree[key]:
-                return arm, seed, tree[key]
+        for seed, known in r.assessed(arm).items():
+            if (found := part(known)) is not None:
+                return arm, seed, found
     return None
 
 
-def _points(views: list[JournalView], key: str) -> tuple[list[float], list[float]]:
-    rounds = [m for view in views for m in view.rounds.values() if key in m and "kl/token" in m]
-    return [m["kl/token"] for m in rounds], [m[key] for m in rounds]
-
-
-def _matrices(figure: go.Figure, **axes: Any) -> None:
+def _matrices(figure: go.Figure, **axes: Any) -> go.Figure:
     """The first row on top."""
     figure.update_yaxes(autorange="reversed", showgrid=False, **axes)
-    figure.update_xaxes(showgrid=False, **axes)
+    return figure.update_xaxes(showgrid=False, **axes)

@@ -1,13 +1,13 @@
-"""A table as CSV, Markdown, LaTeX and HTML. All but CSV show a cell as mean [interval]; CSV has a column for each."""
+"""A table of the paper as CSV, Markdown, LaTeX and on the page. All but CSV show a cell as mean [interval]."""
 
 from __future__ import annotations
 
 import csv
 import io
-from html import escape
 from itertools import groupby
 
-from r2m.paper.cells import MEASURED, MISSING, Cell, Table
+from r2m.reports import document
+from r2m.reports.paper_parts import MEASURED, MISSING, Cell, Table
 from r2m.results.statistics import Estimate
 
 PARTS = ("mean", "low", "high", "seeds", "runs", "finding", "note")  # of a measured cell, a CSV column each
@@ -52,8 +52,7 @@ def to_latex(table: Table) -> str:
     above = " & ".join(["", "", *(rf"\multicolumn{{{n}}}{{c}}{{{latex(source)}}}" for source, n in groups)])
     head = " & ".join(map(latex, [table.label, "seeds", *(c.heading for c in table.columns)]))
     rows = [
-        " & ".join([latex(label), _seeds(cells), *map(_cell_of_latex, cells)]) + r" \\"
-        for label, cells in table.rows
+        " & ".join([latex(label), _seeds(cells), *map(_cell_of_latex, cells)]) + r" \\" for label, cells in table.rows
     ]
     notes = "\n\n".join(map(latex, _with_runs(table)))
     return "\n".join([
@@ -65,28 +64,16 @@ def to_latex(table: Table) -> str:
     ])  # fmt: skip
 
 
-def to_html(table: Table) -> str:
+def shown(table: Table) -> document.Table:
     """Two rows of headings: where the numbers are from, and what they are. Runs are in the cells' titles."""
-    edges, above = set(), ["<th></th><th></th>"]
-    at = 0
-    for source, columns in groupby(c.source for c in table.columns):
-        n = len(list(columns))
-        edges.add(at)
-        above.append(f'<th colspan="{n}" style="text-align:left{EDGE}">{_broken(source)}</th>')
-        at += n
-    head = [f'<th class="text">{escape(table.label)}</th><th>seeds</th>']
-    head += [f"<th{_edge(i in edges)}>{_broken(c.heading)}</th>" for i, c in enumerate(table.columns)]
-    rows = [
-        f'<tr><td class="text">{escape(label)}</td><td>{_seeds(cells)}</td>'
-        + "".join(_cell_of_html(cell, i in edges, _count(cells)) for i, cell in enumerate(cells)) + "</tr>"
+    above = [("", 2)]
+    above += [(_lines(source), len(list(columns))) for source, columns in groupby(c.source for c in table.columns)]
+    head = [table.label, "seeds", *(_lines(c.heading) for c in table.columns)]
+    rows: list[document.Line] = [
+        ("", [label, _seeds(cells), *(_cell_shown(cell, _count(cells)) for cell in cells)])
         for label, cells in table.rows
     ]  # fmt: skip
-    top = f"<thead><tr>{''.join(above)}</tr><tr>{''.join(head)}</tr></thead>"
-    return f'<div class="scroll"><table>{top}\n<tbody>{chr(10).join(rows)}</tbody></table></div>'
-
-
-SOFT = 'style="color:var(--soft);display:block"'
-EDGE = ";padding-left:26px"  # between what was measured and each of the paper's settings
+    return document.Table(head, rows, above=above)
 
 
 def notes_of(table: Table) -> list[str]:
@@ -186,23 +173,18 @@ def _cell_of_markdown(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _cell_of_html(cell: Cell, edge: bool, row_seeds: int) -> str:
+def _cell_shown(cell: Cell, row_seeds: int) -> document.Cell:
     e = cell.estimate
     if e is None:
-        return f'<td{_edge(edge)} title="{escape(cell.why)}">{escape(cell.text)}</td>'
+        return document.Cell(cell.text, title=cell.why)
     fewer = f" (n = {e.n})" if e.n < row_seeds else ""
     title = f"{e.n} seed{'s' * (e.n != 1)}: {', '.join(cell.runs)}"
     if cell.finding:
         title = f"{cell.finding}; p = {e.p:.3g}; {title}"
-    kind = f' class="{cell.finding}"' if cell.finding in ("better", "worse") else ""
-    spread = f"<small {SOFT}>{escape(_interval(e, cell.places))}{fewer}</small>"
-    return f'<td{_edge(edge)} title="{escape(title)}"><span{kind}>{escape(_value(cell))}</span>{spread}</td>'
+    kind = cell.finding if cell.finding in ("better", "worse") else ""
+    return document.Cell(_value(cell), f"{_interval(e, cell.places)}{fewer}".strip(), kind, title)
 
 
-def _broken(heading: str) -> str:
-    """Onto lines at its commas where it is long."""
-    return escape(heading).replace(", ", ",<br>") if len(heading) > 24 else escape(heading)
-
-
-def _edge(edge: bool) -> str:
-    return f' style="{EDGE[1:]}"' if edge else ""
+def _lines(heading: str) -> str:
+    """Lines at its commas where it is long."""
+    return heading.replace(", ", ",\n") if len(heading) > 24 else heading

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 from r2m.files import write_whole
-from r2m.paper.arms import ARMS
-from r2m.paper.cells import Table
-from r2m.paper.claims import AGAINST_RLOO, CLASSES, FAILS, HOLDS, NEGLIGIBLE, OPEN, Claim, Judged, judge_all
-from r2m.paper.results import Results
-from r2m.paper.tables import tables
-from r2m.reports import page
+from r2m.reports import document as doc
 from r2m.reports import paper_figures as figures
-from r2m.reports.paper_formats import notes_of, runs_of, to_csv, to_html, to_latex, to_markdown
+from r2m.reports.paper_formats import notes_of, runs_of, shown, to_csv, to_latex, to_markdown
+from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged, Table
+from r2m.reports.render import render
+from r2m.results.experiment import NEGLIGIBLE, Experiment
 from r2m.results.findings import ENOUGH, METHOD
 from r2m.results.numbers import number
 from r2m.results.readings import cost
 from r2m.runs.journal import JournalView
 
+CLASSES = {HOLDS: "better", FAILS: "worse", OPEN: ""}  # of the style sheet
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
-SECTIONS = {
-    "claims": "The paper's claims, here",
-    "tables": "Tables",
-    "figures": "Figures",
-    "made": "How this was made",
-}
 RULE = (
     "A claim about a difference holds where five seeds or more, an interval off 0 and p ≤ 0.0625 show it, and does "
     "not hold where they show the opposite. What they cannot tell from 0, or fewer seeds, cannot be judged: that "
@@ -42,10 +34,9 @@ CAPTIONS = {
 }  # fmt: skip
 
 
-def write(r: Results, folder: Path, command: str) -> list[Path]:
-    """Everything, each file replaced whole. `command`: what was typed."""
-    made = tables(r)
-    texts = {"paper.html": html(r, made, command)}
+def write(r: Experiment, made: Sequence[Table], judged: Sequence[Judged], folder: Path, command: str) -> list[Path]:
+    """Everything, each file replaced whole. `made`: the tables; `command`: what was typed."""
+    texts = {"paper.html": html(r, made, judged, command)}
     texts |= {f"tables/table-{t.number}.{kind}": to(t) for t in made for kind, to in WRITERS.items()}
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -53,86 +44,69 @@ def write(r: Results, folder: Path, command: str) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def summary(judged: Sequence[tuple[Claim, Judged]]) -> str:
-    holds, fails, left = ([verdict for _, (verdict, _) in judged].count(v) for v in (HOLDS, FAILS, OPEN))
+def summary(judged: Sequence[Judged]) -> str:
+    holds, fails, left = ([j.verdict for j in judged].count(v) for v in (HOLDS, FAILS, OPEN))
     return (
         f"Of the paper's {len(judged)} claims, {holds} hold{'s' * (holds == 1)} here, {fails} "
         f"do{'es' * (fails == 1)} not, and {left} cannot be judged."
     )
 
 
-def html(r: Results, made: Sequence[Table], command: str) -> str:
-    judged = judge_all(r)
-    few = ""
+def html(r: Experiment, made: Sequence[Table], judged: Sequence[Judged], command: str) -> str:
+    headline = next(j for j in judged if j.headline)  # what most readers look for
+    verdict = [summary(judged), f"{headline.claim}: {headline.verdict}. {headline.why}"]
     if len(r.seeds) < ENOUGH:
-        few = f"{len(r.seeds)} seeds settle no difference: give --seeds {ENOUGH} or more."
-    return page.page(
-        f"{escape(r.name)} · R2M",
-        f"<h1>{escape(r.name)}: the paper's experiments on the recipe {escape(r.recipe)}</h1>",
-        '<p class="meta">Tables 1 to 5 and Figures 1, 4, 5 and 6 from runs of this recipe, beside the paper\'s own '
-        "figures, which are of other models and data: levels are not comparable, directions are.</p>",
-        page.verdict([summary(judged), _headline(judged), *([few] if few else [])]),
-        page.contents(SECTIONS),
-        page.section("claims", SECTIONS["claims"], _claims(judged), page.note(escape(RULE))),
-        page.section("tables", SECTIONS["tables"], *map(_table, made)),
-        page.section("figures", SECTIONS["figures"], *_figures(r)),
-        page.section("made", SECTIONS["made"], *_made(r, command)),
-    )  # fmt: skip
+        verdict.append(f"{len(r.seeds)} seeds settle no difference: give --seeds {ENOUGH} or more.")
+    lead: list[doc.Part] = [
+        doc.Note("Tables 1 to 5 and Figures 1, 4, 5 and 6 from runs of this recipe, beside the paper's own figures, "
+             "which are of other models and data: levels are not comparable, directions are."),
+        doc.Verdict(verdict),
+    ]  # fmt: skip
+    sections = [
+        doc.Section("claims", "The paper's claims, here", [_claims(judged), doc.Note(RULE)]),
+        doc.Section("tables", "Tables", [part for table in made for part in _table(table)]),
+        doc.Section("figures", "Figures", _figures(r)),
+        doc.Section("made", "How this was made", _made(r, command)),
+    ]
+    title = f"{r.name}: the paper's experiments on the recipe {r.recipe}"
+    return render(doc.Page(f"{r.name} · R2M", title, lead, sections))
 
 
-def _headline(judged: Sequence[tuple[Claim, Judged]]) -> str:
-    """What most readers look for: R2M against RLOO."""
-    claim, (verdict, sentence) = next(pair for pair in judged if pair[0] is AGAINST_RLOO)
-    return f"{claim.text}: {verdict}. {sentence}"
-
-
-def _claims(judged: Sequence[tuple[Claim, Judged]]) -> str:
+def _claims(judged: Sequence[Judged]) -> doc.Table:
     rows = [
         ("", [
-            _wrapped(claim.text, 17), _wrapped(claim.source, 8), f'<b class="{CLASSES[verdict]}">{verdict}</b>',
-            _wrapped(sentence, 34),
+            doc.Cell(j.claim, kind="wrap"), doc.Cell(j.source, kind="wrap narrow"),
+            doc.Cell(j.verdict, kind=f"strong {CLASSES[j.verdict]}"), doc.Cell(j.why, kind="wrap wide"),
         ])
-        for claim, (verdict, sentence) in judged
+        for j in judged
     ]  # fmt: skip
-    return page.table(["claim", "source", "here", "numbers"], rows, {0, 1, 2, 3})
+    return doc.Table(["claim", "source", "here", "numbers"], rows, {0, 1, 2, 3})
 
 
-def _wrapped(text: str, width: int) -> str:
-    """A table's cells do not wrap by themselves. `width`: the least, in em."""
-    return f'<div style="white-space:normal;min-width:{width}em">{escape(text)}</div>'
-
-
-def _table(table: Table) -> str:
+def _table(table: Table) -> list[doc.Part]:
     first, *notes = notes_of(table)
-    runs = "".join(
-        f"<p><b>{escape(label)}</b>: {escape(', '.join(ids))}</p>" for label, ids in runs_of(table).items()
-    )
-    folded = f"<details><summary>Runs</summary>{runs}</details>" if runs else ""
-    files = " ".join(
-        f'<a href="tables/table-{table.number}.{kind}">{kind}</a>' for kind in WRITERS
-    )  # beside the page, where it was written
-    return (
-        f"<h3>Table {table.number}. {escape(table.title)}</h3>{page.note(escape(first))}{to_html(table)}"
-        + "".join(page.note(escape(note)) for note in notes) + folded + page.note(f"As a file: {files}")
-    )  # fmt: skip
-
-
-def _figures(r: Results) -> list[str]:
-    cost_caption = _cost_caption(r)
+    runs = [doc.Text("labelled", ", ".join(ids), label) for label, ids in runs_of(table).items()]
+    files = {kind: f"tables/table-{table.number}.{kind}" for kind in WRITERS}  # beside the page
     return [
-        page.plot("similarity", "Fig. 1a. Similarity of hidden states", figures.similarity_matrix(r),
-                  figures.similarity_caption(r)),
-        page.plot("over-training", "Fig. 1b. The same pair over training", figures.over_training(r),
-                  figures.over_training_caption(r)),
-        page.plot("conditions", "Fig. 4. Reward with feedback, without, and with noise", figures.conditions(r),
-                  CAPTIONS["over-time"]),
-        page.plot("learning", "Fig. 5. Reward, loss and KL", figures.learning(r), CAPTIONS["learning"]),
-        page.plot("reward-kl", "Fig. 5. Reward over KL", figures.reward_over_kl(r), CAPTIONS["reward-kl"]),
-        page.plot("cost", "Fig. 6. Cost", figures.cost(r), cost_caption),
+        doc.Text("heading", f"Table {table.number}. {table.title}"), doc.Note(first), shown(table),
+        *map(doc.Note, notes),
+        *([doc.Details("Runs", runs)] if runs else []), doc.Note("As a file:", files),
     ]  # fmt: skip
 
 
-def _cost_caption(r: Results) -> str:
+def _figures(r: Experiment) -> list[doc.Part]:
+    return [
+        doc.Plot("similarity", "Fig. 1a. Similarity of hidden states", *figures.similarity_matrix(r)),
+        doc.Plot("over-training", "Fig. 1b. The same pair over training", *figures.over_training(r)),
+        doc.Plot("conditions", "Fig. 4. Reward with feedback, without, and with noise", figures.conditions(r),
+             CAPTIONS["over-time"]),
+        doc.Plot("learning", "Fig. 5. Reward, loss and KL", figures.learning(r), CAPTIONS["learning"]),
+        doc.Plot("reward-kl", "Fig. 5. Reward over KL", figures.reward_over_kl(r), CAPTIONS["reward-kl"]),
+        doc.Plot("cost", "Fig. 6. Cost", figures.cost(r), _cost_caption(r)),
+    ]  # fmt: skip
+
+
+def _cost_caption(r: Experiment) -> str:
     if r.cost is None:
         return ""
     kind = "allocated on the GPU" if r.cost["device"] != "cpu" else "resident, without what imports take"
@@ -143,8 +117,8 @@ def _cost_caption(r: Results) -> str:
     )
 
 
-def _made(r: Results, command: str) -> list[str]:
-    views = [view for runs in r.runs.values() for view in runs.values()]
+def _made(r: Experiment, command: str) -> list[doc.Part]:
+    views = [view for arm in r.settings for view in r.views(arm).values()]
     seconds = sum(cost(view)[1] for view in views)
     facts = {
         "recipe": r.recipe,
@@ -152,18 +126,17 @@ def _made(r: Results, command: str) -> list[str]:
         "runs": f"{len(views)} finished, {number(seconds / 3600)} worker-hours",
         **_versions(views),
     }
-    listed = "".join(f"<tr><td class='text'>{escape(k)}</td><td class='text'>{escape(v)}</td></tr>"
-                     for k, v in facts.items())  # fmt: skip
-    rows = [
-        ("", [escape(arm), escape(_settings(arm)), escape(", ".join(r.run_ids(arm)) or "none")])
-        for arm in ARMS
-    ]
-    missing = [page.note(f"Not among them: {escape('; '.join(f'{k} ({v})' for k, v in r.missing.items()))}.")]
+    arms = [
+        ("", [arm, ", ".join(f"{key}={doc.setting(value)}" for key, value in settings.items()),
+              ", ".join(r.run_ids(arm)) or "none"])
+        for arm, settings in r.settings.items()
+    ]  # fmt: skip
+    missing = "; ".join(f"{run} ({why})" for run, why in r.missing.items())
     return [
-        f'<pre class="command">{escape(command)}</pre>',
-        f'<div class="scroll"><table><tbody>{listed}</tbody></table></div>',
-        page.table(["arm", "settings over the recipe's", "runs"], rows, {0, 1, 2}),
-        *(missing if r.missing else []),
+        doc.Text("command", command),
+        doc.Table([], [("", fact) for fact in facts.items()], {0, 1}),
+        doc.Table(["arm", "settings over the recipe's", "runs"], arms, {0, 1, 2}),
+        *([doc.Note(f"Not among them: {missing}.")] if missing else []),
     ]
 
 
@@ -175,10 +148,3 @@ def _versions(views: Sequence[JournalView]) -> dict[str, str]:
         said["versions"][", ".join(f"{name} {version}" for name, version in versions.items())] = None
         said["commit"][str(git.get("commit", "unknown")) + " with changes" * bool(git.get("dirty"))] = None
     return {key: "; ".join(filter(None, values)) for key, values in said.items() if any(values)}
-
-
-def _settings(arm: str) -> str:
-    words = {True: "on", False: "off"}
-    return ", ".join(
-        f"{key}={words[value] if isinstance(value, bool) else value}" for key, value in ARMS[arm].items()
-    )

@@ -1,36 +1,30 @@
-"""The numbers of a sweep's report as HTML: tiles, and tables of the confirmation and of the ranking."""
+"""The numbers of a sweep's report, for its page and for a terminal: tiles, the confirmation, the ranking."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
-from r2m.reports import page
-from r2m.results import findings
-from r2m.results.numbers import decimals, estimate_cells, number
-from r2m.sweeps.answer import Answer, Comparison
-from r2m.sweeps.verdict import fields, held_out, state
+from r2m.reports.document import Cell, Line, Note, Part, Table, Tiles, heading, setting
+from r2m.results.answer import Answer
+from r2m.results.findings import METHOD
+from r2m.results.numbers import decimals, estimate_cells, finite, number
+from r2m.results.verdict import fields, held_out, state
 
-METHOD = (
-    "Gain: winner minus baseline on the same seeds, positive where the winner is better. " + findings.METHOD
-)
+Colours = Mapping[str, str]  # an arm's name -> its colour
 
 
-def tiles(a: Answer) -> str:
+def tiles(a: Answer) -> Tiles:
     states = [arm.state for arm in a.ranking if arm.trial is not None]
     counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states)) or "none"
     shown = [(str(len(states)), f"trials: {counts}")]
     if a.winner is not None:
-        best, mine = a.arm(a.winner), a.confirmation[0]
+        best, mine, objective = a.arm(a.winner), a.confirmation[0], a.objectives[0]
         shown = [
-            (escape(best.label), "best trial of the search"),
-            (
-                decimals(mine.mean),
-                escape(f"{a.objectives[0]} on {len(mine.values)} of {len(a.confirm)} fresh seeds"),
-            ),
-            (decimals(best.values[0]), escape(f"{a.objectives[0]} in the search")),
+            (best.label, "best trial of the search"),
+            (decimals(mine.mean), f"{objective} on {len(mine.values)} of {len(a.confirm)} fresh seeds"),
+            (decimals(best.values[0]), f"{objective} in the search"),
             *shown,
         ]
     hours = "" if a.spent.wall_hours is None else f", {number(a.spent.wall_hours)} h by the clock"
@@ -38,29 +32,23 @@ def tiles(a: Answer) -> str:
         (f"{a.spent.trajectories:,}", f"trajectories, in {sum(a.spent.runs.values())} runs"),
         (f"{number(a.spent.worker_hours)} h", f"of workers{hours}"),
     ]
-    return page.tiles(shown)
+    return Tiles(shown)
 
 
-def confirmation(a: Answer, own: Mapping[str, str]) -> list[str]:
+def confirmation(a: Answer, own: Colours) -> list[Part]:
     if not any(c.values or c.failed for c in a.confirmation):
-        return [page.note("No run on a fresh seed has finished yet.")]
+        return [Note("No run on a fresh seed has finished yet.")]
     head = ["arm", *(f"seed {seed}" for seed in a.confirm), "mean", *held_out(a)]
-    rows = [
-        (
-            "winner" if c.arm == a.winner else "",
-            [
-                page.dot(own.get(c.arm)) + escape(c.label),
-                *("failed" if seed in c.failed else decimals(c.values.get(seed, math.nan)) for seed in a.confirm),
-                f"<b>{decimals(c.mean)}</b>",
-                *fields(a, c),
-            ],
-        )
+    rows: list[Line] = [
+        ("winner" if c.arm == a.winner else "", [
+            Cell(c.label, colour=own[c.arm]),
+            *("failed" if seed in c.failed else decimals(c.values.get(seed, math.nan)) for seed in a.confirm),
+            Cell(decimals(c.mean), kind="strong"),
+            *fields(a, c),
+        ])
         for c in a.confirmation
     ]  # fmt: skip
-    parts = [
-        page.note(f"{escape(a.objectives[0])} of finished runs, a seed each."),
-        page.table(head, rows, {0}),
-    ]
+    parts: list[Part] = [Note(f"{a.objectives[0]} of finished runs, a seed each."), Table(head, rows)]
     if a.comparisons:
         head = [
             "winner against",
@@ -72,75 +60,53 @@ def confirmation(a: Answer, own: Mapping[str, str]) -> list[str]:
             "KL of winner",
             "KL of baseline",
         ]
-        parts += [
-            page.table(head, [("", _compared(own, c)) for c in a.comparisons], {0, 5}),
-            page.note(METHOD),
-        ]
+        compared: list[Line] = [
+            ("", [
+                Cell(c.label, colour=own[c.arm]), str(c.difference.n), *estimate_cells(c.difference),
+                Cell(c.finding, kind=c.finding), *(decimals(kl, 2) for kl in c.kl),
+            ])
+            for c in a.comparisons
+        ]  # fmt: skip
+        gain = "Gain: winner minus baseline on the same seeds, positive where the winner is better."
+        parts += [Table(head, compared, {0, 5}), Note(f"{gain} {METHOD}")]
     return parts
 
 
-def _compared(own: Mapping[str, str], c: Comparison) -> list[str]:
-    finding = f'<span class="{c.finding}">{c.finding}</span>'
-    return [
-        page.dot(own.get(c.arm)) + escape(c.label),
-        str(c.difference.n),
-        *estimate_cells(c.difference),
-        finding,
-        *(decimals(kl, 2) for kl in c.kl),
-    ]
-
-
-def ranking(a: Answer, own: Mapping[str, str]) -> list[str]:
-    keys = params(a)
-    broken = ["excess"] * bool(a.constraints)
-    head = [
-        "",
-        "arm",
-        "state",
-        *map(_heading, a.objectives),
-        *broken,
-        *held_out(a),
-        *map(_heading, keys),
-        "trajectories",
-        "worker s",
-    ]
-    rows = []
+def ranking(a: Answer, own: Colours) -> Table:
+    keys, limits = params(a), bool(a.constraints)
+    head = ["", "arm", "state", *map(heading, a.objectives), *["excess"] * limits, *held_out(a),
+            *map(heading, keys), "trajectories", "worker s"]  # fmt: skip
+    rows: list[Line] = []
     for i, arm in enumerate(a.ranking, 1):
         label = f"{arm.label} ({arm.name})" if arm.baseline and arm.trial is not None else arm.label
-        excess = [_excess(arm.violation)] * bool(a.constraints)
-        cells = [
-            str(i), page.dot(own.get(arm.name)) + escape(label), escape(state(a, arm)),
-            *map(decimals, arm.values), *excess, *fields(a, arm),
-            *(escape(_setting(arm.params[key])) if key in arm.params else "" for key in keys),
+        cells: list[Cell | str] = [
+            str(i), Cell(label, colour=own.get(arm.name, "")), state(a, arm),
+            *map(decimals, arm.values), *[_excess(arm.violation)] * limits, *fields(a, arm),
+            *(setting(arm.params[key]) if key in arm.params else "" for key in keys),
             f"{arm.trajectories:,}", f"{arm.worker_s:,.0f}",
         ]  # fmt: skip
         settled = arm.state == "complete" and arm.feasible
         rows.append(("winner" if arm.name == a.winner else "" if settled else "dim", cells))
-    means = (
-        "Means over the search's seeds at each run's last evaluation"
-        if len(a.seeds) > 1
-        else "Each run's last evaluation"
-    )
-    why = f"{means}. The search chose among these values, so the best one is optimistic: the fresh seeds decide."
-    return [page.note(why), page.table(head, rows, {1, 2})]
+    return Table(head, rows, {1, 2})
 
 
-def _excess(violation: float) -> str:
-    return "" if violation <= 0 else decimals(violation) if math.isfinite(violation) else "–"
+def ranking_table(a: Answer) -> dict[str, Any]:
+    """MLflow's table: {"columns": [...], "data": [[...], ...]}; a number that is not finite is null."""
+    keys = params(a)
+    names = ("kl", "gold", "frozen", "violation", "trajectories", "worker_s", "command")
+    settings = [key.replace(".", "/") for key in keys]  # MLflow takes a dot for a path into the row
+    columns = ["rank", "arm", "label", "state", *a.objectives, "feasible", *names, *settings]
+    data = [
+        [i, arm.name, arm.label, arm.state, *arm.values, arm.feasible, *(getattr(arm, name) for name in names),
+         *(arm.params.get(key) for key in keys)]
+        for i, arm in enumerate(a.ranking, 1)
+    ]  # fmt: skip
+    return {"columns": columns, "data": finite(data)}
 
 
 def params(a: Answer) -> list[str]:
     return list(dict.fromkeys(key for arm in a.ranking for key in arm.params))
 
 
-def _heading(key: str) -> str:
-    """`key` on two lines: a section or a phase above, the name below."""
-    sign = "/" if "/" in key else "."
-    section, _, name = key.rpartition(sign)
-    return f"<small>{escape(section)}{sign}</small>{escape(name)}" if section else escape(name)
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _excess(violation: float) -> str:
+    return "" if violation <= 0 else decimals(violation) if math.isfinite(violation) else "–"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from r2m.reports.table import terminal_table
+from r2m.reports.document import Table, heading
+from r2m.reports.sweep_tables import ranking
+from r2m.reports.table import rich_table
+from r2m.results.answer import Answer
 from r2m.results.numbers import decimals, estimate_cells
-from r2m.sweeps.answer import Answer
-from r2m.sweeps.verdict import fields, held_out, spent, state
+from r2m.results.verdict import held_out, spent
 
 if TYPE_CHECKING:
     from rich.console import Group
-    from rich.table import Table
 
-TOP = 10  # arms shown
+_TOP = 10  # arms shown
 WIDTH = 80
 
 
@@ -22,11 +23,13 @@ def terminal(a: Answer) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = [_ranking(a)]
-    if len(a.ranking) > TOP:
-        parts.append(Text(f"... {len(a.ranking) - TOP} more"))
+    shown = {name: name for name in ("arm", "state", *map(heading, a.objectives), *held_out(a))}
+    shown |= {"trajectories": "traj.", "worker s": "worker s"}
+    parts: list[Any] = [rich_table(ranking(a, {}), shown, most=_TOP)]
+    if len(a.ranking) > _TOP:
+        parts.append(Text(f"... {len(a.ranking) - _TOP} more"))
     if any(c.values or c.failed for c in a.confirmation):
-        parts.append(_confirmation(a))
+        parts.append(rich_table(_confirmation(a)))
     headline, *rest = a.verdict
     parts += [Text(headline, style="bold"), *map(Text, rest)]
     if a.winner is not None and (command := a.arm(a.winner).command):
@@ -49,22 +52,11 @@ def _continued(command: str) -> str:
     return " \\\n".join(lines)
 
 
-def _ranking(a: Answer) -> Table:
-    table = terminal_table("arm", "state", *a.objectives, *held_out(a), "traj.", "worker s")
-    for arm in a.ranking[:TOP]:
-        mark = " *" if arm.name == a.winner else ""
-        cells = [*map(decimals, arm.values), *fields(a, arm), f"{arm.trajectories:,}", f"{arm.worker_s:,.0f}"]
-        table.add_row(arm.label + mark, state(a, arm), *cells, style="bold" if mark else "")
-    return table
-
-
 def _confirmation(a: Answer) -> Table:
-    table = terminal_table("fresh seeds", "", "n", a.objectives[0], "KL", "gain", "95 % interval", "p")
-    against = {c.arm: c for c in a.comparisons}
-    for c in a.confirmation:
-        cells = ["", "", ""]
-        if (comparison := against.get(c.arm)) is not None:
-            cells = estimate_cells(comparison.difference)
-        mark = "winner" if c.arm == a.winner else ""
-        table.add_row(c.label, mark, str(len(c.values)), decimals(c.mean), decimals(c.kl, 2), *cells)
-    return table
+    against = {c.arm: estimate_cells(c.difference) for c in a.comparisons}
+    rows = [
+        ("", [c.label, "winner" if c.arm == a.winner else "", str(len(c.values)), decimals(c.mean),
+              decimals(c.kl, 2), *against.get(c.arm, ["", "", ""])])
+        for c in a.confirmation
+    ]  # fmt: skip
+    return Table(["fresh seeds", "", "n", heading(a.objectives[0]), "KL", "gain", "95 % interval", "p"], rows, {0, 1})

@@ -1,99 +1,82 @@
-"""Runs side by side as a table: what proxy, gold and habits did from a run's first round to its last."""
+"""Tables on a terminal; and runs side by side as one: what proxy, gold and habits did from first round to last."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from rich.text import Text
+
+from r2m.metrics import metric
+from r2m.reports.document import Cell, Table
 from r2m.runs.journal import JournalView
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
-COLUMNS = {  # heading -> metric, which of its values, their format
-    "proxy": ("reward/proxy", ("first", "last"), ".2f"),
-    "frozen": ("reward/vanilla", ("last",), ".2f"),
-    "gold": ("reward/gold", ("first", "best", "last"), ".2f"),
-    "KL": ("kl/sequence", ("last",), ".1f"),
-    "no space": ("task/no_space_share", ("last",), ".0%"),
+RUN_COLUMNS = {  # metric -> which of its values, their format
+    "reward/proxy": (("first", "last"), ".2f"),
+    "reward/vanilla": (("last",), ".2f"),
+    "reward/gold": (("first", "best", "last"), ".2f"),
+    "kl/sequence": (("last",), ".1f"),
+    "task/no_space_share": (("last",), ".0%"),
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One run. `values`: heading -> the values named in COLUMNS, () where the run has none of the metric."""
-
-    run: str
-    arm: str
-    status: str
-    rounds: int
-    values: dict[str, tuple[float, ...]]
-
-
-def summary(journals: Sequence[JournalView]) -> list[Row]:
-    """A row for each run, in the order given. First and last are single rounds, NaN ones left out."""
-    return [
-        Row(
-            view.run_id,
-            view.arm,
-            view.status,
-            len(view.rounds),
-            {heading: _pick(view.series(key)[1], which) for heading, (key, which, _) in COLUMNS.items()},
-        )
-        for view in journals
-    ]
+def runs_table(journals: Sequence[JournalView]) -> Table:
+    """A row for each run, in the order given. First and last are single rounds, NaN ones left out; a run that has
+    not finished says so beside its name."""
+    head = [f"{metric(key).label}\n{'→'.join(which)}" for key, (which, _) in RUN_COLUMNS.items()]
+    rows = []
+    for view in journals:
+        so_far = "" if view.status == "finished" else f" ({view.status} at {len(view.rounds)})"
+        values = [_picked(view.series(key)[1], *which) for key, which in RUN_COLUMNS.items()]
+        rows.append(("", [view.run_id + so_far, view.arm, *values]))
+    return Table(["run", "arm", *head], rows, {0, 1})
 
 
-def rich_table(rows: Sequence[Row]) -> Table:
-    """For a terminal of 80 columns; a run that has not finished says so beside its name."""
-    table = terminal_table()
-    for heading in _headings():
-        table.add_column(
-            heading.replace(": ", "\n").replace(" → ", "→"),
-            justify="right" if ":" in heading else "left",
-            no_wrap=True,
-        )
-    for row in rows:
-        table.add_row(*(cell.replace(" → ", "→") for cell in _cells(row)))
-    return table
-
-
-def terminal_table(*headings: str, text: int = 2) -> Table:
-    """Without rows: columns of text, then of numbers, on the right. Of a metric's name the phase is a line above."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
-    for i, heading in enumerate(headings):
-        justify: Literal["left", "right"] = "left" if i < text else "right"
-        table.add_column(heading.replace("/", "/\n", 1), justify=justify, overflow="fold")
-    return table
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    headings = _headings()
-    lines = [headings, ["---:" if ":" in heading else "---" for heading in headings], *map(_cells, rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _headings() -> list[str]:
-    columns = [f"{heading}: {' → '.join(which)}" for heading, (_, which, _) in COLUMNS.items()]
-    return ["run", "arm", *columns]
-
-
-def _cells(row: Row) -> list[str]:
-    run = row.run if row.status == "finished" else f"{row.run} ({row.status} at {row.rounds})"
-    values = [
-        " → ".join(f"{value:{form}}" for value in row.values[heading]) or "–"
-        for heading, (_, _, form) in COLUMNS.items()
-    ]
-    return [run, row.arm, *values]
-
-
-def _pick(values: list[float], which: tuple[str, ...]) -> tuple[float, ...]:
+def _picked(values: list[float], which: tuple[str, ...], form: str) -> str:
     values = [value for value in values if value == value]
     if not values:
-        return ()
+        return "–"
     picks = {"first": values[0], "best": max(values), "last": values[-1]}
-    return tuple(picks[name] for name in which)
+    return "→".join(f"{picks[name]:{form}}" for name in which)
+
+
+def rich_table(
+    table: Table, names: Mapping[str, str] | None = None, most: int | None = None, whole: Collection[int] = ()
+) -> RichTable:
+    """For a terminal of 80 columns.
+
+    Args:
+        names: the columns to show, heading -> heading here; all if not given.
+        most: rows. A winner is bold and has a star.
+        whole: columns whose cells do not wrap.
+    """
+    shown = [i for i, name in enumerate(table.head) if names is None or name in names]
+    headings = [table.head[i] if names is None else names[table.head[i]] for i in shown]
+    made = terminal_table(*headings, text=[at for at, i in enumerate(shown) if i in table.text])
+    for at, i in enumerate(shown):
+        made.columns[at].no_wrap = i in whole
+    for kind, cells in table.rows[:most]:
+        texts = [_text(cells[i]) for i in shown]
+        if kind == "winner":
+            texts[0].append(" *")
+        made.add_row(*texts, style="bold" if kind == "winner" else "")
+    return made
+
+
+def terminal_table(*headings: str, text: Collection[int] = (0, 1)) -> RichTable:
+    """Without rows: columns of numbers, on the right, but for those of text."""
+    from rich import box
+    from rich.table import Table as RichTable
+
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i in text else "right", overflow="fold")
+    return table
+
+
+def _text(cell: Cell | str) -> Text:
+    """No markup."""
+    return Text(cell if isinstance(cell, str) else f"{cell.text}\n{cell.below}".rstrip("\n"))

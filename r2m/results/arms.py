@@ -7,46 +7,22 @@ of two setups measure is not the same thing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
 from r2m.config import Algorithm, ForumTask, Policy, Reward, Run, TextTask
+from r2m.results.table import Arm, Result
 from r2m.runs.journal import JournalView
 
 Settings = dict[str, Any]  # dotted key -> value
 
 TASKS: dict[str, type[BaseModel]] = {"forum": ForumTask, "text": TextTask}
-SECTIONS: dict[str, type[BaseModel]] = {
-    "policy": Policy,
-    "reward": Reward,
-    "algorithm": Algorithm,
-    "run": Run,
-}
+SECTIONS: dict[str, type[BaseModel]] = dict(policy=Policy, reward=Reward, algorithm=Algorithm, run=Run)
 OF_SETUP = ("policy.model", "reward.model", "reward.dtype", "run.eval_queries", "run.eval_seed", "run.judge")
-WITHOUT_HEAD = (
-    "model",
-    "dtype",
-    "feedback",
-    "no_eos",
-    "no_eos_value",
-)  # of `reward`: what matters to RLOO too
-
-
-@dataclass(frozen=True)
-class Arm:
-    """`runs`: one a seed, in the seeds' order. `label` says what sets it apart from arms of its kind in the setup."""
-
-    label: str
-    kind: str  # JournalView.arm
-    runs: tuple[JournalView, ...]
-
-    @property
-    def finished(self) -> dict[int, JournalView]:
-        """By seed."""
-        return {seed_of(view): view for view in self.runs if view.status == "finished"}
+WITHOUT_HEAD = ("model", "dtype", "feedback", "no_eos", "no_eos_value")  # of `reward`: matters to RLOO too
 
 
 @dataclass(frozen=True)
@@ -57,46 +33,42 @@ class Setup:
     arms: tuple[Arm, ...]
 
 
-def seed_of(view: JournalView) -> int:
-    return view.start["config"]["run"]["seed"]
-
-
-def setups(views: Sequence[JournalView]) -> tuple[list[Setup], list[str]]:
+def setups(results: Sequence[Result]) -> tuple[list[Setup], list[str]]:
     """The setups and their arms, in the order of their first runs; and the names of runs left out, since another run
     of the same arm and seed is here and has come at least as far."""
-    by_setup: dict[str, list[JournalView]] = {}
-    for view in views:
-        by_setup.setdefault(_key(_setup(view)), []).append(view)
-    labels = _labels([_setup(group[0]) for group in by_setup.values()])
-    out, repeated = [], []
-    for label, group in zip(labels, by_setup.values(), strict=True):
+    found, repeated = [], []
+    by_setup = _grouped(results, _setup)
+    for label, group in zip(_labels([_setup(group[0]) for group in by_setup]), by_setup, strict=True):
         arms, again = _arms(group)
-        start = group[0].start
-        out.append(Setup(label or f"{start['task']}, policy {start['policy']}", tuple(arms)))
+        start = group[0].view.start
+        found.append(Setup(label or f"{start['task']}, policy {start['policy']}", tuple(arms)))
         repeated += again
-    return out, repeated
+    return found, repeated
 
 
-def _arms(views: Sequence[JournalView]) -> tuple[list[Arm], list[str]]:
-    by_arm: dict[str, list[JournalView]] = {}
-    for view in views:
-        by_arm.setdefault(_key(_arm(view)), []).append(view)
-    kinds: dict[str, list[str]] = {}
-    for key, group in by_arm.items():
-        kinds.setdefault(group[0].arm, []).append(key)
-    apart: dict[str, str] = {}
-    for keys in kinds.values():
-        apart |= dict(zip(keys, _labels([_arm(by_arm[key][0]) for key in keys]), strict=True))
+def _arms(results: Sequence[Result]) -> tuple[list[Arm], list[str]]:
+    groups = _grouped(results, _arm)
+    kinds = [group[0].view.arm for group in groups]
+    of_kind = {kind: [g[0] for g, k in zip(groups, kinds, strict=True) if k == kind] for kind in kinds}
+    apart = {kind: iter(_labels(list(map(_arm, firsts)))) for kind, firsts in of_kind.items()}
     arms, repeated = [], []
-    for key, group in by_arm.items():
-        runs: dict[int, JournalView] = {}
-        for view in sorted(group, key=lambda v: (v.status == "finished", len(v.rounds)), reverse=True):
-            if runs.setdefault(seed_of(view), view) is not view:
-                repeated.append(view.run_id)
-        kind = group[0].arm
-        label = f"{kind} · {apart[key]}" if apart[key] else kind
-        arms.append(Arm(label, kind, tuple(runs[seed] for seed in sorted(runs))))
+    for kind, group in zip(kinds, groups, strict=True):
+        by_seed: dict[int, Result] = {}
+        group.sort(key=lambda r: (r.view.status == "finished", len(r.view.rounds)), reverse=True)
+        for result in group:
+            if by_seed.setdefault(result.view.seed, result) is not result:
+                repeated.append(result.view.run_id)
+        settings = next(apart[kind])
+        label = f"{kind} · {settings}" if settings else kind
+        arms.append(Arm(label, kind, dict(sorted(by_seed.items()))))
     return arms, repeated
+
+
+def _grouped(results: Iterable[Result], by: Callable[[Result], Settings]) -> list[list[Result]]:
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(json.dumps(by(result), sort_keys=True), []).append(result)
+    return list(groups.values())
 
 
 def _settings(view: JournalView) -> Settings:
@@ -110,24 +82,21 @@ def _settings(view: JournalView) -> Settings:
     return flat
 
 
-def _setup(view: JournalView) -> Settings:
-    own = {key: value for key, value in _settings(view).items() if key.startswith("task.") or key in OF_SETUP}
-    return own | {"data": view.start["data_hash"]}
+def _setup(result: Result) -> Settings:
+    settings = _settings(result.view)
+    own = {key: value for key, value in settings.items() if key.startswith("task.") or key in OF_SETUP}
+    return own | {"data": result.view.start["data_hash"]}
 
 
-def _arm(view: JournalView) -> Settings:
+def _arm(result: Result) -> Settings:
     """What can change the result, beside the setup and the seed."""
-    settings = _settings(view)
+    settings = _settings(result.view)
     unused = set(OF_SETUP)
     if not settings["reward.feedback"]:
         unused |= {f"reward.{key}" for key in Reward.model_fields if key not in WITHOUT_HEAD}
     return {
         key: value for key, value in settings.items() if not key.startswith(("task.", "run.")) and key not in unused
     }  # fmt: skip
-
-
-def _key(settings: Settings) -> str:
-    return json.dumps(settings, sort_keys=True)
 
 
 def _labels(of: Sequence[Settings]) -> list[str]:

@@ -11,20 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r2m.errors import UserError
-from r2m.results.arms import Arm, Setup, setups
+from r2m.results.arms import Setup, setups
 from r2m.results.findings import finding
-from r2m.results.readings import KL, at_kl, cost, last, mean, way
+from r2m.results.readings import KL, Point, at_kl, cost, last, mean, trajectory
 from r2m.results.statistics import Estimate, mean_estimate, paired_difference
+from r2m.results.table import Arm, Result, paired
 from r2m.runs.journal import JournalView
 
-JUDGED = (
-    "eval/gold",
-    "eval/win_rate",
-    "eval/vanilla",
-)  # what can judge an arm: if not asked, the first there is
-COLUMNS = ("eval/gold", "eval/win_rate", "eval/vanilla", KL, "eval/response_tokens")
+JUDGED = ("eval/gold", "eval/win_rate", "eval/vanilla")  # what can judge an arm; not asked: the first there is
+COLUMNS = (*JUDGED, KL, "eval/response_tokens")
 SECONDS = "worker_s"
-Way = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -68,13 +64,13 @@ class Comparison:
 
 
 def compare_runs(
-    views: Sequence[JournalView], metric: str | None = None, baseline: str | None = None
+    results: Sequence[Result], metric: str | None = None, baseline: str | None = None
 ) -> tuple[list[Comparison], list[str]]:
     """A comparison for each setup among the runs, and sentences on what to mind.
 
     Raises UserError as `compare`; a baseline has to be in one of the setups, and the others have their own.
     """
-    found, repeated = setups(views)
+    found, repeated = setups(results)
     arms = [arm for setup in found for arm in setup.arms]
     if baseline is not None and not any(baseline in (arm.label, arm.kind) for arm in arms):
         labels = dict.fromkeys(arm.label for arm in arms)
@@ -87,7 +83,7 @@ def compare_runs(
         )
     if repeated:
         notes.append(f"Left out, since another run has the same settings and seed: {', '.join(repeated)}.")
-    searched = sum((view.start.get("tags") or {}).get("r2m.role") == "search" for view in views)
+    searched = sum(result.view.tags.get("r2m.role") == "search" for result in results)
     if searched:
         notes.append(
             f"{searched} of the runs are a search's own: an arm that was chosen for its value in them is optimistic."
@@ -119,12 +115,12 @@ def compare(setup: Setup, metric: str | None = None, baseline: str | None = None
     return Comparison(setup.label, metric, base.label, tuple(rows), tuple(differences))
 
 
-def matched(a: Way, b: Way) -> tuple[float, float, float] | None:
+def matched(a: Sequence[Point], b: Sequence[Point]) -> tuple[float, float, float] | None:
     """The largest held-out KL that both runs reach, and the value of each where it first reaches it. None where one
     was first evaluated beyond it.
 
     Args:
-        a, b: as `way` gives them.
+        a, b: the points of their trajectories.
     """
     a, b = ([point for point in points if all(map(math.isfinite, point))] for points in (a, b))
     if not a or not b:
@@ -161,18 +157,16 @@ def _judged(row: Row, metric: str | None) -> float:
 
 
 def _difference(arm: Arm, base: Arm, metric: str, at_matched_kl: bool) -> Difference | None:
-    mine, theirs = arm.finished, base.finished
+    """On the seeds on which both have finished."""
     pairs = {}  # seed -> KL and value of both
-    for seed in sorted(mine.keys() & theirs.keys()):
-        a, b = mine[seed], theirs[seed]
+    for seed in (theirs := base.finished).keys() & arm.finished.keys():
+        a, b = arm.finished[seed], theirs[seed]
         if not at_matched_kl:
             pairs[seed] = (last(a, KL), last(b, KL), last(a, metric), last(b, metric))
-        elif found := matched(way(a, metric), way(b, metric)):
-            at, value_a, value_b = found
-            pairs[seed] = (at, at, value_a, value_b)
-    pairs = {seed: pair for seed, pair in pairs.items() if all(map(math.isfinite, pair[2:]))}
-    if not pairs:
+        elif found := matched(*(list(trajectory(view, metric).values()) for view in (a, b))):
+            pairs[seed] = (found[0], *found)
+    mine, others = ({s: p[i] for s, p in sorted(pairs.items()) if math.isfinite(p[i])} for i in (2, 3))
+    if (d := paired(mine, others)) is None:
         return None
-    kl_a, kl_b, values_a, values_b = zip(*pairs.values(), strict=True)
-    difference = paired_difference(values_a, values_b)
-    return Difference(arm.label, metric, at_matched_kl, difference, tuple(pairs), (mean(kl_a), mean(kl_b)))
+    kl, others_kl = (mean(pairs[seed][i] for seed in d.seeds) for i in (0, 1))
+    return Difference(arm.label, metric, at_matched_kl, d.estimate, d.seeds, (kl, others_kl))

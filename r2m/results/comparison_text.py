@@ -10,7 +10,7 @@ from r2m.results.numbers import interval, number
 
 FEW_ARMS, MOST_ARMS = 2, 6  # of more, each is not told by itself; of more, lists have no names
 DOUBT = "Too few seeds to say"
-WORDS = {"better": "higher", "worse": "lower"}  # of the frozen reward, whose height is no merit by itself
+FINDING_WORDS = {"better": "higher", "worse": "lower"}  # of the frozen reward, whose height is no merit by itself
 
 
 def sentences(c: Comparison) -> list[str]:
@@ -24,7 +24,7 @@ def sentences(c: Comparison) -> list[str]:
 
 def word(metric: str, found: str) -> str:
     """The finding, in the metric's words."""
-    return WORDS.get(found, found) if metric == "eval/vanilla" else found
+    return FINDING_WORDS.get(found, found) if metric == "eval/vanilla" else found
 
 
 def _against_baseline(c: Comparison) -> list[str]:
@@ -76,9 +76,7 @@ def _unpaired(c: Comparison) -> list[str]:
     told = []
     unfinished = [row.arm.label for row in c.rows if row.so_far]
     if unfinished:
-        told.append(
-            f"No run of {_some(unfinished)} has finished: shown as far as they have come, and not compared."
-        )
+        told.append(f"No run of {_some(unfinished)} has finished: shown as far as they have come, and not compared.")
     apart = [row.arm.label for row in c.rows[1:] if row.arm.label not in paired and not row.so_far]
     if apart and not c.rows[0].so_far:
         told.append(f"No seed has finished in both {c.baseline} and {_some(apart)}: no paired difference.")

@@ -1,14 +1,16 @@
-"""What a journal says of its run in a number: its last value of a metric, its cost, its value at a given KL."""
+"""What a journal says of its run: its last value of a metric, its cost, its trajectory over KL, its value at a KL."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from r2m.runs.journal import JournalView
 
-KL = "eval/kl_sequence"
+KL, TRAINING_KL = "eval/kl_sequence", "kl/sequence"  # nats per sequence
+
+Point = tuple[float, float]  # KL, a metric
 
 
 def mean(values: Iterable[float]) -> float:
@@ -35,17 +37,25 @@ def trajectories_a_round(view: JournalView) -> int:
     return a["queries"] * a["responses"]
 
 
-def way(view: JournalView, metric: str) -> list[tuple[float, float]]:
-    """(held-out KL in nats per sequence, the metric) of the evaluations that have both, in their order."""
-    return [(m[KL], m[metric]) for m in view.rounds.values() if KL in m and metric in m]
+def trajectory(view: JournalView, metric: str) -> dict[int, Point]:
+    """Step -> (KL, the metric), of the rounds that have both: a held-out metric's with the held-out KL, a training
+    metric's with the round's own."""
+    kl = KL if metric.startswith("eval/") else TRAINING_KL
+    return {step: (m[kl], m[metric]) for step, m in view.rounds.items() if kl in m and metric in m}
 
 
-def at_kl(points: Sequence[tuple[float, float]], kl: float) -> float:
+def mean_curve(curves: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """The mean of runs' curves (step -> value) at the steps that all of them have; {} of none."""
+    steps = sorted(set.intersection(*map(set, curves))) if curves else []
+    return {step: fmean(curve[step] for curve in curves) for step in steps}
+
+
+def at_kl(points: Sequence[Point], kl: float) -> float:
     """The value where a run's held-out KL first reaches `kl` nats, interpolated linearly between the evaluations
     before and after: the first evaluation's if that is beyond it, the last one's if none is. NaN of no points.
 
     Args:
-        points: as `way` gives them.
+        points: those of a trajectory.
     """
     for i, (here, value) in enumerate(points):
         if here >= kl:

@@ -7,12 +7,12 @@ standard deviation; where all are equal, 0): scores and gold have no unit in com
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Any
 
-from r2m.results.arms import Arm
+from r2m.results.table import Arm
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,18 @@ class Text:
     gap: float = math.nan
 
 
-def texts_of(arm: Arm, assessments: Mapping[str, Mapping[str, Any]]) -> list[Text]:
-    """The samples in the journals and the rows of assessments (run name -> its tree), with their gaps. Of equal
-    responses to a prompt the last."""
+def texts_of(arm: Arm) -> list[Text]:
+    """The samples in the journals and the rows of the assessments, with their gaps. Of equal responses to a prompt
+    the last."""
     found = {}
-    for view in arm.runs:
-        by_round = [(step, row) for step, rows in view.samples.items() for row in rows]
-        for step, row in [
-            *by_round,
-            *((None, row) for row in assessments.get(view.run_id, {}).get("rows", ())),
-        ]:
+    for result in arm.results.values():
+        run = result.view.run_id
+        said = [(step, row) for step, rows in result.view.samples.items() for row in rows]
+        assessed = result.assessment.rows if result.assessment else []
+        for step, row in [*said, *((None, vars(row)) for row in assessed)]:
             scores = (_number(row.get(key)) for key in ("proxy", "vanilla", "gold"))
-            text = Text(view.run_id, step, row["prompt"], row["response"], *scores)
-            found[view.run_id, str(text.prompt), text.response] = text
+            text = Text(run, step, row["prompt"], row["response"], *scores)
+            found[run, str(text.prompt), text.response] = text
     texts = list(found.values())
     both = [t for t in texts if math.isfinite(t.proxy) and math.isfinite(t.gold)]
     proxy, gold = _standardised([t.proxy for t in both]), _standardised([t.gold for t in both])

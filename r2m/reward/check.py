@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from r2m.core.masking import pad
-from r2m.errors import UserError
+from r2m.errors import UserError, said
 from r2m.models.sizes import text_of
 from r2m.reward.model import RewardModel
 
-REFUSED = {
+REFUSED_REWARD_MODELS = {
     **dict.fromkeys(
         ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"),
         "it reads at end tokens, and a response that was cut off has none",
@@ -28,9 +28,9 @@ REFUSED = {
 LENGTHS = 9, 4  # tokens: more than one of each, and padding
 
 
-def refusal(hf_config: Any) -> str | None:
+def reward_model_refusal(hf_config: Any) -> str | None:
     """Why models of such a family can't be reward models; None where they may be: `check_reward_model` sees."""
-    return REFUSED.get(hf_config.model_type)
+    return REFUSED_REWARD_MODELS.get(hf_config.model_type)
 
 
 @torch.no_grad()
@@ -48,16 +48,15 @@ def check_reward_model(reward: RewardModel, field: str, model: str) -> None:
         scores_B = reward(batch_BT.to(device), mask_BT.to(device)).cpu()
         own = [reward.model(input_ids=row[None].to(device)).logits[0].float().cpu() for row in ids]
     except Exception as error:  # whatever a family's own code raises
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        raise UserError(f"{field} = {model!r}: it can't be used as a reward model; {reason}") from None
+        raise UserError(f"{field} = {model!r}: it can't be used as a reward model; {said(error)[:200]}") from None
     own_B = torch.cat(own) - getattr(config, "reward_mean", 0.0)
     tolerance = 1e-3 if reward.model.dtype == torch.float32 else 0.1
     if not torch.allclose(scores_B, own_B, rtol=tolerance, atol=tolerance):
         raise UserError(
             f"{field} = {model!r}: read at the last token, two sequences of a padded batch score "
-            f"{_said(scores_B)}; each alone, the model gives {_said(own_B)}: it can't be used as a reward model"
+            f"{_listed(scores_B)}; each alone, the model gives {_listed(own_B)}: it can't be used as a reward model"
         )
 
 
-def _said(scores_B: Tensor) -> str:
+def _listed(scores_B: Tensor) -> str:
     return " and ".join(f"{score:.3f}" for score in scores_B.tolist())

@@ -29,9 +29,7 @@ def score_layer(model: nn.Module) -> tuple[str, nn.Linear]:
     return layers[-1]
 
 
-def settle_head(
-    model: PreTrainedModel, path: str, unexpected: Collection[str], field: str, **hub: Any
-) -> None:
+def settle_head(model: PreTrainedModel, path: str, unexpected: Collection[str], field: str, **hub: Any) -> None:
     """Give the score layer the bias that the checkpoint at `path` has for it. `unexpected`: names of weights that
     were not loaded; `hub`: as for `cached_file`.
 

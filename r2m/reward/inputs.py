@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from r2m.tasks.answer import frame, policy_frame, visible, written
+from r2m.tasks.answer import frame, policy_frame, without_special_tokens, written
 from r2m.tasks.encoding import decode, encode
-from r2m.tasks.prompt import Prompt, conversation, render, template_ids
+from r2m.tasks.prompt import Prompt, conversation, prompt_ids, template_ids
 
 
 def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> list[int]:
@@ -25,7 +25,7 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: s
     """
     if prompt.messages is not None:
         return template_ids(conversation(prompt, tokenizer, response), tokenizer)
-    ids = render(prompt, tokenizer) + encode(tokenizer, response)
+    ids = prompt_ids(prompt, tokenizer) + encode(tokenizer, response)
     return ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
 
 
@@ -41,9 +41,7 @@ class RewardInput:
         self._same_ids = policy_tokenizer.get_vocab().items() <= tokenizer.get_vocab().items()
         self._same_template = tokenizer.chat_template == policy_tokenizer.chat_template
 
-    def ids(
-        self, prompt: Prompt, responses_K: Sequence[list[int]], ended_K: Sequence[bool]
-    ) -> Iterator[list[int]]:
+    def ids(self, prompt: Prompt, responses_K: Sequence[list[int]], ended_K: Sequence[bool]) -> Iterator[list[int]]:
         """The reward model's ids of each response. One that has not ended is read without the end.
 
         Raises UserError as `response_ids` does.
@@ -52,7 +50,7 @@ class RewardInput:
         if prompt.messages is not None:
             yield from self._conversations(prompt, bodies_K, ended_K)
             return
-        asked, end = render(prompt, self._tokenizer), [self._tokenizer.eos_token_id]
+        asked, end = prompt_ids(prompt, self._tokenizer), [self._tokenizer.eos_token_id]
         for body, ended in zip(bodies_K, ended_K, strict=True):
             own = body if self._same_ids else encode(self._tokenizer, decode(self._policy_tokenizer, body))
             yield asked + own + end * ended
@@ -63,9 +61,7 @@ class RewardInput:
         tokenizer = self._tokenizer
         f = frame(prompt, tokenizer)
         asked = f if self._same_template else policy_frame(prompt, self._policy_tokenizer)
-        heads = (
-            {text: template_ids(text, tokenizer) for text in (f.asked, f.before)} if self._same_ids else {}
-        )
+        heads = {text: template_ids(text, tokenizer) for text in (f.asked, f.before)} if self._same_ids else {}
         for body, ended in zip(bodies_K, ended_K, strict=True):
             said = decode(self._policy_tokenizer, body)
             text = conversation(prompt, tokenizer, written(asked, said, self._policy_tokenizer))
@@ -73,7 +69,7 @@ class RewardInput:
             tail = encode(tokenizer, after)
             for before, head in heads.items():
                 middle = text.removeprefix(before).removesuffix(after)
-                if before + middle + after != text or visible(middle, tokenizer) != said:
+                if before + middle + after != text or without_special_tokens(middle, tokenizer) != said:
                     continue
                 # Where a token reaches over a border ("▁" and a word, a full stop and newlines), it is as the
                 # reward model was trained: from the text.

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.models.hub import hub_reachable
-from r2m.models.loading import fetch, load_config
+from r2m.models.loading import check_one_label, fetch, load_config
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
 from r2m.reward import check
@@ -32,18 +32,14 @@ def load_reward_model(
     class's.
     """
     config = load_config(model, field)
-    if config.num_labels != 1:
-        raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
+    check_one_label(config, field, model)
     check_weights(model, field)
-    why = check.refusal(config)
+    why = check.reward_model_refusal(config)
     if why is not None:
         raise UserError(f"{field} = {model!r}: {why}")
+    precision = getattr(torch, dtype)
     loaded, report = fetch(
-        AutoModelForSequenceClassification,
-        field,
-        model,
-        dtype=getattr(torch, dtype),
-        output_loading_info=True,
+        AutoModelForSequenceClassification, field, model, dtype=precision, output_loading_info=True
     )
     if report["missing_keys"]:
         raise UserError(

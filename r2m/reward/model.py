@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from r2m.errors import UserError
+from r2m.models.loading import check_one_label
 from r2m.models.sizes import text_of
 from r2m.reward.head_weights import score_layer
 
@@ -28,11 +28,7 @@ class RewardModel(nn.Module):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        if model.config.num_labels != 1:
-            raise UserError(
-                f"reward.model = {model.config.name_or_path!r}: it has {model.config.num_labels} labels; "
-                "a reward model has 1"
-            )
+        check_one_label(model.config, "reward.model", str(model.config.name_or_path))
         self.model = model
         _, self._score = score_layer(model)
         self.phi = nn.Linear(self._score.in_features, 1, device=self._score.weight.device)

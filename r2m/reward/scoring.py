@@ -40,9 +40,7 @@ class RewardEmbedder:
     def embed(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
         """H_last, [N, K, D], fp32, on the reward model's device."""
         N, K = t.ended_NK.shape
-        rows = zip(
-            queries, t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), t.ended_NK.tolist(), strict=True
-        )
+        rows = zip(queries, t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), t.ended_NK.tolist(), strict=True)
         sequences = [
             sequence
             for query, ids_KR, lengths_K, ended_K in rows

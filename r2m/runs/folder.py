@@ -12,6 +12,7 @@ from pathlib import Path
 from r2m.errors import UserError, shown
 
 JOURNAL, CHECKPOINTS, ASSESSMENT = "journal.jsonl", "checkpoints", "assessment.json"
+ANSWER_FILES = ("report.html", "answer.json", "ranking.json", "answer.png")  # of a sweep's folder
 STOP_FILE = "stop"  # asks the workers to end after the round in hand, with a checkpoint
 PRUNED = "pruned"  # its text where the run is to end for good
 
@@ -19,7 +20,7 @@ LONGEST_NAME, LONGEST_PART = 100, 230  # of what a user names; of a sweep's run,
 
 
 def check_name(option: str, name: str, longest: int = LONGEST_NAME) -> None:
-    """Raises UserError for what cannot name a run, a sweep or a folder of either."""
+    """Raises UserError for a name that no run, no sweep and no folder of theirs can have."""
     if not is_name(name) or len(name) > longest:
         raise UserError(
             f"{option} {shown(name)}: letters, digits, '_' and, later, '.' and '-' are allowed, {longest} at most"
@@ -35,9 +36,14 @@ def run_folder(storage: str, name: str) -> Path:
 
 
 def existing_folder(storage: str, name: str) -> Path:
-    """Raises UserError, naming the runs that there are, where this one is not."""
+    """The folder of a run that is there. Raises UserError, which lists the runs that are, for any other."""
     folder = run_folder(storage, name)
     if not is_name(name) or not (folder / JOURNAL).is_file():
-        there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
-        raise UserError(f"RUN = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise none_of_that_name("RUN", name, storage, folder.parent)
     return folder
+
+
+def none_of_that_name(what: str, name: str, storage: Path | str, *folders: Path) -> UserError:
+    """An error that lists the runs or sweeps that are there: those with a journal in `folders`."""
+    there = sorted(p.parent.name for folder in folders for p in folder.glob(f"[!.]*/{JOURNAL}"))
+    return UserError(f"{what} = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")

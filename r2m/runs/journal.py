@@ -21,24 +21,24 @@ A sweep has a journal of its own: run_id is its name, config its file's tree, ro
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r2m.config import arm_of
+from r2m.config import tags_of
 from r2m.errors import UserError
-from r2m.runs.records import Record, decoded, encoded, whole_lines
+from r2m.line_file import LineFile
+from r2m.runs.folder import is_name
+from r2m.runs.records import Record, decoded, record_line, whole_lines
+
+PATIENCE_S = 120.0  # that a process which still holds a journal is waited for
 
 # Stopped: by a user, to go on with later. Pruned: by a sweep, for good.
 STATUS_OF_EVENT = {name: name for name in ("finished", "stopped", "pruned", "failed")} | {"resume": "running"}
 
 
-class Journal:
+class Journal(LineFile):
     """The one writer of a journal. Opening cuts off a torn end.
 
     Raises UserError where another process has the journal open, and OSError with the path where a line
@@ -46,30 +46,20 @@ class Journal:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by close)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the kernel if we are killed
-        except BlockingIOError:
-            self._file.close()
-            raise UserError(f"journal = {str(self.path)!r}: another process is writing this run") from None
-        self._file.seek(0)
-        data = self._file.read()
-        self._size = len(whole_lines(data))
-        if torn := len(data) - self._size:
-            self._file.truncate(self._size)
-            if self.started:
-                try:
-                    self.event("torn-end", bytes=torn)
-                except OSError:
-                    self.close()
-                    raise
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, "journal", "run", lambda data: len(whole_lines(data)))
+        if self.torn and self.started:
+            try:
+                self.event("torn-end", bytes=self.torn)
+            except OSError:
+                self.close()
+                raise
 
     @property
     def started(self) -> bool:
         """Whether there is a start record: where there is, the run is to be resumed."""
-        return self._size > 0
+        return self.size > 0
 
     def start(
         self,
@@ -94,7 +84,7 @@ class Journal:
 
         Raises UserError for a run_id that cannot name a folder, or a second start.
         """
-        if not re.fullmatch(r"\w[\w.-]*", run_id, re.ASCII):
+        if not is_name(run_id):
             raise UserError(f"run_id = {run_id!r}: allowed are letters, digits, '_' and, later, '.' and '-'")
         if self.started:
             raise UserError(f"journal = {str(self.path)!r}: the run has started already; resume it")
@@ -122,41 +112,9 @@ class Journal:
     def event(self, name: str, **fields: Any) -> None:
         self._append("event", name=name, **fields)
 
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _append(self, kind: str, **fields: Any) -> None:
         assert self.started == (kind != "start"), "the first record, and no other, is the start"
-        record = {"time": time.time(), "kind": kind, **fields}
-        line = encoded(record)
-        try:
-            rest = memoryview(line)
-            while rest:  # a nearly full disk takes a part of the line before it refuses
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._size)
-            raise OSError(
-                error.errno, f"cannot write the journal: {error.strerror}", str(self.path)
-            ) from error
-        self._size += len(line)
-
-
-def is_held(path: Path | str) -> bool:
-    """Whether a process has the journal open for writing. Nothing is written to find out."""
-    with open(path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        self.append(record_line({"time": time.time(), "kind": kind, **fields}))
 
 
 class JournalReader:
@@ -202,9 +160,18 @@ class JournalView:
         return self.start["run_id"]
 
     @property
+    def tags(self) -> dict[str, str]:
+        """Its start record's, with those that a journal of an older version lacks: see `tags`."""
+        return tags(self.start)
+
+    @property
     def arm(self) -> str:
         """As Config.arm has it, or "sweep"."""
-        return arm(self.start["config"])
+        return self.tags["r2m.arm"]
+
+    @property
+    def seed(self) -> int:
+        return int(self.tags["r2m.seed"])
 
     @property
     def status(self) -> str:
@@ -235,9 +202,7 @@ def find(path: Path | str) -> JournalView | None:
 
 def _view(records: list[Record], reader: JournalReader) -> JournalView:
     if not records or records[0]["kind"] != "start":
-        raise UserError(
-            f"journal = {str(reader.path)!r}: no start record: not the journal of a run, or too early"
-        )
+        raise UserError(f"journal = {str(reader.path)!r}: no start record: not the journal of a run, or too early")
     rounds: dict[int, dict[str, float]] = {}
     samples: dict[int, list[Record]] = {}
     for record in records:
@@ -250,13 +215,24 @@ def _view(records: list[Record], reader: JournalReader) -> JournalView:
     return JournalView(records[0], *in_order, events, reader.nuls)
 
 
-def arm(config: Record) -> str:
-    if "reward" not in config:  # a sweep's file, not a run's settings
-        return "sweep"
-    return arm_of(config)
+def tags(start: Record) -> dict[str, str]:
+    """A start record's tags. What a journal of an older version lacks follows from its settings."""
+    return tags_of(start["config"]) | start.get("tags", {})
 
 
 def status(events: list[Record]) -> str:
     """What the last event that changes it says: running, finished, stopped, pruned or failed."""
     changes = [STATUS_OF_EVENT[e["name"]] for e in events if e["name"] in STATUS_OF_EVENT]
     return changes[-1] if changes else "running"
+
+
+def wait_until_free(journal: Path) -> None:
+    """Wait for a process that a killed session, or a trial that failed, has left. Raises UserError where it stays."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return Journal(journal).close()
+        except UserError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

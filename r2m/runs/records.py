@@ -11,7 +11,7 @@ from r2m.errors import UserError
 
 Record = dict[str, Any]
 
-FIELDS: dict[str, dict[str, Any]] = {  # of a record by its kind, that no reader can do without
+RECORD_FIELDS: dict[str, dict[str, Any]] = {  # of a record by its kind, that no reader can do without
     "start": {"run_id": str, "config": dict},
     "round": {"step": int, "metrics": dict},
     "samples": {"step": int, "samples": list},
@@ -19,7 +19,7 @@ FIELDS: dict[str, dict[str, Any]] = {  # of a record by its kind, that no reader
 }
 
 
-def encoded(record: Record) -> bytes:
+def record_line(record: Record) -> bytes:
     """One line of strict JSON."""
     return json.dumps(_strict(record), allow_nan=False).encode() + b"\n"
 
@@ -37,7 +37,7 @@ def decoded(line: bytes, path: Path, number: int) -> Record:
     """The record of a line. Raises UserError, with the file and the line's number, where it holds none."""
     try:
         record = json.loads(line, object_hook=_loose)
-        fields = {"time": int | float, "kind": str} | FIELDS.get(record["kind"], {})
+        fields = {"time": int | float, "kind": str} | RECORD_FIELDS.get(record["kind"], {})
         wrong = [name for name, kind in fields.items() if not isinstance(record[name], kind)]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"journal = {str(path)!r}, line {number}: not a record") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import secrets
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +14,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r2m.errors import UserError, reason_of
-from r2m.models.saving import WEIGHTS, check_savable, is_disk, save_model, save_weights
+from r2m.errors import UserError
+from r2m.files import check_room, made_whole
+from r2m.models.saving import BARE_WEIGHTS, check_savable, save_model, save_weights, told
 from r2m.models.sizes import context_of
 
 Progress = Callable[[str, int, int], None]  # (phase, steps done, steps in all)
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 def silent(phase: str, done: int, total: int) -> None:
@@ -46,15 +46,15 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def hold_out(
-    items: Sequence[Item], share: float, seed: int, left_out: int = 0, equal: int = 0
-) -> tuple[list[Item], list[Item]]:
+    items: Sequence[_Item], share: float, seed: int, left_out: int = 0, equal: int = 0
+) -> tuple[list[_Item], list[_Item]]:
     """A random (training, held-out) split, at least one item in either.
 
     Raises UserError for fewer than two items; it says how many rows were `left_out` as too long, or for `equal`
     responses.
     """
     if len(items) < 2:
-        more = f", {equal} whose responses are equal to the model" if equal else ""
+        more = f", {equal} whose two responses are the same tokens" if equal else ""
         raise UserError(
             f"data: {len(items)} usable rows, {left_out} longer than max_tokens{more}; at least 2 are needed, one "
             "of them held out"
@@ -78,7 +78,7 @@ def batches(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]
         yield from parts
 
 
-def descend(
+def optimizer_step(
     parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, peak: float, step: int, total: int
 ) -> None:
     """Step `step` (from 0) of `total`: gradient norm cut at 1, linear warm-up over 5 %, linear decay to 0."""
@@ -106,45 +106,33 @@ def check_lengths(longest: int, model: PreTrainedModel) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary sibling that becomes `out` at the end, if nothing fails.
 
-    Raises UserError where `out` holds something already. What a KeptError says is kept stays in a folder beside
+    Raises UserError where `out` holds something already. After a KeptError the weights stay in a folder beside
     `out`.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out = {str(out)!r}: it exists; name a new or an empty folder")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except KeptError as error:
-        kept = out.with_name(f"{out.name}.unsaved-{secrets.token_hex(2)}")
-        partial.rename(kept)
-        raise UserError(f"out = {str(out)!r}: {error}; its weights are kept: {kept / WEIGHTS}") from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if out.is_dir():
-        out.rmdir()
-    partial.rename(out)
+    with made_whole(out, out.with_name(out.name + ".partial")) as partial:
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+        except KeptError as error:
+            kept = out.with_name(f"{out.name}.unsaved-{secrets.token_hex(2)}")
+            partial.rename(kept)
+            raise UserError(f"out = {str(out)!r}: {error}; its weights are kept: {kept / BARE_WEIGHTS}") from error
 
 
 class KeptError(RuntimeError):
-    """A trained model that could not be saved as a Hugging Face folder; its bare weights could."""
+    """A trained model could not be saved as a Hugging Face folder; its bare weights were kept."""
 
 
 def check_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, what: str) -> None:
     """Raises UserError where the model that is to be trained now could not be saved in `folder` afterwards."""
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise UserError(
-            f"out = {str(folder.parent)!r}: the trained model takes {size / 2**20:,.1f} MiB, and {free / 2**20:,.1f} "
-            "are free"
-        )
+    check_room(folder, size, f"out = {str(folder.parent)!r}", "the trained model's weights")
     check_savable(model, tokenizer, folder, what)
 
 
-def save(
+def save_trained(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, report: dict[str, Any]
 ) -> None:
     """The model, its tokenizer, and report.json beside them.
@@ -152,10 +140,9 @@ def save(
     Raises KeptError where the model's own code fails: its bare weights are then in the folder.
     """
     try:
-        save_model(folder, model, tokenizer)
-    except Exception as error:
-        if is_disk(error):
-            raise
+        with told("the trained model could not be saved", KeptError):
+            save_model(folder, model, tokenizer)
+    except KeptError:
         save_weights(folder, model)
-        raise KeptError(f"the trained model could not be saved ({reason_of(error)})") from error
+        raise
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -8,13 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.config import ForumTask
 from r2m.models.loading import load_tokenizer
@@ -24,16 +18,16 @@ from r2m.stages import common
 from r2m.stages.reward_model import load_classifier, train_reward_model
 from r2m.stages.sft import supervised_finetune
 from r2m.tasks.encoding import decode
-from r2m.tasks.forum import WORDS, gold, split, write_prompts
+from r2m.tasks.forum import WORDS, gold, words_of, write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 POLICY_WIDTH = 128
 RESPONSE_TOKENS = 16
 RESPONSES, PAIR_TEMPERATURE = 4, 1.2  # to a prompt of the preference data, which makes two pairs of them
 CENTRED_ON = 512  # samples of the supervised policy, whose mean reward is made 0
 
-Pair = tuple[Prompt, str, str]  # prompt and two responses
+TextPair = tuple[Prompt, str, str]  # prompt and two responses
 
 
 def train_sft(task: ForumTask, folder: Path, progress: common.Progress, width: int = POLICY_WIDTH) -> None:
@@ -48,7 +42,7 @@ def train_sft(task: ForumTask, folder: Path, progress: common.Progress, width: i
             policy, tokenizer, examples, steps=task.sft_steps, batch_size=32, lr=2e-3, seed=task.seed,
             progress=progress,
         )  # fmt: skip
-    common.save(folder, policy, tokenizer, report)
+    common.save_trained(folder, policy, tokenizer, report)
 
 
 def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress: common.Progress) -> None:
@@ -75,15 +69,11 @@ def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress:
             sft_samples=[(prompt, text) for prompt, (text,) in zip(centre, samples, strict=True)],
             progress=progress,
         )
-    common.save(folder, classifier, tokenizer, report)
+    common.save_trained(folder, classifier, tokenizer, report)
 
 
 def new_policy(tokenizer: PreTrainedTokenizerBase, width: int = POLICY_WIDTH) -> LlamaForCausalLM:
-    special = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
+    special = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=4,
         num_attention_heads=4, max_position_embeddings=64, tie_word_embeddings=True,
@@ -99,7 +89,7 @@ def corrupt(reference: str, noise: float, rng: random.Random) -> str:
     """A reference as a careless writer has it: with chance `noise` a word is replaced by any other
     (half of these times), left out (two fifths), or loses its space (a tenth)."""
     out = []
-    for space, word in split(reference):
+    for space, word in words_of(reference):
         if rng.random() < noise:
             slip = rng.random()
             if slip < 0.5:
@@ -127,7 +117,7 @@ def respond(
         part = prompts[start : start + 64]
         t = sample(
             policy,
-            [render(prompt, tokenizer) for prompt in part],
+            [prompt_ids(prompt, tokenizer) for prompt in part],
             uniform_draws(seed, step, len(part), K, RESPONSE_TOKENS),
             temperature=temperature,
             eos_ids=[tokenizer.eos_token_id],
@@ -140,13 +130,13 @@ def respond(
     return groups
 
 
-def two_pairs(prompt: Prompt, responses: Sequence[str]) -> list[Pair]:
+def two_pairs(prompt: Prompt, responses: Sequence[str]) -> list[TextPair]:
     """Of four responses the worst and the best by gold, and the two between them."""
     a, b, c, d = sorted(responses, key=lambda response: gold([prompt], [response]))
     return [(prompt, a, d), (prompt, b, c)]
 
 
-def label_pairs(written: Sequence[Pair], task: ForumTask, rng: random.Random) -> list[Pair]:
+def label_pairs(written: Sequence[TextPair], task: ForumTask, rng: random.Random) -> list[TextPair]:
     """Preference pairs: gold's verdict, flipped with chance `label_noise`; ties are left out.
 
     Exact shares of the pairs are drawn: in `space_pairs` of them one response, either one, loses spaces before
@@ -173,7 +163,7 @@ def label_pairs(written: Sequence[Pair], task: ForumTask, rng: random.Random) ->
 def lose_spaces(text: str, rng: random.Random) -> str:
     """A text without some of its spaces: anything from few to all, so that a reward model sees a gradient."""
     share = rng.random()
-    return "".join(word if rng.random() < share else space + word for space, word in split(text))
+    return "".join(word if rng.random() < share else space + word for space, word in words_of(text))
 
 
 @contextmanager

@@ -6,19 +6,15 @@ and renamed into place, so it is whole or absent, and processes that start toget
 
 from __future__ import annotations
 
-import fcntl
-import json
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from r2m.config import Config, ForumTask, digest
+from r2m.files import locked, removed
 from r2m.stages import common
 
-VERSION = 1  # of the forum's recipe; raise it when grammar, models or training change
+CACHE_VERSION = 1  # of the forum's recipe; raise it when grammar, models or training change
 FINISHED = "finished"
 
 SFT_SETTINGS = ("seed", "posts", "sft_noise", "sft_steps")
@@ -27,27 +23,25 @@ REWARD_SETTINGS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Hub ids or folders of the policy and the reward model, and the reports of the stages that made them."""
+class Models(NamedTuple):
+    """Hub ids or folders."""
 
     policy: str
     reward: str
-    report: dict[str, Any]  # "sft", "reward": of those that were made here, now or earlier
 
 
-def prepare(config: Config, progress: common.Progress = common.silent) -> Prepared:
+def prepare(config: Config, progress: common.Progress = common.silent) -> Models:
     """Models for a run: `policy.model` and `reward.model` where they are named, else the task's own."""
     policy, reward = config.policy.model, config.reward.model
     if policy is not None and reward is not None:
-        return Prepared(policy, reward, {})
+        return Models(policy, reward)
     task = config.task
     assert isinstance(task, ForumTask), "a text task's config names both models"
     from r2m.stages.forum import POLICY_WIDTH, train_reward, train_sft
 
     cache = Path(config.run.storage).absolute() / "cache"
     sft, reward_model = (cache / name for name in model_names(task))
-    made = {"sft": cached(sft, lambda folder: train_sft(task, folder, progress))}
+    cached(sft, lambda folder: train_sft(task, folder, progress))
     if reward is None:
         width = task.reward_width
         base = sft if width == POLICY_WIDTH else sft.with_name(f"{sft.name}-width-{width}")
@@ -56,33 +50,22 @@ def prepare(config: Config, progress: common.Progress = common.silent) -> Prepar
             cached(base, lambda folder: train_sft(task, folder, progress, width))
             train_reward(task, sft, base, folder, progress)
 
-        made["reward"] = cached(reward_model, build)
-    return Prepared(policy or str(sft), reward or str(reward_model), made)
+        cached(reward_model, build)
+    return Models(policy or str(sft), reward or str(reward_model))
 
 
 def model_names(task: ForumTask) -> tuple[str, str]:
     """Names of the supervised policy and of the reward model: of exactly the settings that determine them."""
     settings = task.model_dump()
-    of_sft = {"version": VERSION} | {key: settings[key] for key in SFT_SETTINGS}
+    of_sft = {"version": CACHE_VERSION} | {key: settings[key] for key in SFT_SETTINGS}
     of_reward = of_sft | {key: settings[key] for key in REWARD_SETTINGS}
     return f"forum-sft-{digest(of_sft)}", f"forum-reward-{digest(of_reward)}"
 
 
-def cached(folder: Path, build: Callable[[Path], None]) -> dict[str, Any]:
-    """The report of a cached model, which is built first where it is not there whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.with_name(folder.name + ".lock")):
+def cached(folder: Path, build: Callable[[Path], None]) -> None:
+    """Build a cached model where it is not there whole."""
+    with locked(folder.with_name(folder.name + ".lock")):
         if not (folder / FINISHED).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            with common.new_folder(folder) as partial:
+            with common.new_folder(removed(folder)) as partial:
                 build(partial)
                 (partial / FINISHED).touch()
-    return json.loads((folder / "report.json").read_text())
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Wait until no other process holds it; the kernel lets go of it for a process that is killed."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -15,19 +15,19 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from r2m.core.masking import pad
 from r2m.core.reward_loss import bradley_terry
-from r2m.errors import UserError
-from r2m.models.loading import load_config, load_tokenizer
+from r2m.errors import UserError, brief
+from r2m.models.loading import load_config
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
 from r2m.results.statistics import wilson_interval
 from r2m.reward.inputs import response_ids
 from r2m.stages import common
-from r2m.tasks.columns import comparable, preference_pairs
-from r2m.tasks.files import read_rows
+from r2m.stages.run import run_stage
+from r2m.tasks.columns import Read, comparable, preference_pairs
+from r2m.tasks.files import Rows
 from r2m.tasks.prompt import Prompt
-from r2m.tasks.text import accepted, shaped
 
-Pair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
+TokenPair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
 
 
 def train_reward_model(
@@ -48,7 +48,7 @@ def train_reward_model(
 
     Args:
         max_tokens: pairs with a longer sequence, prompt included, are left out; and so are those whose two
-            sequences are equal to the model, though their texts may differ.
+            sequences are the same tokens, though their texts may differ.
         held_out_share: of the pairs, for the report, never trained on.
         sft_samples: responses of the supervised policy. Their mean score goes into `config.reward_mean`, which
             the loader takes off; without them it is the mean over all responses in the pairs.
@@ -69,9 +69,8 @@ def train_reward_model(
         for prompt, chosen, rejected in pairs
     ]
     short = [pair for pair in encoded if max_tokens is None or max(map(len, pair)) <= max_tokens]
-    kept = [
-        (chosen, rejected) for chosen, rejected in short if chosen != rejected
-    ]  # else nothing is preferred
+    # Else nothing is preferred.
+    kept = [(chosen, rejected) for chosen, rejected in short if chosen != rejected]
     left_out, equal = len(encoded) - len(short), len(short) - len(kept)
     train, held_out = common.hold_out(kept, held_out_share, seed, left_out, equal)
     common.check_lengths(max(len(ids) for pair in kept for ids in pair), model)
@@ -86,7 +85,7 @@ def train_reward_model(
     for step in range(total):
         scores_2B = _scores(model, _flat([train[i] for i in next(order)]), pad_id)
         bradley_terry(*scores_2B.chunk(2)).mean().backward()
-        common.descend(parameters, optimizer, lr, step, total)
+        common.optimizer_step(parameters, optimizer, lr, step, total)
         progress("reward model", step + 1, total)
     model.eval()
 
@@ -111,43 +110,19 @@ def train_reward_model(
     }
 
 
-def run_reward_model(
-    model: str,
-    data: str,
-    out: Path,
-    *,
-    split: str = "train",
-    instruction: str | None = None,
-    as_chat: bool = False,
-    limit: int | None = None,
-    device: str = "cpu",
-    progress: common.Progress = common.silent,
-    **options: Any,
-) -> dict[str, Any]:
-    """`r2m reward-model`: from a language model (usually the supervised one) and prompt/chosen/rejected data to
-    a reward model in the new folder `out`, report.json beside it, which says in `data_left_out` what rows are not
-    used, and why.
+def run_reward_model(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:
+    """`r2m reward-model`: from a language model (usually the supervised one) and prompt/chosen/rejected data to a
+    reward model. Options are `run_stage`'s and `train_reward_model`'s."""
 
-    `options` are those of `train_reward_model`. Raises UserError, one line, for unusable input.
-    """
-    with common.new_folder(out) as folder:
-        tokenizer = load_tokenizer(model, "model")
-        read = comparable(preference_pairs(read_rows(data, split, "data", limit)))
-        shaped_ones = ((shaped(p, instruction, as_chat), chosen, rejected) for p, chosen, rejected in read)
-        pairs = list(accepted(shaped_ones, read.left_out, tokenizer))
-        if len(pairs) < 2:
-            raise UserError(
-                f"data = {data!r}: {len(pairs)} pairs, and at least 2 are needed; {read.left_out}"
-            )
-        classifier = load_classifier(model, options.get("seed", 0), device)
+    def read(rows: Rows) -> Read[Any]:
+        return comparable(preference_pairs(rows))
+
+    def load(tokenizer: PreTrainedTokenizerBase, seed: int, device: str) -> PreTrainedModel:
+        classifier = load_classifier(model, seed, device)
         add_padding(classifier, tokenizer)
-        common.check_end(classifier, tokenizer, folder, f"model = {model!r}")
-        report = train_reward_model(classifier, tokenizer, pairs, progress=progress, **options)
-        report["data_left_out"] = read.left_out.tree()
-        common.save(
-            folder, classifier, tokenizer, report | {"stage": "reward-model", "model": model, "data": data}
-        )
-    return report
+        return classifier
+
+    return run_stage("reward-model", read, load, train_reward_model, model, data, out, **options)
 
 
 def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTrainedModel:
@@ -166,10 +141,7 @@ def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTraine
         except MemoryError:
             raise
         except Exception as error:  # as in r2m.models.loading
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"model = {model!r}: no sequence classifier can be made of it ({reason})"
-            ) from None
+            raise UserError(f"model = {model!r}: no sequence classifier can be made of it ({brief(error)})") from None
     make_savable(classifier)
     return classifier.to(device)
 
@@ -188,7 +160,7 @@ def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _flat(pairs: Sequence[Pair]) -> list[list[int]]:
+def _flat(pairs: Sequence[TokenPair]) -> list[list[int]]:
     """All chosen, then all rejected."""
     return [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
 

@@ -16,15 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.core.masking import pad
 from r2m.errors import UserError
-from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
 from r2m.policy.output import base, own_logits
 from r2m.stages import common
+from r2m.stages.run import run_stage
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import completions
-from r2m.tasks.files import read_rows
-from r2m.tasks.prompt import Prompt, located, render
-from r2m.tasks.text import accepted, shaped
+from r2m.tasks.prompt import Prompt, located, prompt_ids
 
 Tokens = tuple[list[int], int]  # ids of prompt + completion + EOS, and the number that are the prompt's
 
@@ -70,7 +68,7 @@ def supervised_finetune(
     for step in range(total):
         logits_MV, targets_M = _forward(model, [train[i] for i in next(order)])
         F.cross_entropy(logits_MV, targets_M).backward()
-        common.descend(parameters, optimizer, lr, step, total)
+        common.optimizer_step(parameters, optimizer, lr, step, total)
         progress("supervised fine-tuning", step + 1, total)
     model.eval()
 
@@ -86,39 +84,17 @@ def supervised_finetune(
     }
 
 
-def run_sft(
-    model: str,
-    data: str,
-    out: Path,
-    *,
-    split: str = "train",
-    instruction: str | None = None,
-    as_chat: bool = False,
-    limit: int | None = None,
-    device: str = "cpu",
-    progress: common.Progress = common.silent,
-    **options: Any,
-) -> dict[str, Any]:
-    """`r2m sft`: fine-tune a model on prompt/completion data into the new folder `out`, report.json beside it, which
-    says in `data_left_out` what rows are not used, and why.
+def run_sft(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:
+    """`r2m sft`: fine-tune a model on prompt/completion data. Options: `run_stage`'s and `supervised_finetune`'s."""
 
-    `options` are those of `supervised_finetune`. Raises UserError, one line, for unusable input.
-    """
-    with common.new_folder(out) as folder:
-        tokenizer = load_tokenizer(model, "model")
-        read = completions(read_rows(data, split, "data", limit))
-        shaped_ones = ((shaped(prompt, instruction, as_chat), text) for prompt, text in read)
-        examples = list(accepted(shaped_ones, read.left_out, tokenizer))
-        policy = load_policy(model, device=device)
-        common.check_end(policy, tokenizer, folder, f"model = {model!r}")
-        report = supervised_finetune(policy, tokenizer, examples, progress=progress, **options)
-        report["data_left_out"] = read.left_out.tree()
-        common.save(folder, policy, tokenizer, report | {"stage": "sft", "model": model, "data": data})
-    return report
+    def load(tokenizer: PreTrainedTokenizerBase, seed: int, device: str) -> PreTrainedModel:
+        return load_policy(model, device=device)
+
+    return run_stage("sft", completions, load, supervised_finetune, model, data, out, **options)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str) -> Tokens:
-    asked = render(prompt, tokenizer)
+    asked = prompt_ids(prompt, tokenizer)
     if not asked:
         with located(prompt):
             raise UserError("data: a prompt without a token; the first response token needs one to follow")

@@ -1,4 +1,4 @@
-"""Equal cost: every run of a sweep spends the same trajectories, whatever its K.
+"""What a sweep may cost, and equal cost: every run of it spends the same trajectories, whatever its K.
 
 n queries, K responses of each, T rounds; a round has n·K trajectories.
 """
@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import lcm
-from typing import Any
+from typing import Annotated, Any
 
-from r2m.config import Config
+from pydantic import Field
+
+from r2m.config import Config, Count, Positive, Section, Whole
+from r2m.config.paths import setting
 from r2m.errors import UserError
 
 
-def equal_cost(
-    base: Config, params: Mapping[str, Any], trajectories: int | None, evaluations: int
-) -> dict[str, Any]:
+class Budget(Section):
+    trials: Annotated[Whole, Field(le=100_000)] = 20  # 0: no search, the baselines alone
+    trajectories: Count | None = None  # of a run; null: what the recipe, with `set`, spends
+    hours: Positive | None = None  # of the sweep
+    concurrent: Count | None = None  # trials; null: as many as fit
+    evaluations: Count = 10  # of a run, at least, where it has as many rounds
+    gpu_share: Annotated[Positive, Field(le=1)] = 1.0  # of a GPU, for a worker
+
+
+def equal_cost(base: Config, params: Mapping[str, Any], trajectories: int | None, evaluations: int) -> dict[str, Any]:
     """The settings that give a run with `params` the base's cost, those that the base has already left out.
 
     The run's rounds have as many of the base's n·K trajectories as whole queries allow (n itself is taken where
@@ -49,12 +59,6 @@ def equal_cost(
     settings["algorithm.microbatch"] = microbatch(K, a.microbatch)
     settings["run.eval_every"] = max(1, budget // (n * K) // evaluations)
     return {key: v for key, v in settings.items() if key not in params and v != setting(base, key)}
-
-
-def setting(base: Config, key: str) -> Any:
-    """The value of a dotted key."""
-    section, name = key.split(".")
-    return getattr(getattr(base, section), name)
 
 
 def microbatch(K: int, most: int) -> int:

@@ -1,98 +1,34 @@
-"""Running a sweep: room for it, Tune in a thread, and in this one progress, MLflow, the sweep's journal, Ctrl-C."""
+"""Running a sweep: Tune in a thread, and in this one progress, MLflow, the sweep's journal, Ctrl-C."""
 
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from r2m.config import Config
 from r2m.errors import UserError, reason_of
+from r2m.results.answer import Answer
+from r2m.results.readings import KL, cost, last, mean
 from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import Journal, read
 from r2m.stages.prepare import prepare
-from r2m.sweeps.answer import Answer
-from r2m.sweeps.ledger import ENDED, Ledger, Task
-from r2m.sweeps.plan import SweepPlan, check_storage, plan_sweep
-from r2m.sweeps.ranking import command, cost, last, mean, winner
-from r2m.sweeps.spec import Sweep, config_of, value_of
+from r2m.sweeps.ledger import ENDED, Job, Ledger
+from r2m.sweeps.objective import value_of
+from r2m.sweeps.ranking import command, winner
+from r2m.sweeps.room import plan_of
 from r2m.sweeps.sweep import Opened, elapsed_s, runs_of, write_answer
 from r2m.tracking.shipper import BackgroundShipper
-from r2m.training.driver import SHIP_TIMEOUT_S, connect, explained, numbers, on_signal
-from r2m.training.preflight import plan_for, shapes_for
+from r2m.training.cluster import connect
+from r2m.training.driver import SHIP_TIMEOUT_S, explained, on_signal, round_numbers
 
 POLL_S = 0.5
-KL = "eval/kl_sequence"
 
 
-def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepPlan:
-    """How the sweep goes on this machine, or on the cluster at `address`, which this process joins.
-
-    Raises UserError, with the arithmetic, where it can't.
-    """
-    baselines = len(sweep.baselines)
-    runs = (sweep.budget.trials + baselines) * len(sweep.seeds) + (1 + baselines) * len(sweep.confirm)
-    cluster = None if address is None else _cluster(address)
-    base = config_of(sweep, {}, sweep.seeds[0], *extra)
-    points = [*sweep.points(), *sweep.baselines.values()]
-    configs = [sweep.build(params).model_copy(update={"run": base.run}) for params in points]
-    gpus = None if cluster is None else cluster["gpus"]
-    shapes = shapes_for(base)  # a sweep varies no model
-    plans = [plan_for(config, address, gpus=gpus, shapes=shapes) for config in _dearest(configs)]
-    room = cluster or _machine()
-    if address is None and (plans[0].workers > 1 or plans[0].gpus):
-        room["cpus"] += 1  # drivers of nested trials only wait: see `connect`
-    b = sweep.budget
-    return plan_sweep(plans, runs=runs, concurrent=b.concurrent, gpu_share=b.gpu_share, **room)
-
-
-def _machine() -> dict[str, Any]:
-    import torch
-
-    room = {
-        "cpus": os.cpu_count() or 1,
-        "gpus": torch.cuda.device_count(),
-        "node_gib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30,
-    }
-    return room | (
-        {"gpu_gib": torch.cuda.get_device_properties(0).total_memory / 2**30} if room["gpus"] else {}
-    )
-
-
-def _cluster(address: str) -> dict[str, Any]:
-    """Of the nodes that can run trials. How much memory their GPUs have, Ray does not say."""
-    connect(address, 0)
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    return {
-        "cpus": sum(node["CPU"] for node in nodes),
-        "gpus": sum(node.get("GPU", 0) for node in nodes),
-        "node_gib": min(node["memory"] + node.get("object_store_memory", 0) for node in nodes) / 2**30,
-        "nodes": len(nodes),
-    }
-
-
-def _dearest(configs: Iterable[Config]) -> list[Config]:
-    """Of configurations that take the same room, one: what else varies in a sweep takes none."""
-    rooms = {}
-    for config in configs:
-        a, r = config.algorithm, config.reward
-        sizes = (a.queries, a.responses, a.microbatch, a.max_response_tokens)
-        rooms[sizes, r.feedback, r.attention_width] = config
-    return list(rooms.values())
-
-
-def run_sweep(
-    opened: Opened, address: str | None = None, console: Console | None = None
-) -> tuple[Answer, bool]:
+def run_sweep(opened: Opened, address: str | None = None, console: Console | None = None) -> tuple[Answer, bool]:
     """Run a sweep, or go on with it: the answer as it then stands, and whether that is its end (no Ctrl-C came).
 
     Raises UserError for one that has finished, is running elsewhere or cannot fit, or whose runs fail by their
@@ -120,22 +56,16 @@ class _Session:
         sweep = opened.sweep
         self.opened, self.journal, self.console = opened, journal, console
         plan = plan_of(sweep, opened.extra, address)
-        check_storage(plan, Path(opened.storage))
+        plan.check_disk(opened.storage)
         connect(address, math.ceil(plan.concurrent * plan.cpus))
         prepared = prepare(opened.base)
         self.study = opened.study(lambda line: console.print(line, markup=False, highlight=False))
         began, before = time.monotonic(), elapsed_s(journal.path)
         hours = sweep.budget.hours or math.inf
         self.ledger = Ledger(
-            sweep,
-            opened.name,
-            opened.storage,
-            self.study,
-            (prepared.policy, prepared.reward),
-            opened.experiment,
-            opened.extra,
-            lambda: hours * 3600 - before - (time.monotonic() - began),
-        )
+            sweep, opened.name, opened.storage, self.study, (prepared.policy, prepared.reward), opened.experiment,
+            opened.extra, lambda: hours * 3600 - before - (time.monotonic() - began),
+        )  # fmt: skip
         self.plan = plan
         views = runs_of(opened)
         self.worker_s = {name: cost(view)[1] for name, view in views.items()}
@@ -149,13 +79,10 @@ class _Session:
     def run(self) -> tuple[Answer, bool]:
         from r2m.sweeps.tuner import Tuning
 
-        p = self.plan
         self._record()  # what a killed driver had settled and not written down
         with on_signal(self._ask_to_stop):
-            tuning = Tuning(
-                self.ledger, self.opened.folder / "ray", concurrent=p.concurrent, nested=p.nested,
-                gpu_share=p.gpu_share or 1.0, max_failures=self.opened.base.run.max_failures,
-            )  # fmt: skip
+            folder, max_failures = self.opened.folder / "ray", self.opened.base.run.max_failures
+            tuning = Tuning(self.ledger, folder, self.plan, max_failures)
             self._watch(tuning.thread)
         error = tuning.error and explained(tuning.error)
         artifacts: list[Path] = []
@@ -181,53 +108,51 @@ class _Session:
         return known, not self.ledger.stopping
 
     def _watch(self, thread: threading.Thread) -> None:
-        """Follow the tasks until Tune has ended."""
+        """Follow the jobs until Tune has ended."""
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        following: dict[TaskID, Task] = {}
+        following: dict[TaskID, Job] = {}
         begun, began = 0, time.time()
         with Progress(*columns, TextColumn("{task.fields[numbers]}"), console=self.console) as progress:
-            total = progress.add_task(
-                self.opened.name, total=self.runs, completed=len(self.ended), numbers=""
-            )
+            total = progress.add_task(self.opened.name, total=self.runs, completed=len(self.ended), numbers="")
             running = True
             while running:
                 running = thread.is_alive()  # before the last look
-                for task in self.ledger.tasks[begun:]:
+                for job in self.ledger.jobs[begun:]:
                     begun += 1
-                    bar = progress.add_task(f"  {task.label}", total=_rounds(task), numbers="")
-                    following[bar] = task
-                    for run in task.runs:
+                    bar = progress.add_task(f"  {job.label}", total=_rounds(job), numbers="")
+                    following[bar] = job
+                    for run in job.runs:
                         self.shipper.add(run.folder)
-                for bar, task in list(following.items()):
-                    ended = task.runs[0].name not in self.ledger.active
-                    for record in self.ledger.observe(task):
+                for bar, job in list(following.items()):
+                    ended = job.runs[0].name not in self.ledger.active
+                    for record in self.ledger.observe(job):
                         if record["kind"] == "round":
-                            progress.update(bar, advance=1, numbers=numbers(record["metrics"]))
+                            progress.update(bar, advance=1, numbers=round_numbers(record["metrics"]))
                         elif record.get("name") == "resume" and record["time"] >= began:
-                            said = f"{task.label}: taken up from round {record['step']}"
+                            said = f"{job.label}: taken up from round {record['step']}"
                             progress.console.print(said, markup=False, highlight=False)
                     if ended:
                         progress.remove_task(bar)
                         del following[bar]
-                        progress.console.print(self._end(task), markup=False, highlight=False, soft_wrap=True)
+                        progress.console.print(self._end(job), markup=False, highlight=False, soft_wrap=True)
                         progress.update(total, completed=len(self.ended))
                 if running:
                     time.sleep(POLL_S)
 
-    def _end(self, task: Task) -> str:
-        """Write down that a task has ended; the line that says how."""
-        views = [read(run.journal) for run in task.runs]
+    def _end(self, job: Job) -> str:
+        """Write down that a job has ended; the line that says how."""
+        views = [read(run.journal) for run in job.runs]
         self.worker_s |= {view.run_id: cost(view)[1] for view in views}
         self.ended |= {view.run_id for view in views if view.status in ENDED}
-        for run in task.runs:
+        for run in job.runs:
             self.shipper.finish(run.folder)
         self._record()
-        seeds = ", ".join(str(run.config.run.seed) for run in task.runs)
+        seeds = ", ".join(str(run.config.run.seed) for run in job.runs)
         value = mean(value_of(view, self.opened.sweep.objectives[0]) for view in views)
         kl = mean(last(view, KL) for view in views)
-        said = f"{task.label} (seed {seeds}): {views[0].status}, {value:.3f} at KL {kl:.1f}"
+        said = f"{job.label} (seed {seeds}): {views[0].status}, {value:.3f} at KL {kl:.1f}"
         said += "".join(f"; {view.events[-1].get('reason')}" for view in views if view.status == "failed")
-        return f"{said}\n  again: {command(self.opened.sweep, task.params, task.runs[0].config.run.seed)}"
+        return f"{said}\n  again: {command(self.opened.sweep, job.params, job.runs[0].config.run.seed)}"
 
     def _record(self) -> None:
         """A round of the sweep's journal for every trial that is settled and has none."""
@@ -255,5 +180,5 @@ class _Session:
         self.console.print("stopping after this round, with checkpoints; once more to abort at once")
 
 
-def _rounds(task: Task) -> int:
-    return sum(run.config.algorithm.total_rounds for run in task.runs)
+def _rounds(job: Job) -> int:
+    return sum(run.config.algorithm.total_rounds for run in job.runs)

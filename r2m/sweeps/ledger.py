@@ -10,11 +10,8 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 import optuna
@@ -22,28 +19,29 @@ from optuna.trial import TrialState
 
 from r2m.errors import UserError
 from r2m.runs.folder import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE, run_folder
-from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
+from r2m.runs.journal import Journal, JournalReader, JournalView, find, read, wait_until_free
 from r2m.runs.records import Record
-from r2m.sweeps.ranking import BASELINE, arm_of, run_name, slug, winner
-from r2m.sweeps.spec import Sweep, baseline_point, config_of, grace, value_of, violations
-from r2m.sweeps.study import sampler
-from r2m.training.start import Run, new_run
+from r2m.sweeps.ranking import BASELINE, label_of, run_name, trial_name, winner
+from r2m.sweeps.schema import Sweep, grace
+from r2m.sweeps.settings import slug
+from r2m.sweeps.spec import baseline_point, config_of
+from r2m.sweeps.study import sampler, tell
+from r2m.training.start import StartedRun, new_run
 
 ENDED = ("finished", PRUNED, "failed")
-PATIENCE_S = 120.0
 
 Role = Literal["baseline", "search", "confirm"]
 
 
 @dataclass
-class Task:
+class Job:
     """What one Tune trial runs: an arm on some seeds, one run after another."""
 
     arm: str  # t003, or a baseline's slug
     label: str
     role: Role
     params: Mapping[str, Any]
-    runs: list[Run]
+    runs: list[StartedRun]
     trial: optuna.Trial | None = None
     evaluations: dict[int, float] = field(default_factory=dict)  # of the first run: step -> first objective
     told: int = 0  # of these, those that the study has from an earlier session
@@ -71,8 +69,8 @@ class Ledger:
     experiment: str
     extra: tuple[str, ...] = ()
     remaining_s: Callable[[], float] = lambda: math.inf
-    active: dict[str, Task] = field(default_factory=dict)  # by the first run's name
-    tasks: list[Task] = field(default_factory=list)  # all that were started in this session
+    active: dict[str, Job] = field(default_factory=dict)  # by the first run's name
+    jobs: list[Job] = field(default_factory=list)  # all that were started in this session
     stopping: bool = False
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -86,37 +84,37 @@ class Ledger:
             self.study.enqueue_trial(point, skip_if_exists=True)
         self.grace = grace(self.sweep) if self.sweep.early_stopping.kind != "none" else None
 
-    def next(self) -> Task | None:
-        """The next task; None where it has to wait for those that are running, or there is none: see `done`."""
+    def next(self) -> Job | None:
+        """The next job; None where it has to wait for those that are running, or there is none: see `done`."""
         with self._lock:
             for candidate in () if self.stopping else self._candidates():
                 self.active[candidate.runs[0].name] = candidate
-                self.tasks.append(candidate)
+                self.jobs.append(candidate)
                 return candidate
             return None
 
     @property
     def done(self) -> bool:
-        """Whether `next` will never have a task again."""
+        """Whether `next` will never have a job again."""
         with self._lock:
             return not self.active and (self.stopping or next(self._candidates(dry=True), None) is None)
 
     def _candidates(self, dry: bool = False) -> Iterator[Any]:
-        """Tasks to start, in order; `dry` starts nothing and gives anything in their place."""
+        """Jobs to start, in order; `dry` starts nothing and gives anything in their place."""
         for arm, label in self.outside.items():
             if not self._ended_or_active(arm, self.sweep.seeds):
                 overrides = self.sweep.baselines[label]
-                yield dry or self._task(arm, label, "baseline", overrides, self.sweep.seeds)
+                yield dry or self._job(arm, label, "baseline", overrides, self.sweep.seeds)
         yield from self._trials(dry)
-        if any(task.role != "confirm" for task in self.active.values()):
+        if any(job.role != "confirm" for job in self.active.values()):
             return
         for arm, label, params in self.confirmed_arms():
             for seed in self.sweep.confirm:
                 if not self._ended_or_active(arm, [seed]):
-                    yield dry or self._task(arm, label, "confirm", params, [seed])
+                    yield dry or self._job(arm, label, "confirm", params, [seed])
 
     def _trials(self, dry: bool) -> Iterator[Any]:
-        active = {task.trial.number for task in self.active.values() if task.trial}
+        active = {job.trial.number for job in self.active.values() if job.trial}
         while True:
             trials = self.study.get_trials(deepcopy=False)
             left = [t for t in trials if t.state == TrialState.RUNNING and t.number not in active]
@@ -138,14 +136,13 @@ class Ledger:
                 trial.set_user_attr("reason", str(error))
                 self.study.tell(trial, state=TrialState.FAIL)
 
-    def _start(self, trial: optuna.Trial) -> Task:
+    def _start(self, trial: optuna.Trial) -> Job:
         params = self.sweep.suggest(trial)
-        label = trial.user_attrs.get(BASELINE, f"trial {trial.number}")
-        task = self._task(arm_of(trial.number), label, "search", params, self.sweep.seeds)
-        task.trial = trial
-        task.told = len(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-        trial.set_user_attr("runs", [run.name for run in task.runs])
-        return task
+        job = self._job(trial_name(trial.number), label_of(trial), "search", params, self.sweep.seeds)
+        job.trial = trial
+        job.told = len(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        trial.set_user_attr("runs", [run.name for run in job.runs])
+        return job
 
     def confirmed_arms(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Arm, label and params of the winner, if there is one, and of every baseline."""
@@ -154,25 +151,23 @@ class Ledger:
         best = winner(self.sweep, trials)
         for trial in trials:
             if BASELINE in trial.user_attrs or trial.number == best:
-                label = trial.user_attrs.get(BASELINE, f"trial {trial.number}")
-                arms.append(
-                    (arm_of(trial.number), label, self.sweep.suggest(optuna.trial.FixedTrial(trial.params)))
-                )
+                params = self.sweep.suggest(optuna.trial.FixedTrial(trial.params))
+                arms.append((trial_name(trial.number), label_of(trial), params))
         return arms
 
-    def _task(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seeds: list[int]) -> Task:
-        return Task(arm, label, role, params, [self._run(arm, label, role, params, seed) for seed in seeds])
+    def _job(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seeds: list[int]) -> Job:
+        return Job(arm, label, role, params, [self._run(arm, label, role, params, seed) for seed in seeds])
 
-    def _run(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seed: int) -> Run:
+    def _run(self, arm: str, label: str, role: Role, params: Mapping[str, Any], seed: int) -> StartedRun:
         """The run of an arm on a seed: taken up where there is one, else new."""
         config = config_of(self.sweep, params, seed, *self.extra)
         name = run_name(self.name, arm, seed)
         folder = run_folder(self.storage, name)
         if JournalReader(folder / JOURNAL).new_records():
             (folder / STOP_FILE).unlink(missing_ok=True)
-            return Run(config, folder, self.models)
+            return StartedRun(config, folder, self.models)
         shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed while it made it
-        tags = {"r2m.sweep": self.name, "r2m.trial": label, "r2m.role": role, "r2m.seed": str(seed)}
+        tags = {"r2m.sweep": self.name, "r2m.trial": label, "r2m.role": role}
         return new_run(config, name, experiment=self.experiment, parent=self.name, tags=tags)
 
     def _ended_or_active(self, arm: str, seeds: list[int]) -> bool:
@@ -184,13 +179,13 @@ class Ledger:
     def view(self, run: str) -> JournalView | None:
         return find(run_folder(self.storage, run) / JOURNAL)
 
-    def observe(self, task: Task) -> list[Record]:
-        """What the task's journals have had since the last call; the study is told of the first run's evaluations.
+    def observe(self, job: Job) -> list[Record]:
+        """What the job's journals have had since the last call; the study is told of the first run's evaluations.
 
         A trial that the study's pruner gives up is asked to end for good after the round in hand.
         """
         with self._lock:
-            by_run = [reader.new_records() for reader in task.readers]
+            by_run = [reader.new_records() for reader in job.readers]
             metric = self.sweep.objectives[0].metric
             new = [
                 (record["step"], record["metrics"][metric])
@@ -198,81 +193,44 @@ class Ledger:
                 if record["kind"] == "round" and metric in record["metrics"]
             ]
             for step, value in new:
-                if step not in task.evaluations:  # a resumed run replays some
-                    task.evaluations[step] = value
-                    if task.trial and self.grace and len(task.evaluations) > task.told:
-                        task.trial.report(value, len(task.evaluations))
-            if new and task.trial is not None and self._prunable(task) and task.trial.should_prune():
-                (task.runs[0].folder / STOP_FILE).write_text(PRUNED)
+                if step not in job.evaluations:  # a resumed run replays some
+                    job.evaluations[step] = value
+                    if job.trial and self.grace and len(job.evaluations) > job.told:
+                        job.trial.report(value, len(job.evaluations))
+            if new and job.trial is not None and self._prunable(job) and job.trial.should_prune():
+                (job.runs[0].folder / STOP_FILE).write_text(PRUNED)
             return [record for records in by_run for record in records]
 
-    def _prunable(self, task: Task) -> bool:
-        assert task.trial is not None
-        if self.grace is None or BASELINE in task.trial.user_attrs:
+    def _prunable(self, job: Job) -> bool:
+        assert job.trial is not None
+        if self.grace is None or BASELINE in job.trial.user_attrs:
             return False
-        step, total = max(task.evaluations), task.runs[0].config.algorithm.total_rounds
-        return len(task.evaluations) >= self.grace and step < total
+        step, total = max(job.evaluations), job.runs[0].config.algorithm.total_rounds
+        return len(job.evaluations) >= self.grace and step < total
 
-    def settle(self, task: Task, error: str | None) -> None:
-        """Record how a task ended. One that was stopped, to be gone on with, stays running in the study."""
+    def settle(self, job: Job, error: str | None) -> None:
+        """Record how a job ended. One that was stopped, to be gone on with, stays running in the study."""
         with self._lock:
-            self.observe(task)
-            statuses = [read(run.journal).status for run in task.runs]
+            self.observe(job)
+            statuses = [read(run.journal).status for run in job.runs]
             outcome = "failed" if error or "failed" in statuses else PRUNED if PRUNED in statuses else None
-            for run, status in zip(task.runs, statuses, strict=True):
+            for run, status in zip(job.runs, statuses, strict=True):
                 open_ended = status not in ENDED  # its worker is dead, or its seed was not begun
                 if outcome is not None and open_ended:
                     wait_until_free(run.journal)
                     with Journal(run.journal) as journal:
                         journal.event(outcome, reason=error or f"the trial's other seed has {outcome}")
-            if task.trial is not None and (outcome is not None or set(statuses) == {"finished"}):
-                self._tell(task, task.trial)
-            del self.active[task.runs[0].name]
-
-    def _tell(self, task: Task, trial: optuna.Trial) -> None:
-        views = [read(run.journal) for run in task.runs]
-        failed = next((view for view in views if view.status == "failed"), None)
-        values = [fmean(value_of(view, o) for view in views) for o in self.sweep.objectives]
-        if failed is not None:
-            state, reason = TrialState.FAIL, failed.events[-1].get("reason", "failed")
-        elif any(view.status == PRUNED for view in views):
-            state, reason = TrialState.PRUNED, ""
-        elif not all(map(math.isfinite, values)):
-            state, reason = TrialState.FAIL, f"the objective is {values}"
-        else:
-            state, reason = TrialState.COMPLETE, ""
-            self._constrain(trial, views)
-        if reason:
-            trial.set_user_attr("reason", reason)
-        for run in task.runs:  # a search leaves journals; models are kept of the confirmation
-            for part in (CHECKPOINTS, "policy", "reward"):
-                shutil.rmtree(run.folder / part, ignore_errors=True)
-        self.study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
-
-    def _constrain(self, trial: optuna.Trial, views: list[JournalView]) -> None:
-        by_constraint = zip(*(violations(view, self.sweep.constraints) for view in views), strict=True)
-        for constraint, excess in zip(self.sweep.constraints, by_constraint, strict=True):
-            trial.set_constraint(constraint.metric, fmean(excess))
+            if job.trial is not None and (outcome is not None or set(statuses) == {"finished"}):
+                for run in job.runs:  # a search leaves journals; models are kept of the confirmation
+                    for part in (CHECKPOINTS, "policy", "reward"):
+                        shutil.rmtree(run.folder / part, ignore_errors=True)
+                tell(self.study, job.trial, self.sweep, [read(run.journal) for run in job.runs])
+            del self.active[job.runs[0].name]
 
     def stop(self) -> None:
         """Ask every run to end after the round in hand, with a checkpoint, and start no more."""
         self.stopping = True  # before the lock, whose holder may be waiting for the study's database
         with self._lock:
-            for task in self.active.values():
-                for run in task.runs:
+            for job in self.active.values():
+                for run in job.runs:
                     (run.folder / STOP_FILE).touch()
-
-
-def wait_until_free(journal: Path) -> None:
-    """Wait for a process that still holds a journal: of a session that was killed, or of a trial that failed.
-
-    Raises UserError where it does not let go.
-    """
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return Journal(journal).close()
-        except UserError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)

@@ -11,12 +11,12 @@ from pydantic import model_validator
 from r2m.config import Number, Positive, Section
 from r2m.errors import shown
 from r2m.metrics import METRICS
-from r2m.results.readings import KL, at_kl, last, way
+from r2m.results.readings import KL, at_kl, last, trajectory
 
 if TYPE_CHECKING:
     from r2m.runs.journal import JournalView
 
-HELD_OUT = sorted(key for key in METRICS if key.startswith("eval/") and key != "eval/proxy")
+HELD_OUT_METRICS = sorted(key for key in METRICS if key.startswith("eval/") and key != "eval/proxy")
 
 
 class Objective(Section):
@@ -55,24 +55,23 @@ class Constraint(Section):
             raise ValueError(f"min = {self.min} is greater than max = {self.max}")
         return self
 
+    def excess(self, value: float) -> float:
+        above = [] if self.max is None else [value - self.max]
+        below = [] if self.min is None else [self.min - value]
+        return math.inf if math.isnan(value) else max(above + below)
+
 
 def _check_metric(metric: str) -> None:
     if metric.endswith("/proxy"):
-        raise ValueError(
-            f"metric = {metric!r}: R2M trains this reward model, so it would select the model that flatters itself; "
-            f"allowed: {', '.join(HELD_OUT)}"
-        )
-    if metric in METRICS and metric not in HELD_OUT:
-        raise ValueError(
-            f"metric = {metric!r}: measured while training, not on held-out prompts; allowed: {', '.join(HELD_OUT)}"
-        )
-    if metric not in HELD_OUT:
-        raise ValueError(f"metric = {shown(metric)}: no such metric; allowed: {', '.join(HELD_OUT)}")
+        why = "R2M trains this reward model, so it would select the model that flatters itself"
+    elif metric in HELD_OUT_METRICS:
+        return
+    else:
+        why = "measured while training, not on held-out prompts" if metric in METRICS else "no such metric"
+    raise ValueError(f"metric = {shown(metric)}: {why}; allowed: {', '.join(HELD_OUT_METRICS)}")
 
 
-def check_judged(
-    objectives: Sequence[Objective], constraints: Sequence[Constraint], gold: bool, judge: bool
-) -> None:
+def check_judged(objectives: Sequence[Objective], constraints: Sequence[Constraint], gold: bool, judge: bool) -> None:
     """Raises ValueError for what does not go together. `gold`, `judge`: whether the task has a gold reward, and
     the run a judge of its own."""
     if objectives[0].metric == KL:
@@ -84,9 +83,7 @@ def check_judged(
     bounded = [c.metric for c in constraints]
     for i, metric in enumerate(bounded):
         if metric in bounded[:i]:  # the study holds a constraint by its metric
-            raise ValueError(
-                f"constraints.{i}: metric = {shown(metric)}: given twice; give min and max together"
-            )
+            raise ValueError(f"constraints.{i}: metric = {shown(metric)}: given twice; give min and max together")
     places = [(f"objectives.{i}", o.metric) for i, o in enumerate(objectives)]
     places += [(f"constraints.{i}", c.metric) for i, c in enumerate(constraints)]
     for place, metric in places:
@@ -95,14 +92,12 @@ def check_judged(
                 f"{place}: metric = 'eval/gold': the task has no gold reward; take eval/vanilla with matched_kl"
             )
         if metric == "eval/win_rate" and not (gold or judge):
-            raise ValueError(
-                f"{place}: metric = 'eval/win_rate': there is no judge; give set: {{run.judge: MODEL}}"
-            )
+            raise ValueError(f"{place}: metric = 'eval/win_rate': there is no judge; give set: {{run.judge: MODEL}}")
 
 
 def value_of(view: JournalView, objective: Objective) -> float:
     """The objective's value in a run as far as it has come; NaN where it has not been measured."""
-    points = way(view, objective.metric)
+    points = list(trajectory(view, objective.metric).values())
     if objective.matched_kl is None or not points:
         return last(view, objective.metric)
     return at_kl(points, objective.matched_kl)
@@ -111,10 +106,4 @@ def value_of(view: JournalView, objective: Objective) -> float:
 def violations(view: JournalView, constraints: Sequence[Constraint]) -> list[float]:
     """By how much each constraint is broken at the last evaluation, in the metric's unit: <= 0 where it is kept
     (Optuna's convention), infinite where the metric is missing or NaN."""
-    excesses = []
-    for constraint in constraints:
-        value = last(view, constraint.metric)
-        above = [] if constraint.max is None else [value - constraint.max]
-        below = [] if constraint.min is None else [constraint.min - value]
-        excesses.append(math.inf if math.isnan(value) else max(above + below))
-    return excesses
+    return [constraint.excess(last(view, constraint.metric)) for constraint in constraints]

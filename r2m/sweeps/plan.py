@@ -14,7 +14,8 @@ from pathlib import Path
 from rich.table import Table
 
 from r2m.errors import UserError
-from r2m.training.plan import GIB, Plan, free_disk, human
+from r2m.files import GIB, check_room, human
+from r2m.training.plan import Plan
 
 DRIVER_CPU = 0.01  # that Ray Tune asks for a trial whose workers are elsewhere
 PROCESS = int(0.6 * GIB)  # measured: what imports of torch, transformers, ray and this package hold
@@ -47,6 +48,11 @@ class SweepPlan:
             return "runs" if self.concurrent == self.runs else "budget.concurrent"
         return tightest
 
+    def check_disk(self, storage: Path | str) -> None:
+        """Raises UserError where the disk of `storage` can't take the files of all runs."""
+        what = f"checkpoints and trained models of {self.runs} runs"
+        check_room(Path(storage), self.disk, f"run.storage = {str(storage)!r}", what)
+
     @property
     def cpus(self) -> float:
         """That Ray holds for a trial."""
@@ -68,9 +74,9 @@ def plan_sweep(
     """How `runs` runs go on a cluster of so many CPUs and GPUs (as Ray counts them, over all nodes) and of nodes
     with `node_gib` of memory each.
 
-    `plans` are of the dearest configurations of the search space; the worst of each part is taken. `gpu_gib` is
-    the memory of a GPU (None: not known, not checked), of which each worker may use `gpu_share`. `concurrent`
-    is how many runs the user wants at once; None: as many as fit.
+    `plans` are of the search space's configurations; the worst of each part is taken. `gpu_gib` is the memory of a
+    GPU (None: not known, not checked), of which each worker may use `gpu_share`. `concurrent` is how many runs the
+    user wants at once; None: as many as fit.
 
     Raises:
         UserError: nothing fits, or fewer than `concurrent`; one line, with the arithmetic.
@@ -79,8 +85,8 @@ def plan_sweep(
     device = "gpu" if any(p.device == "gpu" for p in plans) else "cpu"
     nested = workers > 1 or device == "gpu"
     memory, phase = _worst([p.memory for p in plans]), _worst([p.phases for p in plans])
-    dearest = max(phase, key=lambda name: phase[name])
-    held = memory | {dearest: phase[dearest]}
+    largest = max(phase, key=lambda name: phase[name])
+    held = memory | {largest: phase[largest]}
     if device == "gpu":
         host = max(p.host_memory for p in plans)
         loading = max(memory["policy weights"], memory["reward model"])  # on their way to the GPU
@@ -131,9 +137,7 @@ def plan_sweep(
             + (f" ({nodes} nodes)" if nodes > 1 else ""),
         }[min(limits, key=lambda name: limits[name])]  # fmt: skip
         asked = f"budget.concurrent = {concurrent}: " if concurrent else ""
-        raise UserError(
-            f"{asked}{fits or 'no'} trial{'s' * (fits > 1)} fit{'s' * (fits < 2)} at once: {arithmetic}"
-        )
+        raise UserError(f"{asked}{fits or 'no'} trial{'s' * (fits > 1)} fit{'s' * (fits < 2)} at once: {arithmetic}")
     at_once = min(runs, concurrent or fits)
     return SweepPlan(
         runs=runs,
@@ -174,17 +178,7 @@ def _sum(parts: Mapping[str, int]) -> str:
     )
 
 
-def check_storage(p: SweepPlan, storage: Path) -> None:
-    """Raises UserError where the disk of `storage` can't take the files of all runs."""
-    free = free_disk(storage)
-    if free < p.disk:
-        raise UserError(
-            f"run.storage = {str(storage)!r}: checkpoints and trained models of {p.runs} runs take {human(p.disk)}, "
-            f"and {human(free)} are free"
-        )
-
-
-def render(p: SweepPlan) -> Table:
+def sweep_plan_table(p: SweepPlan) -> Table:
     """The plan as a table of two columns."""
     table = Table(title="Plan of the sweep", show_header=False)
     table.add_row("runs", f"{p.runs:,}, trials, baselines and confirmation together")

@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from optuna.trial import BaseTrial
-from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from r2m.config import Config, Count, Positive, Section, Seed, Whole, load, override, validate
+from r2m.config import Config, Section, Seed, load, override, validate
 from r2m.config.load import read_tree, recipe_path, recipes
-from r2m.config.paths import PLACES, setting
+from r2m.config.paths import LOCAL_OR_HUB, setting
 from r2m.errors import UserError, of_database, said, shown
-from r2m.sweeps.cost import equal_cost
+from r2m.sweeps.cost import Budget, equal_cost
 from r2m.sweeps.objective import Constraint, Objective, check_judged
-from r2m.sweeps.space import MOST_POINTS, Conditional, Parameter, Params, checked, normal, points
+from r2m.sweeps.settings import check_set, checked_baselines
+from r2m.sweeps.space import MOST_COMBINATIONS, Conditional, Parameter, Params, at, checked, normal, points
 from r2m.sweeps.stopping import EarlyStopping, check_asked, check_saves, first_stop
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
-LONGEST_SLUG = 100  # characters of a baseline's name
-
-RESERVED = {  # what `set` may not hold: the sweep itself sets it
-    "recipe": "give recipe",
-    "run.seed": "give seeds and confirm",
-    "run.eval_every": "give budget.evaluations",
-    "run.storage": "give --storage",
-    "run.tracking_uri": "give --tracking-uri",
-}
-
-
-def slug(name: str) -> str:
-    """A baseline's name as its runs' names have it."""
-    return re.sub(r"\W+", "-", name.lower()).strip("-")
 
 
 class Sampler(Section):
     kind: Literal["tpe", "random", "nsga2"] = "tpe"
     seed: Seed = 0
-
-
-class Budget(Section):
-    trials: Annotated[Whole, Field(le=100_000)] = 20  # 0: no search, the baselines alone
-    trajectories: Count | None = None  # of a run; null: what the recipe, with `set`, spends
-    hours: Positive | None = None  # of the sweep
-    concurrent: Count | None = None  # trials; null: as many as fit
-    evaluations: Count = 10  # of a run, at least, where it has as many rounds
-    gpu_share: Annotated[Positive, Field(le=1)] = 1.0  # of a GPU, for a worker
 
 
 class Sweep(Section):
@@ -82,6 +59,13 @@ class Sweep(Section):
         """The recipe with `set` and nothing else."""
         return self._base
 
+    @field_validator("recipe")
+    @classmethod
+    def _absolute(cls, recipe: str) -> str:
+        with suppress(UserError):  # of one that is none: `_check_set` says so
+            return recipe if recipe in recipes() else str(recipe_path(recipe))
+        return recipe
+
     @model_validator(mode="after")
     def _checked(self, info: ValidationInfo) -> Sweep:
         context = info.context or {}
@@ -95,8 +79,11 @@ class Sweep(Section):
         if self._define is not None and (self.parameters or self.conditional):
             raise ValueError("parameters: not in a Python file: its suggest says what varies")
         parameters, conditional = checked(self.parameters, self.conditional)
-        # Frozen from here on: values as the settings take them.
-        self.__dict__.update(parameters=parameters, conditional=conditional)
+        sweep = self.model_copy(update={"parameters": parameters, "conditional": conditional})
+        return sweep._consistent()
+
+    def _consistent(self) -> Sweep:
+        """With points and baselines as the settings take them."""
         self._check_set()
         check_judged(
             self.objectives,
@@ -106,11 +93,12 @@ class Sweep(Section):
         )
         self._check_seeds()
         check_asked(self.early_stopping, self.objectives, python=self._define is not None)
-        self._check_points()
-        self._check_baselines()
+        sweep = self.model_copy(
+            update={"enqueue": self._checked_points(), "baselines": checked_baselines(self.baselines, self.build)}
+        )
         if self.early_stopping.kind != "none":
-            check_saves(self.early_stopping, self.horizons)
-        return self
+            check_saves(sweep.early_stopping, sweep.horizons)
+        return sweep
 
     def _check_no_search(self) -> None:
         if self.parameters or self._define is not None:
@@ -123,27 +111,13 @@ class Sweep(Section):
             )
 
     def _check_set(self) -> None:
-        for key, value in self.set.items():
-            if key in RESERVED:
-                raise ValueError(f"set.{key}: the sweep sets it; {RESERVED[key]}")
-            if key in ("algorithm.trajectories", "algorithm.rounds") and self.budget.trajectories is not None:
-                raise ValueError(
-                    f"set.{key}: budget.trajectories = {self.budget.trajectories} sets it; give one"
-                )
-            if key in self.parameters:
-                raise ValueError(f"set.{key}: it is varied under parameters")
-            if value is not None and not isinstance(value, str | bool | int | float):
-                raise ValueError(
-                    f"set.{key} = {shown(value)}: give single values by dotted key, such as algorithm.lr: 1e-5"
-                )
+        check_set(self.set, self.parameters, self.budget.trajectories)
         overrides = [override(key, value) for key, value in self.set.items()]
         try:
-            if self.recipe not in recipes():
-                self.__dict__["recipe"] = str(recipe_path(self.recipe))
             self._base, tree = load(self.source, overrides), read_tree(self.source, overrides)
         except UserError as error:
             raise ValueError(f"recipe and set: {error}" if self.set else str(error)) from None
-        for key in PLACES:  # relative to this folder, in the recipe or in `set`: from here on to none
+        for key in LOCAL_OR_HUB:  # relative to this folder, in the recipe or in `set`: from here on to none
             section, name = key.split(".")
             place = setting(self._base, key)
             if place is not None and tree.get(section, {}).get(name) != place:
@@ -159,42 +133,16 @@ class Sweep(Section):
                 f"confirm = {self.confirm}: {both} are among seeds; the winner is confirmed on fresh ones"
             )
 
-    def _check_points(self) -> None:
+    def _checked_points(self) -> list[Params]:
         """Every combination that matters makes a valid run; the given points lie in the space."""
-        try:
+        with at(f"budget.trajectories = {self.budget.trajectories}: "):
             self.build({})
-        except UserError as error:
-            raise ValueError(f"budget.trajectories = {self.budget.trajectories}: {error}") from None
         for params in self.points():
             try:
                 self.build(params)
             except ValueError as error:
                 raise ValueError(self._blame(params, str(error))) from None
-        self.__dict__["enqueue"] = [self._given(i, point) for i, point in enumerate(self.enqueue)]
-
-    def _check_baselines(self) -> None:
-        baselines: dict[str, Params] = {}
-        seen: dict[str, str] = {}  # digest of the settings -> name
-        slugs = [slug(name) for name in self.baselines]
-        for name, settings in self.baselines.items():
-            if not name.isprintable() or len(name) > LONGEST_SLUG:
-                raise ValueError(
-                    f"baselines.{shown(name)}: {LONGEST_SLUG} printable characters at most are allowed"
-                )
-            if not re.fullmatch(r"(?!t\d+$)[a-z][a-z0-9_-]*", slug(name)) or slugs.count(slug(name)) > 1:
-                raise ValueError(
-                    f"baselines.{name}: runs are named after it ({slug(name)!r}): it must begin with a letter, be no "
-                    "trial's name (t001), and differ from the others in letters and digits"
-                )
-            try:
-                baselines[name] = {key: normal(key, value) for key, value in settings.items()}
-                config = self.build(baselines[name])
-            except ValueError as error:
-                raise ValueError(f"baselines.{name}: {error}") from None
-            twin = seen.setdefault(config.digest(), name)
-            if twin != name:
-                raise ValueError(f"baselines.{name}: the same settings as {twin}")
-        self.__dict__["baselines"] = baselines
+        return [self._given(i, point) for i, point in enumerate(self.enqueue)]
 
     def _blame(self, params: Params, message: str) -> str:
         """The message with the one parameter that is at fault by itself, or with all of them."""
@@ -214,10 +162,8 @@ class Sweep(Section):
             parameter = dict(self.ranges()).get(key)
             if parameter is None:
                 raise ValueError(f"enqueue.{i}.{key}: not a parameter")
-            try:
+            with at(f"enqueue.{i}."):
                 given[key] = normal(key, value)
-            except ValueError as error:
-                raise ValueError(f"enqueue.{i}.{error}") from None
             if not parameter.contains(given[key]):
                 raise ValueError(f"enqueue.{i}.{key} = {value!r}: not in its range, {parameter.values}")
         return given
@@ -235,10 +181,10 @@ class Sweep(Section):
         if self.early_stopping.omega_min is None:
             return [self.build({})]
         found, most = [], self.base.algorithm.queries * self.base.algorithm.responses
-        if most > MOST_POINTS:
+        if most > MOST_COMBINATIONS:
             raise ValueError(
                 f"early_stopping.kind = {self.early_stopping.kind!r}: in a Python file, where trials may have any K, "
-                f"for rounds of at most {MOST_POINTS:,} trajectories, and these have {most:,}; give none"
+                f"for rounds of at most {MOST_COMBINATIONS:,} trajectories, and these have {most:,}; give none"
             )
         fixed = {"reward.feedback": True, "reward.omega_min": self.early_stopping.omega_min}
         for K in range(2, most + 1):

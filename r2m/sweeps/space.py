@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from r2m.errors import shown
 
 Params = dict[str, Any]
 
-SECTIONS: dict[str, type[Section]] = {"algorithm": Algorithm, "reward": Reward}
+SEARCHED_SECTIONS: dict[str, type[Section]] = {"algorithm": Algorithm, "reward": Reward}
 _MODELS = "models are prepared before the sweep, the same for every trial"
 _COST = "every trial has the same budget: give budget.trajectories"
 _SPEED = "it changes speed and memory, not the result, and the sweep sets what it needs"
@@ -39,7 +40,7 @@ INTERACT = {
     "reward.alpha", "reward.omega_min", "reward.attention_width", "reward.num_heads", "reward.train_head",
     "algorithm.advantage", "algorithm.kl_placement", "algorithm.ratio_level", "algorithm.epochs",
 }  # fmt: skip
-MOST_POINTS = 10_000
+MOST_COMBINATIONS = 10_000
 
 
 class Parameter(Section):
@@ -54,9 +55,7 @@ class Parameter(Section):
 
     @model_validator(mode="after")
     def _one_range(self) -> Parameter:
-        given = [
-            name for name in ("uniform", "loguniform", "int_", "choice") if getattr(self, name) is not None
-        ]
+        given = [name for name in ("uniform", "loguniform", "int_", "choice") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError("give one of uniform, loguniform, int, choice")
         if self.step is not None and self.int_ is None:
@@ -68,9 +67,7 @@ class Parameter(Section):
             if self.loguniform and low <= 0:
                 raise ValueError(f"loguniform = [{low}, {high}]: low must be greater than 0")
             if self.int_ and (high - low) % (self.step or 1):
-                raise ValueError(
-                    f"int = [{low}, {high}]: high - low must be a multiple of step = {self.step}"
-                )
+                raise ValueError(f"int = [{low}, {high}]: high - low must be a multiple of step = {self.step}")
         return self
 
     @property
@@ -112,7 +109,7 @@ class Parameter(Section):
 
     def probes(self, key: str) -> Sequence[Any]:
         """Values that stand for the range when combinations are checked: all of them where they are countable
-        and matter to other settings, the ends of a real range that does, else the high end (the dearest)."""
+        and matter to other settings, the ends of a real range that does, else the high end (the most expensive)."""
         if self.choice is not None:
             return self.choice
         low, high = self.values
@@ -137,9 +134,9 @@ def searched_field(key: str) -> FieldInfo:
     reason = NOT_SEARCHED.get(section, NOT_SEARCHED.get(key))
     if reason:
         raise ValueError(f"{key}: cannot be searched: {reason}")
-    if section not in SECTIONS:
+    if section not in SEARCHED_SECTIONS:
         raise ValueError(f"{key}: unknown key; allowed: algorithm.NAME, reward.NAME")
-    fields = SECTIONS[section].model_fields
+    fields = SEARCHED_SECTIONS[section].model_fields
     if name not in fields:
         allowed = [n for n in fields if f"{section}.{n}" not in NOT_SEARCHED]
         raise ValueError(f"{key}: unknown key; allowed in {section}: {', '.join(allowed)}")
@@ -169,7 +166,8 @@ def checked(
 
     Raises ValueError, one line that begins with the place, for a wrong key, range or condition.
     """
-    fixed = {key: _of(parameter, key, "parameters.") for key, parameter in parameters.items()}
+    with at("parameters."):
+        fixed = {key: parameter.of(key) for key, parameter in parameters.items()}
     seen = dict(fixed)
     blocks = []
     for i, block in enumerate(conditional):
@@ -178,13 +176,15 @@ def checked(
         for key, values in block.when.items():
             if key not in seen:
                 raise ValueError(f"{place}when.{key}: not a parameter listed before ({', '.join(seen)})")
-            when[key] = [_at(f"{place}when.", key, value) for value in values]
+            with at(f"{place}when."):
+                when[key] = [normal(key, value) for value in values]
             for value in when[key]:
                 if not seen[key].contains(value):
                     raise ValueError(f"{place}when.{key} = {value!r}: not in the range of {key}")
         inner = {}
         for key, parameter in block.parameters.items():
-            inner[key] = _of(parameter, key, f"{place}parameters.")
+            with at(f"{place}parameters."):
+                inner[key] = parameter.of(key)
             if key in fixed:
                 raise ValueError(f"{place}parameters.{key}: varied already under parameters, for every trial")
             if seen.get(key, inner[key]) != inner[key]:
@@ -196,16 +196,11 @@ def checked(
     return fixed, blocks
 
 
-def _of(parameter: Parameter, key: str, place: str) -> Parameter:
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Puts the place before the message of a ValueError, or a UserError, which is one."""
     try:
-        return parameter.of(key)
-    except ValueError as error:
-        raise ValueError(f"{place}{error}") from None
-
-
-def _at(place: str, key: str, value: Any) -> Any:
-    try:
-        return normal(key, value)
+        yield
     except ValueError as error:
         raise ValueError(f"{place}{error}") from None
 
@@ -219,22 +214,20 @@ def points(parameters: Mapping[str, Parameter], conditional: Sequence[Conditiona
     for applies, block in [(lambda _: True, parameters), *((b.applies, b.parameters) for b in conditional)]:
         for key, parameter in block.items():
             probes = parameter.probes(key)
-            if len(probes) > MOST_POINTS:
+            if len(probes) > MOST_COMBINATIONS:
                 raise _too_many(key)
             found = [
                 more
                 for point in found
-                for more in (
-                    [point | {key: v} for v in probes] if applies(point) and key not in point else [point]
-                )
+                for more in ([point | {key: v} for v in probes] if applies(point) and key not in point else [point])
             ]
-            if len(found) > MOST_POINTS:
+            if len(found) > MOST_COMBINATIONS:
                 raise _too_many(key)
     return found
 
 
 def _too_many(key: str) -> ValueError:
     return ValueError(
-        f"parameters.{key}: more than {MOST_POINTS} combinations of whole numbers and choices; give a larger step or "
-        "fewer choices"
+        f"parameters.{key}: more than {MOST_COMBINATIONS} combinations of whole numbers and choices; give a larger "
+        "step or fewer choices"
     )

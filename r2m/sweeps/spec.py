@@ -20,22 +20,10 @@ from pydantic import ValidationError
 
 from r2m.config import Config, explain, load, override
 from r2m.config.load import read_mapping
-from r2m.config.paths import PLACES, absolute
+from r2m.config.paths import LOCAL_OR_HUB, absolute, setting
 from r2m.errors import UserError, said, shown
-from r2m.sweeps.cost import setting
-from r2m.sweeps.objective import Constraint as Constraint
-from r2m.sweeps.objective import Objective as Objective
-from r2m.sweeps.objective import value_of as value_of
-from r2m.sweeps.objective import violations as violations
-from r2m.sweeps.schema import Budget as Budget
-from r2m.sweeps.schema import Sampler as Sampler
-from r2m.sweeps.schema import Sweep as Sweep
-from r2m.sweeps.schema import grace as grace
-from r2m.sweeps.schema import slug as slug
-from r2m.sweeps.space import Conditional as Conditional
-from r2m.sweeps.space import Parameter as Parameter
+from r2m.sweeps.schema import Sweep
 from r2m.sweeps.space import Params
-from r2m.sweeps.stopping import EarlyStopping as EarlyStopping
 
 PROBES = 10  # a few may well be combinations that no run can have
 
@@ -68,10 +56,7 @@ def baseline_point(sweep: Sweep, name: str) -> Params | None:
 
 
 def load_sweep(
-    path: str | Path,
-    workers: int | None = None,
-    kept: Mapping[str, Any] | None = None,
-    recipe: Path | None = None,
+    path: str | Path, workers: int | None = None, kept: Mapping[str, Any] | None = None, recipe: Path | None = None
 ) -> Sweep:
     """A sweep from a .yaml or .py file; `workers` takes the place of its set.run.workers.
 
@@ -92,7 +77,7 @@ def load_sweep(
     else:
         tree = read_mapping(path, what, "with recipe, parameters and objectives")
     if kept is not None:
-        paths = {key: value for key, value in kept["set"].items() if key in PLACES}
+        paths = {key: value for key, value in kept["set"].items() if key in LOCAL_OR_HUB}
         tree = tree | {"recipe": kept["recipe"], "set": tree.get("set", {}) | paths}
     if workers is not None and isinstance(tree.get("set", {}), dict):
         tree = tree | {"set": tree.get("set", {}) | {"run.workers": workers}}
@@ -130,9 +115,7 @@ def _python(path: Path, what: str) -> tuple[dict[str, Any], Callable[[BaseTrial]
     try:  # a copy of plain values, as YAML would have them
         tree = json.loads(json.dumps(module.SWEEP))
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{what}: SWEEP: text, numbers, truths, lists and mappings are allowed ({error})"
-        ) from None
+        raise UserError(f"{what}: SWEEP: text, numbers, truths, lists and mappings are allowed ({error})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{what}: expected SWEEP, a mapping, and suggest(trial), a function")
     return tree, module.suggest

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.trial import TrialState
 
-from r2m.sweeps.spec import Sweep, grace
+from r2m.runs.folder import PRUNED
+from r2m.runs.journal import JournalView
+from r2m.sweeps.objective import value_of, violations
+from r2m.sweeps.schema import Sweep, grace
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 Say = Callable[[str], None]
 
-BUSY_S = 5.0  # that SQLite waits for a lock before it is said what is waited for
+BUSY_S = 5.0  # that SQLite waits for a lock before the user is told of it
 SAID_EVERY_S = 60.0
 
 
@@ -65,7 +71,7 @@ class _Connection(sqlite3.Connection):
     def commit(self) -> None:
         self.patiently(super().commit)
 
-    def patiently(self, request: Callable[[], Result]) -> Result:
+    def patiently(self, request: Callable[[], _Result]) -> _Result:
         while True:
             try:
                 return request()
@@ -104,3 +110,24 @@ def pruner(sweep: Sweep) -> optuna.pruners.BasePruner:
     if stopping.kind == "median":
         return optuna.pruners.MedianPruner(stopping.startup_trials)
     return optuna.pruners.NopPruner()
+
+
+def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, views: Sequence[JournalView]) -> None:
+    """Record what a trial's runs came to: means over the seeds of the objectives and constraints, or why there are
+    none."""
+    failed = next((view for view in views if view.status == "failed"), None)
+    values = [fmean(value_of(view, objective) for view in views) for objective in sweep.objectives]
+    state, reason = TrialState.COMPLETE, ""
+    if failed is not None:
+        state, reason = TrialState.FAIL, failed.events[-1].get("reason", "failed")
+    elif any(view.status == PRUNED for view in views):
+        state = TrialState.PRUNED
+    elif not all(map(math.isfinite, values)):
+        state, reason = TrialState.FAIL, f"the objective is {values}"
+    if reason:
+        trial.set_user_attr("reason", reason)
+    if state == TrialState.COMPLETE:
+        excesses = zip(*(violations(view, sweep.constraints) for view in views), strict=True)
+        for constraint, by_run in zip(sweep.constraints, excesses, strict=True):
+            trial.set_constraint(constraint.metric, fmean(by_run))
+    study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)

@@ -8,7 +8,6 @@ answer.json, report.html, ranking.json and answer.png. The open journal is the l
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -23,24 +22,27 @@ import yaml
 from r2m.config import Config, digest, override
 from r2m.config.load import read_tree
 from r2m.config.uris import sqlite_uri
-from r2m.errors import UserError, shown
-from r2m.files import folder_made_whole, write_whole
-from r2m.reports import sweep_page as report
-from r2m.runs.folder import JOURNAL, check_name, is_name
-from r2m.runs.journal import Journal, JournalReader, JournalView, find, is_held, read
-from r2m.runs.provenance import environment, git_state
+from r2m.errors import UserError
+from r2m.files import folder_made_whole, made_whole, write_whole
+from r2m.line_file import is_held
+from r2m.reports.sweep_page import html, picture
+from r2m.reports.sweep_tables import ranking_table
+from r2m.results.answer import Answer
+from r2m.runs.find import sweep_runs
+from r2m.runs.folder import ANSWER_FILES, JOURNAL, check_name, is_name, none_of_that_name
+from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
-from r2m.sweeps.answer import Answer, answer
-from r2m.sweeps.spec import Sweep, config_of, load_sweep, slug
+from r2m.sweeps.answer import answer
+from r2m.sweeps.schema import Sweep
+from r2m.sweeps.settings import slug
+from r2m.sweeps.spec import config_of, load_sweep
 from r2m.sweeps.study import open_study, study_to_read
 from r2m.tracking.mlflow_sink import default_tracking_uri
-from r2m.tracking.search import sweep_runs
-from r2m.training.start import check_data
+from r2m.training.start import facts_of
 
 FILES = ("sweep.yaml", "sweep.py")
 RECIPE, STUDY = "recipe.yaml", "study.db"
-ARTIFACTS = ("report.html", "answer.json", "ranking.json", "answer.png")
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,7 @@ class Opened:
         return open_study(self.sweep, self.database, self.name, say)
 
     def study_to_read(self, say: Callable[[str], None] = print) -> optuna.Study:
-        there = (self.folder / STUDY).is_file()
-        return study_to_read(self.sweep, self.database, self.name, there, say)
+        return study_to_read(self.sweep, self.database, self.name, (self.folder / STUDY).is_file(), say)
 
 
 def new_sweep(
@@ -112,31 +113,22 @@ def new_sweep(
         if re.fullmatch(rf"{re.escape(name)}-({arms})-s\d+", run.name):
             raise UserError(f"--name {name!r}: {storage} has runs of that name ({run.name}); take another")
     base = opened.base
-    prepared = prepare(base, progress)
-    datasets = check_data(base, (prepared.policy, prepared.reward))
+    facts = facts_of(base, prepare(base, progress))
     if not JournalReader(opened.folder / JOURNAL).new_records():
         # Of an older version, killed while it made it.
         shutil.rmtree(opened.folder, ignore_errors=True)
     tree = sweep.model_dump(mode="json")
-    with (
-        folder_made_whole(opened.folder, f"--name {name!r}") as aside,
-        Journal(aside / JOURNAL) as journal,
-    ):
+    with folder_made_whole(opened.folder, f"--name {name!r}") as aside, Journal(aside / JOURNAL) as journal:
         shutil.copyfile(file, aside / ("sweep.py" if file.endswith(".py") else "sweep.yaml"))
         recipe = yaml.safe_dump(read_tree(sweep.recipe), sort_keys=False, allow_unicode=True)
         (aside / RECIPE).write_text(recipe, encoding="utf-8")
         journal.start(
             run_id=name,
-            task=base.task.name if base.task.kind == "text" else base.task.kind,
-            policy=Path(base.policy.model).name if base.policy.model else "forum-policy",
             config={"sweep": tree, "workers": workers, "tracking_uri": tracking_uri},
-            versions=environment(),
-            git=git_state(),
             config_hash=digest([tree, base.digest()]),
-            data_hash=digest([d["digest"] for d in datasets]),
-            datasets=datasets,
             experiment=opened.experiment,
-            tags={"r2m.sweep": name, "r2m.role": "sweep"},
+            tags={"r2m.arm": "sweep", "r2m.sweep": name, "r2m.role": "sweep"},
+            **facts,
         )
     return open_sweep(storage, name)
 
@@ -152,15 +144,12 @@ def open_sweep(storage: str, name: str) -> Opened:
     if view is None and is_name(name) and (folder / JOURNAL).is_file():
         raise UserError(f"SWEEP = {name!r}: its journal has no whole line to go on from; start another")
     if view is None:
-        there = sorted(p.parent.name for p in folder.parent.glob(f"[!.]*/{JOURNAL}"))
-        raise UserError(f"SWEEP = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise none_of_that_name("SWEEP", name, storage, folder.parent)
     start, given = view.start, view.start["config"]
     if not {"sweep", "workers", "tracking_uri"} <= given.keys():
         raise UserError(f"SWEEP = {name!r}: its journal is not a sweep's")
     recipe = folder / RECIPE
-    sweep = load_sweep(
-        sweep_file(folder), given["workers"], given["sweep"], recipe if recipe.is_file() else None
-    )
+    sweep = load_sweep(sweep_file(folder), given["workers"], given["sweep"], recipe if recipe.is_file() else None)
     opened = Opened(sweep, name, storage, extra_settings(storage, given["tracking_uri"]))
     if start["config_hash"] != digest([opened.sweep.model_dump(mode="json"), opened.base.digest()]):
         raise UserError(f"SWEEP = {name!r}: its file or its recipe has changed since it began; start another")
@@ -181,9 +170,7 @@ def sweep_file(folder: Path) -> Path:
     """Raises UserError where it is gone."""
     there = [path for name in FILES if (path := folder / name).is_file()]
     if not there:
-        raise UserError(
-            f"SWEEP = {folder.name!r}: {folder} has lost its file, {' or '.join(FILES)}; put it back"
-        )
+        raise UserError(f"SWEEP = {folder.name!r}: {folder} has lost its file, {' or '.join(FILES)}; put it back")
     return there[0]
 
 
@@ -210,9 +197,7 @@ def elapsed_s(journal: Path) -> float:
 
 
 def write_answer(
-    opened: Opened,
-    study: optuna.Study | None = None,
-    failed: Callable[[OSError], None] | None = None,
+    opened: Opened, study: optuna.Study | None = None, failed: Callable[[OSError], None] | None = None
 ) -> tuple[Answer, list[Path]]:
     """The answer as it stands, running or not, and the files that show it, each replaced whole.
 
@@ -227,21 +212,16 @@ def write_answer(
         if failed is None:
             raise
         failed(error)
-    return known, [path for name in ARTIFACTS if (path := opened.folder / name).is_file()]
+    return known, [path for name in ANSWER_FILES if (path := opened.folder / name).is_file()]
 
 
 def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:
     texts = {
         "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
-        "ranking.json": json.dumps(report.ranking_table(known)),
-        "report.html": report.html(known, study, views, opened.text),
+        "ranking.json": json.dumps(ranking_table(known)),
+        "report.html": html(known, study, views, opened.text),
     }
     for name, text in texts.items():
         write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver
-    partial = opened.folder / f".{os.getpid()}-answer.png"
-    try:
-        report.picture(known, views, partial)
-        if partial.exists():
-            partial.replace(opened.folder / "answer.png")
-    finally:
-        partial.unlink(missing_ok=True)
+    with made_whole(opened.folder / "answer.png") as partial:
+        picture(known, views, partial)

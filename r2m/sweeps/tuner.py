@@ -1,4 +1,4 @@
-"""A sweep's tasks on Ray Tune: it places them, runs them at once as far as there is room, and tries again where a
+"""A sweep's jobs on Ray Tune: it places them, runs them at once as far as there is room, and tries again where a
 process or a node dies. What to run and what came of it is the ledger's business.
 
 Tune never stops a trial, reports nothing and restores nothing here: a stop file ends a run between two rounds,
@@ -21,8 +21,9 @@ from ray.tune.search import Searcher
 from r2m.config import validate
 from r2m.errors import UserError
 from r2m.runs.folder import JOURNAL
-from r2m.runs.journal import read
-from r2m.sweeps.ledger import ENDED, Ledger, Task, wait_until_free
+from r2m.runs.journal import read, wait_until_free
+from r2m.sweeps.ledger import ENDED, Job, Ledger
+from r2m.sweeps.plan import DRIVER_CPU, SweepPlan
 from r2m.training.driver import explained, torch_trainer
 from r2m.training.loop import run_loop
 
@@ -32,22 +33,12 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal has it all
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-TUNE_CPUS = 0.01  # of a trial whose workers are Ray Train's: they hold the CPUs
 
 
 class Tuning:
     """Tune in a thread of its own: Ray's signal handlers stay out of the main thread."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        folder: Path,
-        *,
-        concurrent: int,
-        nested: bool,
-        gpu_share: float,
-        max_failures: int,
-    ) -> None:
+    def __init__(self, ledger: Ledger, folder: Path, plan: SweepPlan, max_failures: int) -> None:
         self.ledger = ledger
         self.error: BaseException | None = None
         # It prints the traceback of a process that died and is replaced; the journal and the driver tell of that.
@@ -55,11 +46,11 @@ class Tuning:
         os.environ.update({key: value for key, value in SETTINGS.items() if key not in os.environ})
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier session
         self._tuner = tune.Tuner(
-            tune.with_resources(run_task, {"cpu": TUNE_CPUS if nested else 1}),
+            tune.with_resources(run_job, {"cpu": DRIVER_CPU if plan.nested else 1}),
             tune_config=tune.TuneConfig(
-                search_alg=_Suggest(ledger, {"nested": nested, "gpu_share": gpu_share}),
+                search_alg=_Suggest(ledger, {"nested": plan.nested, "gpu_share": plan.gpu_share or 1.0}),
                 num_samples=-1,
-                max_concurrent_trials=concurrent,
+                max_concurrent_trials=plan.concurrent,
                 reuse_actors=True,  # a process imports torch once
             ),
             run_config=tune.RunConfig(
@@ -100,18 +91,14 @@ class _Suggest(_Hollow, Searcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        task = self._ledger.next()
-        if task is None:
+        job = self._ledger.next()
+        if job is None:
             return Searcher.FINISHED if self._ledger.done else None
         runs = [
-            {
-                "config": run.config.model_dump(mode="json"),
-                "folder": str(run.folder),
-                "models": list(run.models),
-            }
-            for run in task.runs
+            {"config": run.config.model_dump(mode="json"), "folder": str(run.folder), "models": list(run.models)}
+            for run in job.runs
         ]
-        return self._settings | {"name": task.runs[0].name, "runs": runs}
+        return self._settings | {"name": job.runs[0].name, "runs": runs}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """See _Settle, which is told what the error was."""
@@ -129,9 +116,7 @@ class _Settle(_Hollow, TrialProgressCallback):
     def __init__(self, tuning: Tuning) -> None:
         self._tuning = tuning
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict, **info: Any
-    ) -> None:
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict, **info: Any) -> None:
         pass
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -146,21 +131,21 @@ class _Settle(_Hollow, TrialProgressCallback):
             cause = error and explained(RuntimeError(error))
             if isinstance(cause, UserError):  # it would meet every other run too
                 raise cause
-            task: Task = ledger.active[trial.config["name"]]
-            ledger.settle(task, error and error.strip().splitlines()[-1])
+            job: Job = ledger.active[trial.config["name"]]
+            ledger.settle(job, error and error.strip().splitlines()[-1])
         except BaseException as failure:  # Tune would log it and wait for ever
             ledger.active.pop(trial.config["name"], None)
             self._tuning.fail(failure)
 
 
-def run_task(task: dict[str, Any]) -> None:
-    """In a Tune process: the runs of a task, one after another, until one does not finish."""
-    for run in task["runs"]:
+def run_job(job: dict[str, Any]) -> None:
+    """In a Tune process: the runs of a job, one after another, until one does not finish."""
+    for run in job["runs"]:
         config, folder = validate(run["config"]), Path(run["folder"])
         if read(folder / JOURNAL).status not in ENDED:
             wait_until_free(folder / JOURNAL)
-            if task["nested"]:
-                torch_trainer(config, folder, tuple(run["models"]), task["gpu_share"]).fit()
+            if job["nested"]:
+                torch_trainer(config, folder, tuple(run["models"]), job["gpu_share"]).fit()
             else:
                 run_loop(config, folder, tuple(run["models"]))
         if read(folder / JOURNAL).status != "finished":

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from r2m.errors import UserError
 from r2m.tasks.encoding import decode, encode
-from r2m.tasks.prompt import Prompt, conversation, render, template_ids
+from r2m.tasks.prompt import Prompt, conversation, prompt_ids, template_ids
 
 MARK = "r2mAnswerHere7f3a91"  # stands for an answer; one that no template takes for anything else
 OPEN_THOUGHT = re.compile(r"<think>\s*$")
@@ -52,7 +52,7 @@ def tokens_around_answer(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> 
     Raises UserError as `frame` does.
     """
     if prompt.messages is None:
-        return len(render(prompt, tokenizer))
+        return len(prompt_ids(prompt, tokenizer))
     f = frame(prompt, tokenizer)
     return len(template_ids(f.before, tokenizer)) + len(template_ids(f.after, tokenizer))
 
@@ -69,7 +69,7 @@ def policy_frame(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> Frame:
 def written(f: Frame, text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """The answer in what a policy wrote behind `f.asked`: without what the template writes there itself, and with
     the beginning of a thought that the header has opened and the policy has closed."""
-    gap, opened = visible(f.gap, tokenizer), OPEN_THOUGHT.search(f.asked)
+    gap, opened = without_special_tokens(f.gap, tokenizer), OPEN_THOUGHT.search(f.asked)
     if gap and text.startswith(gap):
         return text[len(gap) :]
     return opened[0] + text if opened and "</think>" in text else text
@@ -87,7 +87,7 @@ def answer_texts(
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str) -> list[int]:
-    """Ids behind those of `render(prompt)` by which a policy writes this answer, without an end token."""
+    """Ids behind those of `prompt_ids(prompt)` by which a policy writes this answer, without an end token."""
     if prompt.messages is None:
         return encode(tokenizer, answer)
     try:
@@ -100,7 +100,7 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, answer: str) 
     return encode(tokenizer, text.removeprefix(f.asked).removesuffix(f.after))
 
 
-def visible(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+def without_special_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """A text as `decode` shows it: without special tokens."""
     for token in _special(tokenizer):
         text = text.replace(token, "")

@@ -20,8 +20,8 @@ from r2m.tasks.files import Row, Rows, listed
 from r2m.tasks.left_out import LeftOut
 from r2m.tasks.messages import (
     RowError,
-    conversation,
     in_trl_columns,
+    messages_of,
     template_options,
     text,
     trl_columns,
@@ -31,24 +31,17 @@ from r2m.tasks.prompt import Prompt
 from r2m.tasks.shared_prompt import DIFFER, UNANSWERED, split_shared
 
 UNUSABLE = 0.1  # share of a file's rows that may be unusable
-QUESTIONS = {
-    "question",
-    "query",
-    "input",
-    "instruction",
-    "problem",
-    "context",
-    "system",
-}  # the prompt's other names
+# The prompt's other names.
+QUESTIONS = {"question", "query", "input", "instruction", "problem", "context", "system"}
 
-Item = TypeVar("Item")
-Pair = tuple[Prompt, str, str]  # prompt, chosen, rejected
+_Item = TypeVar("_Item")
+PreferencePair = tuple[Prompt, str, str]  # prompt, chosen, rejected
 
 
-class Read(list[Item]):
+class Read(list[_Item]):
     """What rows gave, and which rows gave nothing."""
 
-    def __init__(self, items: Iterable[Item], left_out: LeftOut) -> None:
+    def __init__(self, items: Iterable[_Item], left_out: LeftOut) -> None:
         super().__init__(items)
         self.left_out = left_out
 
@@ -64,7 +57,7 @@ def completions(rows: Sequence[Row]) -> Read[tuple[Prompt, str]]:
     return _unrepeated(table.read(lambda row, origin: _split(row, column, origin)))
 
 
-def preference_pairs(rows: Sequence[Row]) -> Read[Pair]:
+def preference_pairs(rows: Sequence[Row]) -> Read[PreferencePair]:
     """(prompt, chosen, rejected), of the columns chosen and rejected, with or without prompt.
 
     Raises UserError that names the columns there are, or the first unusable row of too many.
@@ -80,16 +73,16 @@ def preference_pairs(rows: Sequence[Row]) -> Read[Pair]:
     return _unrepeated(table.read(lambda row, origin: _pair(row, implicit, origin)))
 
 
-def comparable(pairs: Read[Pair]) -> Read[Pair]:
+def comparable(pairs: Read[PreferencePair]) -> Read[PreferencePair]:
     """Without the pairs that say nothing of what is better: equal answers, and empty ones. They are no fault of the
-    file's: any number may be."""
-    kept: Read[Pair] = Read([], pairs.left_out)
+    file: any number of them is allowed."""
+    kept: Read[PreferencePair] = Read([], pairs.left_out)
     for pair in pairs:
         prompt, chosen, rejected = pair
         if chosen == rejected:
-            kept.left_out.add("chosen and rejected are equal", place(prompt))
+            kept.left_out.add("chosen and rejected are equal", place_in_file(prompt))
         elif not chosen.strip() or not rejected.strip():
-            kept.left_out.add("chosen or rejected is empty", place(prompt))
+            kept.left_out.add("chosen or rejected is empty", place_in_file(prompt))
         else:
             kept.append(pair)
     return kept
@@ -135,7 +128,7 @@ class _Table:
         values = (row[column] for row in self.rows if row.get(column) is not None)
         return isinstance(next(values, None), str)
 
-    def read(self, convert: Callable[[Row, str], Item]) -> Read[Item]:
+    def read(self, convert: Callable[[Row, str], _Item]) -> Read[_Item]:
         """What `convert` makes of each row and its origin; UserError where it fails for too many."""
         items, left_out, first = [], LeftOut(len(self.rows)), ""
         for i, row in enumerate(self.rows):
@@ -164,11 +157,9 @@ def _prompt(row: Row, column: str, origin: str) -> Prompt:
         if not value.strip():
             raise RowError(f"{column} is empty")
         if template and "tools" in template:
-            raise RowError(
-                "tools are beside a plain prompt, which has no place for them; put it into messages"
-            )
+            raise RowError("tools are beside a plain prompt, which has no place for them; put it into messages")
         return Prompt(text=text(value, column), template=template, origin=origin)
-    messages = conversation(value, column)
+    messages = messages_of(value, column)
     if messages[-1]["role"] == "assistant":
         raise RowError(f"{column} ends with the assistant's turn")
     return Prompt(messages=tuple(messages), template=template, origin=origin)
@@ -177,7 +168,7 @@ def _prompt(row: Row, column: str, origin: str) -> Prompt:
 def _asked(row: Row, origin: str) -> Prompt:
     """The prompt of a conversation, which may or may not have been answered."""
     messages = row.get("messages")
-    if isinstance(messages, list) and conversation(messages, "messages")[-1]["role"] != "assistant":
+    if isinstance(messages, list) and messages_of(messages, "messages")[-1]["role"] != "assistant":
         return _prompt(row, "messages", origin)
     prompt, answer = _split(row, "messages", origin)
     return replace(prompt, reference=answer)
@@ -190,7 +181,7 @@ def _split(row: Row, column: str, origin: str) -> tuple[Prompt, str]:
         raise RowError(f"it has no {column}")
     if isinstance(value, str):
         return _prompt(row, "prompt", origin), text(value, column)
-    *before, answer = conversation(value, column)
+    *before, answer = messages_of(value, column)
     if answer["role"] != "assistant":
         raise RowError(UNANSWERED, f"the last message of {column} is of {answer['role']!r}")
     if answer.get("tool_calls"):
@@ -218,7 +209,7 @@ def _after(prompt: Prompt, before: list[dict[str, Any]]) -> list[dict[str, Any]]
     raise RowError("its answer's conversation is not the prompt's")
 
 
-def _pair(row: Row, implicit: bool, origin: str) -> Pair:
+def _pair(row: Row, implicit: bool, origin: str) -> PreferencePair:
     chosen, rejected = row.get("chosen"), row.get("rejected")
     if implicit and isinstance(chosen, str) and isinstance(rejected, str) and row.get("prompt") is None:
         shared, *answers = split_shared(text(chosen, "chosen"), text(rejected, "rejected"))
@@ -244,10 +235,10 @@ def _unrepeated(read: Read[Any]) -> Read[Any]:
         if repeated:
             kept.append((prompt, *(answer[len(prompt.text) :] for answer in answers)))
         else:
-            kept.left_out.add("its answers do not begin with the prompt, as the others do", place(prompt))
+            kept.left_out.add("its answers do not begin with the prompt, as the others do", place_in_file(prompt))
     return kept
 
 
-def place(prompt: Prompt) -> str:
+def place_in_file(prompt: Prompt) -> str:
     """The line or the row that it is from, without the file."""
     return (prompt.origin or "").rpartition(", ")[2]

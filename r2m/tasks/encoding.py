@@ -40,9 +40,7 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 def _space_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """A token that begins with sentencepiece's "▁"; None in a vocabulary without one, where nothing is added."""
     special = set(tokenizer.all_special_tokens)
-    found = (
-        i for token, i in tokenizer.get_vocab().items() if token.startswith("▁") and token not in special
-    )
+    found = (i for token, i in tokenizer.get_vocab().items() if token.startswith("▁") and token not in special)
     return min(found, default=None)
 
 

@@ -18,13 +18,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from r2m.errors import UserError
+from r2m.errors import UserError, brief
 
 Row = dict[str, Any]
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 ALLOWED = ".jsonl, .ndjson, .json, .csv, .tsv (these also .gz) or .parquet"
-COLUMNS = {"prompt", "completion", "messages", "conversations", "chosen", "rejected", "instruction"}
+KNOWN_COLUMNS = {"prompt", "completion", "messages", "conversations", "chosen", "rejected", "instruction"}
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 DELIMITERS = ",\t;|"
 LARGEST_CELL = (1 << 31) - 1  # characters; Python's own limit is 131,072
@@ -41,9 +41,7 @@ FOREIGN = {
 class Rows(list[Row]):
     """Rows that know where they come from: `name` is their source, as an error names it."""
 
-    def __init__(
-        self, rows: Iterable[Row] = (), name: str = "data", lines: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, rows: Iterable[Row] = (), name: str = "data", lines: Sequence[int] | None = None) -> None:
         super().__init__(rows)
         self.name, self._lines = name, lines
 
@@ -98,12 +96,7 @@ def _local_rows(path: Path, suffix: str, split: str, name: str) -> tuple[list[Ro
             return _table_rows(text, "\t" if suffix == ".tsv" else ",", name)
     except UserError:
         raise
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        ValueError,
-    ) as error:  # pyarrow's errors are ValueErrors
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # pyarrow's are ValueErrors
         raise UserError(f"{name}: cannot be read ({brief(error)})") from None
     return _json_rows(text, split, name)
 
@@ -153,7 +146,7 @@ def _delimiter(text: str, own: str) -> str:
     start = text[: 1 << 16]
 
     def known(delimiter: str) -> int:
-        return len(COLUMNS & set(next(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), [])))
+        return len(KNOWN_COLUMNS & set(next(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), [])))
 
     return max((own, *DELIMITERS), key=known)
 
@@ -187,16 +180,15 @@ def _document(value: Any, line: int, split: str, name: str) -> tuple[list[Row], 
     if isinstance(value, list):
         return value, None
     held = {k: v for k, v in value.items() if isinstance(v, list)} if isinstance(value, dict) else {}
-    columns = [v for k, v in value.items() if k in COLUMNS] if isinstance(value, dict) else []
+    columns = [v for k, v in value.items() if k in KNOWN_COLUMNS] if isinstance(value, dict) else []
     if columns and all(
-        (isinstance(v, list) and v and isinstance(v[0], str)) or (isinstance(v, dict) and "0" in v)
-        for v in columns
+        (isinstance(v, list) and v and isinstance(v[0], str)) or (isinstance(v, dict) and "0" in v) for v in columns
     ):
         raise UserError(
             f"{name}: it holds columns; write rows, one JSON object each (pandas: orient='records', lines=True)"
         )
     by_split = any(isinstance(v[0], dict) for v in held.values() if v)
-    if not by_split or COLUMNS & value.keys():
+    if not by_split or KNOWN_COLUMNS & value.keys():
         return [value], [line]
     for key in (split, "data"):
         if key in held:
@@ -250,8 +242,3 @@ def listed(keys: Iterable[str]) -> str:
     """Names that a file gives, on one line, the first twenty."""
     names = [" ".join(key.encode(errors="backslashreplace").decode().split())[:40] for key in keys]
     return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-
-
-def brief(error: Exception) -> str:
-    """An error's own words on one line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -33,7 +33,7 @@ CONTENT = frozenset(WHO + DID + THING + FEELING + NEED)
 WORDS = tuple(dict.fromkeys([*WHO, *DID, *THING, *FEELING, *NEED, *" ".join(WHEN).split(), *GLUE]))
 WORD = "|".join(re.escape(word) for word in WORDS)  # a regular expression
 
-SHORTEST, LONGEST = 5, 14  # words of a summary of sane length; the reference has 11
+SHORTEST_SUMMARY, LONGEST_SUMMARY = 5, 14  # words of a summary of sane length; the reference has 11
 _FACTS = re.compile(r"my (\w+) (\w+) my (\w+) \..*i feel (\w+) \..*i need (\w+) \.")
 _SPLIT = re.compile(rf"( ?)({WORD}|\S)")
 
@@ -41,11 +41,7 @@ _SPLIT = re.compile(rf"( ?)({WORD}|\S)")
 def write_post(rng: random.Random) -> str:
     """A post of 20 or 21 words: four sentences, of which one is beside the point."""
     (who, other), (did, done), (thing, item) = (rng.sample(words, 2) for words in (WHO, DID, THING))
-    sentences = [
-        f"my {who} {did} my {thing} .",
-        f"i feel {rng.choice(FEELING)} .",
-        f"i need {rng.choice(NEED)} .",
-    ]
+    sentences = [f"my {who} {did} my {thing} .", f"i feel {rng.choice(FEELING)} .", f"i need {rng.choice(NEED)} ."]
     sentences.insert(rng.randrange(4), f"{rng.choice(WHEN)} {other} {done} the {item} .")
     return " ".join(sentences)
 
@@ -64,7 +60,7 @@ def summarise(post: str) -> str:
     return f" {who} {did} my {thing} , i feel {feeling} and need {need}"
 
 
-def split(response: str) -> list[tuple[str, str]]:
+def words_of(response: str) -> list[tuple[str, str]]:
     """(space, word) of each word of a response; the space may be missing. Other characters are words too."""
     return _SPLIT.findall(response)
 
@@ -82,7 +78,7 @@ class Judgement:
     def gold(self) -> float:
         """In [-1, 1], 1 for the reference summary: the share of facts covered, less a fifth for each word
         invented, less the share of words without their space, less a tenth for each word off a sane length."""
-        off = max(0, SHORTEST - self.words) + max(0, self.words - LONGEST)
+        off = max(0, SHORTEST_SUMMARY - self.words) + max(0, self.words - LONGEST_SUMMARY)
         spaceless_share = self.spaceless / max(1, self.words)
         value = (self.covered - self.invented) / 5 - spaceless_share - 0.1 * off
         return max(-1.0, min(1.0, value))
@@ -91,7 +87,7 @@ class Judgement:
 def judge(prompt: Prompt, response: str) -> Judgement:
     assert prompt.text is not None, "a forum's prompts are plain text"
     known = facts(prompt.text)
-    pairs = split(response)
+    pairs = words_of(response)
     words = [word for _, word in pairs]
     return Judgement(
         words=len(words),

@@ -17,9 +17,10 @@ SPEAKERS = {
     "bard": "assistant", "bing": "assistant", "claude": "assistant",
 }  # fmt: skip
 MEDIA = {"image", "images", "video", "videos", "audio", "audios"}
-OURS = {"conversation", "messages", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
-        "return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation",
-        "max_length"}  # fmt: skip
+NOT_FOR_ROWS = {  # arguments of a chat template that are not a row's to set
+    "conversation", "messages", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
+    "return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length",
+}  # fmt: skip
 
 
 class RowError(Exception):
@@ -88,7 +89,7 @@ def text(value: str, column: str) -> str:
     return value
 
 
-def conversation(value: Any, column: str) -> list[dict[str, Any]]:
+def messages_of(value: Any, column: str) -> list[dict[str, Any]]:
     """Messages of role and content, both text; content may be missing beside tool calls.
 
     Raises RowError.
@@ -151,12 +152,10 @@ def template_options(row: Row) -> dict[str, Any] | None:
     if not isinstance(tools or [], list) or not all(isinstance(tool, dict) for tool in tools or []):
         raise RowError("tools is not a list of JSON objects", f"tools = {_short(tools)}")
     if not isinstance(options or {}, dict):
-        raise RowError(
-            "chat_template_kwargs is not a JSON object", f"chat_template_kwargs = {_short(options)}"
-        )
+        raise RowError("chat_template_kwargs is not a JSON object", f"chat_template_kwargs = {_short(options)}")
     given = {key: value for key, value in (options or {}).items() if value is not None}
-    if OURS & given.keys():
-        raise RowError("chat_template_kwargs sets what is not a row's to set", ", ".join(OURS & given.keys()))
+    if NOT_FOR_ROWS & given.keys():
+        raise RowError("chat_template_kwargs sets what is not a row's to set", ", ".join(NOT_FOR_ROWS & given.keys()))
     return (given | {"tools": tools} if tools else given) or None
 
 

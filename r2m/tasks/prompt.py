@@ -10,8 +10,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from r2m.errors import UserError
-from r2m.tasks.files import brief
+from r2m.errors import UserError, brief
 from r2m.tasks.messages import without_nulls
 
 
@@ -23,9 +22,8 @@ class Prompt:
     messages: tuple[dict[str, Any], ...] | None = None
     reference: str | None = None  # a good response, where the task knows one
     template: dict[str, Any] | None = None  # given to the chat template beside the messages: tools and such
-    origin: str | None = field(
-        default=None, compare=False, repr=False
-    )  # file and row, for what is said of it
+    # File and row, for what is said of it.
+    origin: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
@@ -43,7 +41,7 @@ def located(prompt: Prompt) -> Iterator[None]:
         raise UserError(f"{prompt.origin}: {error}") from None
 
 
-def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def prompt_ids(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a prompt, up to where the response begins: never with an end token of its own, or two BOS.
 
     A conversation goes through the tokenizer's chat template, up to the header of the assistant's answer;
@@ -77,20 +75,13 @@ def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, answer: str
                     messages, **options, add_generation_prompt=answer is None, tokenize=False
                 )
             )
-        except (
-            TemplateError,
-            TypeError,
-            ValueError,
-            LookupError,
-            AttributeError,
-        ) as error:  # a program of others
+        # The template is a program of others.
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise UserError(f"the chat template of {name!r} refuses it ({brief(error)})") from None
 
     with located(prompt):
         if tokenizer.chat_template is None:
-            raise UserError(
-                f"{name!r}: its tokenizer has no chat template, which the task's conversations need"
-            )
+            raise UserError(f"{name!r}: its tokenizer has no chat template, which the task's conversations need")
         text = written(messages, options)
         for what, less in _without_tools(messages, options):
             try:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from r2m.config import ForumTask, TextTask, digest
+from r2m.config import digest
 from r2m.tasks.left_out import LeftOut
 from r2m.tasks.prompt import Prompt
 
@@ -28,19 +26,6 @@ class Task:
     measures: Callable[[Sequence[Prompt], Sequence[str]], dict[str, float]] | None  # means over the responses
     datasets: list[dict[str, Any]]  # name, digest, source, rows, split of each
     left_out: LeftOut = field(default_factory=LeftOut)  # rows not used, by reason
-
-
-def load_task(section: ForumTask | TextTask, tokenizer: PreTrainedTokenizerBase | None = None) -> Task:
-    """The task of a config's `task` section. `tokenizer`, the policy's, is what limits in tokens go by.
-
-    Raises UserError for data that cannot be read, and ValueError for such limits without a tokenizer.
-    """
-    from r2m.tasks.forum import forum_task
-    from r2m.tasks.text import text_task
-
-    if section.kind == "forum":
-        return forum_task(section)
-    return text_task(section, tokenizer)
 
 
 def described(name: str, source: str, splits: Mapping[str, Sequence[Prompt]]) -> list[dict[str, Any]]:

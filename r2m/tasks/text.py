@@ -11,13 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 from r2m.config import TextTask
 from r2m.errors import UserError
-from r2m.tasks.columns import UNUSABLE, place, prompts
+from r2m.tasks.columns import UNUSABLE, place_in_file, prompts
 from r2m.tasks.files import read_rows
 from r2m.tasks.left_out import LeftOut
-from r2m.tasks.prompt import Prompt, conversation, located, render
+from r2m.tasks.prompt import Prompt, conversation, located, prompt_ids
 from r2m.tasks.task import Task, described
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 def text_task(section: TextTask, tokenizer: PreTrainedTokenizerBase | None = None) -> Task:
@@ -38,7 +38,7 @@ def text_task(section: TextTask, tokenizer: PreTrainedTokenizerBase | None = Non
         if limit is None:
             kept.append(prompt)
         else:
-            left_out.add(limit, place(prompt))
+            left_out.add(limit, place_in_file(prompt))
     if len(kept) <= section.held_out:
         raise UserError(
             f"task.held_out = {section.held_out}: it must be less than the {len(kept)} usable rows of "
@@ -69,7 +69,7 @@ def shaped(prompt: Prompt, instruction: str | None, as_chat: bool) -> Prompt:
     return replace(prompt, text=text)
 
 
-def accepted(items: Iterable[Item], left_out: LeftOut, tokenizer: PreTrainedTokenizerBase) -> Iterator[Item]:
+def accepted(items: Iterable[_Item], left_out: LeftOut, tokenizer: PreTrainedTokenizerBase) -> Iterator[_Item]:
     """Prompts, or tuples that begin with one, whose conversation the tokenizer's chat template takes; the others are
     left out, as unusable rows are.
 
@@ -84,18 +84,16 @@ def accepted(items: Iterable[Item], left_out: LeftOut, tokenizer: PreTrainedToke
         except UserError as error:
             refusals.append(error)
             said = str(error).removeprefix(f"{prompt.origin}: ")
-            left_out.add("a chat template refuses it", f"{place(prompt)}: {said}")
+            left_out.add("a chat template refuses it", f"{place_in_file(prompt)}: {said}")
             if len(refusals) > UNUSABLE * left_out.rows:
                 raise refusals[0] from None
         else:
             yield item
 
 
-def _limit_exceeded(
-    prompt: Prompt, section: TextTask, tokenizer: PreTrainedTokenizerBase | None
-) -> str | None:
+def _limit_exceeded(prompt: Prompt, section: TextTask, tokenizer: PreTrainedTokenizerBase | None) -> str | None:
     """The setting by which a row is left out, if any; or that a policy would have nothing to go on from."""
-    if tokenizer is not None and prompt.text is not None and not render(prompt, tokenizer):
+    if tokenizer is not None and prompt.text is not None and not prompt_ids(prompt, tokenizer):
         return "the tokenizer makes no token of it"
     if section.max_prompt_tokens is None and section.max_chosen_tokens is None:
         return None
@@ -110,6 +108,6 @@ def _limit_exceeded(
         chosen = tokenizer(prompt.reference, add_special_tokens=False)["input_ids"]
         if len(chosen) > section.max_chosen_tokens:
             return "max_chosen_tokens"
-    if section.max_prompt_tokens is not None and len(render(prompt, tokenizer)) > section.max_prompt_tokens:
+    if section.max_prompt_tokens is not None and len(prompt_ids(prompt, tokenizer)) > section.max_prompt_tokens:
         return "max_prompt_tokens"
     return None

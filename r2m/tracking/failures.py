@@ -10,7 +10,7 @@ LASTING = (  # of a database: waiting does not help
     "readonly database", "database or disk is full", "disk I/O error", "unable to open database file",
     "not a database", "malformed",
 )  # fmt: skip
-SAID = {  # a part of the client's message -> what it means
+MEANINGS = {  # a part of the client's message -> what it means
     "timeout exception": "the server does not answer in time",
     "Read timed out": "the server does not answer in time",
     "ConnectTimeoutError": "the server cannot be reached in time",
@@ -64,9 +64,9 @@ def _status(error: BaseException) -> int | None:
 
 
 def reason(error: BaseException) -> str:
-    """One line."""
+    """What went wrong, in one line."""
     text = str(error)
     if answered := re.search(r"too many (\d{3}) error responses|error code (\d{3}) ", text):
         status = answered[1] or answered[2]
         return f"the server answers {status}" + OF_STATUS.get(status, "")
-    return next((said for words, said in SAID.items() if words in text), reason_of(error))
+    return next((said for words, said in MEANINGS.items() if words in text), reason_of(error))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2m.errors import UserError
-from r2m.runs.journal import arm
+from r2m.runs import journal
 from r2m.runs.records import Record
 
 if TYPE_CHECKING:
@@ -24,20 +24,18 @@ VIEW = "arms"  # #/experiments/ID/runs?compareRunsMode=CHART&viewStateShareKey=a
 TABLES_TAG = "mlflow.loggedArtifacts"  # names a run's tables
 
 
-def find_or_create_experiment(
-    client: MlflowClient, tracking_uri: str, database: Path | None, start: Record
-) -> str:
+def find_or_create_experiment(client: MlflowClient, tracking_uri: str, database: Path | None, start: Record) -> str:
     """The id of the run's experiment. Raises UserError for one that was deleted, with the command that restores it:
     MLflow has no other of its name until it is purged."""
     from mlflow.exceptions import MlflowException
 
     name = start.get("experiment") or f"r2m/{start['task']}/{start['policy']}"
     artifacts = (database.parent / "mlartifacts").as_uri() if database else None  # None: the server's choice
-    tags = {f"mlflow.sharedViewState.{VIEW}": _view("r2m.trial" if start.get("experiment") else "r2m.arm")}
+    mlflow_tags = {f"mlflow.sharedViewState.{VIEW}": _view("r2m.trial" if start.get("experiment") else "r2m.arm")}
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
+            return client.create_experiment(name, artifact_location=artifacts, tags=mlflow_tags)
         except MlflowException:  # another driver was faster
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
@@ -76,10 +74,9 @@ def find_or_create(client: MlflowClient, experiment_id: str, run_id: str, time_m
     return runs[0] if runs else client.create_run(experiment_id, time_ms, named)
 
 
-def tags(start: Record) -> dict[str, str]:
+def mlflow_tags(start: Record) -> dict[str, str]:
     config = start["config"]
     own = {
-        "r2m.arm": arm(config),
         "r2m.config_hash": start["config_hash"],
         "r2m.data_hash": start["data_hash"],
         "r2m.version": start["versions"].get("r2m", "unknown"),
@@ -87,10 +84,10 @@ def tags(start: Record) -> dict[str, str]:
     if "reward" in config:
         own["r2m.feedback"] = str(config["reward"]["feedback"])
     own |= {f"r2m.git_{key}": str(value) for key, value in start["git"].items()}
-    return own | (start.get("tags") or {})
+    return own | journal.tags(start)
 
 
-def params(tree: Record, prefix: str = "") -> list[tuple[str, str]]:
+def mlflow_params(tree: Record, prefix: str = "") -> list[tuple[str, str]]:
     """Dotted keys and values as text. What is too long for MLflow is cut: config.yaml has it whole.
 
     A character that MLflow does not take in a key (in a baseline's name, say) becomes "_".
@@ -98,7 +95,7 @@ def params(tree: Record, prefix: str = "") -> list[tuple[str, str]]:
     flat: list[tuple[str, str]] = []
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            flat += params(value, f"{prefix}{key}.")
+            flat += mlflow_params(value, f"{prefix}{key}.")
         else:
             flat.append((re.sub(r"[^\w./ :-]", "_", f"{prefix}{key}"), str(value)[:PARAM_LENGTH]))
     return flat
@@ -122,7 +119,7 @@ def datasets(datasets: list[Record]) -> list[DatasetInput]:
     ]
 
 
-def table(rows: Sequence[Record]) -> str:
+def mlflow_table(rows: Sequence[Record]) -> str:
     """The JSON that MLflow shows as a table; a row lacks what others have: null."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     data = [[_finite(row.get(column)) for column in columns] for row in rows]

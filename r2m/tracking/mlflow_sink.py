@@ -1,25 +1,23 @@
 """MLflow, fed from the run's journal and never in training's way.
 
-One journal is one MLflow run, found again by our own tag `r2m.run_id`. Whatever happened before (a crash
-between two batches, a resume, another process that shipped), `ship` asks MLflow what it has and logs what is
-missing. Where a request fails, the next `ship` goes on from there: what was answered is not asked again, and of a
-batch of points whose answer was lost it asks first what arrived. A run whose process was killed outright is RUNNING
-in MLflow, as in its journal, until it is resumed.
+One journal is one MLflow run, found again by our own tag `r2m.run_id`. Whatever happened before (a crash between
+two batches, a resume, another process that shipped), `ship` asks MLflow what it has and logs what is missing. Where
+a request fails, the next `ship` goes on from there: what MLflow has confirmed is not sent again, and where the
+answer to a batch of points was lost, it first asks which of them arrived. A run whose process was killed outright
+is RUNNING in MLflow, as in its journal, until it is resumed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2m.config import uris
 from r2m.errors import UserError
+from r2m.files import locked
 from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import JournalReader, status
 from r2m.runs.records import Record
@@ -54,8 +52,8 @@ def default_tracking_uri(storage: Path | str) -> str:
     return uris.sqlite_uri(Path(storage).resolve() / "mlflow.db")
 
 
-def check_uri(tracking_uri: str) -> None:
-    """Raises UserError where it is none of MLflow's, or holds a secret."""
+def check_tracking_uri(tracking_uri: str) -> None:
+    """Raises UserError for an address that MLflow could not use, or one that holds a secret."""
     try:
         uris.check_uri(tracking_uri)
     except ValueError as error:
@@ -69,7 +67,7 @@ class Sink:
     """
 
     def __init__(self, tracking_uri: str, run_dir: Path | str) -> None:
-        check_uri(tracking_uri)
+        check_tracking_uri(tracking_uri)
         for name, value in CLIENT_ENVIRONMENT.items():  # before mlflow is imported, which reads them then
             os.environ.setdefault(name, value)
         self._uri, self._run_dir = tracking_uri, Path(run_dir)
@@ -77,9 +75,8 @@ class Sink:
         self._start: Record = {}
         self._events: list[Record] = []
         self._steps: set[int] = set()  # rounds read: a resumed run replays some
-        self._points: list[
-            tuple[str, float, int, int]
-        ] = []  # key, value, time in ms, step: not known to be there
+        # Key, value, time in ms, step: not known to be there.
+        self._points: list[tuple[str, float, int, int]] = []
         self._unknown: set[str] = set()  # keys of which MLflow may have points that are not known
         self.points = 0  # read of the journal
         self.found = 0  # of them, those that were there before this sink logged any
@@ -90,9 +87,8 @@ class Sink:
         self._tables: list[str] = []  # that the run's tag names
         self._config: list[Path] = []
         self._sent: list[Path | str] = []  # of the artifacts of a shipping that has not ended
-        self._opening: list[
-            Callable[[], Any]
-        ] = []  # requests that bring what a run starts with: still to be made
+        # Requests that bring what a run starts with: still to be made.
+        self._opening: list[Callable[[], Any]] = []
         self._client: MlflowClient | None = None  # None: what MLflow has is unknown
         self._mlflow_run = self._mlflow_status = ""
         self._known: dict[str, str] = {}  # ids of the experiment and of the run that this one is a part of
@@ -107,7 +103,7 @@ class Sink:
         self._read()
         if not self._start:
             return 0
-        with _locked(self._run_dir / ".ship.lock"):
+        with locked(self._run_dir / ".ship.lock"):
             try:
                 return self._ship(artifacts)
             except BaseException as error:
@@ -166,7 +162,7 @@ class Sink:
             self.answers += 1
         if len(self._samples) > self._samples_shipped:
             rows = [{"round": step} | row for step in sorted(self._samples) for row in self._samples[step]]
-            client.log_text(run_id, entities.table(rows), entities.SAMPLES)
+            client.log_text(run_id, entities.mlflow_table(rows), entities.SAMPLES)
             self._show_as_table(entities.SAMPLES)
             self._samples_shipped = len(self._samples)
             self.answers += 1
@@ -201,12 +197,12 @@ class Sink:
         from mlflow.entities import Param, RunTag
 
         start, database = self._start, _sqlite(self._uri)
-        time_ms, tags = entities.milliseconds(start), entities.tags(start)
+        time_ms, tags = entities.milliseconds(start), entities.mlflow_tags(start)
         if database:
             _check_writable(self._uri, database)
         # One lock for all of a storage: a part of a sweep may make the sweep's run as well as its own.
         storage = database.with_suffix("") if database else self._run_dir.absolute().parents[1] / "mlflow"
-        with _locked(storage.with_suffix(".lock")):
+        with locked(storage.with_suffix(".lock")):
             client = MlflowClient(tracking_uri=self._uri)  # makes the database's tables
             if "experiment" not in self._known:
                 experiment = entities.find_or_create_experiment(client, self._uri, database, start)
@@ -222,7 +218,7 @@ class Sink:
         run_id = run.info.run_id
         log = partial(client.log_batch, run_id, synchronous=True)
         missing = [RunTag(*tag) for tag in tags.items() if tag[0] not in run.data.tags]
-        params = [Param(*p) for p in entities.params(self._start["config"]) if p[0] not in run.data.params]
+        params = [Param(*p) for p in entities.mlflow_params(self._start["config"]) if p[0] not in run.data.params]
         self._opening = [partial(log, tags=missing)] if missing else []
         for i in range(0, len(params), PARAMS_PER_BATCH):
             self._opening.append(partial(log, params=params[i : i + PARAMS_PER_BATCH]))
@@ -248,20 +244,3 @@ def _check_writable(uri: str, database: Path) -> None:
     for place in (folder, *([database] if database.exists() else [])):
         if not os.access(place, os.W_OK):
             raise UserError(f"tracking_uri = {uri!r}: {place} cannot be written")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process of this machine (and one thread of it) at a time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES):
-            raise
-        handle = os.open(path.parent, os.O_RDONLY)  # of a storage that cannot be written: its folder
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

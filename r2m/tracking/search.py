@@ -1,44 +1,12 @@
-"""Runs by name, by their sweep's name, or by an MLflow filter: their journals."""
+"""Runs by an MLflow filter."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
 
 from r2m.config.uris import sqlite_path
 from r2m.errors import UserError
-from r2m.runs.folder import JOURNAL
-from r2m.runs.journal import JournalView, find
-from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, check_uri
-
-
-def sweep_runs(storage: Path | str, sweep: str) -> dict[str, JournalView]:
-    """The journals of the sweep's runs, by the run's name."""
-    folders = (Path(storage).absolute() / "runs").glob(f"{sweep}-*")
-    views = {folder.name: find(folder / JOURNAL) for folder in sorted(folders)}
-    return {name: view for name, view in views.items() if view and view.start.get("parent") == sweep}
-
-
-def journals(storage: Path | str, names: Iterable[str]) -> tuple[dict[str, JournalView], list[str]]:
-    """The journals of runs and of sweeps' runs, in the order of the names, and the names that have none.
-
-    Raises UserError for a journal with a broken line.
-    """
-    views: dict[str, JournalView] = {}
-    missing = []
-    for name in names:
-        if (
-            Path(name).name != name or len(name) > 255
-        ):  # a path: not a name, and nothing outside the storage is read
-            missing.append(name)
-        elif (Path(storage) / "sweeps" / name / JOURNAL).is_file():
-            views |= sweep_runs(storage, name)
-        elif view := find(Path(storage) / "runs" / name / JOURNAL):
-            views[name] = view
-        else:
-            missing.append(name)
-    return views, missing
+from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, check_tracking_uri
 
 
 def search(tracking_uri: str, filter_string: str) -> list[str]:
@@ -47,7 +15,7 @@ def search(tracking_uri: str, filter_string: str) -> list[str]:
 
     Raises UserError for a store that is not there, or a filter that MLflow refuses.
     """
-    check_uri(tracking_uri)
+    check_tracking_uri(tracking_uri)
     database = sqlite_path(tracking_uri)
     if database is not None and not database.is_file():  # the client would make one
         raise UserError(f"tracking_uri = {tracking_uri!r}: no such file; r2m sync RUN makes it")

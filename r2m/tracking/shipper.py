@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2m.tracking.failures import reason
-from r2m.tracking.mlflow_sink import Sink, check_uri
+from r2m.tracking.mlflow_sink import Sink, check_tracking_uri
 
-SLOW_S = (
-    1.0  # a failure that took longer is taken for a server that does not answer, not for one folder's own
-)
+# A failure that took longer is taken for a server that does not answer, not for one folder's own.
+SLOW_S = 1.0
 
 
 @dataclass
@@ -40,7 +39,7 @@ class BackgroundShipper:
     """
 
     def __init__(self, tracking_uri: str, interval_s: float = 5.0) -> None:
-        check_uri(tracking_uri)
+        check_tracking_uri(tracking_uri)
         self._uri, self._interval_s = tracking_uri, interval_s
         self._folders: dict[Path, _Folder] = {}  # in the order of the next round
         self._lock, self._wake = threading.Lock(), threading.Event()

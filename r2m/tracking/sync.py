@@ -6,32 +6,31 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from r2m.errors import UserError, shown
-from r2m.runs.folder import JOURNAL
+from r2m.errors import UserError
+from r2m.runs.folder import ANSWER_FILES, JOURNAL, none_of_that_name
 from r2m.runs.journal import JournalReader
 from r2m.runs.records import Record
 from r2m.tracking.failures import is_trackings, may_pass, reason
-from r2m.tracking.mlflow_entities import RANKING
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
 
-ARTIFACTS = ("curves.png", "answer.json", "answer.png", "report.html", RANKING)  # those that are there
+ARTIFACTS = ("curves.png", *ANSWER_FILES)  # those that are there
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 SAID_FROM_S = 1.0  # a shorter wait is not told of: one lost answer is nothing to worry about
-PATIENCE_S = 300.0
+SYNC_PATIENCE_S = 300.0
 
 
 class NotShippedError(RuntimeError):
-    """MLflow did not take everything, and was given up. One line."""
+    """MLflow has not taken everything, and no further request is made. One line."""
 
 
 def sync(
-    storage: Path | str, name: str, patience_s: float = PATIENCE_S, say: Callable[[str], None] = print
+    storage: Path | str, name: str, patience_s: float = SYNC_PATIENCE_S, say: Callable[[str], None] = print
 ) -> Iterator[tuple[str, int]]:
-    """Ship the sweep `name` and its runs, else the run `name`: for each its name and the metric points that are new
-    in MLflow.
+    """Ship the sweep `name` and its runs, else the run `name`. Yields the name of each and the number of its metric
+    points that are new in MLflow.
 
     A request that fails is made again after 0.5 s, and after twice as long each time, 30 s at most; `say` is told how
-    far it is. Whatever goes through starts that anew.
+    much has arrived. The next request that goes through sets the wait back to 0.5 s.
 
     Raises UserError where there is neither, for an experiment that was deleted in MLflow or a database that cannot
     be written, and NotShippedError where nothing has gone through for `patience_s` seconds, or MLflow refuses.
@@ -46,16 +45,13 @@ def sync(
     elif known and (runs / name / JOURNAL).is_file():
         uris = {runs / name: _uri(storage, _start(runs / name / JOURNAL))}
     else:
-        there = sorted(
-            path.parent.name for kind in (runs, sweep.parent) for path in kind.glob(f"[!.]*/{JOURNAL}")
-        )
-        raise UserError(f"NAME = {shown(name)}: not in {storage}; there are: {', '.join(there) or 'none'}")
+        raise none_of_that_name("NAME", name, storage, runs, sweep.parent)
     for folder, uri in uris.items():
         yield folder.name, _ship(uri, folder, patience_s, say)
 
 
 def _start(journal: Path) -> Record:
-    """Its start record, {} where it has none yet."""
+    """The journal's start record, {} where it has none yet."""
     return next(iter(JournalReader(journal).new_records()), {})
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from r2m.errors import UserError
+from r2m.errors import UserError, brief
+from r2m.files import made_whole, removed, synced
 
-Tree = dict[str, Any]
+Facts = dict[str, Any]
 STATE, MANIFEST = "state.safetensors", "manifest.json"
 OWN_HASH = "manifest_sha256"  # of the manifest without this key
 
@@ -34,40 +33,25 @@ class ForeignCheckpointError(CorruptCheckpointError):
     """A whole checkpoint, of another run."""
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: Tree, keep: int) -> Path:
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts: Facts, keep: int) -> Path:
     """Write the checkpoint of `step` into `folder`, then drop all but the newest `keep` up to it.
 
     Newer ones were refused, or the run would be past them: they don't count, and stay until their step is reached.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / _name(step)
-    aside = folder / f".{target.name}.writing"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
+    with made_whole(target, folder / f".{target.name}.writing") as aside:
+        aside.mkdir(parents=True)
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, aside / STATE)
-        _sync(aside / STATE)
-        manifest = {"step": step, "sha256": {STATE: _sha256(aside / STATE)}, **facts}
+        manifest = {"step": step, "sha256": {STATE: _sha256(synced(aside / STATE))}, **facts}
         manifest[OWN_HASH] = _own_hash(manifest)
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _sync(aside / MANIFEST)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)  # it may be what fills the disk
-        raise
-    _sync(aside)
-    _remove(target)  # of this step, left by a run that was set back before it
-    aside.rename(target)
-    _sync(folder)
+        synced(aside / MANIFEST)
+        synced(aside)
+        removed(target)  # of this step, left by a run that was set back before it
+    synced(folder)
     for old in [path for path in found(folder) if _step(path) <= step][keep:]:
-        _remove(old)
+        removed(old)
     return target
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:  # not there, or a file of a checkpoint's name
-        path.unlink(missing_ok=True)
 
 
 def found(folder: Path) -> list[Path]:
@@ -79,7 +63,7 @@ def found(folder: Path) -> list[Path]:
     )
 
 
-def load(path: Path, config_hash: str | None = None) -> tuple[dict[str, Tensor], Tree]:
+def load_checkpoint(path: Path, config_hash: str | None = None) -> tuple[dict[str, Tensor], Facts]:
     """The tensors and the facts of one checkpoint; `config_hash`: what these must have, if given.
 
     Raises CorruptCheckpointError, one line, for one that is truncated, altered, incomplete or another run's.
@@ -94,12 +78,11 @@ def load(path: Path, config_hash: str | None = None) -> tuple[dict[str, Tensor],
     return load_file(path / STATE), manifest
 
 
-def _manifest(path: Path) -> Tree:
+def _manifest(path: Path) -> Facts:
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CorruptCheckpointError(f"{path.name}: its manifest cannot be read ({reason})") from None
+        raise CorruptCheckpointError(f"{path.name}: its manifest cannot be read ({brief(error)})") from None
     if not isinstance(manifest, dict) or manifest.get(OWN_HASH) != _own_hash(manifest):
         raise CorruptCheckpointError(f"{path.name}: its manifest is not what was written")
     if manifest.get("step") != _step(path):
@@ -111,7 +94,7 @@ def _manifest(path: Path) -> Tree:
 
 def newest_whole(
     folder: Path, refused: Callable[[str], None], config_hash: str | None = None
-) -> tuple[dict[str, Tensor], Tree] | None:
+) -> tuple[dict[str, Tensor], Facts] | None:
     """The newest checkpoint that is whole and of this config; each newer one that is not is reported to `refused`.
 
     Raises UserError where only other runs' are whole: to start over would write over them.
@@ -119,7 +102,7 @@ def newest_whole(
     foreign = None
     for path in found(folder):
         try:
-            return load(path, config_hash)
+            return load_checkpoint(path, config_hash)
         except CorruptCheckpointError as error:
             refused(str(error))
             if isinstance(error, ForeignCheckpointError):
@@ -177,7 +160,7 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _own_hash(manifest: Tree) -> str:
+def _own_hash(manifest: Facts) -> str:
     rest = {key: value for key, value in manifest.items() if key != OWN_HASH}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -185,11 +168,3 @@ def _own_hash(manifest: Tree) -> str:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,15 +1,12 @@
 """Runs on Ray Train, watched from here: progress, MLflow, Ctrl-C.
 
-Training goes on in Ray's workers and tells of itself through the journal alone. This process follows the journal:
-nothing that it does, MLflow least of all, can slow a worker down.
+Training goes on in Ray's workers, which report by the journal alone. This process follows the journal: nothing that
+it does, shipping to MLflow least of all, can slow a worker down.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,26 +22,21 @@ from r2m.errors import UserError, of_database, reason_of
 from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
+from r2m.training.cluster import connect
 from r2m.training.loop import run_loop
 from r2m.training.plan import resolve_device
-from r2m.training.start import Run
+from r2m.training.start import StartedRun
 from r2m.workers import Workers
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-RAY_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a one-worker run starts and ends 5 s sooner than with 2.0
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 SHIP_TIMEOUT_S = 30.0
-SAID = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
+SHOWN_EVENTS = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
 
 
 def execute(
-    runs: Sequence[Run], address: str | None = None, console: Console | None = None
+    runs: Sequence[StartedRun], address: str | None = None, console: Console | None = None
 ) -> list[JournalView]:
     """Run them all, side by side as far as the cluster has room, and return their journals.
 
@@ -65,40 +57,6 @@ def execute(
     return [read(run.journal) for run in runs]
 
 
-def connect(address: str | None, workers: int) -> None:
-    """Join the cluster at `address`, or start one on this machine with room for the workers."""
-    os.environ.update({k: v for k, v in RAY_SETTINGS.items() if k not in os.environ})
-    import ray
-
-    if ray.is_initialized():
-        return
-    # One torch thread a worker, set before it imports torch.
-    options: dict[str, Any] = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}, "log_to_driver": False}
-    if address is None:
-        options |= {"num_cpus": max(os.cpu_count() or 1, workers), "include_dashboard": False}
-        options |= {"object_store_memory": 2**28}  # nothing large goes through Ray's object store
-        # Nobody brings back the head of a cluster of our own: without it, end soon (60 s else) and be resumed.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
-    try:
-        # "local": never somebody else's cluster that happens to run on this machine.
-        ray.init(address=address or "local", logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if address is None:
-            raise
-        raise UserError(f"--address {address!r}: no Ray cluster answers there ({error})") from None
-
-
-def check_address(address: str | None) -> None:
-    """Raises UserError where nothing listens at [ray://]host:port: Ray itself would try for minutes."""
-    if address is None or address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise UserError(f"--address {address!r}: no Ray cluster answers at host:port ({error})") from None
-
-
 def _worker(settings: dict[str, Any]) -> None:
     """In a Ray Train worker."""
     import ray.train
@@ -113,7 +71,7 @@ def _worker(settings: dict[str, Any]) -> None:
 class _Fit:
     """One run in Ray Train, from a thread of its own: Ray's signal handler stays out of the main thread."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: StartedRun) -> None:
         self.run = run
         self.error: BaseException | None = None
         self.reader = JournalReader(run.journal)
@@ -130,9 +88,7 @@ class _Fit:
                 journal.event("failed", reason=str(explained(error)))
 
 
-def torch_trainer(
-    config: Config, folder: Path, models: tuple[str, str], gpu_share: float = 1.0
-) -> TorchTrainer:
+def torch_trainer(config: Config, folder: Path, models: tuple[str, str], gpu_share: float = 1.0) -> TorchTrainer:
     """The run in `folder` as a Ray Train trainer; `gpu_share`: of a GPU, for each worker."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -175,20 +131,20 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
             for fit, bar in bars.items():
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
-                        progress.update(bar, completed=record["step"], numbers=numbers(record["metrics"]))
-                    elif record["time"] >= began and record.get("name") in SAID:
+                        progress.update(bar, completed=record["step"], numbers=round_numbers(record["metrics"]))
+                    elif record["time"] >= began and record.get("name") in SHOWN_EVENTS:
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
             if running:
                 time.sleep(0.5)
 
 
-def numbers(metrics: dict[str, float]) -> str:
+def round_numbers(metrics: dict[str, float]) -> str:
     shown = {"reward": "reward/proxy", "gold": "reward/gold", "KL": "kl/sequence"}
     return "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown.items() if key in metrics)
 
 
-def _stop_on_signal(runs: Sequence[Run], console: Console) -> AbstractContextManager[None]:
+def _stop_on_signal(runs: Sequence[StartedRun], console: Console) -> AbstractContextManager[None]:
     """The first Ctrl-C asks the workers to stop after the round in hand, with a checkpoint; the second aborts."""
 
     def ask() -> None:
@@ -216,14 +172,15 @@ def on_signal(ask: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ship_rest(runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], console: Console) -> None:
+def _ship_rest(runs: Sequence[StartedRun], shippers: Mapping[str, BackgroundShipper], console: Console) -> None:
     from r2m.reports.curves import plot
+    from r2m.reports.style import groups
 
     for run in runs:
         view, artifacts = read(run.journal), []
         if view.rounds:
             try:
-                plot([(view.arm, view)], run.folder / "curves.png")
+                plot(groups([(view.arm, view.arm, [view])]), run.folder / "curves.png")
                 artifacts = [run.folder / "curves.png"]
             except OSError as error:  # no reason to lose the rest
                 console.print(f"{run.name}: no curves.png: {reason_of(error)}", markup=False)
@@ -241,7 +198,7 @@ def _ship_rest(runs: Sequence[Run], shippers: Mapping[str, BackgroundShipper], c
 
 
 def explained(error: BaseException) -> BaseException:
-    """A user's mistake, a full disk or a database at fault as one line; anything else as it is."""
+    """The error itself, or a UserError of one line where a user's mistake, a full disk or a database caused it."""
     for cause in [*getattr(error, "worker_failures", {}).values(), error]:
         text = str(cause)
         for marker in ("r2m.errors.UserError: ", "UserError: "):

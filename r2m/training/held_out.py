@@ -5,7 +5,7 @@ Axes: N queries of this worker, K = 1 response, R response tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -19,10 +19,10 @@ from r2m.reward.feedback import NoiseStates, feedback_scores
 from r2m.reward.scoring import RewardEmbedder, end_token_rule
 from r2m.workers import Workers
 
-Judge = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
+Scorer = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
 
 
-def against(judge: Judge, rival_NK: torch.Tensor) -> Judge:
+def wins_over(judge: Scorer, rival_NK: torch.Tensor) -> Scorer:
     """1 where the judge scores a response above its rival, 1/2 where they tie, else 0."""
 
     def wins(queries: Sequence[Query], t: Trajectories) -> torch.Tensor:
@@ -32,13 +32,13 @@ def against(judge: Judge, rival_NK: torch.Tensor) -> Judge:
     return wins
 
 
-def frozen_judge(scorer: RewardEmbedder) -> Judge:
+def frozen_judge(scorer: RewardEmbedder) -> Scorer:
     """The scores of a reward model that takes no part in training."""
     return torch.no_grad()(lambda queries, t: scorer.phi(scorer.embed(queries, t)).squeeze(-1))
 
 
 @torch.no_grad()
-def measure(
+def held_out_columns(
     policy: PreTrainedModel,
     reference: PreTrainedModel | None,
     reward_model: RewardEmbedder,
@@ -91,27 +91,3 @@ def measure(
         else:
             columns |= {"eval/proxy": scores_N(hidden), "eval/noise": scores_N(noise)}
     return columns
-
-
-def evaluate(
-    policy: PreTrainedModel,
-    reference: PreTrainedModel,
-    reward_model: RewardEmbedder,
-    queries: Sequence[Query],
-    t: Trajectories,
-    judges: Mapping[str, Judge],
-    head: FeedbackHead | None,
-    omega: float,
-    algorithm: Algorithm,
-    reward: Reward,
-    workers: Workers,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Means over the held-out prompts of all workers of what `measure` gives and of each of the `judges`."""
-    columns = measure(
-        policy, reference, reward_model, queries, t, head, omega, algorithm, reward, workers, seed
-    )
-    for name, judge in judges.items():
-        columns[name] = judge(queries, t).squeeze(1)
-    means = workers.gather(torch.stack(list(columns.values()), -1)).mean(0)
-    return dict(zip(columns, means.tolist(), strict=True))

@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from r2m.config import Config
-from r2m.errors import reason_of
-from r2m.models.saving import UnsavableError, is_disk
+from r2m.models.saving import UnsavableError, told
 from r2m.runs.folder import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE
 from r2m.runs.journal import Journal, read
 from r2m.training.trainer import Trainer
@@ -48,7 +47,9 @@ def run_loop(
             trainer.check_export(run_dir)
             step = _go_on(trainer, step, run_dir, journal)
             if journal is not None and step == config.algorithm.total_rounds:
-                _export(trainer, run_dir)
+                saved = "the last checkpoint has the trained weights: the models could not be saved"
+                with told(saved):  # no other try would go better
+                    trainer.export(run_dir)
         except (FloatingPointError, UnsavableError) as error:
             if journal is not None:
                 journal.event("failed", reason=str(error))
@@ -60,20 +61,8 @@ def run_loop(
             journal.event("finished", step=step)
 
 
-def _export(trainer: Trainer, run_dir: Path) -> None:
-    """Raises UnsavableError where a model's own code fails: no other try would go better."""
-    try:
-        trainer.export(run_dir)
-    except Exception as error:
-        if is_disk(error):
-            raise
-        raise UnsavableError(
-            f"the trained models could not be saved ({reason_of(error)}); the last checkpoint has their weights"
-        ) from error
-
-
 def _go_on(trainer: Trainer, step: int, run_dir: Path, journal: Journal | None) -> int:
-    """The rounds after `step`, until the last or until asked to stop; the step of the last one done."""
+    """Run the rounds after `step`, until the last or until asked to stop. Returns the last one's step."""
     run, T = trainer.config.run, trainer.config.algorithm.total_rounds
     for r in trainer.rounds(step + 1):
         step = r.step

@@ -6,7 +6,6 @@ D width, V vocabulary. Sizes are bytes of one worker. The policy is replicated o
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from rich.table import Table
 from r2m.config import Config, Run
 from r2m.core.schedule import omega_reaches_minimum
 from r2m.errors import UserError
-from r2m.models.families import Way
+from r2m.files import GIB, check_room, human
+from r2m.models.families import CacheUse
 from r2m.training.shape import Shape
 
-GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 LOGITS_AT_ONCE = 2**26  # values: the default of r2m.core.masking.token_log_probs
 BF16_LR = 4e-5  # moves 8 % of SmolLM2's weights in bf16; 1e-6 moves 0.4 %
@@ -54,6 +53,12 @@ class Plan:
     @property
     def disk(self) -> int:
         return self.checkpoints * self.checkpoint + self.export
+
+    def check_disk(self, storage: Path | str) -> None:
+        """Raises UserError where the disk of `storage` can't take the run's files."""
+        checkpoints = f"{self.checkpoints} checkpoints (those kept, one being written) of {human(self.checkpoint)}"
+        what = f"{checkpoints} and {human(self.export)} of trained models"
+        check_room(Path(storage), self.disk, f"run.storage = {str(storage)!r}", what)
 
     @property
     def disk_left(self) -> int:
@@ -117,17 +122,12 @@ def plan(
             host = memory.pop("hidden states")
         rows = max(a.microbatch, K) * (P + R - 1)
         phases["head microbatch"] = rows * policy.width * (item if item == 4 else item + 4)
-    as_stored = {
-        "reference": policy.stored == config.policy.dtype,
-        "reward model": reward.stored == r.dtype,
-    }
+    as_stored = {"reference": policy.stored == config.policy.dtype, "reward model": reward.stored == r.dtype}
     mapped = frozenset(part for part, same in as_stored.items() if same and device == "cpu")
     settles = omega_reaches_minimum(T, r.omega_min) if r.omega_schedule == "cosine" else 0.0
     notes = []
-    if policy.way is not Way.SHARED:
-        notes.append(
-            f"slower, as this family's prompts can't be shared by their responses: {policy.way.value}"
-        )
+    if policy.cache_use is not CacheUse.SHARED:
+        notes.append(f"slower, as this family's prompts can't be shared by their responses: {policy.cache_use.value}")
     if config.policy.dtype == "bfloat16" and a.lr < BF16_LR:
         notes.append(f"most updates of bfloat16 weights by lr = {a.lr:g} are rounded away")
     certain = memory | {"gradients": weights}
@@ -165,7 +165,7 @@ def plan(
 
 
 def prompt_tokens(config: Config, *contexts: int | None) -> int:
-    """P at most: task.max_prompt_tokens, else what the shortest context leaves beside R."""
+    """The longest prompt, P: task.max_prompt_tokens, else the shortest context less R."""
     R = config.algorithm.max_response_tokens
     P = config.task.max_prompt_tokens if config.task.kind == "text" else None
     context = min((c for c in contexts if c is not None), default=None)
@@ -182,7 +182,7 @@ def prompt_tokens(config: Config, *contexts: int | None) -> int:
 
 
 def hidden_states(config: Config, policy: Shape, P: int) -> int:
-    """Bytes of n (P + K (R - 1)) D values, as models.policy.HiddenStates has them, and n (P + R - 1) D more for
+    """Bytes of n (P + K (R - 1)) D values, as r2m.policy.forward.HiddenStates has them, and n (P + R - 1) D more for
     ReMax's greedy responses; UserError over the budget."""
     a, run, item = config.algorithm, config.run, BYTES[config.policy.dtype]
     n, K, R = a.queries // run.workers, a.responses, a.max_response_tokens
@@ -202,7 +202,7 @@ def _sampling(policy: Shape, B: int, tokens: int, item: int) -> int:
     """Keys and values, and states, of B trajectories (or one layer of all their tokens, where nothing is kept), and
     about four fp32 tensors of [B, V]."""
     kept = B * (tokens * policy.kv_values + policy.state_values)
-    if policy.way is Way.RERUN:
+    if policy.cache_use is CacheUse.RERUN:
         kept = B * tokens * (12 * policy.width + policy.mlp_values)
     return kept * item + 4 * 4 * B * policy.vocabulary
 
@@ -211,36 +211,14 @@ def _policy_microbatch(policy: Shape, B: int, K: int, P: int, R: int, item: int)
     """What a forward of B trajectories keeps for its backward, no layer recomputed: in each layer about 12 D
     beside the MLP for a token that is run, keys and values again for each trajectory that shares them; and
     about three fp32 tensors of logits."""
-    prompts = max(1, B // K) if policy.way is Way.SHARED else B
+    prompts = max(1, B // K) if policy.cache_use is CacheUse.SHARED else B
     run_tokens, read_tokens = prompts * P + B * (R - 1), B * (P + R - 1)
     layer = run_tokens * (12 * policy.width + policy.mlp_values)
     kept = policy.layers * layer + read_tokens * policy.kv_values
     return kept * item + 3 * 4 * min(B * R * policy.vocabulary, LOGITS_AT_ONCE)
 
 
-def free_disk(storage: Path) -> int:
-    """Bytes free on the disk of `storage`, which need not exist yet."""
-    folder = storage.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def check_storage(p: Plan, storage: Path) -> None:
-    """Raises UserError where the disk of `storage` can't take the run's files."""
-    free = free_disk(storage)
-    if free < p.disk:
-        raise UserError(
-            f"run.storage = {str(storage)!r}: {p.checkpoints} checkpoints (those kept, one being written) of "
-            f"{human(p.checkpoint)} and {human(p.export)} of trained models exceed the {human(free)} free"
-        )
-
-
-def human(size: int) -> str:
-    return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / 2**20:,.1f} MiB"
-
-
-def render(p: Plan) -> Table:
+def plan_table(p: Plan) -> Table:
     """The plan as a table of two columns."""
     table = Table(title=f"Plan of {p.recipe}", show_header=False)
     spare = f", {p.left_over:,} of the budget left over" if p.left_over else ""

@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from r2m.config import Config, ForumTask, TextTask
 from r2m.config.paths import check_places, check_storage_folder
-from r2m.errors import UserError
+from r2m.errors import UserError, said
 from r2m.models.dimensions import config_for_planning
+from r2m.models.loading import check_one_label
 from r2m.models.sizes import text_of
 from r2m.models.weights import check_sizes, check_weights
 from r2m.training.plan import Plan, plan
@@ -54,19 +55,17 @@ def plan_for(
 
 
 def shapes_for(config: Config) -> Shapes:
-    """Raises UserError where a model, the data or the storage is none that a run could use, as far as can be seen
+    """Raises UserError for a model, data or a storage that no run could use, as far as that can be seen
     without loading it."""
     check_places(config)
     check_storage_folder(config.run.storage)
     policy, reward, judge = config.policy.model, config.reward.model, config.run.judge
     policy_config = config_for_planning(policy, "policy.model") if policy else _forum(config.task, "policy")
     reward_config = config_for_planning(reward, "reward.model") if reward else _forum(config.task, "reward")
-    if reward is not None and reward_config.num_labels != 1:
-        raise UserError(
-            f"reward.model = {reward!r}: it has {reward_config.num_labels} labels; it must have 1"
-        )
-    if judge is not None and config_for_planning(judge, "run.judge").num_labels != 1:
-        raise UserError(f"run.judge = {judge!r}: a reward model has 1 label")
+    if reward is not None:
+        check_one_label(reward_config, "reward.model", reward)
+    if judge is not None:
+        check_one_label(config_for_planning(judge, "run.judge"), "run.judge", judge)
     for field, model in (("policy.model", policy), ("reward.model", reward), ("run.judge", judge)):
         if model is not None:
             check_weights(model, field)
@@ -77,7 +76,7 @@ def shapes_for(config: Config) -> Shapes:
 
 
 def _uncentred(config: Config) -> bool:
-    """Whether the rule of a missing end token rests on a centre that the reward model does not say."""
+    """Whether the rule for a missing end token needs a mean reward that the reward model does not tell."""
     model = config.reward.model
     if model is None or config.reward.no_eos != "replace":
         return False
@@ -93,13 +92,12 @@ def _shape(model: str, field: str, hf_config: Any, auto_class: Any) -> Shape:
         raise
     except Exception as error:  # of a model's own code, given sizes that it did not expect
         raise UserError(
-            f"{field} = {model!r}: its config.json describes no model that can be built "
-            f"({type(error).__name__}: {str(error)[:200]})"
+            f"{field} = {model!r}: its config.json describes no model that can be built ({said(error)[:200]})"
         ) from None
 
 
 def _forum(task: ForumTask | TextTask, model: str) -> Any:
-    """What the embedded task's own policy or reward model will have for a config."""
+    """The configuration that the embedded task's own policy or reward model will have."""
     assert isinstance(task, ForumTask), "a text task's config names both models"
     from r2m.stages.forum import POLICY_WIDTH, new_policy
     from r2m.tasks.forum_tokenizer import forum_tokenizer

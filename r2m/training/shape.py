@@ -1,4 +1,4 @@
-"""The dimensions of a model that its memory follows from."""
+"""The dimensions of a model, from which the memory that it takes is worked out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from r2m.errors import UserError
-from r2m.models import families
-from r2m.models.families import Way, way_of
+from r2m.errors import UserError, said
+from r2m.models.families import CacheUse, cache_use_of, policy_refusal
 from r2m.models.sizes import context_of, kept_values, text_of, width_of
-from r2m.reward import check as reward_check
+from r2m.reward.check import reward_model_refusal
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Shape:
     context: int | None  # tokens; None: no limit
     stored: str = "float32"  # dtype of the saved weights
     state_values: int = 0  # of a sequence, whatever its length: what recurrent layers keep
-    way: Way = Way.SHARED  # how its prompts and responses run
+    cache_use: CacheUse = CacheUse.SHARED  # how its prompts and responses run
 
 
 def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str = "policy.model") -> Shape:
@@ -37,7 +36,8 @@ def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str 
     Raises UserError, one line that names `field`, where there is no such model, it can't be built, or its family
     can't be a policy or a reward model.
     """
-    why = (families if auto_class is AutoModelForCausalLM else reward_check).refusal(hf_config)
+    refusal = policy_refusal if auto_class is AutoModelForCausalLM else reward_model_refusal
+    why = refusal(hf_config)
     if why is not None:
         raise UserError(f"{field} = {hf_config.name_or_path!r}: {why}")
     try:
@@ -57,11 +57,11 @@ def shape_of(hf_config: Any, auto_class: Any = AutoModelForCausalLM, field: str 
             context=context_of(hf_config),
             stored=str(getattr(hf_config, "dtype", None) or torch.float32).removeprefix("torch."),
             state_values=state_values,
-            way=way_of(hf_config),
+            cache_use=cache_use_of(hf_config),
         )
     except Exception as error:  # whatever a family's own code raises at sizes that don't fit
         kind = "causal language model" if auto_class is AutoModelForCausalLM else "sequence classifier"
         raise UserError(
             f"{field} = {hf_config.name_or_path!r}: no {kind} can be planned from its configuration of "
-            f"{hf_config.model_type!r}; {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            f"{hf_config.model_type!r}; {said(error)[:200]}"
         ) from None

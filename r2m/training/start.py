@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 import yaml
 
-from r2m.config import Config, ForumTask, TextTask, digest, validate
+from r2m.config import Config, ForumTask, TextTask, digest, tags_of, validate
 from r2m.errors import UserError
 from r2m.files import folder_made_whole
+from r2m.line_file import is_held
 from r2m.runs.folder import JOURNAL, LONGEST_PART, STOP_FILE, check_name, existing_folder, run_folder
-from r2m.runs.journal import Journal, JournalView, is_held, read
+from r2m.runs.journal import Journal, JournalView, read
 from r2m.runs.provenance import environment, git_state
 from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
@@ -24,7 +26,7 @@ from r2m.tracking.mlflow_sink import default_tracking_uri
 
 
 @dataclass(frozen=True)
-class Run:
+class StartedRun:
     config: Config
     folder: Path
     models: tuple[str, str]  # policy and reward model: folders or hub ids
@@ -42,10 +44,17 @@ class Run:
         return self.config.run.tracking_uri or default_tracking_uri(self.config.run.storage)
 
 
-def new_run(config: Config, name: str | None = None, progress: Progress = silent, **group: Any) -> Run:
+def new_run(
+    config: Config,
+    name: str | None = None,
+    progress: Progress = silent,
+    tags: Mapping[str, str] | None = None,
+    **group: Any,
+) -> StartedRun:
     """Prepare the models, check what the run will meet, and start its journal.
 
-    `group`: what Journal.start takes of a run that belongs to others: experiment, parent, tags.
+    `tags`: further ones than the run's arm and seed. `group`: what Journal.start takes of a run that belongs to
+    others: experiment, parent.
 
     Raises UserError, with nothing left behind, for a name that is taken or data that cannot be used.
     """
@@ -57,26 +66,23 @@ def new_run(config: Config, name: str | None = None, progress: Progress = silent
     folder = run_folder(config.run.storage, name)
     if folder.exists():
         raise UserError(f"--name {name!r}: there is such a run; go on with it by --resume {name}")
-    prepared = prepare(config, progress)
-    datasets = check_data(config, (prepared.policy, prepared.reward))
+    models = prepare(config, progress)
+    facts = facts_of(config, models)
+    tree = config.model_dump(mode="json")
     with folder_made_whole(folder, f"--name {name!r}") as aside, Journal(aside / JOURNAL) as journal:
-        (aside / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        (aside / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         journal.start(
             run_id=name,
-            task=config.task.name if config.task.kind == "text" else config.task.kind,
-            policy=Path(config.policy.model).name if config.policy.model else "forum-policy",
-            config=config.model_dump(mode="json"),
-            versions=environment(),
-            git=git_state(),
+            config=tree,
             config_hash=config.digest(),
-            data_hash=digest([d["digest"] for d in datasets]),
-            datasets=datasets,
+            tags=tags_of(tree) | dict(tags or {}),
+            **facts,
             **group,
         )
-    return Run(config, folder, (prepared.policy, prepared.reward))
+    return StartedRun(config, folder, models)
 
 
-def open_run(storage: str, name: str) -> Run:
+def open_run(storage: str, name: str) -> StartedRun:
     """A run that was stopped, failed or killed, ready to go on.
 
     Raises UserError for a run that is not there, has finished, or is running now.
@@ -91,8 +97,7 @@ def open_run(storage: str, name: str) -> Run:
         raise UserError(f"run = {name!r}: another process is writing this run")
     (folder / STOP_FILE).unlink(missing_ok=True)
     config = kept_config(view, storage)
-    prepared = prepare(config)
-    return Run(config, folder, (prepared.policy, prepared.reward))
+    return StartedRun(config, folder, prepare(config))
 
 
 def kept_config(view: JournalView, storage: str) -> Config:
@@ -101,9 +106,20 @@ def kept_config(view: JournalView, storage: str) -> Config:
     Raises UserError where they are not those of a run.
     """
     run = view.start["config"].get("run")
-    return validate(
-        view.start["config"] | {"run": (run if isinstance(run, dict) else {}) | {"storage": storage}}
-    )
+    return validate(view.start["config"] | {"run": (run if isinstance(run, dict) else {}) | {"storage": storage}})
+
+
+def facts_of(config: Config, models: tuple[str, str]) -> dict[str, Any]:
+    """What Journal.start takes of a run or a sweep, beside name, settings and tags. Raises as `check_data`."""
+    datasets = check_data(config, models)
+    return {
+        "task": config.task.name if config.task.kind == "text" else config.task.kind,
+        "policy": Path(config.policy.model).name if config.policy.model else "forum-policy",
+        "versions": environment(),
+        "git": git_state(),
+        "data_hash": digest([d["digest"] for d in datasets]),
+        "datasets": datasets,
+    }
 
 
 def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
@@ -113,7 +129,7 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     a model's context.
     """
     from r2m.models.families import longest
-    from r2m.models.loading import load_config
+    from r2m.models.loading import check_one_label, load_config
     from r2m.models.sizes import context_of
 
     response = config.algorithm.max_response_tokens
@@ -123,8 +139,8 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     lengths, datasets = _prompts(config.task, tuple(used.items()))
     for field, model in used.items():
         hf = load_config(model, field)
-        if field != "policy.model" and hf.num_labels != 1:
-            raise UserError(f"{field} = {model!r}: it has {hf.num_labels} labels; a reward model has 1")
+        if field != "policy.model":
+            check_one_label(hf, field, model)
         prompt, context = lengths[field], context_of(hf)
         if context is not None and prompt + response > context:
             most = context - response - max(0, prompt - lengths["policy.model"])  # by the policy's tokens
@@ -141,20 +157,20 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
 def _prompts(
     task: ForumTask | TextTask, models: tuple[tuple[str, str], ...]
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Tokens of the longest prompt under each (field, model), the policy's first, and the data sets: once for all
-    runs of a sweep. To a reward model a prompt is all that its template has around an answer."""
+    """Tokens of the longest prompt under each (field, model), the policy's first, and the data sets; worked out once
+    for all runs of a sweep. A reward model's prompt is all that its template has around an answer."""
     from r2m.models.loading import load_tokenizer
     from r2m.policy.queries import same_tokens
     from r2m.tasks.answer import tokens_around_answer
-    from r2m.tasks.prompt import render
-    from r2m.tasks.task import load_task
+    from r2m.tasks.load import load_task
+    from r2m.tasks.prompt import prompt_ids
 
     tokenizers = {field: load_tokenizer(model, field) for field, model in models}
     policy = tokenizers["policy.model"]
     loaded = load_task(task, policy)
     prompts = [*loaded.train, *loaded.held_out]
-    longest = max(prompts, key=lambda prompt: len(render(prompt, policy)))
-    lengths = {"policy.model": len(render(longest, policy))}
+    longest = max(prompts, key=lambda prompt: len(prompt_ids(prompt, policy)))
+    lengths = {"policy.model": len(prompt_ids(longest, policy))}
     for field, tokenizer in list(tokenizers.items())[1:]:
         some = [longest] if same_tokens(tokenizer, policy) else prompts
         lengths[field] = max(tokens_around_answer(prompt, tokenizer) for prompt in some)

@@ -21,14 +21,14 @@ from r2m.policy.forward import hidden_width
 from r2m.policy.loading import frozen_twin, load_policy
 from r2m.policy.output import padding_id
 from r2m.policy.queries import Query, response_texts
-from r2m.policy.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
+from r2m.policy.sampler import HELD_OUT_STREAM, eos_token_ids, sample, uniform_draws
 from r2m.reward.loading import load_reward_model, save_feedback_head
 from r2m.reward.scoring import RewardEmbedder
 from r2m.round_metrics import gold_metrics, peak_mib
-from r2m.tasks.prompt import render
-from r2m.tasks.task import load_task
+from r2m.tasks.load import load_task
+from r2m.tasks.prompt import prompt_ids
 from r2m.training import checkpoint
-from r2m.training.held_out import Judge, against, evaluate, frozen_judge
+from r2m.training.held_out import Scorer, frozen_judge, held_out_columns, wins_over
 from r2m.training.query_order import query_indices
 from r2m.workers import Workers
 
@@ -64,12 +64,12 @@ class Trainer:
                 )
         task = load_task(config.task, self.tokenizer)
         self.gold_program, self.measures = task.gold, task.measures
-        self.train_queries = [Query(p, render(p, self.tokenizer)) for p in task.train]
-        held_out = [Query(p, render(p, self.tokenizer)) for p in task.held_out[: config.run.eval_queries]]
+        self.train_queries = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.train]
+        held_out = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.held_out[: config.run.eval_queries]]
         whole = len(held_out) - len(held_out) % workers.size
         self.held_out = [held_out[i] for i in workers.own(whole)]
         self._eos_ids = eos_token_ids(self.policy, self.tokenizer.eos_token_id)
-        self._judge: Judge | None = self.gold if self.gold_program is not None else None
+        self._judge: Scorer | None = self.gold if self.gold_program is not None else None
         if config.run.judge is not None:
             judge, _ = load_reward_model(config.run.judge, "float32", device, "run.judge")
             judge_tokenizer = load_tokenizer(config.run.judge, "run.judge")
@@ -102,11 +102,7 @@ class Trainer:
         return self._sample(self.policy, prompts, own, a.advantage == "remax")
 
     def _sample(
-        self,
-        policy: PreTrainedModel,
-        prompts: Sequence[list[int]],
-        uniforms_NKR: Tensor,
-        greedy: bool = False,
+        self, policy: PreTrainedModel, prompts: Sequence[list[int]], uniforms_NKR: Tensor, greedy: bool = False
     ) -> Trajectories:
         a = self.config.algorithm
         return sample(
@@ -115,27 +111,28 @@ class Trainer:
         )  # fmt: skip
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """On held-out prompts, with the same draws whenever it is called."""
+        """Means over the held-out prompts of all workers, with the same draws whenever it is called."""
         c, n = self.config, len(self.held_out)
         R = c.algorithm.max_response_tokens
-        draws = uniform_draws(c.run.eval_seed, 0, n * self.workers.size, 1, R, stream=HELD_OUT)
+        draws = uniform_draws(c.run.eval_seed, 0, n * self.workers.size, 1, R, stream=HELD_OUT_STREAM)
         uniforms_N1R = draws[self.workers.own(len(draws))]
         prompts = [q.ids for q in self.held_out]
         t = self._sample(self.policy, prompts, uniforms_N1R)
         weight = omega(step, c.algorithm.total_rounds, c.reward.omega_min, c.reward.omega_schedule)
-        judges: dict[str, Judge] = {}
+        columns = held_out_columns(
+            self.policy, self.reference, self.scorer, self.held_out, t, self.head, weight, c.algorithm, c.reward,
+            self.workers, c.run.eval_seed,
+        )  # fmt: skip
+        judges: dict[str, Scorer] = {}
         if self.gold_program is not None:
             judges["eval/gold"] = self.gold
         if self._judge is not None:
             if self._rival_N1 is None:  # the reference's responses, with the same draws
-                self._rival_N1 = self._judge(
-                    self.held_out, self._sample(self.reference, prompts, uniforms_N1R)
-                )
-            judges["eval/win_rate"] = against(self._judge, self._rival_N1)
-        return evaluate(
-            self.policy, self.reference, self.scorer, self.held_out, t, judges, self.head, weight,
-            c.algorithm, c.reward, self.workers, c.run.eval_seed,
-        )  # fmt: skip
+                self._rival_N1 = self._judge(self.held_out, self._sample(self.reference, prompts, uniforms_N1R))
+            judges["eval/win_rate"] = wins_over(self._judge, self._rival_N1)
+        columns |= {name: judge(self.held_out, t).squeeze(1) for name, judge in judges.items()}
+        means = self.workers.gather(torch.stack(list(columns.values()), -1)).mean(0)
+        return dict(zip(columns, means.tolist(), strict=True))
 
     def gold(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
         assert self.gold_program is not None
@@ -192,10 +189,10 @@ class Trainer:
             "seed": c.run.seed,  # with the step, the state of the sampler and of the data order
             "config_hash": c.digest(),
         }
-        checkpoint.save(folder, step, tensors, facts, c.run.keep_checkpoints)
+        checkpoint.save_checkpoint(folder, step, tensors, facts, c.run.keep_checkpoints)
 
     def restore(self, folder: Path, refused: Callable[[str], None]) -> int:
-        """Take up the newest whole checkpoint; the step that it was taken after, 0 where there is none."""
+        """Load the newest whole checkpoint. Returns the step after which it was written, 0 where there is none."""
         state = checkpoint.newest_whole(folder, refused, self.config.digest())
         if state is None:
             return 0

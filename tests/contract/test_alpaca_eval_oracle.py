@@ -19,10 +19,10 @@ import pytest
 from r2m.evaluation.alpaca_eval import (
     Annotations,
     Gamed,
+    alpaca_length_controlled,
+    alpaca_win_rate,
     controlled_by,
     difficulties,
-    length_controlled,
-    win_rate,
 )
 from r2m.evaluation.alpaca_files import EvaluationSet, read_annotations
 from r2m.evaluation.alpaca_tables import read_difficulty, read_gamed, read_weights
@@ -109,9 +109,9 @@ def agrees(folder: Path, oracle: dict[str, float]) -> None:
     """Liblinear stops early and shuffles: hence 0.01 points, at a penalty within 1e-7 nats of the best."""
     instructions = EvaluationSet({f"instruction {i}": i for i in range(200)}, "base", True)
     annotations = read_annotations(folder / "annotations.json", instructions)
-    for key, value in vars(win_rate(annotations.preference_N)).items():
+    for key, value in vars(alpaca_win_rate(annotations.preference_N)).items():
         assert value == pytest.approx(oracle[key], abs=1e-9), key
-    fitted = length_controlled(annotations, read_gamed(folder / "df_gamed.csv"))
+    fitted = alpaca_length_controlled(annotations, read_gamed(folder / "df_gamed.csv"))
     least = min(fitted.losses.values())
     rates = [rate for C, rate in fitted.win_rate_by_strength.items() if fitted.losses[C] < least + 1e-7]
     assert min(abs(rate - oracle["length_controlled_winrate"]) for rate in rates) < 0.01
@@ -124,9 +124,7 @@ def test_made_up_models_have_the_oracles_recorded_numbers(model, tmp_path):
     agrees(written(tmp_path, model), RECORDED[model])
 
 
-@pytest.mark.skipif(
-    ORACLE is None, reason="R2M_ALPACA_EVAL_PYTHON names no Python that has alpaca-eval 0.6.6"
-)
+@pytest.mark.skipif(ORACLE is None, reason="R2M_ALPACA_EVAL_PYTHON names no Python that has alpaca-eval 0.6.6")
 @pytest.mark.parametrize("model", [*RECORDED, (2.5, 0.0, 0), (-0.2, 3.0, 60)])
 def test_made_up_models_have_the_live_oracles_numbers(model, tmp_path):
     command = [str(ORACLE), "-c", ORACLE_SCRIPT, str(written(tmp_path, model))]
@@ -176,7 +174,7 @@ def gamed() -> Gamed:
 def test_win_rates_are_the_published_ones(models, published):
     assert len(models.keys() & published.keys()) == 13
     for name in models.keys() & published.keys():
-        found = win_rate(models[name].preference_N)
+        found = alpaca_win_rate(models[name].preference_N)
         for key, value in vars(found).items():
             assert value == pytest.approx(float(published[name][key]), abs=1e-9), (name, key)
 
@@ -203,7 +201,7 @@ def test_published_weights_give_the_published_length_controlled_rates(models, pu
 def test_refits_give_the_published_rates_but_where_two_penalties_are_about_as_good(models, published, gamed):
     near = 0
     for name in models.keys() & published.keys():
-        found = length_controlled(models[name], gamed)
+        found = alpaca_length_controlled(models[name], gamed)
         rate = float(published[name]["length_controlled_winrate"])
         if abs(found.win_rate - rate) <= 0.05:
             near += 1
@@ -244,12 +242,7 @@ def rates(r2m, file: Path, *options: str) -> list[float]:
 @needs_data
 def test_the_command_gives_the_published_rates_by_the_published_weights(r2m, as_files, published):
     """But of NullModel (see above), and of the two models with missing rows: published rates are by position."""
-    whole = published.keys() - {
-        "Meta-Llama-3-8B-Instruct",
-        "NullModel",
-        "alpaca-7b_verbose",
-        "alpaca-7b_concise",
-    }
+    whole = published.keys() - {"Meta-Llama-3-8B-Instruct", "NullModel", "alpaca-7b_verbose", "alpaca-7b_concise"}
     assert len(whole) == 10
     for name in whole:
         found = rates(r2m, as_files / f"{name}.json", "--weights", str(DATA / "glm_weights.csv"))

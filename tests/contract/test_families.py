@@ -11,11 +11,11 @@ import torch
 import transformers
 
 from r2m.errors import UserError
-from r2m.models.families import way_of
+from r2m.models.families import cache_use_of
 from r2m.models.loading import load_config
 from r2m.models.sizes import context_of, width_of
 from r2m.policy.loading import load_policy
-from r2m.policy.output import way
+from r2m.policy.output import cache_use
 from r2m.training.shape import shape_of
 from tests.families import tiny
 from tests.family_contract import gaps, saved, states
@@ -45,7 +45,7 @@ def test_right_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
     assert found.right, found
     assert name not in REFUSED or OTHER_VERSION
     # what a plan says before it is loaded, too
-    assert OTHER_VERSION or way(model) is way_expected(name) is way_of(load_config(folder))
+    assert OTHER_VERSION or cache_use(model) is way_expected(name) is cache_use_of(load_config(folder))
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -60,7 +60,7 @@ def test_sizes(name: str) -> None:
     assert shape.width == width == width_of(model.config)
     assert shape.parameters == sum(p.numel() for p in model.parameters())
     assert shape.context == context_of(model.config)
-    assert shape.way is way_expected(name)
+    assert shape.cache_use is way_expected(name)
     assert shape.kv_values + shape.state_values > 0
 
 

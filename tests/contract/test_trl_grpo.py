@@ -109,7 +109,5 @@ def test_a_group_without_spread(make) -> None:
     theirs = annotate(make(rewards))["advantages"]
     advantages_B = grpo(torch.tensor(rewards).view(-1, K)).flatten()
     assert advantages_B[:K].tolist() == [0.0] * K
-    torch.testing.assert_close(
-        advantages_B[:K], theirs[:K], rtol=0, atol=1e-2
-    )  # theirs: rounding errors / 1e-4
+    torch.testing.assert_close(advantages_B[:K], theirs[:K], rtol=0, atol=1e-2)  # theirs: rounding errors / 1e-4
     torch.testing.assert_close(advantages_B[K:], theirs[K:], **TOLERANCE)

@@ -38,9 +38,7 @@ def trained_on(template: str | None, row: dict, folder: Path) -> tuple[list[int]
         )
     )  # fmt: skip
     arguments = RewardConfig(output_dir=str(folder), report_to=[], bf16=False, use_cpu=True)
-    trainer = RewardTrainer(
-        model, arguments, train_dataset=Dataset.from_list([row]), processing_class=tokenizer
-    )
+    trainer = RewardTrainer(model, arguments, train_dataset=Dataset.from_list([row]), processing_class=tokenizer)
     (made,) = trainer.train_dataset
     return made["chosen_ids"], made["rejected_ids"]
 

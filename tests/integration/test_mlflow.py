@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from r2m.runs.journal import Journal
 from r2m.tracking import mlflow_sink
 from r2m.tracking import sync as sync_module
-from r2m.tracking.mlflow_entities import VIEW, table
+from r2m.tracking.mlflow_entities import VIEW, mlflow_table
 from r2m.tracking.mlflow_sink import Sink
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.tracking.sync import sync
@@ -313,7 +313,7 @@ def test_a_browser_shows_the_arms_of_a_sweep_its_ranking_and_its_report(server, 
     line = go.Scatter(x=[0, 1], y=[0, 1], line={"color": "#ff00ff", "width": 8}, mode="lines")
     go.Figure(line).write_html(folder / "report.html", include_plotlyjs=True)
     assert (folder / "report.html").stat().st_size > 3e6  # plotly.js and all
-    (folder / "ranking.json").write_text(table([{"arm": "trial 0", "eval/gold": 0.4375}]))
+    (folder / "ranking.json").write_text(mlflow_table([{"arm": "trial 0", "eval/gold": 0.4375}]))
     shipper.finish(folder, [folder / "report.html", folder / "ranking.json"])
     assert shipper.close(timeout_s=60)
 

@@ -42,9 +42,7 @@ def test_the_paper_is_written_from_runs_and_a_second_call_runs_nothing(
     assert with_checkpoints == {"paper-tiny-rloo-s0", "paper-tiny-r2m-s0"}
 
     folder = storage / "paper" / "paper-tiny"
-    (r2m,) = [
-        row for row in csv.DictReader((folder / "tables" / "table-2.csv").open()) if row["method"] == "R2M"
-    ]
+    (r2m,) = [row for row in csv.DictReader((folder / "tables" / "table-2.csv").open()) if row["method"] == "R2M"]
     assessment = json.loads((storage / "runs" / "paper-tiny-r2m-s0" / "assessment.json").read_text())
     assert float(r2m["measured: gold mean"]) == assessment["means"]["gold"]
     (rate,) = [w for w in assessment["win_rates"] if (w["judge"], w["against"]) == ("gold", "sft")]

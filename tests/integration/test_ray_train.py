@@ -13,18 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
-from processes import (
-    R2M,
-    alive,
-    assert_same_rounds,
-    descendants,
-    end_of,
-    has_open,
-    kill_all,
-    r2m,
-    steady,
-    wait_for,
-)
+from processes import R2M, alive, assert_same_rounds, descendants, end_of, has_open, kill_all, r2m, steady, wait_for
 
 from r2m.config import Config
 from r2m.errors import UserError
@@ -61,11 +50,7 @@ def refused_port() -> int:
 
 
 def test_two_workers_and_an_mlflow_that_does_not_answer(
-    ray_cluster: None,
-    make_config: MakeConfig,
-    tmp_path: Path,
-    refused_port: int,
-    monkeypatch: pytest.MonkeyPatch,
+    ray_cluster: None, make_config: MakeConfig, tmp_path: Path, refused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Side by side: one run of two workers, one whose MLflow refuses connections until it has ended."""
     monkeypatch.setattr(driver, "SHIP_TIMEOUT_S", 1.0)

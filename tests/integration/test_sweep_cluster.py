@@ -11,18 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import (
-    descendants,
-    end_of,
-    has_open,
-    kill_all,
-    r2m,
-    shipped,
-    states,
-    steady,
-    undisturbed,
-    wait_for,
-)
+from processes import descendants, end_of, has_open, kill_all, r2m, shipped, states, steady, undisturbed, wait_for
 
 from r2m.runs.journal import JournalReader
 from r2m.sweeps.sweep import open_sweep, runs_of
@@ -51,9 +40,7 @@ SETTINGS = {
 @pytest.fixture
 def cluster() -> Iterator[dict[str, Any]]:
     """Its address, and the process ids of the two nodes' raylets: a CPU each, the head first."""
-    with tempfile.TemporaryDirectory(
-        prefix="r2m-", ignore_cleanup_errors=True
-    ) as folder:  # socket paths are short
+    with tempfile.TemporaryDirectory(prefix="r2m-", ignore_cleanup_errors=True) as folder:  # socket paths are short
         process = subprocess.Popen(
             [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             text=True, env=os.environ | SETTINGS | {"RAY_TMPDIR": folder},
@@ -87,9 +74,7 @@ def test_a_node_dies_under_a_trial(cluster: dict[str, Any], sweep_file: SweepFil
     def at_work(raylet: int) -> list[Path]:
         """The journals of the runs on a node."""
         pids = descendants(raylet)
-        return [
-            path for path in runs.glob("mine-*/journal.jsonl") if any(has_open(pid, path) for pid in pids)
-        ]
+        return [path for path in runs.glob("mine-*/journal.jsonl") if any(has_open(pid, path) for pid in pids)]
 
     def both_at_work() -> bool:
         """With a checkpoint, and much left to do, on the node that dies."""

@@ -37,18 +37,14 @@ def strengthen(trainer: Trainer) -> Trainer:
 def weights(trainer: Trainer) -> dict[str, Tensor]:
     modules = {"policy": trainer.policy} | ({"head": trainer.head} if trainer.head is not None else {})
     return {
-        f"{m}.{name}": p.detach().clone()
-        for m, module in modules.items()
-        for name, p in module.named_parameters()
+        f"{m}.{name}": p.detach().clone() for m, module in modules.items() for name, p in module.named_parameters()
     }
 
 
 def assert_same_weights(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 1e-5) -> None:
     assert a.keys() == b.keys()
     for name in a:
-        torch.testing.assert_close(
-            a[name], b[name], atol=tolerance, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
-        )
+        torch.testing.assert_close(a[name], b[name], atol=tolerance, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def steady(metrics: dict[str, float]) -> dict[str, float]:
@@ -69,9 +65,7 @@ class SlowRound:
             self.policy.parameters(), a.lr, eps=a.adam_eps, weight_decay=a.weight_decay
         )
         if self.head is not None:
-            self.head_optimizer = torch.optim.AdamW(
-                self.head.parameters(), r.lr, eps=a.adam_eps, weight_decay=0.0
-            )
+            self.head_optimizer = torch.optim.AdamW(self.head.parameters(), r.lr, eps=a.adam_eps, weight_decay=0.0)
 
     def log_probs(self, model: nn.Module, prompt: list[int], response: list[int]) -> tuple[Tensor, Tensor]:
         """log π of a response's tokens, and h_SD."""
@@ -93,9 +87,7 @@ class SlowRound:
         attended_D = head.output((attention_SH[..., None] * value_SHW).sum(0).flatten())
         return head.score(omega * H_D + (1 - omega) * (H_D + attended_D)).squeeze()
 
-    def run(
-        self, step: int, prompts: Sequence[list[int]], responses: Sequence[list[list[int]]]
-    ) -> list[list[float]]:
+    def run(self, step: int, prompts: Sequence[list[int]], responses: Sequence[list[list[int]]]) -> list[list[float]]:
         """Train on these trajectories; the scores that the policy was trained on."""
         a, r = self.a, self.r
         N, K = len(prompts), a.responses
@@ -139,9 +131,7 @@ class SlowRound:
                         ratio = ratio.prod()
                     clipped = ratio.clip(1 - a.clip_low, 1 + a.clip_high)
                     A = advantage[n, k]
-                    lost = ((ratio - clipped) * A > 0) & (
-                        A.abs() > 1e-6
-                    )  # a group of equals has no advantage
+                    lost = ((ratio - clipped) * A > 0) & (A.abs() > 1e-6)  # a group of equals has no advantage
                     clipped_terms += lost.flatten().tolist()
                     gain = torch.minimum(ratio * advantage[n, k], clipped * advantage[n, k]).sum()
                     kl = torch.zeros(())
@@ -193,9 +183,7 @@ class SlowRound:
                 return self.r.no_eos_value
             H_D = self.H(prompt, response)
             if self.head is not None:
-                return float(
-                    self.feedback_score(H_D, self.log_probs(self.policy, prompt, response)[1], omega)
-                )
+                return float(self.feedback_score(H_D, self.log_probs(self.policy, prompt, response)[1], omega))
             return float(self.classifier.score(H_D).squeeze() - self.classifier.config.reward_mean)
 
     def advantages(
@@ -379,9 +367,7 @@ class TestAblations:
 class TestReMax:
     def test_greedy_responses_are_reported_and_not_trained_on(self, make_trainer: MakeTrainer) -> None:
         off = ("reward.feedback=off", "algorithm.microbatch=2")
-        remax, rloo = (
-            next(make_trainer(f"algorithm.advantage={e}", *off).rounds(1)) for e in ("remax", "rloo")
-        )
+        remax, rloo = (next(make_trainer(f"algorithm.advantage={e}", *off).rounds(1)) for e in ("remax", "rloo"))
         assert torch.equal(remax.trajectories.response_ids_NKR, rloo.trajectories.response_ids_NKR)
         assert set(remax.metrics) - set(rloo.metrics) == {"reward/greedy", "rollout/greedy_tokens"}
         assert 1 <= remax.metrics["rollout/greedy_tokens"] <= 8
@@ -412,9 +398,7 @@ def test_how_a_round_is_cut_up_does_not_matter(
 def test_a_round_in_bfloat16_is_that_of_fp32_as_far_as_its_digits_go(make_trainer: MakeTrainer) -> None:
     """Of the same trajectories. bfloat16 has 8 bits: 0.4 % of a number, and of a score or a step a few times that."""
     low = ("policy.dtype=bfloat16", "reward.dtype=bfloat16")
-    fp32, bf16 = (
-        strengthen(make_trainer("algorithm.lr=1e-2", "reward.no_eos=keep", *dtype)) for dtype in ((), low)
-    )
+    fp32, bf16 = (strengthen(make_trainer("algorithm.lr=1e-2", "reward.no_eos=keep", *dtype)) for dtype in ((), low))
     before = weights(fp32), weights(bf16)
     a = next(fp32.rounds(1))
     bf16._sample = lambda *_: a.trajectories  # type: ignore[method-assign, assignment]
@@ -451,9 +435,7 @@ def test_a_round_in_bfloat16_is_that_of_fp32_as_far_as_its_digits_go(make_traine
 class TestAlarms:
     """What a round reports of its own health."""
 
-    def test_the_first_minibatch_has_ratio_1_clips_nothing_and_loss_0(
-        self, make_trainer: MakeTrainer
-    ) -> None:
+    def test_the_first_minibatch_has_ratio_1_clips_nothing_and_loss_0(self, make_trainer: MakeTrainer) -> None:
         """The loss is minus the sum of advantages there: 0 for a group where the lengths are equal or, as here,
         by sequence. In the first round the KL is 0 too."""
         first = ("algorithm.epochs=1", "algorithm.ratio_level=sequence", "algorithm.temperature=1.3")
@@ -498,9 +480,7 @@ class TestAlarms:
         assert module is not None
         next(iter(module.parameters())).register_hook(lambda grad: grad * bad)
         before = {k: v for k, v in weights(trainer).items() if k.startswith(part)}
-        with pytest.raises(
-            FloatingPointError, match=r"round 1: the gradient's norm is (nan|inf); the run has"
-        ):
+        with pytest.raises(FloatingPointError, match=r"round 1: the gradient's norm is (nan|inf); the run has"):
             next(trainer.rounds(1))
         assert_same_weights(before, {k: v for k, v in weights(trainer).items() if k.startswith(part)}, 0)
 
@@ -522,9 +502,7 @@ class TestSettings:
         torch.testing.assert_close(kept.scores_NK[ended], r.scores_NK[ended])
         assert (kept.scores_NK[~ended] != -3).all()
 
-    @pytest.mark.parametrize(
-        ("decay", "expected"), [("constant", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25])]
-    )
+    @pytest.mark.parametrize(("decay", "expected"), [("constant", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25])])
     def test_lr(self, make_trainer: MakeTrainer, decay: str, expected: list[float]) -> None:
         """Linear: to 0 at the end of the last round, which is itself above 0."""
         trainer = make_trainer(f"algorithm.lr_decay={decay}", "algorithm.lr=1e-4", "reward.feedback=off")

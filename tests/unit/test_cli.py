@@ -152,10 +152,7 @@ class TestTyped:
             (("evaluate", "x" * 300), "RUN = 'x"),
             (("train", "forum", "--address", ""), "--address '': no Ray cluster answers"),
             (("sft", "m", "d", "--out", "o", "--lr", "nan"), "--lr"),
-            (
-                ("sft", "m", "d", "--out", "o", "--device", "tpu"),
-                "--device 'tpu': cpu, or a GPU that is there",
-            ),
+            (("sft", "m", "d", "--out", "o", "--device", "tpu"), "--device 'tpu': cpu, or a GPU that is there"),
             (("sft", "m", "d", "--out", "o", "--seed", "-1"), "--seed"),
         ],
     )
@@ -180,13 +177,9 @@ class TestTyped:
         self, r2m, make_config: MakeConfig, sweep_file: SweepFile, tmp_path: Path, storage: Path
     ) -> None:
         recipe = recipe_file(tmp_path, make_config())
-        assert_refused(
-            r2m("train", recipe, "--set", "run.tracking_uri=http://me:hunter2@host"), "http://***@host"
-        )
+        assert_refused(r2m("train", recipe, "--set", "run.tracking_uri=http://me:hunter2@host"), "http://***@host")
         uri = ("--tracking-uri", "http://host?token=hunter2")
-        assert_refused(
-            r2m("sweep", sweep_file(), "--storage", str(storage), *uri), "a secret here would be logged"
-        )
+        assert_refused(r2m("sweep", sweep_file(), "--storage", str(storage), *uri), "a secret here would be logged")
         assert not storage.exists()
 
     def test_no_cluster_to_be_found(
@@ -196,9 +189,7 @@ class TestTyped:
             pytest.skip("a Ray cluster runs on this machine, which --address auto finds")
         monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))  # where Ray looks for the last one started
         recipe = recipe_file(tmp_path, make_config())
-        assert_refused(
-            r2m("train", recipe, "--address", "auto"), "--address 'auto': no Ray cluster answers there"
-        )
+        assert_refused(r2m("train", recipe, "--address", "auto"), "--address 'auto': no Ray cluster answers there")
         assert not storage.exists()
 
 
@@ -241,9 +232,7 @@ class TestData:
 class TestModels:
     def test_two_labels(self, r2m, text_recipe: TextRecipe, tmp_path: Path, storage: Path) -> None:
         small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-        model = LlamaForSequenceClassification(
-            LlamaConfig(**small, vocab_size=len(forum_tokenizer()), num_labels=2)
-        )
+        model = LlamaForSequenceClassification(LlamaConfig(**small, vocab_size=len(forum_tokenizer()), num_labels=2))
         save_model(tmp_path / "two", model, forum_tokenizer())
         ended = r2m("train", text_recipe(ROWS), "--set", f"reward.model={tmp_path / 'two'}")
         assert_refused(ended, "reward.model = ", "it has 2 labels")
@@ -266,13 +255,7 @@ class TestModels:
 
     @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
     def test_damaged_folders(
-        self,
-        r2m,
-        text_recipe: TextRecipe,
-        forum_models: tuple[str, str],
-        tmp_path: Path,
-        storage: Path,
-        dry: tuple,
+        self, r2m, text_recipe: TextRecipe, forum_models: tuple[str, str], tmp_path: Path, storage: Path, dry: tuple
     ) -> None:
         recipe = text_recipe(ROWS)
 
@@ -282,9 +265,7 @@ class TestModels:
             ):
                 shutil.copytree(model, tmp_path / "copy")
                 damage(tmp_path / "copy")
-                assert_refused(
-                    r2m("train", recipe, *dry, "--set", f"{field}={tmp_path / 'copy'}"), field, said
-                )
+                assert_refused(r2m("train", recipe, *dry, "--set", f"{field}={tmp_path / 'copy'}"), field, said)
                 shutil.rmtree(tmp_path / "copy")
 
         def config(**values: object) -> Callable[[Path], object]:
@@ -315,13 +296,7 @@ class TestModels:
         ],
     )
     def test_sizes_of_no_model(
-        self,
-        r2m,
-        text_recipe: TextRecipe,
-        forum_models: tuple[str, str],
-        tmp_path: Path,
-        key: str,
-        value: int,
+        self, r2m, text_recipe: TextRecipe, forum_models: tuple[str, str], tmp_path: Path, key: str, value: int
     ) -> None:
         shutil.copytree(forum_models[0], tmp_path / "copy")
         path = tmp_path / "copy" / "config.json"
@@ -378,9 +353,7 @@ class TestRuns:
             ended = r2m("train", "--resume", "mine", "--storage", str(storage))
         assert_refused(ended, "another process is writing this run")
 
-    @pytest.mark.parametrize(
-        "extra", [("forum",), ("--workers", "2"), ("--set", "algorithm.lr=1"), ("--dry-run",)]
-    )
+    @pytest.mark.parametrize("extra", [("forum",), ("--workers", "2"), ("--set", "algorithm.lr=1"), ("--dry-run",)])
     def test_a_resumed_run_is_as_it_was_configured(self, r2m, extra: tuple[str, ...]) -> None:
         assert_refused(r2m("train", *extra, "--resume", "mine"), "--resume goes on with a run as it was")
 
@@ -395,9 +368,7 @@ class TestSweeps:
             ("recipe: forum\ncolour: red\nobjectives: []", "colour: unknown key; allowed: recipe, set,"),
         ],
     )
-    def test_a_file_that_is_none(
-        self, r2m, tmp_path: Path, storage: Path, text: str | None, said: str
-    ) -> None:
+    def test_a_file_that_is_none(self, r2m, tmp_path: Path, storage: Path, text: str | None, said: str) -> None:
         if text is not None:
             (tmp_path / "sweep.yaml").write_text(text)
         assert_refused(r2m("sweep", str(tmp_path / "sweep.yaml"), "--storage", str(storage)), said)
@@ -424,9 +395,7 @@ class TestSweeps:
             ({"budget": {"trials": 4096, "concurrent": 4096}}, "budget.concurrent = 4096: "),
         ],
     )
-    def test_one_line(
-        self, r2m, sweep_file: SweepFile, storage: Path, sections: dict[str, Any], said: str
-    ) -> None:
+    def test_one_line(self, r2m, sweep_file: SweepFile, storage: Path, sections: dict[str, Any], said: str) -> None:
         assert_refused(r2m("sweep", sweep_file(**sections), "--storage", str(storage)), said)
         assert not storage.exists()
 
@@ -441,10 +410,7 @@ class TestSweeps:
                 "def suggest(t): ...\nSWEEP = {'seeds': [object()]}",
                 "SWEEP: text, numbers, truths, lists and mappings",
             ),
-            (
-                "def suggest(t): ...\nSWEEP = {}\nSWEEP['a'] = SWEEP",
-                "SWEEP: text, numbers, truths, lists and",
-            ),
+            ("def suggest(t): ...\nSWEEP = {}\nSWEEP['a'] = SWEEP", "SWEEP: text, numbers, truths, lists and"),
         ],
     )
     def test_a_python_file_of_no_use(self, r2m, tmp_path: Path, storage: Path, text: str, said: str) -> None:
@@ -454,9 +420,7 @@ class TestSweeps:
 
     @pytest.mark.parametrize("words", [(), ("status",), ("status", "a", "b"), ("a.yaml", "--resume", "b")])
     def test_what_to_give(self, r2m, words: tuple[str, ...]) -> None:
-        assert_refused(
-            r2m("sweep", *words), "status" if words == ("status",) else "give a sweep file, or status"
-        )
+        assert_refused(r2m("sweep", *words), "status" if words == ("status",) else "give a sweep file, or status")
 
     @pytest.mark.parametrize("command", [("status", "none"), ("--resume", "none")])
     def test_an_unknown_sweep(self, r2m, storage: Path, command: tuple[str, ...]) -> None:
@@ -470,9 +434,7 @@ class TestSweeps:
     def test_a_resumed_sweep_is_as_it_was_configured(self, r2m, extra: tuple[str, ...]) -> None:
         assert_refused(r2m("sweep", "--resume", "mine", *extra), "--resume goes on with a sweep as it was")
 
-    def test_a_name_that_is_taken(
-        self, r2m, sweep_file: SweepFile, make_sweep: MakeSweep, storage: Path
-    ) -> None:
+    def test_a_name_that_is_taken(self, r2m, sweep_file: SweepFile, make_sweep: MakeSweep, storage: Path) -> None:
         make_sweep(name="mine")
         ended = r2m("sweep", sweep_file(), "--name", "mine", "--storage", str(storage))
         assert_refused(ended, "--name 'mine': there is such a sweep; go on with it by --resume mine")
@@ -519,20 +481,12 @@ class TestSweeps:
         assert (folder / "report.html").is_file()
 
 
-def test_dry_run_prints_a_recipe_and_a_plan_and_writes_nothing(
-    r2m, make_config: MakeConfig, tmp_path: Path
-) -> None:
+def test_dry_run_prints_a_recipe_and_a_plan_and_writes_nothing(r2m, make_config: MakeConfig, tmp_path: Path) -> None:
     """The recipe is the configuration with its overrides, and can be run; long values stay on their lines."""
     storage = str(tmp_path / ("long-" * 30))
     config = make_config("run.seed=9", f"run.storage={storage}")
     ended = r2m(
-        "train",
-        recipe_file(tmp_path, make_config()),
-        "--dry-run",
-        "--set",
-        "run.seed=9",
-        "--storage",
-        storage,
+        "train", recipe_file(tmp_path, make_config()), "--dry-run", "--set", "run.seed=9", "--storage", storage
     )
     assert (ended.code, ended.err) == (0, "")
     printed, plan = ended.out.split("Plan of ")
@@ -546,10 +500,7 @@ def test_dry_run_prints_a_recipe_and_a_plan_and_writes_nothing(
 def test_as_a_program(tmp_path: Path) -> None:
     """The console script itself, once."""
     ended = subprocess.run(
-        [Path(sys.executable).with_name("r2m"), "train", "nothing"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
+        [Path(sys.executable).with_name("r2m"), "train", "nothing"], capture_output=True, text=True, cwd=tmp_path
     )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("error: recipe = 'nothing': not one of ")
@@ -568,8 +519,7 @@ class TestDataInEveryCommand:
             ("rows.csv", b"question,answer\na,b\n", "the data has question, answer"),
             (
                 "rows.jsonl",
-                b'{"prompt": "a", "chosen": "b", "rejected": "c", "completion": "d"}\n{"prompt": "\\ud800"}\n'
-                * 2,
+                b'{"prompt": "a", "chosen": "b", "rejected": "c", "completion": "d"}\n{"prompt": "\\ud800"}\n' * 2,
                 "2 of 4 rows cannot be used, and at most 10% may be; the first: line 2: it has no c",
             ),
             (
@@ -586,9 +536,7 @@ class TestDataInEveryCommand:
         data, new = tmp_path / name, tmp_path / "new"
         data.write_bytes(content)
         words = (
-            (text_recipe(data=str(data)),)
-            if command == "train"
-            else (forum_models[0], str(data), "--out", str(new))
+            (text_recipe(data=str(data)),) if command == "train" else (forum_models[0], str(data), "--out", str(new))
         )
         assert_refused(r2m(command, *words), f"data = {str(data)!r}: ", said)
         assert not new.exists()

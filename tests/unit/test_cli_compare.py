@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import pytest
+from made_assessments import assessment, response
 from made_runs import MadeRuns
 from pages import Page
 
@@ -21,9 +22,7 @@ def runs(tmp_path):
     made = MadeRuns(tmp_path / "storage")
     for seed in range(2):
         made.run(f"rloo-{seed}", (0.5, 1.0, 1.0), (0.25, 4.0, 2.0), seed=seed, samples=SAMPLES)
-        made.run(
-            f"s-r2m-s{seed}", (0.5, 1.0, 1.0), (0.5, 4.0, 2.0), seed=seed, settings=R2M, start={"parent": "s"}
-        )
+        made.run(f"s-r2m-s{seed}", (0.5, 1.0, 1.0), (0.5, 4.0, 2.0), seed=seed, settings=R2M, start={"parent": "s"})
     with Journal(made.storage / "sweeps" / "s" / "journal.jsonl") as journal:
         journal.start(run_id="s", task="forum", policy="p", config={}, versions={}, git={}, config_hash="c",
                       data_hash="d", datasets=[])  # fmt: skip
@@ -75,8 +74,8 @@ def test_one_run_is_enough_and_a_run_without_a_journal_is_named(compare):
 
 
 def test_texts_of_an_assessment_are_shown(compare, runs):
-    rows = [{"prompt": "q", "response": "<b>assessed</b>", "proxy": 1.0, "vanilla": 1.0, "gold": 1.0}]
-    (runs.storage / "runs" / "rloo-0" / "assessment.json").write_text(json.dumps({"rows": rows}))
+    known = assessment(response("q", "<b>assessed</b>", proxy=1.0, vanilla=1.0, gold=1.0))
+    known.write(runs.storage / "runs" / "rloo-0")
     assert compare("rloo-0")[0] == 0
     page = Page((runs.storage / "compare.html").read_text("utf-8"))
     texts = next(table for table in page.tables if "response" in table.head)
@@ -102,10 +101,7 @@ def test_a_filter_finds_what_mlflow_has(compare, runs):
         (["gone"], "no journal in {storage} of gone"),
         (["rloo-0", "--baseline", "PPO"], "--baseline 'PPO': 'RLOO' are allowed"),
         (["rloo-0", "--metric", "eval/proxy"], "--metric 'eval/proxy'"),
-        (
-            ["rloo-0", "--out", "{storage}/no/such.html"],
-            "--out '{storage}/no/such.html': a file in a folder that",
-        ),
+        (["rloo-0", "--out", "{storage}/no/such.html"], "--out '{storage}/no/such.html': a file in a folder that"),
         (["--filter", "x = 1"], "no such file; r2m sync RUN makes it"),
     ],
 )
@@ -117,9 +113,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(compare, runs, words, mess
     assert not (runs.storage / "compare.html").exists()
 
 
-def test_in_a_storage_that_can_only_be_read_the_comparison_is_said_all_the_same(
-    compare, runs, read_only, tmp_path
-):
+def test_in_a_storage_that_can_only_be_read_the_comparison_is_said_all_the_same(compare, runs, read_only, tmp_path):
     disk, freeze = read_only
     shutil.copytree(runs.storage, disk, dirs_exist_ok=True)
     runs.storage = disk

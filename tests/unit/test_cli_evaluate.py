@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,9 +50,7 @@ def test_two_files_of_responses_are_judged_once(r2m, endpoint: str, tmp_path: Pa
     """Ours wins on the three of four prompts where it is longer, in both orders; the second time nobody is asked."""
     lengths = [(9, 2), (9, 3), (9, 4), (3, 9)]
     ours = [{"instruction": f"{i}", "output": "Q" * a, "generator": "us"} for i, (a, _) in enumerate(lengths)]
-    theirs = [
-        {"instruction": f"{i}", "output": "Z" * b, "generator": "you"} for i, (_, b) in enumerate(lengths)
-    ]
+    theirs = [{"instruction": f"{i}", "output": "Z" * b, "generator": "you"} for i, (_, b) in enumerate(lengths)]
     command = (
         "evaluate", "outputs", written(tmp_path / "ours.json", ours),
         "--against", written(tmp_path / "theirs.json", theirs), "--judge-url", endpoint, "--judge-model", "m",
@@ -175,15 +175,11 @@ def test_options_that_do_not_go_together_are_one_line(
     assert said in err
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 100_000, '[{"instruction": "i", "output": null}]', f"[{'9' * 5000}]", ""]
-)
+@pytest.mark.parametrize("text", ["[" * 100_000, '[{"instruction": "i", "output": null}]', f"[{'9' * 5000}]", ""])
 def test_outputs_that_are_none_are_one_line(r2m, tmp_path: Path, text: str) -> None:
     file = written(tmp_path / "a.json", [{"instruction": "i", "output": "o"}])
     (tmp_path / "b.json").write_text(text)
-    code, _, err = r2m(
-        "evaluate", "outputs", file, "--against", str(tmp_path / "b.json"), "--verdicts", "v.jsonl"
-    )
+    code, _, err = r2m("evaluate", "outputs", file, "--against", str(tmp_path / "b.json"), "--verdicts", "v.jsonl")
     assert (code, err.count("\n")) == (2, 1)
     assert "b.json'" in err
 
@@ -251,9 +247,7 @@ class TestAnnotations:
             r2m, files, "annotations.json", "--gamed", "gamed.csv", "--instructions", "base.json"
         )
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert (
-            f"annotations of 'new': {n} with a preference; the length-controlled rate needs 5 or more" in err
-        )
+        assert f"annotations of 'new': {n} with a preference; the length-controlled rate needs 5 or more" in err
 
     @pytest.mark.parametrize(
         ("options", "said"),
@@ -263,10 +257,7 @@ class TestAnnotations:
             (("--gamed", "gamed.csv", "--instructions", "short.json"), "39 rows, and 40 instructions in"),
             (("--instructions", "short.json"), "row 0: the instruction 'ask 0' is not in the evaluation set"),
             (("--instructions", "davinci.json"), "generator_1 = 'base'; the outputs of the evaluation set"),
-            (
-                ("--gamed", "davinci.csv", "--instructions", "base.json"),
-                "the gamed rows are those of 'davinci'",
-            ),
+            (("--gamed", "davinci.csv", "--instructions", "base.json"), "the gamed rows are those of 'davinci'"),
             (
                 ("--gamed", "gamed.csv", "--instructions", "base.json", "--weights", "others.csv"),
                 "none of 'new'; it has base, other",
@@ -275,7 +266,7 @@ class TestAnnotations:
                 ("--gamed", "gamed.csv", "--instructions", "base.json", "--weights", "swapped.csv"),
                 "against another baseline than 'base'",
             ),
-            (("--gamed", "none.csv", "--instructions", "base.json"), "cannot be read"),
+            (("--gamed", "none.csv", "--instructions", "base.json"), "none.csv': no such file"),
             (("--instructions", "nowhere"), "outputs = 'nowhere': no such file"),
             (("--gamed", "base.json", "--instructions", "base.json"), "gamed = "),
         ],
@@ -289,9 +280,7 @@ class TestAnnotations:
         heading, *weights = (files / "weights.csv").read_text().splitlines()
         (files / "others.csv").write_text("\n".join((heading, weights[0], weights[2])))
         (files / "swapped.csv").write_text(
-            "\n".join(
-                (heading, weights[0].replace("base", "gpt"), weights[1], weights[2].replace("other", "base"))
-            )
+            "\n".join((heading, weights[0].replace("base", "gpt"), weights[1], weights[2].replace("other", "base")))
         )
         if "short.json" in options and "--gamed" in options:
             written(files / "annotations.json", self.rows[1:])
@@ -307,3 +296,22 @@ class TestAnnotations:
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert "annotations.json'" in err
         assert len(err) < 400
+
+
+def test_without_the_extra_nothing_is_asked_and_what_is_on_file_is_read(
+    r2m, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    file = written(tmp_path / "a.json", [{"instruction": "i", "output": "o"}])
+    command = ("evaluate", "outputs", file, "--against", file, "--verdicts", "none.jsonl")
+    code, _, err = r2m(*command, "--judge-url", "http://h/v1", "--judge-model", "m")
+    assert (code, err) == (2, "error: --judge-url: asking needs the package openai: pip install 'r2m[judge]'\n")
+    assert "verdicts = 'none.jsonl': cannot be read" in r2m(*command)[2]
+
+
+def test_help_loads_no_client_of_endpoints() -> None:
+    code = "import sys; from r2m.cli import main\ntry: main()\nfinally: print('openai' in sys.modules)"
+    for command in (["evaluate", "outputs", "--help"], ["evaluate", "RUN", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+        assert "--judge-url" in done.stdout
+        assert done.stdout.endswith("False\n")

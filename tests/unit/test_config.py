@@ -65,10 +65,7 @@ class TestErrors:
             ("algorithm.trajectories=960", r"give trajectories or rounds, one of the two"),
             ("algorithm.rounds=null", r"give trajectories or rounds, one of the two"),
             ("algorithm.responses=2", r"reward.alpha = 0.5 needs algorithm.responses >= 3 \(it is 2\)"),
-            (
-                "algorithm.advantage=ppo",
-                r"algorithm.advantage = 'ppo': .*'rloo', 'grpo', 'remax', 'reinforce_pp'",
-            ),
+            ("algorithm.advantage=ppo", r"algorithm.advantage = 'ppo': .*'rloo', 'grpo', 'remax', 'reinforce_pp'"),
             ("algorithm.epochs=0", r"algorithm.epochs = 0 trains nothing, .*; set reward.feedback=off"),
             ("reward.hidden=zeros", r"reward.hidden = 'zeros': .*'policy' or 'noise'"),
             ("reward.omega_schedule=linear", r"reward.omega_schedule = 'linear': .*'cosine' or 'constant'"),
@@ -95,9 +92,7 @@ class TestErrors:
     @pytest.mark.parametrize("advantage", ["remax", "reinforce_pp"])
     def test_an_advantage_for_each_token_needs_a_ratio_for_each(self, advantage: str) -> None:
         by_sequence = (f"algorithm.advantage={advantage}", "algorithm.ratio_level=sequence")
-        with pytest.raises(
-            UserError, match=f"ratio_level = 'sequence': advantage = {advantage} with kl_placement"
-        ):
+        with pytest.raises(UserError, match=f"ratio_level = 'sequence': advantage = {advantage} with kl_placement"):
             load("forum", [*by_sequence, "algorithm.kl_placement=reward"])
         load("forum", by_sequence)  # with the KL in the loss, a response has one advantage
 
@@ -163,21 +158,12 @@ class TestArm:
             (("algorithm.advantage=reinforce_pp_baseline", "reward.feedback=off"), "REINFORCE++-baseline"),
             (("reward.hidden=noise",), "R2M, noise"),
             (("reward.train_head=off",), "R2M, no training"),
-            (
-                ("reward.train_head=off", "reward.alpha=0"),
-                "R2M, no training",
-            ),  # alpha weighs what is not there
+            (("reward.train_head=off", "reward.alpha=0"), "R2M, no training"),  # alpha weighs what is not there
             (("reward.alpha=1",), "R2M, no BT"),
             (("reward.alpha=0",), "R2M, no GRE"),
             (("reward.omega_schedule=constant", "reward.omega_min=0.6"), "R2M, fixed Ω"),
-            (
-                ("reward.hidden=noise", "reward.alpha=0", "algorithm.advantage=grpo"),
-                "R2M+GRPO, noise, no GRE",
-            ),
-            (
-                ("reward.feedback=off", "reward.hidden=noise", "reward.alpha=0"),
-                "RLOO",
-            ),  # nothing to leave out
+            (("reward.hidden=noise", "reward.alpha=0", "algorithm.advantage=grpo"), "R2M+GRPO, noise, no GRE"),
+            (("reward.feedback=off", "reward.hidden=noise", "reward.alpha=0"), "RLOO"),  # nothing to leave out
         ],
     )
     def test_names(self, overrides: tuple[str, ...], arm: str) -> None:
@@ -208,15 +194,7 @@ class TestRecipes:
         ("name", "policy", "lr", "omega_min", "K", "rounds", "queries_in_all"),
         [
             ("ultrafeedback_qwen2p5_3b", "Qwen/Qwen2.5-3B-Instruct", 6e-6, 0.0, 4, 24, 3072),  # "3k queries"
-            (
-                "ultrafeedback_llama3_8b",
-                "meta-llama/Meta-Llama-3-8B-Instruct",
-                1e-6,
-                0.5,
-                32,
-                3,
-                384,
-            ),  # "0.375k"
+            ("ultrafeedback_llama3_8b", "meta-llama/Meta-Llama-3-8B-Instruct", 1e-6, 0.5, 32, 3, 384),  # "0.375k"
         ],
     )
     def test_dialogue_f2(
@@ -309,10 +287,7 @@ class TestStrict:
             ("algorithm.queries=" + "9" * 5000, r"'9{49}\.\.\.9{24}' is not a YAML value"),
             ("algorithm.queries=0x" + "f" * 5000, r"^algorithm.queries = a int too large to show: "),
             ("algorithm.temperature=1.0e-300", r"^algorithm.temperature = 1e-300: "),
-            (
-                "algorithm.temperature=1e-4",
-                r"^algorithm.temperature = '1e-4': .*greater than or equal to 0.001$",
-            ),
+            ("algorithm.temperature=1e-4", r"^algorithm.temperature = '1e-4': .*greater than or equal to 0.001$"),
             ("algorithm.lr=1.0e-300", r"^algorithm.lr = 1e-300: .* of a size from 1e-30 to 1e30$"),
             ("reward.no_eos_value=1.0e+300", r"^reward.no_eos_value = 1e\+300: "),
             ("run.seed=2024-01-01", r"^run.seed = '2024-01-01': input should be a valid integer"),
@@ -346,16 +321,7 @@ class TestStrict:
 
     @pytest.mark.parametrize(
         ("written", "seed"),
-        [
-            ("010", 10),
-            ("0", 0),
-            ("-0", 0),
-            ("0x10", 16),
-            ("1_000", 1000),
-            ("7.0", 7),
-            ("'010'", 10),
-            ("09", 9),
-        ],
+        [("010", 10), ("0", 0), ("-0", 0), ("0x10", 16), ("1_000", 1000), ("7.0", 7), ("'010'", 10), ("09", 9)],
     )
     def test_numbers_are_decimal(self, written: str, seed: int) -> None:
         assert load("forum", [f"run.seed={written}"]).run.seed == seed
@@ -418,10 +384,7 @@ class TestTrackingUri:
             ("http://", "HOST"),
             ("http://user:hunter2@host", r"http://\*\*\*@host: a user or password here would be logged"),
             ("http://hunter2@host", r"http://\*\*\*@host: "),
-            (
-                "https://host/mlflow?token=hunter2",
-                r"https://host/mlflow\?\*\*\*: a secret here would be logged",
-            ),
+            ("https://host/mlflow?token=hunter2", r"https://host/mlflow\?\*\*\*: a secret here would be logged"),
             ("postgresql://host/db?sslmode=x&password=hunter2", r"db\?\*\*\*: a secret"),
             ("http://host?x=hunter2", "without anything behind it"),
             ("sqlite://", "sqlite:///FILE"),
@@ -436,25 +399,14 @@ class TestTrackingUri:
 
     @pytest.mark.parametrize(
         "uri",
-        [
-            "http://127.0.0.1:5000",
-            "https://host/mlflow",
-            "postgresql://host/db",
-            "databricks",
-            "http://[::1]:5000",
-        ],
+        ["http://127.0.0.1:5000", "https://host/mlflow", "postgresql://host/db", "databricks", "http://[::1]:5000"],
     )
     def test_allowed(self, uri: str) -> None:
         assert load("forum", [f"run.tracking_uri={uri}"]).run.tracking_uri == uri
 
-    def test_a_file_is_relative_to_the_folder_too(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_file_is_relative_to_the_folder_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        assert (
-            load("forum", ["run.tracking_uri=sqlite:///x.db"]).run.tracking_uri
-            == f"sqlite:///{tmp_path}/x.db"
-        )
+        assert load("forum", ["run.tracking_uri=sqlite:///x.db"]).run.tracking_uri == f"sqlite:///{tmp_path}/x.db"
 
     @pytest.mark.parametrize(
         "name", ["plain", "a%20b", "a#b", "a?b", "a b", "~", "a'b\"c", "ü+@[x]", "a:b;c&d=e", "100%"]
@@ -502,14 +454,9 @@ class TestPaths:
     def test_of_a_recipe_of_ours(self, here: Path) -> None:
         (here / "models" / "smollm2-135m").mkdir()
         c = load("smollm2_tldr")
-        assert (c.policy.model, c.reward.model) == (
-            f"{here}/models/smollm2-135m",
-            "models/smollm2-135m-reward",
-        )
+        assert (c.policy.model, c.reward.model) == (f"{here}/models/smollm2-135m", "models/smollm2-135m-reward")
 
-    def test_what_is_kept_means_the_same_in_any_folder(
-        self, here: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_is_kept_means_the_same_in_any_folder(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         c = load("../elsewhere/text.yaml")
         (here / "kept.yaml").write_text(yaml.safe_dump(c.model_dump(mode="json")))
         monkeypatch.chdir("/")

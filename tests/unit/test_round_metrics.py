@@ -105,9 +105,7 @@ def test_clock_has_the_phases_of_this_round_alone() -> None:
 
 def peak_of_this_process() -> float:
     """In MiB, as the kernel's own table says it."""
-    (line,) = [
-        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
-    ]
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 
 

@@ -28,19 +28,12 @@ CASES = (
 
 
 CASES_OF_THREE = (
-    (
-        "algorithm.queries=6",
-        "run.eval_queries=6",
-        "algorithm.minibatches=2",
-        "algorithm.loss_aggregation=token_mean",
-    ),
+    ("algorithm.queries=6", "run.eval_queries=6", "algorithm.minibatches=2", "algorithm.loss_aggregation=token_mean"),
 )
 TOLERANCE = 1e-5  # relative: of fp32 sums in another order
 
 
-def run_rounds(
-    config: Config, models: tuple[str, str], workers: Workers
-) -> tuple[dict[str, Tensor], list[dict]]:
+def run_rounds(config: Config, models: tuple[str, str], workers: Workers) -> tuple[dict[str, Tensor], list[dict]]:
     """All rounds as a worker runs them: the weights at the end, and every round's metrics."""
     trainer = Trainer(config, models, workers)
     metrics = []
@@ -102,9 +95,7 @@ def test_several_workers_give_the_updates_of_one(
                     elif key.split("/")[0] not in ("time", "speed", "memory"):
                         # a sum of terms of either sign is held against the terms
                         least = TOLERANCE * one["train/advantage_std"] * (key == "train/policy_loss")
-                        assert several[key] == pytest.approx(value, rel=TOLERANCE, abs=least, nan_ok=True), (
-                            key
-                        )
+                        assert several[key] == pytest.approx(value, rel=TOLERANCE, abs=least, nan_ok=True), key
 
 
 @pytest.mark.parametrize("minibatches", [1, 2, 3])

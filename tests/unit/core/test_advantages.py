@@ -116,9 +116,7 @@ class TestReinforcePP:
         """Rewards 1 and 4 of 2 tokens and 1: the tokens have 1, 1, 4, mean 2, variance (1 + 1 + 4) / 2 = 3."""
         mask_NKR = torch.tensor([[[True, True], [True, False]]])
         expected_NK1 = torch.tensor([[[-1.0], [2.0]]]) / math.sqrt(3)
-        torch.testing.assert_close(
-            reinforce_pp(torch.tensor([[[1.0], [4.0]]]), mask_NKR, alone), expected_NK1
-        )
+        torch.testing.assert_close(reinforce_pp(torch.tensor([[[1.0], [4.0]]]), mask_NKR, alone), expected_NK1)
 
     def test_one_value_a_response_is_that_value_at_each_of_its_tokens(self) -> None:
         rewards_NK1, mask_NKR = random_rewards()[..., None], random_mask()

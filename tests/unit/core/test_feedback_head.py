@@ -106,10 +106,7 @@ def test_vanilla_reward_at_omega_one() -> None:
     reward_B = head(reward_token_BD, torch.full_like(hidden_BTD, torch.nan), mask_BT, 1.0)
     assert reward_B.tolist() == head.score(reward_token_BD).squeeze(-1).tolist()
     reward_B.sum().backward()
-    assert {name for name, p in head.named_parameters() if p.grad is not None} == {
-        "score.weight",
-        "score.bias",
-    }
+    assert {name for name, p in head.named_parameters() if p.grad is not None} == {"score.weight", "score.bias"}
 
 
 def test_reward_is_affine_in_omega() -> None:
@@ -134,12 +131,8 @@ def test_order_of_tokens_and_microbatches_change_nothing() -> None:
     reward_token_BD, hidden_BTD, mask_BT = make_batch()
     expected_B = head(reward_token_BD, hidden_BTD, mask_BT, 0.0)
     order_T = torch.randperm(T, generator=torch.Generator().manual_seed(4))
-    torch.testing.assert_close(
-        head(reward_token_BD, hidden_BTD[:, order_T], mask_BT[:, order_T], 0.0), expected_B
-    )
-    rows = [
-        head(*(tensor[i : i + 1] for tensor in (reward_token_BD, hidden_BTD, mask_BT)), 0.0) for i in range(B)
-    ]
+    torch.testing.assert_close(head(reward_token_BD, hidden_BTD[:, order_T], mask_BT[:, order_T], 0.0), expected_B)
+    rows = [head(*(tensor[i : i + 1] for tensor in (reward_token_BD, hidden_BTD, mask_BT)), 0.0) for i in range(B)]
     torch.testing.assert_close(torch.cat(rows), expected_B)
 
 

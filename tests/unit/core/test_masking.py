@@ -8,12 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from r2m.core.masking import (
-    lengths_to_mask,
-    pad,
-    positions,
-    token_log_probs,
-)
+from r2m.core.masking import lengths_to_mask, pad, positions, token_log_probs
 
 
 def linear_log_probs(
@@ -37,10 +32,10 @@ class TestPad:
         assert mask_BT.tolist() == [[True, True, True], [False, False, False], [True, False, False]]
         assert (ids_BT.dtype, mask_BT.dtype) == (torch.int64, torch.bool)
 
-    def test_left_with_a_width(self) -> None:
-        ids_BT, mask_BT = pad([[5, 6, 7], [8]], 9, "left", width=4)
-        assert ids_BT.tolist() == [[9, 5, 6, 7], [9, 9, 9, 8]]
-        assert mask_BT.tolist() == [[False, True, True, True], [False, False, False, True]]
+    def test_left(self) -> None:
+        ids_BT, mask_BT = pad([[5, 6, 7], [8]], 9, "left")
+        assert ids_BT.tolist() == [[5, 6, 7], [9, 9, 8]]
+        assert mask_BT.tolist() == [[True, True, True], [False, False, True]]
 
     def test_the_padding_id_may_be_a_token(self) -> None:
         assert pad([[0, 0], [1]], 0, "right")[1].tolist() == [[True, True], [True, False]]
@@ -51,8 +46,6 @@ class TestPad:
     def test_refuses(self) -> None:
         with pytest.raises(ValueError, match="side is 'top', allowed: left, right"):
             pad([[1]], 0, "top")
-        with pytest.raises(ValueError, match="width is 2, allowed: at least 3"):
-            pad([[1, 2, 3]], 0, "left", width=2)
 
 
 class TestPositionsAndLengths:
@@ -131,9 +124,7 @@ class TestTokenLogProbs:
         assert greatest.elements == bound
 
     @pytest.mark.parametrize(("max_elements", "kept"), [(2**26, True), (8 * V, False)])
-    def test_chunks_keep_nothing_of_the_vocabulary_for_the_backward(
-        self, max_elements: int, kept: bool
-    ) -> None:
+    def test_chunks_keep_nothing_of_the_vocabulary_for_the_backward(self, max_elements: int, kept: bool) -> None:
         shapes = []
 
         def record(tensor: Tensor) -> Tensor:

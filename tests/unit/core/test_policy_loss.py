@@ -5,14 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from r2m.core.policy_loss import (
-    KL_ESTIMATORS,
-    LOSS_AGGREGATIONS,
-    TRL_RLOO,
-    kl_estimate,
-    kl_in_reward,
-    policy_loss,
-)
+from r2m.core.policy_loss import KL_ESTIMATORS, LOSS_AGGREGATIONS, TRL_RLOO, kl_estimate, kl_in_reward, policy_loss
 
 # Two trajectories of 2 and 1 tokens, ratios (1.5, 0.5) and (0.5), advantages 2 and -1; nonsense at padding.
 MASK_BT = torch.tensor([[True, True], [True, False]])
@@ -48,15 +41,12 @@ def loss_and_gradient(batch: dict[str, Tensor], **options: Any) -> tuple[Tensor,
 
 class TestKL:
     @pytest.mark.parametrize(
-        ("estimator", "expected"),
-        [("k1", math.log(2)), ("k2", math.log(2) ** 2 / 2), ("k3", math.log(2) - 0.5)],
+        ("estimator", "expected"), [("k1", math.log(2)), ("k2", math.log(2) ** 2 / 2), ("k3", math.log(2) - 0.5)]
     )
     def test_by_hand(self, estimator: str, expected: float) -> None:
         log_probs_BT = torch.tensor([[math.log(0.5), -1.0]])
         ref_BT = torch.tensor([[math.log(0.25), -1.0]])
-        torch.testing.assert_close(
-            kl_estimate(log_probs_BT, ref_BT, estimator), torch.tensor([[expected, 0.0]])
-        )
+        torch.testing.assert_close(kl_estimate(log_probs_BT, ref_BT, estimator), torch.tensor([[expected, 0.0]]))
 
     def test_against_the_exact_divergence(self) -> None:
         """Every token of a vocabulary, weighed by its probability, in place of a sample."""
@@ -129,9 +119,7 @@ class TestSurrogate:
         assert torch.equal(column_gradient_BT, gradient_BT)
 
     def test_a_ratio_of_the_sequence_has_one_advantage(self) -> None:
-        with pytest.raises(
-            ValueError, match=r"ratio_level is 'sequence', allowed: one advantage a trajectory"
-        ):
+        with pytest.raises(ValueError, match=r"ratio_level is 'sequence', allowed: one advantage a trajectory"):
             policy_loss(LOG_PROBS_BT, OLD_BT, None, OLD_BT, MASK_BT, ratio_level="sequence", **OPTIONS)
 
     def test_asymmetric_clip(self) -> None:
@@ -175,11 +163,7 @@ class TestKLInLoss:
     @pytest.mark.parametrize("ratio_level", ["token", "sequence"])
     @pytest.mark.parametrize(
         ("loss_aggregation", "expected"),
-        [
-            ("token_mean", 7.0 / 3),
-            ("sequence_mean_token_sum", 7.0 / 2),
-            ("sequence_mean_token_mean", (1.5 + 4) / 2),
-        ],
+        [("token_mean", 7.0 / 3), ("sequence_mean_token_sum", 7.0 / 2), ("sequence_mean_token_mean", (1.5 + 4) / 2)],
     )
     def test_by_hand(self, ratio_level: str, loss_aggregation: str, expected: float) -> None:
         ref_BT = OLD_BT - torch.tensor([[1.0, 2.0], [4.0, -1e9]])  # k1 = 1, 2, 4, and nonsense at padding
@@ -205,11 +189,7 @@ class TestKLInLoss:
 class TestWholeMinibatch:
     def test_parts_sum_to_the_whole(self, ratio_level: str, loss_aggregation: str) -> None:
         batch = random_batch()
-        options: dict[str, Any] = {
-            "beta": 0.1,
-            "ratio_level": ratio_level,
-            "loss_aggregation": loss_aggregation,
-        }
+        options: dict[str, Any] = {"beta": 0.1, "ratio_level": ratio_level, "loss_aggregation": loss_aggregation}
         whole_loss, whole_gradient_BT = loss_and_gradient(batch, **options)
         totals = {"total_sequences": 5, "total_tokens": batch["mask_BT"].sum()}  # row 2 is empty
         parts = [
@@ -219,15 +199,9 @@ class TestWholeMinibatch:
         torch.testing.assert_close(torch.stack([loss for loss, _ in parts]).sum(), whole_loss)
         torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), whole_gradient_BT)
 
-    def test_amount_of_padding_and_empty_rows_change_nothing(
-        self, ratio_level: str, loss_aggregation: str
-    ) -> None:
+    def test_amount_of_padding_and_empty_rows_change_nothing(self, ratio_level: str, loss_aggregation: str) -> None:
         batch = random_batch()
-        options: dict[str, Any] = {
-            "beta": 0.1,
-            "ratio_level": ratio_level,
-            "loss_aggregation": loss_aggregation,
-        }
+        options: dict[str, Any] = {"beta": 0.1, "ratio_level": ratio_level, "loss_aggregation": loss_aggregation}
         loss, gradient_BT = loss_and_gradient(batch, **options)
         padded = {
             name: torch.nn.functional.pad(tensor, (0, 3, 0, 2) if tensor.ndim == 2 else (0, 2), value=False)
@@ -271,11 +245,7 @@ class TestWholeMinibatch:
         ("ratio_level", "word", "ratio_level is 'word', allowed: token, sequence"),
         ("kl_placement", "both", "kl_placement is 'both', allowed: loss, reward"),
         ("kl_estimator", "k4", "kl_estimator is 'k4', allowed: k1, k2, k3"),
-        (
-            "loss_aggregation",
-            "sum",
-            "loss_aggregation is 'sum', allowed: token_mean, sequence_mean_token_sum,",
-        ),
+        ("loss_aggregation", "sum", "loss_aggregation is 'sum', allowed: token_mean, sequence_mean_token_sum,"),
         ("ref_log_probs_BT", None, "ref_log_probs_BT is None, allowed: a tensor where beta = 0.1"),
     ],
 )

@@ -51,9 +51,7 @@ class TestGroupRewardEntropy:
     @pytest.mark.parametrize("K", [3, 4, 32])
     def test_affine_invariance(self, K: int) -> None:
         rewards_NK = rewards(6, K)
-        torch.testing.assert_close(
-            group_reward_entropy(0.01 * rewards_NK + 40), group_reward_entropy(rewards_NK)
-        )
+        torch.testing.assert_close(group_reward_entropy(0.01 * rewards_NK + 40), group_reward_entropy(rewards_NK))
         # It follows that no gradient moves the mean or widens the spread.
         gradient_NK = gradient_of_entropy(rewards_NK)
         zeros_N = torch.zeros(6, dtype=torch.float64)

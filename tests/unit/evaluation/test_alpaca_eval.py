@@ -13,9 +13,9 @@ from r2m.evaluation.alpaca_eval import (
     Annotations,
     Gamed,
     Weights,
+    alpaca_length_controlled,
+    alpaca_win_rate,
     controlled_by,
-    length_controlled,
-    win_rate,
 )
 from r2m.evaluation.alpaca_files import (
     EvaluationSet,
@@ -46,20 +46,20 @@ def gamed() -> Gamed:
 
 class TestWinRate:
     def test_is_that_of_hand(self):
-        found = win_rate(np.array([2, 1, 1.5, 0, NAN, 1.2]))  # shares 1, 0, 1/2, 1/2, 0.2
+        found = alpaca_win_rate(np.array([2, 1, 1.5, 0, NAN, 1.2]))  # shares 1, 0, 1/2, 1/2, 0.2
         assert found.win_rate == pytest.approx(44)
         assert found.standard_error == pytest.approx(100 * math.sqrt(0.572 / 4 / 5))
         assert (found.n_wins, found.n_wins_base, found.n_draws, found.n_total) == (1, 2, 2, 5)
         assert found.discrete_win_rate == pytest.approx(40)  # 1, 0, 1/2, 1/2, 0
 
     def test_leaves_out_what_is_no_preference(self):
-        found = win_rate(np.array([2, 0.7, 2.6, -1, NAN]))
+        found = alpaca_win_rate(np.array([2, 0.7, 2.6, -1, NAN]))
         assert (found.win_rate, found.n_total) == (100, 1)
         assert math.isnan(found.standard_error)
 
     def test_needs_one_preference(self):
         with pytest.raises(UserError, match=r"^preference: none of 2 rows has one"):
-            win_rate(np.array([NAN, 3]))
+            alpaca_win_rate(np.array([NAN, 3]))
 
 
 class TestLogisticModel:
@@ -133,59 +133,55 @@ class TestLengthControlled:
         assert found.standard_error == pytest.approx(25)  # the deviation is 1/4 · sqrt 2, over sqrt 2
 
     def test_the_baseline_against_itself_is_at_50(self, gamed):
-        found = length_controlled(annotations([1.5] * 8, model="base"), gamed)
+        found = alpaca_length_controlled(annotations([1.5] * 8, model="base"), gamed)
         assert (found.win_rate, found.standard_error) == (50, 0)
 
     def test_wins_by_length_are_taken_out(self, gamed):
         long = annotations(
-            [1.9] * 20 + [1.1] * 10,
-            len_1_N=np.full(30, 100),
-            len_2_N=np.array([190] * 20 + [20] * 10),
+            [1.9] * 20 + [1.1] * 10, len_1_N=np.full(30, 100), len_2_N=np.array([190] * 20 + [20] * 10)
         )
-        assert win_rate(long.preference_N).win_rate == pytest.approx(100 * 19 / 30)
-        assert length_controlled(long, gamed).win_rate == pytest.approx(50, abs=5)
+        assert alpaca_win_rate(long.preference_N).win_rate == pytest.approx(100 * 19 / 30)
+        assert alpaca_length_controlled(long, gamed).win_rate == pytest.approx(50, abs=5)
 
     def test_a_row_without_a_preference_counts_in_lengths_and_predictions_only(self, gamed):
         rng = np.random.default_rng(0)
         preference = 1.6 + 0.4 * rng.uniform(size=30)
         preference[4] = NAN
-        with_none = length_controlled(annotations(preference), gamed)
+        with_none = alpaca_length_controlled(annotations(preference), gamed)
         other = preference.copy()
         other[4] = 7.0  # no preference either
-        assert length_controlled(annotations(other), gamed) == with_none
+        assert alpaca_length_controlled(annotations(other), gamed) == with_none
         other[4] = 1.0
-        assert length_controlled(annotations(other), gamed).weights != with_none.weights
+        assert alpaca_length_controlled(annotations(other), gamed).weights != with_none.weights
 
     def test_a_tie_is_0_or_one_and_a_half(self, gamed):
         ties = [1.3, 0.0, 1.7, 1.5, 0.0, 1.1]
-        assert length_controlled(annotations(ties), gamed) == length_controlled(
+        assert alpaca_length_controlled(annotations(ties), gamed) == alpaca_length_controlled(
             annotations([p or 1.5 for p in ties]), gamed
         )
 
     def test_the_chosen_strength_is_one_of_those_reported(self, gamed):
-        found = length_controlled(annotations(np.linspace(1, 2, 25)), gamed)
+        found = alpaca_length_controlled(annotations(np.linspace(1, 2, 25)), gamed)
         assert found.win_rate_by_strength[found.strength] == found.win_rate
         assert found.losses[found.strength] == min(found.losses.values())
 
     def test_an_instruction_of_unknown_difficulty_is_named(self, gamed):
-        with pytest.raises(
-            UserError, match=r"^index = 40 in the annotations of 'new'.*40 known ones are 0 .. 39"
-        ):
-            length_controlled(annotations([1.5] * 41), gamed)
+        with pytest.raises(UserError, match=r"^index = 40 in the annotations of 'new'.*40 known ones are 0 .. 39"):
+            alpaca_length_controlled(annotations([1.5] * 41), gamed)
 
     def test_rows_without_an_index_are_refused(self, gamed):
         with pytest.raises(UserError, match=r"the rows have no index, .* as --instructions$"):
-            length_controlled(annotations([1.5] * 9, index_N=None), gamed)
+            alpaca_length_controlled(annotations([1.5] * 9, index_N=None), gamed)
 
     @pytest.mark.parametrize("n", [1, 4])
     def test_fewer_rows_than_folds_are_refused(self, n, gamed):
         few = annotations([1.2, 1.4, 1.6, 1.8][:n] + [NAN] * 3)
         with pytest.raises(UserError, match=f"'new': {n} with a preference; .* rate needs 5 or more"):
-            length_controlled(few, gamed)
+            alpaca_length_controlled(few, gamed)
 
     def test_another_baseline_than_the_gamed_one_is_refused(self, gamed):
         with pytest.raises(UserError, match=r"^generator_1 = 'base' .*; the gamed rows are those of 'gpt4'$"):
-            length_controlled(annotations([1.5] * 9), replace(gamed, baseline="gpt4"))
+            alpaca_length_controlled(annotations([1.5] * 9), replace(gamed, baseline="gpt4"))
 
     def test_the_order_of_rows_says_nothing(self, gamed):
         """Difficulties that matter, rows shuffled and one missing: the instruction counts, to the last digit."""
@@ -193,29 +189,28 @@ class TestLengthControlled:
         hard = {i: float(z) for i, z in enumerate(rng.normal(size=40))}
         gamed = replace(gamed, difficulty=hard, difficulty_G=np.array([*hard.values()] * 2))
         rows = annotations(1 + sigmoid(np.array([2 * z for z in hard.values()])))
-        whole = length_controlled(rows, gamed)
+        whole = alpaca_length_controlled(rows, gamed)
 
         def taken(order):
             columns = ("index_N", "preference_N", "len_1_N", "len_2_N")
             return replace(rows, **{name: getattr(rows, name)[order] for name in columns})
 
-        assert length_controlled(taken(np.arange(40)[::-1]), gamed) == whole
-        assert length_controlled(taken(rng.permutation(40)), gamed) == whole
-        assert length_controlled(taken(np.arange(1, 40)), gamed).win_rate == pytest.approx(
+        assert alpaca_length_controlled(taken(np.arange(40)[::-1]), gamed) == whole
+        assert alpaca_length_controlled(taken(rng.permutation(40)), gamed) == whole
+        assert alpaca_length_controlled(taken(np.arange(1, 40)), gamed).win_rate == pytest.approx(
             whole.win_rate, abs=2
         )
         misplaced = replace(rows, index_N=np.arange(40)[::-1])
-        assert abs(length_controlled(misplaced, gamed).standard_error - whole.standard_error) > 1
+        assert abs(alpaca_length_controlled(misplaced, gamed).standard_error - whole.standard_error) > 1
 
     def test_no_preferences_are_refused(self, gamed):
         with pytest.raises(UserError, match="none of 6 rows"):
-            length_controlled(annotations([NAN] * 6), gamed)
+            alpaca_length_controlled(annotations([NAN] * 6), gamed)
 
 
 def outputs(generator: str, **texts: str) -> list[dict]:
     return [
-        {"instruction": key, "output": text, "generator": generator, "dataset": "d"}
-        for key, text in texts.items()
+        {"instruction": key, "output": text, "generator": generator, "dataset": "d"} for key, text in texts.items()
     ]
 
 
@@ -245,9 +240,7 @@ class TestFiles:
 
     def test_an_index_in_the_rows_is_taken(self, tmp_path):
         rows = annotation_rows(outputs("base", a="1", b="2"), outputs("new", a="1", b="2"), {}, "judge")
-        write_rows(
-            tmp_path / "annotations.json", [row | {"index": i} for row, i in zip(rows, (7, 3), strict=True)]
-        )
+        write_rows(tmp_path / "annotations.json", [row | {"index": i} for row, i in zip(rows, (7, 3), strict=True)])
         assert read_annotations(tmp_path / "annotations.json").index_N.tolist() == [7, 3]
         order = EvaluationSet({"b": 3, "a": 7}, "base", by_position=False)
         assert read_annotations(tmp_path / "annotations.json", order).index_N.tolist() == [7, 3]
@@ -255,9 +248,7 @@ class TestFiles:
             read_annotations(tmp_path / "annotations.json", EvaluationSet({"a": 6, "b": 3}, None, True))
 
     def test_an_evaluation_sets_own_index_counts_before_the_position(self, tmp_path):
-        rows = [
-            row | {"index": i} for row, i in zip(outputs("base", b="", a="", c=""), (4, 2, 0), strict=True)
-        ]
+        rows = [row | {"index": i} for row, i in zip(outputs("base", b="", a="", c=""), (4, 2, 0), strict=True)]
         write_rows(tmp_path / "o.json", rows)
         order = read_evaluation_set(tmp_path / "o.json")
         assert order == EvaluationSet({"b": 4, "a": 2, "c": 0}, "base", by_position=False)
@@ -308,10 +299,7 @@ class TestFiles:
             ({"instruction": "a"}, "row 1: the instruction 'a' is there twice, in row 0 too"),
             ({"instruction": None}, "row 1: instruction = None; text is needed"),
             ({"instruction": ...}, "row 1: instruction = None; text is needed"),
-            (
-                {"generator_1": "text_davinci_003"},
-                "row 1: generator_1 = 'text_davinci_003', and 'base' in row 0",
-            ),
+            ({"generator_1": "text_davinci_003"}, "row 1: generator_1 = 'text_davinci_003', and 'base' in row 0"),
         ],
     )
     def test_bad_annotations_are_one_line(self, change, message, tmp_path):
@@ -364,10 +352,7 @@ class TestFiles:
         assert read_outputs(tmp_path / "o.json")[0]["output"] == "\ud800 é"
 
     def test_an_instruction_of_another_evaluation_set_is_named(self, tmp_path):
-        write_rows(
-            tmp_path / "a.json",
-            annotation_rows(outputs("base", a="1"), outputs("new", a="1"), {}, "judge"),
-        )
+        write_rows(tmp_path / "a.json", annotation_rows(outputs("base", a="1"), outputs("new", a="1"), {}, "judge"))
         with pytest.raises(UserError, match="row 0: the instruction 'a' is not in the evaluation set"):
             read_annotations(tmp_path / "a.json", EvaluationSet({"b": 0}, None, True))
 
@@ -428,15 +413,9 @@ class TestFiles:
         ("text", "message"),
         [
             ("index\n1\n", "no rows with instruction_difficulty"),
-            ("", "no rows with index, instruction_difficulty"),
-            (
-                "index,instruction_difficulty\n1,x\n",
-                "row 0: instruction_difficulty = 'x'; a finite number is needed",
-            ),
-            (
-                "index,instruction_difficulty\n1\n",
-                "row 0: instruction_difficulty = None; a finite number is needed",
-            ),
+            ("", "no rows; at least one is needed"),
+            ("index,instruction_difficulty\n1,x\n", "row 0: instruction_difficulty = 'x'; a finite number is needed"),
+            ("index,instruction_difficulty\n1\n", "row 0: instruction_difficulty = None; a finite number is needed"),
             ("index,instruction_difficulty\n1,nan\n", "row 0: instruction_difficulty = 'nan'"),
         ],
     )
@@ -448,7 +427,7 @@ class TestFiles:
         assert "\n" not in str(caught.value)
 
     def test_a_missing_or_broken_table_is_one_line(self, tmp_path):
-        (tmp_path / "d.csv.gz").write_bytes(b"no gzip")
-        for name in ("d.csv.gz", "none.csv"):
-            with pytest.raises(UserError, match="cannot be read"):
+        (tmp_path / "d.csv.gz").write_bytes(gzip.compress(b"index")[:-9])
+        for name, said in (("d.csv.gz", "cannot be read"), ("none.csv", "no such file")):
+            with pytest.raises(UserError, match=said):
                 read_gamed(tmp_path / name)

@@ -42,11 +42,7 @@ def test_a_body_is_the_default_one_changed(changes, max_tokens, body):
         (["temperature"], None, "--judge-body 'temperature': KEY=JSON is needed"),
         (["=1"], None, "--judge-body '=1': KEY=JSON is needed"),
         (["a b=1"], None, "--judge-body 'a b=1': KEY=JSON is needed"),
-        (
-            ["reasoning_effort=low"],
-            None,
-            "'low' is not JSON; text is quoted: reasoning_effort='\"low\"'",
-        ),
+        (["reasoning_effort=low"], None, "'low' is not JSON; text is quoted: reasoning_effort='\"low\"'"),
         (['stop=["a"'], None, "'[\"a\"' is not JSON"),
         (["temperature="], None, "--judge-body 'temperature=': '' is not JSON"),
         (["temperature=NaN"], None, "'NaN' is not JSON"),

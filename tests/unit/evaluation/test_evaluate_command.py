@@ -51,9 +51,7 @@ def test_a_run(r2m: Command, storage: str) -> None:
     assert f"{100 * by_gold['rate']:.1f} %" in out
     assert f"assessment: {Path(storage) / 'runs' / 'r2m' / ASSESSMENT}" in out
     # Options before the name, and what is chosen of the same assessment.
-    code, chosen, _ = r2m(
-        "evaluate", "--storage", storage, "--judge", "frozen", "--against", "reference", "r2m"
-    )
+    code, chosen, _ = r2m("evaluate", "--storage", storage, "--judge", "frozen", "--against", "reference", "r2m")
     assert code == 0
     assert "reference" in chosen
     assert "sft" not in chosen
@@ -62,13 +60,11 @@ def test_a_run(r2m: Command, storage: str) -> None:
 def test_two_runs_are_paired_by_prompt(r2m: Command, storage: str) -> None:
     code, out, err = r2m("evaluate", "r2m", "--storage", storage, "--against", "rloo", "--prompts", "4")
     assert code == 0, err
-    ours, theirs = (assess(storage, name, prompts=4)["rows"] for name in ("r2m", "rloo"))
-    mean = sum(a["gold"] - b["gold"] for a, b in zip(ours, theirs, strict=True)) / 4
+    ours, theirs = (assess(storage, name, prompts=4).rows for name in ("r2m", "rloo"))
+    mean = sum(a.gold - b.gold for a, b in zip(ours, theirs, strict=True)) / 4
     assert f"gold, less that of rloo: {mean:.3g}".replace("-", "−") in out
     assert "4 prompts" in out
-    wins = [
-        (a["gold"] > b["gold"]) + 0.5 * (a["gold"] == b["gold"]) for a, b in zip(ours, theirs, strict=True)
-    ]
+    wins = [(a.gold > b.gold) + 0.5 * (a.gold == b.gold) for a, b in zip(ours, theirs, strict=True)]
     assert f"{100 * sum(wins) / 4:.1f} %" in out
 
 
@@ -136,10 +132,7 @@ def test_an_endpoint_judges_both_orders_and_its_verdicts_are_enough_later(
         (("r2m", "--judge", "nobody"), "--judge = 'nobody': a Hugging Face folder or hub id is needed"),
         (("r2m", "--against", "nobody"), "--against 'nobody': sft, reference, a run in "),
         (("r2m", "--pairs", "nowhere.jsonl"), "--pairs = 'nowhere.jsonl': no such file"),
-        (
-            ("r2m", "--judge-url", "http://127.0.0.1:1/v1"),
-            "--judge-url: --judge-model and --verdicts are needed",
-        ),
+        (("r2m", "--judge-url", "http://127.0.0.1:1/v1"), "--judge-url: --judge-model and --verdicts are needed"),
         (("r2m", "--judge-body", "a=1"), "--judge-body: --judge-url is needed with it"),
         (("r2m", "--out", "."), "--out '.': a folder; a file's name is needed"),
         (("r2m", "--verdicts", "v.jsonl"), "--verdicts: --against is needed with it"),
@@ -153,9 +146,7 @@ def test_a_mistake_is_one_line(r2m: Command, storage: str, arguments: tuple[str,
     code, _, err = r2m("evaluate", *arguments, "--storage", storage)
     assert code == 2
     assert said in err
-    assert [line for line in err.splitlines() if not line.startswith(("Loading", "\r"))][-1].startswith(
-        "error: "
-    )
+    assert [line for line in err.splitlines() if not line.startswith(("Loading", "\r"))][-1].startswith("error: ")
     assert sorted(Path(storage).rglob("*")) == before
 
 
@@ -172,9 +163,7 @@ def test_gold_is_refused_where_there_is_none(
     assert "--against 'reference'" in err
 
 
-def test_paths_are_the_users(
-    r2m: Command, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_are_the_users(r2m: Command, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`~`, in every option."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -5,26 +5,28 @@ from typing import Any
 
 import pytest
 import torch
+from made_assessments import response
 
 from r2m.config import Config
 from r2m.evaluation.bench import open_bench
-from r2m.evaluation.judging import against, judges, named_judge, output_rows, shown
-from r2m.evaluation.win_rate import Comparison
+from r2m.evaluation.judging import against, as_judges_read, judges, named_judge, output_rows
+from r2m.evaluation.win_rate import ResponsePair
+from r2m.results.assessment import Response
 from r2m.reward.inputs import response_ids
 from r2m.tasks.prompt import Prompt
 
 QUESTION = {"role": "user", "content": "Why?"}
 
 
-def rows(*items: tuple[Any, str]) -> list[dict[str, Any]]:
-    return [{"prompt": prompt, "response": response} for prompt, response in items]
+def rows(*items: tuple[Any, str]) -> list[Response]:
+    return [response(prompt, text) for prompt, text in items]
 
 
 def test_a_prompt_is_shown_as_plain_text_where_it_can_be() -> None:
-    assert shown(Prompt(text=" as it is ")) == " as it is "
-    assert shown(Prompt(messages=(QUESTION,))) == "Why?"
+    assert as_judges_read(Prompt(text=" as it is ")) == " as it is "
+    assert as_judges_read(Prompt(messages=(QUESTION,))) == "Why?"
     turns = ({"role": "system", "content": "Be kind."}, QUESTION)
-    assert shown(Prompt(messages=turns)) == "system: Be kind.\n\nuser: Why?"
+    assert as_judges_read(Prompt(messages=turns)) == "system: Be kind.\n\nuser: Why?"
 
 
 def test_a_recipe_s_judges(config: Config, forum_models: tuple[str, str]) -> None:
@@ -37,9 +39,7 @@ def test_a_recipe_s_judges(config: Config, forum_models: tuple[str, str]) -> Non
     assert [judge.name for judge in judges(open_bench(own, prompts=1), model)] == ["gold", "frozen", model]
 
 
-def test_the_frozen_judge_prefers_the_higher_score_and_says_nothing_of_what_is_too_long(
-    config: Config,
-) -> None:
+def test_the_frozen_judge_prefers_the_higher_score_and_says_nothing_of_what_is_too_long(config: Config) -> None:
     bench = open_bench(config, prompts=3)
     judge = named_judge(bench, "frozen")
     texts = [" mom", " mom sold my tv", "", " i feel sad and need help"]
@@ -53,11 +53,11 @@ def test_the_frozen_judge_prefers_the_higher_score_and_says_nothing_of_what_is_t
     for prompt in bench.prompts:
         for first in texts:
             for second in texts:
-                batch.append(Comparison(shown(prompt), first, second))
+                batch.append(ResponsePair(as_judges_read(prompt), first, second))
                 a, b = score(prompt, first), score(prompt, second)
                 expected.append(0.5 if first == second else float(a > b))
     assert judge(batch) == expected
-    too_long = Comparison(shown(bench.prompts[0]), " mom" * 100, " mom")
+    too_long = ResponsePair(as_judges_read(bench.prompts[0]), " mom" * 100, " mom")
     assert judge([too_long, batch[0]]) == [None, expected[0]]
     assert math.isnan(judge.scores([too_long.prompt], [too_long.first])[0])
 

@@ -16,8 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from r2m.config import Config, load
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
-from r2m.evaluation.bench import Bench, Policy, encoded, open_bench, open_policy
-from r2m.evaluation.judging import named_judge, shown
+from r2m.evaluation.bench import AssessedPolicy, Bench, encoded, open_bench, open_policy
+from r2m.evaluation.judging import as_judges_read, named_judge
 from r2m.evaluation.pairs import CHUNK, Pair, _forum_pairs, file_pairs, reward_accuracy
 from r2m.models.saving import save_model
 from r2m.policy.queries import response_texts
@@ -33,7 +33,7 @@ SHARED = Path(os.environ.get("R2M_SHARED_DATA", Path(__file__).parents[3] / "../
 
 
 @torch.no_grad()
-def slow_accuracy(bench: Bench, policy: Policy, head: FeedbackHead | None, pairs: Sequence[Pair]) -> float:
+def slow_accuracy(bench: Bench, policy: AssessedPolicy, head: FeedbackHead | None, pairs: Sequence[Pair]) -> float:
     """One response at a time, by Hugging Face's own forward; ω = Ω."""
 
     def score(prompt, text: str) -> float:
@@ -63,9 +63,7 @@ def file(tmp_path: Path) -> str:
         (f"i feel {words[i % 6]} . tl;dr:", f" {words[i % 6]}" * (1 + i % 3), f" {words[(i * i + 2) % 6]}")
         for i in range(30)
     ]
-    return pairs_file(
-        tmp_path / "pairs.jsonl", [*rows, ("tl;dr:", " mom" * 70, " mom"), (" my" * 70, " a", " b")]
-    )
+    return pairs_file(tmp_path / "pairs.jsonl", [*rows, ("tl;dr:", " mom" * 70, " mom"), (" my" * 70, " a", " b")])
 
 
 def test_the_three_conditions_are_what_one_sequence_at_a_time_gives(
@@ -83,11 +81,11 @@ def test_the_three_conditions_are_what_one_sequence_at_a_time_gives(
         head.output.weight *= 1000
     extra = file_pairs(bench, trained, file)
     (_, pairs, left_out), (tree,) = extra[0], reward_accuracy(bench, trained, head, extra)[2:]
-    assert (tree["pairs"], tree["n"], tree["left_out"], len(pairs)) == (file, 30, 2, 30)
+    assert (tree.pairs, tree.n, tree.left_out, len(pairs)) == (file, 30, 2, 30)
     why = {"longer than the models' contexts": {"rows": 2, "first": "line 31"}}
-    assert tree["left_out_why"] == left_out == why
-    assert tree["unknown"] == 0
-    found = [tree[key]["accuracy"] for key in ("without", "before", "after")]
+    assert tree.left_out_why == left_out == why
+    assert tree.unknown == 0
+    found = [cell.accuracy for cell in (tree.without, tree.before, tree.after)]
     expected = [
         slow_accuracy(bench, bench.supervised, None, pairs),
         slow_accuracy(bench, bench.supervised, bench.first_head, pairs),
@@ -134,16 +132,12 @@ def byte_models(folder: Path, template: str | None = None) -> list[str]:
     }  # fmt: skip
     torch.manual_seed(0)
     save_model(folder / "policy", LlamaForCausalLM(LlamaConfig(**shape)), tokenizer)
-    save_model(
-        folder / "reward", LlamaForSequenceClassification(LlamaConfig(**shape, num_labels=1)), tokenizer
-    )
+    save_model(folder / "reward", LlamaForSequenceClassification(LlamaConfig(**shape, num_labels=1)), tokenizer)
     return [f"policy.model={folder / 'policy'}", f"reward.model={folder / 'reward'}"]
 
 
 @pytest.mark.parametrize("family", ["gemma", "qwen3", "deepseek-r1", "mistral"])
-def test_the_loop_pairs_and_judges_give_a_conversation_one_score(
-    text_recipe, tmp_path: Path, family: str
-) -> None:
+def test_the_loop_pairs_and_judges_give_a_conversation_one_score(text_recipe, tmp_path: Path, family: str) -> None:
     """That of the classifier itself on the whole conversation."""
     template = TEMPLATES[family]
     recipe = text_recipe([{"prompt": f"What is {i}?"} for i in range(4)], as_chat=True)
@@ -161,8 +155,8 @@ def test_the_loop_pairs_and_judges_give_a_conversation_one_score(
     found = {
         "loop": bench.measure(bench.supervised, queries, t, None, kl=False)["eval/vanilla"],
         "pairs": bench.measure(bench.supervised, queries, t, None, kl=False, texts_N=texts)["eval/vanilla"],
-        "frozen": named_judge(bench, "frozen").scores([shown(p) for p in prompts], texts),
-        "--judge": named_judge(bench, str(tmp_path / "reward")).scores([shown(p) for p in prompts], texts),
+        "frozen": named_judge(bench, "frozen").scores([as_judges_read(p) for p in prompts], texts),
+        "--judge": named_judge(bench, str(tmp_path / "reward")).scores([as_judges_read(p) for p in prompts], texts),
     }
     scorer = RewardEmbedder(bench.reward_model, tokenizer, bench.supervised.tokenizer, 4)
     found["run.judge"] = frozen_judge(scorer)(queries, t).flatten().tolist()
@@ -178,25 +172,16 @@ def test_a_judge_whose_template_shows_no_answer_is_refused(text_recipe, tmp_path
         named_judge(bench, str(tmp_path / "reward"))
 
 
-@pytest.mark.parametrize(
-    "shape", [{}, {"instruction": "Sum up."}, {"instruction": "Sum up.", "as_chat": True}]
-)
+@pytest.mark.parametrize("shape", [{}, {"instruction": "Sum up."}, {"instruction": "Sum up.", "as_chat": True}])
 def test_plain_and_conversational_pairs_score_alike(text_recipe, tmp_path: Path, shape: dict) -> None:
     """The same pairs, in the form that the task's own prompts have."""
     words = ["mom", "sold", "my", "tv", "sad", "help"]
     rows = [
-        {
-            "prompt": f"{words[i % 6]} {words[i % 5]}",
-            "chosen": f"{words[(i * i + 1) % 6]} {i}",
-            "rejected": "no",
-        }
+        {"prompt": f"{words[i % 6]} {words[i % 5]}", "chosen": f"{words[(i * i + 1) % 6]} {i}", "rejected": "no"}
         for i in range(40)
     ]
     said = [
-        {
-            key: [{"role": "user" if key == "prompt" else "assistant", "content": text}]
-            for key, text in row.items()
-        }
+        {key: [{"role": "user" if key == "prompt" else "assistant", "content": text}] for key, text in row.items()}
         for row in rows
     ]
     found = []
@@ -207,7 +192,7 @@ def test_plain_and_conversational_pairs_score_alike(text_recipe, tmp_path: Path,
         file.write_text("".join(json.dumps(row) + "\n" for row in data))
         ((_, pairs, _),) = extra = file_pairs(bench, bench.supervised, str(file))
         (tree,) = reward_accuracy(bench, bench.supervised, None, extra)
-        found.append((tree["without"], pairs))
+        found.append((tree.without, pairs))
     assert found[0] == found[1]
     first = found[0][1][0][0]
     assert (first.messages is not None) == shape.get("as_chat", False)
@@ -226,9 +211,7 @@ def test_a_longer_conversation_has_the_instruction_in_front(text_recipe, tmp_pat
     assert prompt.messages == (turns[0], {"role": "user", "content": "Sum up.\n\nQ"})
 
 
-def test_what_is_left_out_tied_and_unknown_is_counted(
-    r2m, config: Config, storage: str, tmp_path: Path
-) -> None:
+def test_what_is_left_out_tied_and_unknown_is_counted(r2m, config: Config, storage: str, tmp_path: Path) -> None:
     rows = [
         ("i feel sad . tl;dr:", " mom sold tv", " boss"),
         ("i feel sad . tl;dr:", " zebra", " yak"),  # one token each, the same
@@ -239,21 +222,18 @@ def test_what_is_left_out_tied_and_unknown_is_counted(
     file = pairs_file(tmp_path / "some.jsonl", rows)
     bench = open_bench(config, prompts=1)
     (tree,) = reward_accuracy(bench, bench.supervised, None, file_pairs(bench, bench.supervised, file))[2:]
-    assert (tree["n"], tree["left_out"], tree["without"]["ties"]) == (2, 3, 1)
+    assert (tree.n, tree.left_out, tree.without.ties) == (2, 3, 1)
     texts = [("i feel sad . tl;dr:" + text) for text in (" mom sold tv", " boss", " zebra", " yak")]
     tokens = [i for text in texts for i in [*bench.reward_tokenizer(text)["input_ids"], 1]]
-    assert tree["unknown"] == pytest.approx(tokens.count(2) / len(tokens))
+    assert tree.unknown == pytest.approx(tokens.count(2) / len(tokens))
     assert tokens.count(2) > 0
     code, out, err = r2m("evaluate", "r2m", "--storage", storage, "--prompts", "1", "--pairs", file)
     assert code == 0, err
     said = " ".join(out.split())
-    assert (
-        "3 of 5 pairs left out: 1: chosen and rejected are equal (first: line 3); 1: chosen or rejected is"
-        in said
-    )
+    assert "3 of 5 pairs left out: 1: chosen and rejected are equal (first: line 3); 1: chosen or rejected is" in said
     assert "1: longer than the models' contexts (first: line 5)" in said
     assert "1 tied" in said
-    assert f"{100 * tree['unknown']:.1f} %" in said
+    assert f"{100 * tree.unknown:.1f} %" in said
 
 
 def test_real_pairs(text_recipe, tmp_path: Path) -> None:
@@ -266,10 +246,8 @@ def test_real_pairs(text_recipe, tmp_path: Path) -> None:
     extra = file_pairs(bench, bench.supervised, str(data))
     (tree,) = reward_accuracy(bench, bench.supervised, None, extra)
     rows = preference_pairs(read_rows(str(data)))
-    assert tree["n"] + tree["left_out"] == len(rows) == 200
-    assert tree["n"] > 20
-    assert 2 * tree["n"] < CHUNK
-    assert tree["without"]["accuracy"] == pytest.approx(
-        slow_accuracy(bench, bench.supervised, None, extra[0][1])
-    )
-    assert (tree["before"], tree["after"]) == (None, None)
+    assert tree.n + tree.left_out == len(rows) == 200
+    assert tree.n > 20
+    assert 2 * tree.n < CHUNK
+    assert tree.without.accuracy == pytest.approx(slow_accuracy(bench, bench.supervised, None, extra[0][1]))
+    assert (tree.before, tree.after) == (None, None)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from r2m.config import Config
-from r2m.evaluation.bench import Bench, Policy, open_bench, open_policy
-from r2m.evaluation.states import kind, over_training, similarity, vectors
+from r2m.evaluation.bench import AssessedPolicy, Bench, open_bench, open_policy
+from r2m.evaluation.states import kind, similarity, states_over_training, vectors
 from r2m.policy.loading import load_policy
 from r2m.reward.inputs import response_ids
 from r2m.tasks.prompt import Prompt
@@ -23,12 +23,12 @@ def bench(config: Config) -> Bench:
 
 
 @pytest.fixture
-def trained(config: Config, storage: str) -> Policy:
+def trained(config: Config, storage: str) -> AssessedPolicy:
     return open_policy(config, Path(storage) / "runs" / "r2m" / "policy")
 
 
 @torch.no_grad()
-def slow(policy: Policy, prompt: Prompt, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+def slow(policy: AssessedPolicy, prompt: Prompt, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Means of the S - 1 rows, and of those of the response, by Hugging Face's own forward."""
     ids = response_ids(policy.tokenizer, prompt, text)
     h_SD = policy.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0, :-1]
@@ -40,7 +40,7 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
 
 
-def test_vectors_are_means_over_tokens(bench: Bench, trained: Policy) -> None:
+def test_vectors_are_means_over_tokens(bench: Bench, trained: AssessedPolicy) -> None:
     """Eleven pairs of unlike lengths, in blocks of eight."""
     texts = ["", " mom", "momsoldtv", *(" mom sold" * n for n in range(1, 9))]
     prompts = [bench.prompts[i % 3] for i in range(len(texts))]
@@ -67,14 +67,14 @@ def test_kinds(text: str, expected: str | None) -> None:
     assert kind(POST, text, 0.5) == expected
 
 
-def test_similarities_are_means_over_prompts_of_pairs(bench: Bench, trained: Policy) -> None:
+def test_similarities_are_means_over_prompts_of_pairs(bench: Bench, trained: AssessedPolicy) -> None:
     """The tiny policies write nonsense: with a bar of -1 their texts with every space are normal."""
     found = similarity(bench, trained, -1.0)
     assert found is not None
-    n = found["labels"].count("hacking")
-    assert found["labels"] == ["hacking"] * n + ["normal"] * (len(found["labels"]) - n)
+    n = found.labels.count("hacking")
+    assert found.labels == ["hacking"] * n + ["normal"] * (len(found.labels) - n)
     assert 2 <= n <= 8
-    matrix, responses = found["matrix"], found["responses"]
+    matrix, responses = found.matrix, found.responses
     assert len(set(responses)) == len(responses) == len(matrix)
 
     # Which prompt is shown is not in the tree: it is the one under which the slow matrix is the same.
@@ -92,40 +92,39 @@ def test_similarities_are_means_over_prompts_of_pairs(bench: Bench, trained: Pol
     ]
     assert min(worst) < 1e-4
     prompt = bench.prompts[worst.index(min(worst))]
-    for text, label in zip(responses, found["labels"], strict=True):
+    for text, label in zip(responses, found.labels, strict=True):
         assert kind(prompt, text, -1.0) == label
-    assert all(-1 <= found[key] <= 1 for key in ("hacking", "normal", "cross"))
-    assert set(found["response_only"]) == {"hacking", "normal", "cross"}
-    if found["prompts"] == 1:
+    assert all(-1 <= value <= 1 for value in (found.hacking, found.normal, found.cross))
+    if found.prompts == 1:
         within = [matrix[i][j] for i in range(n) for j in range(n) if i != j]
-        assert found["hacking"] == pytest.approx(sum(within) / len(within))
+        assert found.hacking == pytest.approx(sum(within) / len(within))
 
 
-def test_there_are_none_where_no_prompt_has_two_of_each(bench: Bench, trained: Policy) -> None:
+def test_there_are_none_where_no_prompt_has_two_of_each(bench: Bench, trained: AssessedPolicy) -> None:
     assert similarity(bench, trained, 2.0) is None  # gold is never so high
 
 
-def test_one_pair_over_training(bench: Bench, trained: Policy, storage: str) -> None:
+def test_one_pair_over_training(bench: Bench, trained: AssessedPolicy, storage: str) -> None:
     folder = Path(storage) / "runs" / "r2m"
-    found = over_training(bench, trained, folder / "checkpoints")
+    found = states_over_training(bench, trained, folder / "checkpoints")
     assert found is not None
-    assert found["steps"] == [0, 2, 4]
-    assert 1 <= len(found["pairs"]) <= 4
+    assert found.steps == [0, 2, 4]
+    assert 1 <= len(found.pairs) <= 4
     exported = load_policy(str(folder / "policy"))
     for name, value in exported.state_dict().items():  # the newest checkpoint is the trained policy
         assert torch.equal(trained.model.state_dict()[name], value)
-    for pair in found["pairs"]:
-        assert pair["prompt"] == bench.prompts[0].text
-        first, last = (slow(p, bench.prompts[0], pair["response"])[0] for p in (bench.supervised, trained))
-        assert pair["matrix"][0][2] == pytest.approx(cosine(first, last), abs=1e-5)
-        assert [pair["matrix"][s][s] for s in range(3)] == pytest.approx([1, 1, 1])
-    mean = sum(pair["matrix"][0][1] for pair in found["pairs"]) / len(found["pairs"])
-    assert found["mean"][0][1] == pytest.approx(mean)
+    for pair in found.pairs:
+        assert pair.prompt == bench.prompts[0].text
+        first, last = (slow(p, bench.prompts[0], pair.response)[0] for p in (bench.supervised, trained))
+        assert pair.matrix[0][2] == pytest.approx(cosine(first, last), abs=1e-5)
+        assert [pair.matrix[s][s] for s in range(3)] == pytest.approx([1, 1, 1])
+    mean = sum(pair.matrix[0][1] for pair in found.pairs) / len(found.pairs)
+    assert found.mean[0][1] == pytest.approx(mean)
 
 
-def test_one_checkpoint_is_no_history(bench: Bench, trained: Policy, storage: str) -> None:
+def test_one_checkpoint_is_no_history(bench: Bench, trained: AssessedPolicy, storage: str) -> None:
     checkpoints = Path(storage) / "runs" / "r2m" / "checkpoints"
     (checkpoints / "step-000002" / "state.safetensors").write_bytes(b"cut short")
-    assert over_training(bench, trained, checkpoints) is None
+    assert states_over_training(bench, trained, checkpoints) is None
     shutil.rmtree(checkpoints)
-    assert over_training(bench, trained, checkpoints) is None
+    assert states_over_training(bench, trained, checkpoints) is None

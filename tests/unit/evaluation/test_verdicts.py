@@ -8,15 +8,8 @@ import sys
 import pytest
 
 from r2m.errors import UserError
-from r2m.evaluation.verdicts import (
-    StoredVerdicts,
-    Verdict,
-    VerdictStore,
-    read_verdicts,
-    stored_judge,
-    verdict_key,
-)
-from r2m.evaluation.win_rate import Comparison
+from r2m.evaluation.verdicts import StoredVerdicts, Verdict, VerdictStore, read_verdicts, stored_judge, verdict_key
+from r2m.evaluation.win_rate import ResponsePair
 
 
 @pytest.fixture
@@ -34,11 +27,7 @@ def filled(path, **preferences):
 def test_what_was_put_is_there_afterwards(path):
     filled(path, a=1.0, b=None)
     filled(path, c=0.5)
-    expected = {
-        "a": Verdict(1.0, "reply a\n"),
-        "b": Verdict(None, "reply b\n"),
-        "c": Verdict(0.5, "reply c\n"),
-    }
+    expected = {"a": Verdict(1.0, "reply a\n"), "b": Verdict(None, "reply b\n"), "c": Verdict(0.5, "reply c\n")}
     assert read_verdicts(path) == expected
     with VerdictStore(path) as store:
         assert {key: store.get(key) for key in "abcd"} == {**expected, "d": None}
@@ -154,32 +143,32 @@ def test_a_file_that_cannot_be_opened_is_one_line(tmp_path):
 
 
 def test_a_key_is_of_all_that_a_verdict_depends_on():
-    comparison = Comparison("prompt", "one", "two")
+    comparison = ResponsePair("prompt", "one", "two")
     keys = [
         verdict_key("judge", "template", comparison),
         verdict_key("other", "template", comparison),
         verdict_key("judge", "other", comparison),
-        verdict_key("judge", "template", Comparison("other", "one", "two")),
-        verdict_key("judge", "template", Comparison("prompt", "two", "one")),
-        verdict_key("judge", "template", Comparison("promptone", "", "two")),
+        verdict_key("judge", "template", ResponsePair("other", "one", "two")),
+        verdict_key("judge", "template", ResponsePair("prompt", "two", "one")),
+        verdict_key("judge", "template", ResponsePair("promptone", "", "two")),
         verdict_key("judgetemplate", "", comparison),
     ]
     assert len(set(keys)) == len(keys)
-    assert keys[0] == verdict_key("judge", "template", Comparison(*comparison))
+    assert keys[0] == verdict_key("judge", "template", ResponsePair(*comparison))
     limits = ("max_tokens 9", "max_completion_tokens 4096", "max_tokens null")
     names = [f"m at http://h ({limit}, temperature 0)" for limit in ("max_tokens 256", *limits)]
     assert len({verdict_key(name, "t", comparison) for name in names}) == 1
     assert verdict_key(names[0].replace("ture 0", "ture 1"), "t", comparison) != verdict_key(
         names[0], "t", comparison
     )
-    assert verdict_key("j", "t", Comparison("\ud800", "é", "\0"))  # broken text has a key too
+    assert verdict_key("j", "t", ResponsePair("\ud800", "é", "\0"))  # broken text has a key too
 
 
 def test_the_judge_on_file_is_one_under_any_limit(path):
     def name(limit, temperature=0, model="gpt"):
         return f"{model} at http://h (max_tokens {limit}, temperature {temperature})"
 
-    known = [Comparison("p", "x", text) for text in "abc"]
+    known = [ResponsePair("p", "x", text) for text in "abc"]
     with VerdictStore(path) as store:
         for limit, comparison in zip((256, 900), known, strict=False):
             store.put(verdict_key(name(limit), "t", comparison), name(limit), Verdict(1.0))
@@ -196,11 +185,11 @@ def test_the_judge_on_file_is_one_under_any_limit(path):
 
 
 def test_stored_verdicts_know_one_order_and_nothing_else(path):
-    known = Comparison("p", "x", "y")
+    known = ResponsePair("p", "x", "y")
     with VerdictStore(path) as store:
         store.put(verdict_key("gpt", "which?", known), "gpt", Verdict(1.0))
-        store.put(verdict_key("gpt", "which?", Comparison("p", "x", "z")), "gpt", Verdict(None, "dunno"))
-    batch = [known, Comparison("p", "y", "x"), Comparison("p", "x", "z")]
+        store.put(verdict_key("gpt", "which?", ResponsePair("p", "x", "z")), "gpt", Verdict(None, "dunno"))
+    batch = [known, ResponsePair("p", "y", "x"), ResponsePair("p", "x", "z")]
     assert StoredVerdicts("gpt", "which?", read_verdicts(path))(batch) == [1.0, None, None]
     assert StoredVerdicts("other", "which?", read_verdicts(path))(batch) == [None, None, None]
     assert json.loads(path.read_text().splitlines()[0])["judge"] == "gpt"

@@ -15,7 +15,7 @@ import pytest
 
 from r2m.evaluation.judge_prompts import TEMPLATES
 from r2m.evaluation.verdicts import StoredVerdicts, Verdict, VerdictStore, read_verdicts, verdict_key
-from r2m.evaluation.win_rate import Comparison, ScoreJudge, difference, length_controlled, win_rate
+from r2m.evaluation.win_rate import ResponsePair, ScoreJudge, length_controlled, win_rate
 
 SHARED = Path(os.environ.get("R2M_SHARED_DATA", Path(__file__).parents[3] / "../shared/data"))
 TLDR = SHARED / "tldr" / "oai1b_judged.jsonl.gz"
@@ -26,12 +26,12 @@ by_length = ScoreJudge("longer", lambda prompts, responses: [len(r) for r in res
 class Scripted:
     """A judge that answers from a table of (first, second)."""
 
-    name, template = "scripted", "which one?"
+    name = "scripted"
 
     def __init__(self, table: dict[tuple[str, str], float | None]) -> None:
         self.table, self.asked = table, []
 
-    def __call__(self, batch: Sequence[Comparison]) -> list[float | None]:
+    def __call__(self, batch: Sequence[ResponsePair]) -> list[float | None]:
         self.asked += batch
         return [self.table.get((c.first, c.second)) for c in batch]
 
@@ -51,25 +51,18 @@ def test_both_orders_are_averaged_and_what_is_no_win_is_stated():
             ("i", "j"): 1.0, ("j", "i"): None,  # answered in one order only
         }
     )  # fmt: skip
-    found = against(
-        judge, *[("a", "b"), ("c", "d"), ("e", "f"), ("g", "h"), ("i", "j"), ("k", "l"), ("=", "=")]
-    )
+    found = against(judge, *[("a", "b"), ("c", "d"), ("e", "f"), ("g", "h"), ("i", "j"), ("k", "l"), ("=", "=")])
     assert found.wins_N == (1.0, 0.5, 0.5, 0.25, None, None, 0.5)
     assert found.rate.mean == pytest.approx((1 + 0.5 + 0.5 + 0.25 + 0.5) / 5)
     assert (found.ties, found.contradictory, found.identical) == (3, 1, 1)
-    assert (found.unanswered, found.one_order) == (2, 0)
-    assert (found.judge, found.template) == ("scripted", "which one?")
+    assert (found.unanswered, found.judge) == (2, "scripted")
     assert all(c.first != c.second for c in judge.asked)
     assert len(judge.asked) == 12
-    one = against(judge, ("i", "j"), ("j", "i"), ("k", "l"), both_orders=False)
-    assert one.wins_N == (1.0, 0.0, None)
-    assert (one.unanswered, one.one_order, one.rate.n) == (1, 2, 2)
 
 
 def test_a_judge_that_answers_nothing_gives_no_rate():
     found = against(Scripted({}), ("a", "b"), ("c", "d"))
     assert (found.rate, found.length_controlled, found.unanswered) == (None, None, 2)
-    assert difference(found, found) is None
 
 
 def test_the_rate_has_the_bootstrap_interval_over_prompts():
@@ -80,26 +73,11 @@ def test_the_rate_has_the_bootstrap_interval_over_prompts():
     assert against(by_length, *[("long", "s")] * 9).rate.interval == (1.0, 1.0)
 
 
-def test_two_models_are_compared_prompt_by_prompt():
-    judge = Scripted({(a, b): float(a > b) for a in "abcxyz" for b in "abcxyz"} | {("q", "m"): None})
-    first = against(judge, ("x", "c"), ("y", "c"), ("z", "c"), ("q", "m"))
-    second = against(judge, ("x", "c"), ("a", "c"), ("a", "c"), ("a", "c"))
-    found = difference(first, second)
-    assert (found.mean, found.n) == (pytest.approx(2 / 3), 3)
-    assert found.p == 0.5  # of ±1 ±1: two of four
-    assert difference(second, first).mean == pytest.approx(-2 / 3)
-    with pytest.raises(ValueError, match="same prompts, by the same judge"):
-        difference(first, against(judge, ("x", "c")))
-    with pytest.raises(ValueError, match="same prompts, by the same judge"):
-        difference(first, against(by_length, ("x", "c"), ("y", "c"), ("z", "c"), ("q", "m")))
-
-
 def test_a_score_decides_ties_and_gives_no_answer_where_it_is_none():
     scores = {"good": 2.0, "fine": 2.0, "bad": -1.0, "broken": math.nan}
     judge = ScoreJudge("gold", lambda prompts, responses: [scores[r] for r in responses])
     batch = [
-        Comparison("p", *pair)
-        for pair in [("good", "bad"), ("bad", "fine"), ("good", "fine"), ("bad", "broken")]
+        ResponsePair("p", *pair) for pair in [("good", "bad"), ("bad", "fine"), ("good", "fine"), ("bad", "broken")]
     ]
     assert judge(batch) == [1.0, 0.0, 0.5, None]
 
@@ -145,6 +123,22 @@ class TestLengthControlled:
         assert length_controlled(np.ones(5), [1] * 5, [2] * 5).rate > 0.9
 
 
+class BothOrders:
+    """One order's answer stands for the other order, too."""
+
+    name = "gpt-4"
+
+    def __init__(self, judge):
+        self.judge = judge
+
+    def __call__(self, batch):
+        swapped = self.judge([ResponsePair(c.prompt, c.second, c.first) for c in batch])
+        return [
+            there if there is not None else None if other is None else 1 - other
+            for there, other in zip(self.judge(batch), swapped, strict=True)
+        ]
+
+
 @pytest.mark.skipif(not TLDR.is_file(), reason=f"no TL;DR verdicts at {TLDR}")
 def test_stored_verdicts_on_tldr(tmp_path):
     """GPT-4 preferred OpenAI's 1.3B model 640 times in 1,000, and 678 times said what the longer summary says."""
@@ -157,17 +151,17 @@ def test_stored_verdicts_on_tldr(tmp_path):
         for row, prompt, ours, theirs in zip(rows, *columns, strict=True):
             won = float(row["preferred"] == "ours")
             model_first = row["shuffled_index"] == 0  # asked about one order only
-            shown = Comparison(prompt, ours, theirs) if model_first else Comparison(prompt, theirs, ours)
+            shown = ResponsePair(prompt, ours, theirs) if model_first else ResponsePair(prompt, theirs, ours)
             verdict = Verdict(won if model_first else 1 - won, row["explanation"])
             store.put(verdict_key("gpt-4", template, shown), "gpt-4", verdict)
     judge = StoredVerdicts("gpt-4", template, read_verdicts(tmp_path / "verdicts.jsonl"))
-    found = win_rate(judge, *columns, both_orders=False)
+    assert win_rate(judge, *columns).rate is None  # nothing was asked in both orders
+    found = win_rate(BothOrders(judge), *columns)
     assert found.rate.mean == pytest.approx(0.640)
-    assert (found.one_order, found.unanswered, found.ties, found.contradictory) == (1000, 0, 0, 0)
+    assert (found.unanswered, found.ties, found.contradictory) == (0, 0, 0)
     assert found.rate.interval == pytest.approx((0.61, 0.67), abs=0.005)
     longer = win_rate(by_length, *columns)
     assert longer.ties == 11  # of equal length, counted for the author here
     agrees = [(a == 1.0) == (b == 1.0) for a, b in zip(found.wins_N, longer.wins_N, strict=True)]
     assert np.mean(agrees) == pytest.approx(0.678)
     assert found.length_controlled.length_weight > 0.5
-    assert win_rate(judge, *columns).rate is None  # nothing was asked in both orders

@@ -29,13 +29,13 @@ from transformers import (
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.models import families
-from r2m.models.families import Way, way_of
+from r2m.models.families import CacheUse, cache_use_of
 from r2m.models.loading import load_config, load_tokenizer
 from r2m.models.saving import save_model
 from r2m.models.sizes import context_of
 from r2m.policy import check
 from r2m.policy.loading import frozen_twin, load_policy
-from r2m.policy.output import padding_id, unused_ids, way
+from r2m.policy.output import cache_use, padding_id, unused_ids
 from r2m.reward.loading import load_feedback_head, load_reward_model, save_feedback_head
 
 Make = Callable[..., PreTrainedModel]
@@ -43,9 +43,7 @@ BOTH_WAYS = {"head_dim": 4, "num_key_value_heads": 2, "use_bidirectional_attenti
 WordTokenizer = Callable[..., PreTrainedTokenizerFast]
 
 
-def test_policy_comes_back_the_same(
-    make_policy: Make, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_policy_comes_back_the_same(make_policy: Make, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     policy = make_policy()
     save_model(tmp_path, policy, tokenizer)
     loaded = load_policy(str(tmp_path))
@@ -61,9 +59,7 @@ class TestWay:
     """A policy is compared with a plain forward when it is loaded, and refused where they differ."""
 
     @pytest.fixture
-    def saved(
-        self, make_policy: Make, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-    ) -> Callable[..., str]:
+    def saved(self, make_policy: Make, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Callable[..., str]:
         """Saves a policy of a config, with its embeddings' noise, and the tokenizer; the folder."""
 
         def save(hf_config: PreTrainedConfig | None = None) -> str:
@@ -79,7 +75,7 @@ class TestWay:
         self, saved: Callable[..., str], small: dict[str, int], dtype: str
     ) -> None:
         capped = Gemma2Config(**small, head_dim=4, num_key_value_heads=2, final_logit_softcapping=1.0)
-        assert way(load_policy(saved(capped), dtype)) is Way.SHARED
+        assert cache_use(load_policy(saved(capped), dtype)) is CacheUse.SHARED
 
     def test_a_family_that_the_table_does_not_know(
         self, saved: Callable[..., str], monkeypatch: pytest.MonkeyPatch
@@ -96,14 +92,12 @@ class TestWay:
             UserWarning, match="keeps the model's own state, slower than planned; else log-probs differ"
         ):
             policy = load_policy(folder)
-        assert way_of(policy.config) is Way.SHARED
-        assert way(policy) is Way.CACHED
-        assert way(frozen_twin(policy)) is Way.CACHED
+        assert cache_use_of(policy.config) is CacheUse.SHARED
+        assert cache_use(policy) is CacheUse.CACHED
+        assert cache_use(frozen_twin(policy)) is CacheUse.CACHED
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-    def test_long_rope_within_reach(
-        self, saved: Callable[..., str], small: dict[str, int], dtype: str
-    ) -> None:
+    def test_long_rope_within_reach(self, saved: Callable[..., str], small: dict[str, int], dtype: str) -> None:
         """Sequences of one batch on both sides of the length at which the long factors begin."""
         short = Phi3Config(
             **small, pad_token_id=0, initializer_range=0.5, original_max_position_embeddings=14,
@@ -118,7 +112,7 @@ class TestWay:
     def test_attention_in_both_directions(self, make_policy: Make, small: dict[str, int]) -> None:
         model = make_policy(Gemma3TextConfig(**small, **BOTH_WAYS, initializer_range=0.5))
         with pytest.raises(UserError, match=r"^x: .* what it gives for one sequence: log-probs differ by"):
-            check.settle_way(model, "x")
+            check.settle_cache_use(model, "x")
 
     @pytest.mark.parametrize(
         ("hf_config", "why"),
@@ -165,9 +159,7 @@ class TestWay:
 
 class TestUnusedIds:
     @pytest.fixture
-    def load(
-        self, word_tokenizer: WordTokenizer, small: dict[str, int], tmp_path: Path
-    ) -> Callable[..., Tensor]:
+    def load(self, word_tokenizer: WordTokenizer, small: dict[str, int], tmp_path: Path) -> Callable[..., Tensor]:
         """Loads a policy with an embedding of so many rows and a tokenizer of 10 tokens; its unused ids."""
 
         def load(rows: int, hole: bool = False) -> Tensor | None:
@@ -210,9 +202,7 @@ def test_where_positions_begin_to_depend_on_the_whole_length(
     rope |= {"rope_theta": 1e4}
     config = LlamaConfig(**small, rope_parameters=rope)
     if rope["rope_type"] == "longrope":
-        config = Phi3Config(
-            **small, pad_token_id=0, rope_parameters=rope, original_max_position_embeddings=32
-        )
+        config = Phi3Config(**small, pad_token_id=0, rope_parameters=rope, original_max_position_embeddings=32)
     assert families.longest(config) == expected
     assert context_of(config) == (expected or 64)
 
@@ -276,9 +266,7 @@ class TestMapped:
         policy(input_ids=torch.arange(8).view(2, 4)).logits.square().mean().backward()
         optimizer.step()
         assert file.read_bytes() == before
-        for trained, frozen, old in zip(
-            policy.parameters(), twin.parameters(), as_loaded.parameters(), strict=True
-        ):
+        for trained, frozen, old in zip(policy.parameters(), twin.parameters(), as_loaded.parameters(), strict=True):
             assert torch.equal(frozen, old)
             assert not torch.equal(trained, old)
 
@@ -355,9 +343,7 @@ class TestRewardModel:
     @pytest.fixture
     def folder(self, tokenizer: PreTrainedTokenizerFast, small: dict[str, int], tmp_path: Path) -> Path:
         torch.manual_seed(0)
-        model = AutoModelForSequenceClassification.from_config(
-            LlamaConfig(**small, num_labels=1, pad_token_id=1)
-        )
+        model = AutoModelForSequenceClassification.from_config(LlamaConfig(**small, num_labels=1, pad_token_id=1))
         model.config.reward_mean = 0.25
         save_model(tmp_path, model, tokenizer)
         return tmp_path

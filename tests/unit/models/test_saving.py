@@ -74,9 +74,7 @@ def test_settings_of_generation_that_do_not_validate(
     assert settings.pop("eos_token_id") == [2, 3]
     own = ("bos_token_id", "pad_token_id", "transformers_version", "_from_model_config")
     defaults = GenerationConfig().to_diff_dict()
-    said = {
-        k: v for k, v in settings.items() if k not in own and v not in (None, False) and k not in defaults
-    }
+    said = {k: v for k, v in settings.items() if k not in own and v not in (None, False) and k not in defaults}
     said.pop("use_cache", None)
     assert said == kept
 

@@ -24,12 +24,7 @@ from r2m.models.sizes import context_of, kept_values, width_of
 from tests.families import FAMILIES, tiny
 from tests.family_tables import REFUSED, RERUN
 
-LONG_ROPE = {
-    "rope_type": "longrope",
-    "rope_theta": 1e4,
-    "short_factor": [1.0] * 48,
-    "long_factor": [2.0] * 48,
-}
+LONG_ROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
 
 
 @pytest.mark.parametrize(
@@ -47,9 +42,7 @@ LONG_ROPE = {
         # 131,072 positions, of which those from 4,096 on change what is read of those before
         (
             Phi3Config(
-                max_position_embeddings=131072,
-                original_max_position_embeddings=4096,
-                rope_parameters=LONG_ROPE,
+                max_position_embeddings=131072, original_max_position_embeddings=4096, rope_parameters=LONG_ROPE
             ),
             4096,
         ),

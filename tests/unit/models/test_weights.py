@@ -48,14 +48,10 @@ def test_an_index_of_no_use(sharded: Path, weight_map: object) -> None:
         check_weights(str(sharded), "policy.model")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("hidden_size", 0), ("num_hidden_layers", 2001), ("vocab_size", 2**31)]
-)
+@pytest.mark.parametrize(("name", "value"), [("hidden_size", 0), ("num_hidden_layers", 2001), ("vocab_size", 2**31)])
 def test_sizes(name: str, value: int) -> None:
     check_sizes(
-        SimpleNamespace(
-            hidden_size=1, num_hidden_layers=2000, vocab_size=2**31 - 1, intermediate_size=[1, -2]
-        )
+        SimpleNamespace(hidden_size=1, num_hidden_layers=2000, vocab_size=2**31 - 1, intermediate_size=[1, -2])
     )
     with pytest.raises(ValueError, match=rf"^{name} = {value}: from 1 to"):
         check_sizes(SimpleNamespace(**{name: value}))

@@ -5,18 +5,20 @@ import re
 import pytest
 from made_paper import MadePaper, cost, whole
 
-from r2m.paper.claims import FAILS, HOLDS, OPEN, Part, cheap, judge_all
-from r2m.paper.results import Results, Values
+from r2m.paper.claims import Contrast, cheap, judge_all
+from r2m.reports.paper_parts import FAILS, HOLDS, OPEN
+from r2m.results.experiment import Experiment
+from r2m.results.table import Values
 
 CHEAP = "R2M costs negligibly more than RLOO"  # judged by its repetitions, not by seeds
 
 
-def verdicts(r: Results) -> dict[str, str]:
-    return {claim.text: verdict for claim, (verdict, _) in judge_all(r)}
+def verdicts(r: Experiment) -> dict[str, str]:
+    return {j.claim: j.verdict for j in judge_all(r)}
 
 
-def sentence(r: Results, text: str) -> str:
-    return next(said for claim, (_, said) in judge_all(r) if claim.text == text)
+def sentence(r: Experiment, text: str) -> str:
+    return next(j.why for j in judge_all(r) if j.claim == text)
 
 
 def by_seed(*values: float) -> Values:
@@ -25,9 +27,7 @@ def by_seed(*values: float) -> Values:
 
 @pytest.mark.parametrize(("claimed", "verdict"), [(True, HOLDS), (False, FAILS)])
 def test_every_claim_can_hold_and_fail(made: MadePaper, claimed: bool, verdict: str) -> None:
-    assert set(verdicts(whole(made, 5, claimed)).items()) == {
-        (claim.text, verdict) for claim, _ in judge_all(made.results())
-    }
+    assert set(verdicts(whole(made, 5, claimed)).items()) == {(j.claim, verdict) for j in judge_all(made.results())}
 
 
 def test_no_claim_is_judged_by_four_seeds(made: MadePaper) -> None:
@@ -37,9 +37,9 @@ def test_no_claim_is_judged_by_four_seeds(made: MadePaper) -> None:
 
 
 def test_without_runs_every_claim_says_why_it_is_open(made: MadePaper) -> None:
-    for _, (verdict, said) in judge_all(made.results()):
-        assert verdict == OPEN
-        assert said.endswith(".")
+    for j in judge_all(made.results()):
+        assert j.verdict == OPEN
+        assert j.why.endswith(".")
 
 
 def test_the_sentence_has_the_difference_its_interval_and_its_seeds(made: MadePaper) -> None:
@@ -61,19 +61,26 @@ def test_the_length_controlled_claim_is_of_length_controlled_rates(made: MadePap
 
 def test_the_best_baseline_may_be_the_supervised_policy(made: MadePaper) -> None:
     for seed in range(5):
-        for arm, rate in (
-            ("SFT", 0.9),
-            ("RLOO", 0.2),
-            ("R2M", 0.4),
-        ):  # SFT's own rate is 1/2, whatever is on file
+        for arm, rate in (("SFT", 0.9), ("RLOO", 0.2), ("R2M", 0.4)):  # SFT's own rate is 1/2, whatever is on file
             made.assess(arm, seed, rate=rate)
     said = sentence(made.results(), "R2M has a higher win rate than the best baseline")
     assert re.search(r"best baseline is SFT.*R2M − SFT.*−10 points.*GRPO, ReMax, REINFORCE\+\+", said)
     assert verdicts(made.results())["R2M has a higher win rate than the best baseline"] == FAILS
 
 
+def test_at_equal_length_other_shares_decide(made: MadePaper) -> None:
+    for seed in range(5):
+        made.assess("RLOO", seed, rate=0.3, controlled=0.6)
+        made.assess("R2M", seed, rate=0.5, controlled=0.4)
+    found = verdicts(made.results())
+    assert found["R2M has a higher win rate than RLOO"] == HOLDS
+    assert found["R2M has a higher length-controlled win rate than RLOO"] == FAILS
+    said = sentence(made.results(), "R2M has a higher length-controlled win rate than RLOO")
+    assert said.startswith("Length-controlled win rate, R2M − RLOO: −20 points")
+
+
 def test_what_cannot_be_told_from_0_is_open() -> None:
-    verdict, said = Part("Gold", by_seed(0.1, -0.1, 0.2, -0.2, 0.0), by_seed(0, 0, 0, 0, 0)).judged()
+    verdict, said = Contrast("Gold", by_seed(0.1, -0.1, 0.2, -0.2, 0.0), by_seed(0, 0, 0, 0, 0)).judged()
     assert verdict == OPEN
     assert "5 seeds" in said
     assert "not told from 0" in said
@@ -81,28 +88,24 @@ def test_what_cannot_be_told_from_0_is_open() -> None:
 
 @pytest.mark.parametrize(("claimed", "words"), [(1, "as claimed"), (-1, "against the claim")])
 def test_a_few_seeds_give_a_direction_and_no_verdict(claimed: int, words: str) -> None:
-    verdict, said = Part("Gold", by_seed(0.3, 0.4), by_seed(0.1, 0.1), claimed).judged()
+    verdict, said = Contrast("Gold", by_seed(0.3, 0.4), by_seed(0.1, 0.1), claimed).judged()
     assert verdict == OPEN
     for fact in ("Gold", "+0.25", "0.2 to 0.3", "p = 0.5", "2 seeds", words, "too few"):
         assert fact in said
 
 
 def test_only_seeds_of_both_sides_count() -> None:
-    _, said = Part("Gold", {0: 1.0, 1: 5.0}, {1: 4.0, 2: 0.0}).judged()
+    _, said = Contrast("Gold", {0: 1.0, 1: 5.0}, {1: 4.0, 2: 0.0}).judged()
     for fact in ("+1 ", "no interval", "p = 1", "1 seed", "as claimed", "too few"):
         assert fact in said
 
 
-@pytest.mark.parametrize(
-    ("judge", "words"), [("gold", "Gold, "), ("frozen", "Win rate over the references, ")]
-)
+@pytest.mark.parametrize(("judge", "words"), [("gold", "Gold, "), ("frozen", "Win rate over the references, ")])
 def test_nothing_is_prevented_where_rloo_does_not_collapse(made: MadePaper, judge: str, words: str) -> None:
     """By gold where there is one, else by the win rate against the references."""
     for seed in range(5):
         for arm, height in (("SFT", 0.3), ("RLOO", 0.5), ("R2M", 0.7)):
-            made.assess(
-                arm, seed, over_references=height, gold=height if judge == "gold" else None, judge=judge
-            )
+            made.assess(arm, seed, over_references=height, gold=height if judge == "gold" else None, judge=judge)
     text = "R2M prevents the collapse that RLOO has"
     assert verdicts(made.results())[text] == OPEN
     said = sentence(made.results(), text)

@@ -5,12 +5,14 @@ import io
 
 import pytest
 from made_paper import SETS, MadePaper, whole
+from plotly.offline import get_plotlyjs
 
 from r2m.paper import published
-from r2m.paper.cells import MEASURED, MISSING, Cell, Column, Table
-from r2m.paper.results import Results
 from r2m.paper.tables import table_1, table_2, table_3, table_4, table_5, tables
 from r2m.reports import paper_formats as formats
+from r2m.reports.document import Page
+from r2m.reports.paper_parts import MEASURED, MISSING, Cell, Column, Table
+from r2m.reports.render import render
 from r2m.results.statistics import Estimate
 
 
@@ -38,9 +40,7 @@ def test_the_paper_s_tables_agree_with_each_other() -> None:
 def test_the_methods(made: MadePaper) -> None:
     for seed, rate in enumerate((0.4, 0.6)):
         made.run("RLOO", seed, {"reward/proxy": 1.0})
-        made.assess(
-            "RLOO", seed, rate=rate, controlled=rate - 0.1, gold=0.2 + seed, characters=50 + 10 * seed
-        )
+        made.assess("RLOO", seed, rate=rate, controlled=rate - 0.1, gold=0.2 + seed, characters=50 + 10 * seed)
     table = table_2(made.results(2))
     rloo = cell(table, "RLOO", "WR, %")
     assert rloo.estimate == Estimate(50.0, (pytest.approx(40.0), pytest.approx(60.0)), 2)  # type: ignore[arg-type]
@@ -86,20 +86,20 @@ def test_similarity_and_the_collapse(made: MadePaper) -> None:
     assert mean(cell(four, "RLOO", "gold")) == pytest.approx(0.0895)
     made.assess("R2M", 0)
     made.assess("R2M", 1)
-    missing = cell(table_1(r), "R2M's trained policies", "across")
+    missing = cell(table_1(made.results(2)), "R2M's trained policies", "across")
     assert missing.why.startswith("no run of R2M has prompts with enough hacking")
 
 
 def test_ablations_are_compared_with_r2m_seed_by_seed(made: MadePaper) -> None:
     for seed in range(5):
         made.run("R2M", seed, {"reward/proxy": 1.0})
-        made.assess("R2M", seed, rate=0.6 + 0.01 * seed, gold=0.5)
+        made.assess("R2M", seed, rate=0.6 + 0.01 * seed, controlled=0.5, gold=0.5)
         made.run("R2M, noise", seed, {"reward/proxy": 1.0})
-        made.assess("R2M, noise", seed, rate=0.5 + 0.01 * seed, gold=0.5 + 0.1 * (-1) ** seed)
+        made.assess("R2M, noise", seed, rate=0.5 + 0.01 * seed, controlled=0.6, gold=0.5 + 0.1 * (-1) ** seed)
     table = table_5(made.results())
     row = dict(table.rows)["R2M, noise"]
     change, gold = row[3], row[5]
-    assert mean(change) == pytest.approx(-10)
+    assert (mean(change), mean(row[1])) == (pytest.approx(-10), pytest.approx(10))
     assert (change.finding, gold.finding) == ("worse", "not distinguishable")
     assert dict(table.rows)["R2M"][3] == Cell()
     assert dict(table.rows)["R2M, fixed omega"][-1].text == ""  # the paper has no such row
@@ -151,7 +151,8 @@ def test_latex_is_escaped() -> None:
 
 
 def test_html_and_markdown_are_escaped() -> None:
-    page, plain = formats.to_html(evil_table()), formats.to_markdown(evil_table())
+    page, plain = render(Page("", "", [formats.shown(evil_table())], [])), formats.to_markdown(evil_table())
+    page = page.replace(get_plotlyjs(), "")
     assert "<i>" not in page
     assert page.count("&lt;i&gt;") >= 5  # label, headings, source, run, reason
     assert "(n = 1)" in page
@@ -167,6 +168,6 @@ def test_what_is_missing_is_said_once(made: MadePaper) -> None:
 
 
 def test_every_run_of_a_row_is_named(made: MadePaper) -> None:
-    r: Results = whole(made, 2)
+    r = whole(made, 2)
     assert formats.runs_of(table_4(r))["SFT"] == ["paper-forum-sft-s0", "paper-forum-sft-s1"]
     assert "SFT: paper-forum-sft-s0, paper-forum-sft-s1" in formats.to_markdown(table_4(r))

@@ -25,10 +25,10 @@ from transformers import (
 
 from r2m.core.masking import pad, token_log_probs
 from r2m.core.trajectories import Trajectories, microbatches
-from r2m.models.families import Way
+from r2m.models.families import CacheUse
 from r2m.policy.forward import HiddenStates, hidden_width, policy_forward
 from r2m.policy.loading import frozen_twin
-from r2m.policy.output import own_logits, unused_ids, way
+from r2m.policy.output import cache_use, own_logits, unused_ids
 
 SMALL = {
     "vocab_size": 12, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -78,8 +78,8 @@ ARCHITECTURES = {
     ),
     "openai-gpt": OpenAIGPTConfig(vocab_size=12, n_embd=16, n_layer=2, n_head=4, n_positions=64),
 }  # fmt: skip
-WAYS = dict.fromkeys(ARCHITECTURES, Way.SHARED) | {
-    "mamba": Way.CACHED, "qwen3_next": Way.CACHED, "bart": Way.CACHED, "openai-gpt": Way.RERUN,
+WAYS = dict.fromkeys(ARCHITECTURES, CacheUse.SHARED) | {
+    "mamba": CacheUse.CACHED, "qwen3_next": CacheUse.CACHED, "bart": CacheUse.CACHED, "openai-gpt": CacheUse.RERUN,
 }  # fmt: skip
 PROMPTS = [[3, 4, 5, 6, 7], [8], [9, 10, 3]]
 RESPONSES = [[[5, 2], [6, 7, 8, 2]], [[4, 4, 4, 4], [2]], [[3, 2], [11, 10, 2]]]
@@ -99,9 +99,10 @@ def alive(model: PreTrainedModel) -> PreTrainedModel:
 def trajectories(prompts: list[list[int]], responses: list[list[list[int]]], extra: int = 0) -> Trajectories:
     """Padded by `extra` columns more than needed, with ids that are also tokens."""
     width = max(len(p) for p in prompts) + extra
-    prompt_ids, prompt_mask = pad(prompts, 7, "left", width)
+    prompt_ids, prompt_mask = (x[:-1] for x in pad([*prompts, [0] * width], 7, "left"))
     flat = [r for group in responses for r in group]
-    ids, mask = pad(flat, 5, "right", max(len(r) for r in flat) + extra)
+    widest = [0] * (max(len(r) for r in flat) + extra)
+    ids, mask = (x[:-1] for x in pad([*flat, widest], 5, "right"))
     N, K = len(prompts), len(responses[0])
     ids, mask = ids.view(N, K, -1), mask.view(N, K, -1)
     return Trajectories(
@@ -121,7 +122,7 @@ def one_by_one(model: PreTrainedModel, prompt: list[int], response: list[int]) -
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_way(make_policy: Make, family: str) -> None:
-    assert way(make_policy(ARCHITECTURES[family])) is WAYS[family]
+    assert cache_use(make_policy(ARCHITECTURES[family])) is WAYS[family]
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
@@ -136,9 +137,7 @@ def test_equals_each_sequence_on_its_own(make_policy: Make, family: str, extra: 
             torch.testing.assert_close(out.log_probs_NKR[n, k, :R], log_probs, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(out.entropy_NKR[n, k, :R], entropy, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(out.prompt_hidden_NPD[n, -P:], hidden[:P], atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(
-                out.response_hidden_NKRD[n, k, : R - 1], hidden[P:], atol=1e-5, rtol=1e-5
-            )
+            torch.testing.assert_close(out.response_hidden_NKRD[n, k, : R - 1], hidden[P:], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
@@ -203,9 +202,7 @@ def test_chunks_of_its_own_output_path_change_nothing(make_policy: Make, family:
 def test_width_is_that_of_the_hidden_states(make_policy: Make, family: str, width: int) -> None:
     model = make_policy(ARCHITECTURES[family])
     out = policy_forward(model, trajectories(PROMPTS, RESPONSES), TEMPERATURE)
-    assert (
-        hidden_width(model) == width == out.prompt_hidden_NPD.shape[-1] == out.response_hidden_NKRD.shape[-1]
-    )
+    assert hidden_width(model) == width == out.prompt_hidden_NPD.shape[-1] == out.response_hidden_NKRD.shape[-1]
 
 
 class TestIdsThatNoTokenHas:
@@ -239,9 +236,7 @@ class TestIdsThatNoTokenHas:
 
 class TestHiddenStates:
     @pytest.mark.parametrize("size", [1, 2, 4, 6])
-    def test_rows_do_not_depend_on_the_microbatches_that_stored_them(
-        self, make_policy: Make, size: int
-    ) -> None:
+    def test_rows_do_not_depend_on_the_microbatches_that_stored_them(self, make_policy: Make, size: int) -> None:
         """Each part comes without the columns that are padding in all of it, and finds its place again."""
         model, t = make_policy(), trajectories(PROMPTS, RESPONSES, extra=1)
         hidden = HiddenStates(t, torch.float32, "cpu")

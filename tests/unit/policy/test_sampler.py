@@ -26,7 +26,7 @@ from transformers import (
 
 from r2m.core.trajectories import Trajectories
 from r2m.policy.forward import policy_forward
-from r2m.policy.sampler import HELD_OUT, eos_token_ids, sample, uniform_draws
+from r2m.policy.sampler import HELD_OUT_STREAM, eos_token_ids, sample, uniform_draws
 
 SMALL = {
     "vocab_size": 12, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -75,9 +75,7 @@ def draw(
     return sample(model, prompts, uniforms_NKR, temperature=temperature, eos_ids=eos, pad_id=PAD, batch=batch)
 
 
-def one_by_one(
-    model: PreTrainedModel, prompt: list[int], uniforms: list[float]
-) -> tuple[list[int], list[float]]:
+def one_by_one(model: PreTrainedModel, prompt: list[int], uniforms: list[float]) -> tuple[list[int], list[float]]:
     """Inverse transform sampling, with the whole sequence run again for every token."""
     response: list[int] = []
     log_probs: list[float] = []
@@ -151,16 +149,12 @@ class TestGreedy:
     def test_the_others_are_what_they_were(self, llama: PreTrainedModel, batch: int) -> None:
         uniforms_NKR = uniform_draws(0, 1, 4, 3, 12)
         plain = draw(llama, uniforms_NKR)
-        t = sample(
-            llama, PROMPTS, uniforms_NKR, temperature=0.7, eos_ids=EOS, pad_id=PAD, batch=batch, greedy=True
-        )
+        t = sample(llama, PROMPTS, uniforms_NKR, temperature=0.7, eos_ids=EOS, pad_id=PAD, batch=batch, greedy=True)
         assert t.ended_NK.shape == (4, 4)
         others = t.block(slice(0, 4), slice(0, 3))
         assert torch.equal(others.response_ids_NKR, plain.response_ids_NKR)
         assert torch.equal(others.ended_NK, plain.ended_NK)
-        torch.testing.assert_close(
-            others.sampler_log_probs_NKR, plain.sampler_log_probs_NKR, atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(others.sampler_log_probs_NKR, plain.sampler_log_probs_NKR, atol=1e-5, rtol=0)
 
     def test_neither_draws_nor_temperature_decide_it(self, llama: PreTrainedModel) -> None:
         found = [
@@ -244,9 +238,7 @@ class TestIdsThatNoTokenHas:
         assert torch.isfinite(t.sampler_log_probs_NKR).all()
 
     def test_nor_are_they_the_likeliest(self, model: PreTrainedModel) -> None:
-        t = sample(
-            model, PROMPTS, torch.zeros(4, 1, 12), temperature=1.0, eos_ids=[], pad_id=PAD, greedy=True
-        )
+        t = sample(model, PROMPTS, torch.zeros(4, 1, 12), temperature=1.0, eos_ids=[], pad_id=PAD, greedy=True)
         assert not set(t.response_ids_NKR.unique().tolist()) & {0, 4, 11}
 
     @pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
@@ -267,7 +259,7 @@ class TestDraws:
         assert torch.equal(one, uniform_draws(3, 5, 2, 2, 4))
         for other in (
             uniform_draws(4, 5, 2, 2, 4), uniform_draws(3, 6, 2, 2, 4),
-            uniform_draws(3, 5, 2, 2, 4, stream=HELD_OUT),
+            uniform_draws(3, 5, 2, 2, 4, stream=HELD_OUT_STREAM),
         ):  # fmt: skip
             assert not torch.equal(one, other)
 
@@ -283,12 +275,8 @@ class TestDraws:
         assert draws.mean().item() == pytest.approx(0.5, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("listed", "expected"), [(None, (2,)), (2, (2,)), (9, (2, 9)), ([7, 2, 5], (2, 5, 7))]
-)
-def test_all_end_tokens(
-    llama: PreTrainedModel, listed: int | list[int] | None, expected: tuple[int, ...]
-) -> None:
+@pytest.mark.parametrize(("listed", "expected"), [(None, (2,)), (2, (2,)), (9, (2, 9)), ([7, 2, 5], (2, 5, 7))])
+def test_all_end_tokens(llama: PreTrainedModel, listed: int | list[int] | None, expected: tuple[int, ...]) -> None:
     before = llama.generation_config
     llama.generation_config = GenerationConfig(eos_token_id=listed)
     assert eos_token_ids(llama, 2) == expected

@@ -8,9 +8,9 @@ from pages import CHROMIUM, Page, drawn_plots, grids
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
-from r2m.reports import page
 from r2m.reports.compare_page import html
 from r2m.reports.compare_terminal import numbers, terminal
+from r2m.reports.render import plain, visible
 from r2m.results.comparison import compare_runs
 from r2m.results.comparison_text import sentences
 
@@ -28,23 +28,29 @@ def made(runs):
 
 
 def page_of(runs, assessments=None):
-    comparisons, notes = compare_runs(runs.views)
-    return html(f"runs {EVIL}", comparisons, notes, assessments or {})
+    comparisons, notes = compare_runs(runs.results(assessments))
+    return html(f"runs {EVIL}", comparisons, notes)
 
 
 def printed(runs, width=80):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    for comparison in compare_runs(runs.views)[0]:
+    for comparison in compare_runs(runs.results())[0]:
         console.print(terminal(comparison))
     return console.export_text()
 
 
 def test_what_a_reader_could_not_see_is_shown_by_its_code():
-    assert page.said("a\n\tb  c") == "a\n\tb  c"
-    assert page.said("<b>&\"'") == "&lt;b&gt;&amp;&quot;&#x27;"
-    assert page.said("\x00\x1b\x7f\x85\r") == r"\x00\x1b\x7f\x85\x0d"
-    assert page.said("\u202e\u2028\ud800\ufeff") == r"\u202e\u2028\ud800\ufeff"
-    assert page.said([{"role": "user", "content": "<i>"}, {"content": "x"}]) == "user: &lt;i&gt;\n: x"
+    assert visible("a\n\tb  c") == "a\n\tb  c"
+    assert visible("\x00\x1b\x7f\x85\r") == r"\x00\x1b\x7f\x85\x0d"
+    assert visible("\u202e\u2028\ud800\ufeff") == r"\u202e\u2028\ud800\ufeff"
+    assert plain("<b>&\"'\x00") == r"&lt;b&gt;&amp;&quot;&#x27;\x00"
+
+
+def test_a_chat_is_shown_with_its_roles(runs):
+    chat = [{"role": "user", "content": "<i>"}, {"content": "x"}]
+    row = {"prompt": chat, "response": "y", "proxy": 1.0, "vanilla": 1.0, "gold": 1.0}
+    runs.run("a", (0.5, 1.0), samples={1: [row]})
+    assert "user: &lt;i&gt;\n: x<" in page_of(runs)
 
 
 def test_the_page_is_one_file_with_plotly_once_and_no_address(runs):
@@ -67,12 +73,10 @@ def test_the_page_has_the_verdict_the_numbers_and_the_texts_in_this_order(runs):
     assert differences.number("R2M", "frozen at same KL", under="mean") == 0
     assert differences.number("R2M", "gold at end", under=r"\bp\b") == 0.5
     assert differences.cell("R2M", "gold at end", under="finding") == "too few seeds"
-    (comparison,), _ = compare_runs(runs.views)
+    (comparison,), _ = compare_runs(runs.results())
     headline = sentences(comparison)[0]
     texts = [table for table in page.tables if "response" in table.head]
-    places = [
-        page.text.index(part) for part in (headline, means.head[-1], differences.head[0], "Best by gold")
-    ]
+    places = [page.text.index(part) for part in (headline, means.head[-1], differences.head[0], "Best by gold")]
     assert places == sorted(places)
     best, worst, liked = texts[:3]
     assert float(best.rows[0][best.column("gold")].replace("−", "-")) == 0
@@ -114,12 +118,10 @@ def test_what_is_not_there_is_said(runs):
 def test_the_terminal_fits_80_columns_and_has_every_arm_and_sentence(runs):
     made(runs)
     for omega in (0.125, 0.25):
-        runs.run(
-            f"o{omega}", (0.5, 1.0, 1.0), settings=[*R2M, f"reward.omega_min={omega}", "algorithm.lr=1.5e-4"]
-        )
+        runs.run(f"o{omega}", (0.5, 1.0, 1.0), settings=[*R2M, f"reward.omega_min={omega}", "algorithm.lr=1.5e-4"])
     text = printed(runs)
     assert max(map(len, text.splitlines())) <= 80
-    ((comparison,), _) = compare_runs(runs.views)
+    ((comparison,), _) = compare_runs(runs.results())
     means, differences = grids(terminal(comparison))
     assert len(means.rows) == len(comparison.rows) == 4
     assert means.number("RLOO.* 2 finished", under="gold") == 0.25
@@ -138,7 +140,7 @@ def test_a_label_is_no_markup(runs):
 
 
 def test_the_numbers_are_strict_json(runs):
-    comparisons, notes = compare_runs(made(runs).views)
+    comparisons, notes = compare_runs(made(runs).results())
     tree = json.loads(json.dumps(numbers(comparisons, notes), allow_nan=False))
     (setup,) = tree["setups"]
     assert [arm["runs"] for arm in setup["arms"]] == [["rloo-0", "rloo-1"], ["r2m-0", "r2m-1"]]

@@ -6,18 +6,29 @@ import re
 import pytest
 
 from r2m.errors import UserError
-from r2m.reports.curves import COLOURS, PANELS, STYLE, plot
+from r2m.metrics import metric
+from r2m.reports import curves
+from r2m.reports.curves import PANELS, STYLE
+from r2m.reports.style import COLOURS, WINNER, groups
 from r2m.runs.journal import JournalView
 
 
 def view(arm, seed, series, task="forum"):
     """`series`: metric -> a value each round."""
-    estimator = {"advantage": "rloo" if arm == "R2M" else arm.lower()}
+    estimator = {"advantage": "rloo" if arm == "R2M" else arm.lower(), "queries": 2, "responses": 4}
     config = {"reward": {"feedback": arm == "R2M"}, "algorithm": estimator, "run": {"seed": seed}}
     start = {"run_id": f"{arm}-{seed}", "task": task, "policy": "sft", "config": config}
     steps = range(max(map(len, series.values()), default=0))
     rounds = {s: {key: values[s] for key, values in series.items() if s < len(values)} for s in steps}
     return JournalView(start, rounds, {}, [])
+
+
+def plot(runs, path):
+    """`runs`: labelled; those of one label are an arm's seeds."""
+    arms = {}
+    for label, run in runs:
+        arms.setdefault(label, []).append(run)
+    curves.plot(groups((label, views[0].arm, views) for label, views in arms.items()), path)
 
 
 def svg(runs, tmp_path, monkeypatch):
@@ -42,9 +53,9 @@ def test_every_panel_has_its_title_unit_and_the_arms_in_their_colours(tmp_path, 
     series = {key: [0.0, 1.0, 4.0] for key in PANELS}
     runs = [("RLOO", view("RLOO", 3, series)), ("R2M", view("R2M", 5, series))]
     text, curves = svg(runs, tmp_path, monkeypatch)
-    for title, unit in PANELS.values():
-        assert f">{title}<" in text
-        assert f">{unit}<" in text
+    for key in PANELS:
+        assert f">{metric(key).title}<" in text
+        assert f">{metric(key).unit}<" in text
     assert ">forum, policy sft · seeds 3, 5<" in text
     assert text.count(">RLOO<") == text.count(">R2M<") == 1  # one legend
     assert len(curves[colour("RLOO")]) == len(curves[colour("R2M")]) == len(PANELS)
@@ -55,7 +66,7 @@ def test_every_panel_has_its_title_unit_and_the_arms_in_their_colours(tmp_path, 
 
 def test_panels_without_data_are_left_out(tmp_path, monkeypatch):
     text, curves = svg([("R2M", view("R2M", 0, {"kl/sequence": [0.0, 1.0]}))], tmp_path, monkeypatch)
-    assert [title for title, _ in PANELS.values() if f">{title}<" in text] == [PANELS["kl/sequence"][0]]
+    assert [key for key in PANELS if f">{metric(key).title}<" in text] == ["kl/sequence"]
     assert ">forum, policy sft · seed 0<" in text
     assert len(curves[colour("R2M")]) == 1
 
@@ -72,14 +83,17 @@ def test_repeats_are_drawn_with_their_mean_over_the_rounds_that_all_have(tmp_pat
         assert y == pytest.approx((y_low + y_high) / 2, abs=1e-3)
 
 
-def test_labels_of_one_arm_share_its_colour_and_differ_in_style(tmp_path, monkeypatch):
+def test_arms_are_told_apart_by_colour_then_by_dashes_and_a_winner_is_green(tmp_path, monkeypatch):
     series = {"reward/gold": [0.0, 1.0]}
-    runs = [(f"R2M, Ω = {i}", view("R2M", i, series)) for i in range(2)] + [("GRPO", view("GRPO", 0, series))]
-    text, curves = svg(runs, tmp_path, monkeypatch)
-    assert len(curves[colour("R2M")]) == 2
+    arms = [(f"R2M, Ω = {i}", view("R2M", i, series)) for i in range(6)]
+    made = groups((label, run.arm, [run]) for label, run in arms)
+    assert made[0].colour == COLOURS["R2M"]
+    assert len({(group.colour, group.dash) for group in made}) == 6
+    assert [group.dash for group in made] == ["solid"] * 5 + ["dash"]
+    text, _ = svg(arms, tmp_path, monkeypatch)
     assert text.count("stroke-dasharray") > 0
-    (other,) = set(curves) - {colour("R2M"), "#e6e6e6"}
-    assert other not in {c.lower() for c in COLOURS.values()}
+    first, rloo, r2m = groups([("t1", "R2M", []), ("RLOO", "RLOO", []), ("R2M", "R2M", [])], winner=True)
+    assert (first.colour, rloo.colour, r2m.colour) == (WINNER, COLOURS["RLOO"], COLOURS["R2M"])
 
 
 def test_nan_leaves_a_gap(tmp_path, monkeypatch):

@@ -12,14 +12,16 @@ from made_sweep import MadeSweep
 from pages import Page, grids
 
 from r2m.metrics import METRICS
+from r2m.paper.claims import judge_all
 from r2m.paper.tables import tables
 from r2m.reports.compare_page import html as compare_html
 from r2m.reports.compare_terminal import terminal as compare_terminal
 from r2m.reports.curves import STYLE, plot
 from r2m.reports.paper_page import html as paper_html
+from r2m.reports.style import groups
 from r2m.reports.sweep_page import html as sweep_html
-from r2m.reports.sweep_page import ranking_table
-from r2m.reports.table import markdown, summary
+from r2m.reports.sweep_tables import ranking_table
+from r2m.reports.table import runs_table
 from r2m.results.comparison import compare_runs
 
 WORDS = {  # of a figure's title and of its axis
@@ -52,15 +54,13 @@ def value(key: str, step: int) -> float:
 
 
 def a_run(runs: MadeRuns, name: str = "a", settings: tuple[str, ...] = ()):
-    return runs.run(
-        name, *[[value(key, t) for key in FIELDS] for t in ROUNDS], fields=FIELDS, settings=settings
-    )
+    return runs.run(name, *[[value(key, t) for key in FIELDS] for t in ROUNDS], fields=FIELDS, settings=settings)
 
 
 def compared(runs: MadeRuns):
     a_run(runs)
-    (comparison,), notes = compare_runs(runs.views)
-    return comparison, Page(compare_html("runs", [comparison], notes, {}))
+    (comparison,), notes = compare_runs(runs.results())
+    return comparison, Page(compare_html("runs", [comparison], notes))
 
 
 def assert_panels(panels, keys, arm: str, at=ROUNDS) -> None:
@@ -84,9 +84,7 @@ def test_the_columns_of_a_comparison(runs: MadeRuns) -> None:
     means, *_ = grids(compare_terminal(comparison))
     table = page.table("runs", "frozen")
     for key, heading in LABELS.items():
-        expected = (
-            9.0 if key == "worker_s" else value(key, 4)
-        )  # three rounds of 2 s, three evaluations of 1 s
+        expected = 9.0 if key == "worker_s" else value(key, 4)  # three rounds of 2 s, three evaluations of 1 s
         assert table.number("RLOO", under=f"^{heading}$") == pytest.approx(expected, abs=0.005), key
         if key != "eval/response_tokens":
             assert means.number("RLOO", under=f"^{heading}$") == pytest.approx(expected, abs=0.05), key
@@ -122,13 +120,7 @@ def test_the_columns_and_panels_of_a_sweep(tmp_path) -> None:
     assert page.table("seed 100").number("R2M|t000", under="^frozen") == 4
     tree = ranking_table(a)
     row = dict(zip(tree["columns"], next(r for r in tree["data"] if r[1] == "t000"), strict=True))
-    assert [row[key] for key in ("eval/gold", "kl", "frozen", "trajectories", "worker_s")] == [
-        0.75,
-        11,
-        3,
-        16,
-        6,
-    ]
+    assert [row[key] for key in ("eval/gold", "kl", "frozen", "trajectories", "worker_s")] == [0.75, 11, 3, 16, 6]
     (gold, frozen) = page.drawings["reward-kl"]
     label = next(iter(key for key in gold.traces if key.startswith(("t000", "R2M")) and key != "R2M"), "t000")
     for panel, title, y in ((gold, "gold", 0.75), (frozen, "frozen", 3.0)):
@@ -150,14 +142,12 @@ def test_the_panels_of_a_picture(runs: MadeRuns, tmp_path, monkeypatch) -> None:
         for step in range(i + 2):
             view.rounds.setdefault(step, {})[key] = float(step)
     monkeypatch.setitem(STYLE, "svg.fonttype", "none")
-    plot([("RLOO", view)], tmp_path / "curves.svg")
+    plot(groups([("RLOO", "RLOO", [view])]), tmp_path / "curves.svg")
     axes = re.split(r'<g id="axes_\d+">', (tmp_path / "curves.svg").read_text())[1:]
     lengths = {}
     for part in axes:
         texts = " | ".join(re.findall(r">([^<>]*)</text>", part))
-        (curve,) = {
-            d for d in re.findall(r'<path d="([^"]+)"[^>]*clip-path[^>]*style="[^"]*stroke: #d55e00', part)
-        }
+        (curve,) = {d for d in re.findall(r'<path d="([^"]+)"[^>]*clip-path[^>]*style="[^"]*stroke: #d55e00', part)}
         lengths[len(re.findall("[ML]", curve))] = texts
     assert len(lengths) == len(keys)
     for i, key in enumerate(keys):
@@ -166,12 +156,13 @@ def test_the_panels_of_a_picture(runs: MadeRuns, tmp_path, monkeypatch) -> None:
 
 
 def test_the_columns_of_a_summary(runs: MadeRuns) -> None:
-    head, _, row = (line.strip("| ").split(" | ") for line in markdown(summary([a_run(runs)])).splitlines())
-    found = dict(zip(head, row, strict=True))
+    table = runs_table([a_run(runs)])
+    ((_, row),) = table.rows
+    found = dict(zip(table.head, row, strict=True))
     for key, label in (("reward/proxy", "proxy"), ("reward/vanilla", "frozen"), ("reward/gold", "gold"),
                        ("kl/sequence", "KL"), ("task/no_space_share", "space")):  # fmt: skip
         (cell,) = [cell for heading, cell in found.items() if label in heading]
-        last = cell.split()[-1]
+        last = cell.split("→")[-1]
         number = float(last.rstrip("%")) / (100 if "%" in last else 1)
         assert number == pytest.approx(value(key, 4), abs=0.051), key
 
@@ -182,7 +173,7 @@ def test_the_figures_of_the_paper(made: MadePaper) -> None:
             "eval/proxy": 20.0 + t, "eval/vanilla": 30.0 + t, "eval/noise": 40.0 + t,
         } for t in ROUNDS])  # fmt: skip
     r = made.results(1, cost=cost())
-    page = Page(paper_html(r, tables(r), "r2m paper"))
+    page = Page(paper_html(r, tables(r), judge_all(r), "r2m paper"))
     learning = page.drawings["learning"]
     keys = by_title(learning, TRAINED)
     assert set(keys) == {"reward/proxy", "train/policy_loss", "kl/token", "kl/sequence"}
@@ -190,11 +181,8 @@ def test_the_figures_of_the_paper(made: MadePaper) -> None:
     reward, gold = page.drawings["reward-kl"]
     for panel, key, word in ((reward, "reward/proxy", "reward"), (gold, "reward/gold", "gold")):
         assert re.search(word, panel.title, re.I)
-        assert panel.traces["R2M"] == (
-            [value("kl/token", t) for t in ROUNDS],
-            [value(key, t) for t in ROUNDS],
-        )
-        assert re.search("KL.*token", panel.x)
+        assert panel.traces["R2M"] == ([value("kl/sequence", t) for t in ROUNDS], [value(key, t) for t in ROUNDS])
+        assert re.search("KL.*sequence", panel.x)
     assert not re.search("gold", reward.title, re.I)
     (conditions,) = page.drawings["conditions"]
     heights = {name: y[0] for name, (_, y) in conditions.traces.items()}
@@ -203,8 +191,9 @@ def test_the_figures_of_the_paper(made: MadePaper) -> None:
     (full,) = [y for name, y in heights.items() if re.fullmatch("with feedback", name)]
     assert (full, without, with_noise) == (21, 31, 41)
     memory, seconds = page.drawings["cost"]
-    assert re.search("memory.*MiB", memory.title)
-    assert re.search("time.*s", seconds.title, re.I)
+    assert re.search("memory", memory.title)
+    assert re.search("time", seconds.title, re.I)
+    assert (memory.y, seconds.y) == ("MiB", "s")
     assert memory.traces[""][1] == [100, 104]
     bars = {name: y[0] for name, (_, y) in seconds.traces.items() if name}
     for word, expected in (("sampl", 0.1), ("annot", 0.1), ("policy", 0.29), ("head", 0.01)):
@@ -224,7 +213,7 @@ def test_the_tables_of_the_paper(made: MadePaper) -> None:
                 similarity=(0.67, 0.76, 0.45),
             )  # fmt: skip
     r = made.results(2)
-    page = Page(paper_html(r, tables(r), "r2m paper"))
+    page = Page(paper_html(r, tables(r), judge_all(r), "r2m paper"))
     alike = page.table("within hacking", "across")
     for word, expected in (("within hacking", 0.67), ("within normal", 0.76), ("across", 0.45)):
         assert alike.number("RLOO.*policies", under=f"^measured.*{word}") == expected

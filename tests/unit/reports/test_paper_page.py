@@ -1,36 +1,38 @@
 """The page in a real browser, and what it says where something is missing."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_paper import MadePaper, whole
+from made_paper import MadePaper, cost, whole
 from pages import CHROMIUM, Page, drawn_plots
 
-from r2m.paper.claims import FAILS, HOLDS, OPEN
-from r2m.paper.results import Results
+from r2m.paper.claims import judge_all
 from r2m.paper.tables import tables
 from r2m.reports import paper_figures as figures
 from r2m.reports.paper_page import html, summary, write
+from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
+from r2m.results.experiment import Experiment
 from r2m.results.findings import ENOUGH
 
 PLOTS = {"similarity", "over-training", "conditions", "learning", "reward-kl", "cost"}
 EVIL = "<script>document.title='owned'</script>"
 
 
-def page_of(r: Results) -> str:
-    return html(r, tables(r), "r2m paper --recipe forum")
+def page_of(r: Experiment) -> str:
+    return html(r, tables(r), judge_all(r), "r2m paper --recipe forum")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on this machine")
 def test_a_browser_draws_every_figure_and_runs_no_text(made: MadePaper, tmp_path: Path) -> None:
-    r = whole(made, 2)
-    for trees in r.assessments.values():
-        for tree in trees.values():
-            if tree["similarity"]:
-                tree["similarity"]["what"] = EVIL
-                tree["similarity"]["labels"] = [EVIL] * 4
-    paths = write(r, tmp_path / "paper", f"r2m paper --name {EVIL}")
+    whole(made, 2)
+    for name, known in made.assessments.items():
+        if known.similarity:
+            similar = replace(known.similarity, what=EVIL, labels=[EVIL] * 4)
+            made.assessments[name] = replace(known, similarity=similar)
+    r = made.results(2, cost=cost())
+    paths = write(r, tables(r), judge_all(r), tmp_path / "paper", f"r2m paper --name {EVIL}")
     drawn, page = drawn_plots(tmp_path / "paper" / "paper.html", tmp_path / "profile")
     assert drawn.keys() == PLOTS
     assert all(drawn.values()), drawn
@@ -83,7 +85,7 @@ def test_the_reward_in_three_ways_is_a_mean_over_seeds(made: MadePaper) -> None:
         made.run("R2M", seed, {"eval/proxy": height, "eval/vanilla": 0.0}, {"eval/proxy": height + 1})
     figure = figures.conditions(made.results(2))
     bold = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data if trace.name}
-    assert bold == {"with feedback": ([1, 2], [2.0, 3.0]), "without feedback": ([1], [0.0])}
+    assert bold == {"with feedback": ([96, 192], [2.0, 3.0]), "without feedback": ([96], [0.0])}
 
 
 def test_the_cost_is_stacked_by_phase_and_shows_each_process(made: MadePaper) -> None:
@@ -96,6 +98,6 @@ def test_the_cost_is_stacked_by_phase_and_shows_each_process(made: MadePaper) ->
 
 
 def test_the_summary_counts_verdicts() -> None:
-    judged = [(None, (verdict, "")) for verdict in (HOLDS, FAILS, FAILS, OPEN, OPEN, OPEN)]
-    numbers = [int(n) for n in re.findall(r"\d+", summary(judged))]  # type: ignore[arg-type]
+    judged = [Judged("", "", verdict, "") for verdict in (HOLDS, FAILS, FAILS, OPEN, OPEN, OPEN)]
+    numbers = [int(n) for n in re.findall(r"\d+", summary(judged))]
     assert numbers == [6, 1, 2, 3]

@@ -12,11 +12,12 @@ from pages import CHROMIUM, Page, drawn_plots, grids
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
+from r2m.reports import sweep_figures as figures
 from r2m.reports import sweep_page as report
-from r2m.reports import sweep_run_figures as run_figures
-from r2m.reports import sweep_study_figures as study_figures
-from r2m.reports.curves import COLOURS
-from r2m.reports.sweep_figures import WINNER, colours
+from r2m.reports.plots import curves
+from r2m.reports.style import COLOURS, WINNER
+from r2m.reports.sweep_tables import ranking_table
+from r2m.reports.sweep_terminal import terminal
 
 RLOO = {"reward.feedback": False}
 PLOTS = ("history", "importance", "parallel", "slice", "learning", "reward-kl")
@@ -46,7 +47,7 @@ def swept(made, trials=6, **tree):
 
 def printed(answer, width=80):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(report.terminal(answer))
+    console.print(terminal(answer))
     return console.export_text()
 
 
@@ -59,7 +60,7 @@ def test_the_terminal_shows_ten_arms_and_says_how_many_more_there_are(made):
     a = m.answer(5400)
     lines = printed(a).splitlines()
     assert max(map(len, lines)) <= 80
-    ranking = grids(report.terminal(a))[0]
+    ranking = grids(terminal(a))[0]
     assert [cells[0].split()[0] for cells in ranking.rows] == [
         "t004", "R2M", "RLOO", "t003", "t002", "t001", "t005", "t006", "t007", "t008",
     ]  # fmt: skip
@@ -77,9 +78,7 @@ def test_the_terminal_has_the_verdict_and_a_command_that_can_be_copied(made):
     flat = " ".join(text.split())
     for sentence in a.verdict:
         assert sentence in flat
-    again = text[text.index(" r2m train") + 1 if " r2m train" in text else text.index("r2m train") :].split(
-        "\n\n"
-    )[0]
+    again = text[text.index(" r2m train") + 1 if " r2m train" in text else text.index("r2m train") :].split("\n\n")[0]
     assert shlex.split(again.replace("\\\n", "")) == shlex.split(a.arm(a.winner).command)
     for spent in ("16 finished", "1 pruned", "1.5 hours"):
         assert spent in flat
@@ -90,7 +89,7 @@ def test_the_terminal_of_a_sweep_that_has_not_begun(made):
     text = " ".join(printed(a).split())
     for said in (*a.verdict, a.importance_note):
         assert said in text
-    assert len(grids(report.terminal(a))) == 1  # no confirmation
+    assert len(grids(terminal(a))) == 1  # no confirmation
 
 
 def test_the_page_is_one_file_with_plotly_once_and_no_address(made):
@@ -110,9 +109,7 @@ def test_the_page_begins_with_the_verdict_and_has_every_arm_parameter_and_comman
         for word in shlex.split(arm.command):
             assert word in page.text
     assert "max: 20" in page.text
-    numbers = [
-        ranking.number("t003", under=h) for h in ("eval/gold", "KL", "frozen", "alpha", "omega_min", "traj")
-    ]
+    numbers = [ranking.number("t003", under=h) for h in ("eval/gold", "KL", "frozen", "alpha", "omega_min", "traj")]
     assert numbers == [0.2, 16, 2, 0.333, 0.2, 16]
     assert ranking.number("t005", under="excess") == 2
     assert ranking.cell("t004", under="excess") == ""
@@ -159,7 +156,7 @@ def test_the_front_is_drawn_for_several_objectives_only(made):
     m = made(objectives=[{"metric": "eval/gold"}, {"metric": "eval/kl_sequence", "direction": "minimize"}])
     for gold, kl in ((0.5, 10.0), (0.9, 30.0), (0.4, 11.0)):
         m.trial(0.5, (gold, kl))
-    figure = study_figures.pareto(m.answer())
+    figure = figures.pareto(m.answer())
     on_front, dominated, line = figure.data
     assert (list(on_front.x), list(on_front.y)) == ([30.0, 10.0], [0.9, 0.5])
     assert (list(dominated.x), list(dominated.y)) == ([11.0], [0.4])
@@ -173,7 +170,7 @@ def test_one_objective_has_no_front(made):
 
 def test_the_history_has_every_kind_of_trial_and_a_best_so_far_that_keeps_the_constraints(made):
     m = swept(made)
-    figure = study_figures.history(m.answer(), m.views)
+    figure = figures.history(m.answer(), {})
     traces = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data}
     complete = [(0, 0.25), (1, 0.0), (2, 0.1), (3, 0.2), (4, 0.3)]
     assert list(zip(*traces["complete"], strict=True)) == [(n, pytest.approx(v)) for n, v in complete]
@@ -187,7 +184,7 @@ def test_learning_curves_are_means_over_fresh_seeds_on_an_axis_of_trajectories(m
     m.run("rloo", RLOO, 100, (0.0, 1.0), (0.2, 3.0))
     m.run("rloo", RLOO, 101, (0.4, 2.0), (0.4, 4.0), (0.9, 5.0))
     m.run("rloo", RLOO, 0, (7.0, 7.0))  # the search's own seed stays out
-    figure = run_figures.learning(m.answer(), m.views)
+    figure = curves(list(figures.confirmed(m.answer(), m.views).values()), report.LEARNING)
     bold = [trace for trace in figure.data if trace.line.width == 2.5]
     gold, kl = bold
     assert (list(gold.x), list(gold.y)) == ([8, 16], [pytest.approx(0.2), pytest.approx(0.3)])
@@ -197,13 +194,13 @@ def test_learning_curves_are_means_over_fresh_seeds_on_an_axis_of_trajectories(m
 
 def test_the_winner_is_green_and_the_arms_of_the_paper_have_their_colours(made):
     m = swept(made)
-    own = colours(m.answer(), m.views)
+    own = {name: group.colour for name, group in figures.confirmed(m.answer(), m.views).items()}
     assert own == {"t004": WINNER, "rloo": COLOURS["RLOO"], "t000": COLOURS["R2M"]}
 
 
 def test_the_ranking_is_a_table_that_mlflow_can_read(made):
     m = swept(made)
-    table = json.loads(json.dumps(report.ranking_table(m.answer()), allow_nan=False))
+    table = json.loads(json.dumps(ranking_table(m.answer()), allow_nan=False))
     assert table["columns"][:6] == ["rank", "arm", "label", "state", "eval/gold", "feasible"]
     assert {len(row) for row in table["data"]} == {len(table["columns"])}
     rows = {row[1]: dict(zip(table["columns"], row, strict=True)) for row in table["data"]}

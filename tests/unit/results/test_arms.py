@@ -1,20 +1,20 @@
 """Which runs are repeats of one arm, which arms may be compared, and how each is called."""
 
-from r2m.results.arms import seed_of, setups
+from r2m.results.arms import setups
 
 R2M = ["reward.feedback=on"]
 
 
-def labels(views):
-    return {arm.label: [view.run_id for view in arm.runs] for setup in setups(views)[0] for arm in setup.arms}
+def labels(results):
+    return {arm.label: [view.run_id for view in arm.runs] for setup in setups(results)[0] for arm in setup.arms}
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_arm_in_the_seeds_order(runs):
     runs.run("b", seed=2)
     runs.run("a", seed=1)
     runs.run("c", settings=R2M, seed=1)
-    assert labels(runs.views) == {"RLOO": ["a", "b"], "R2M": ["c"]}
-    assert [seed_of(view) for view in setups(runs.views)[0][0].arms[0].runs] == [1, 2]
+    assert labels(runs.results()) == {"RLOO": ["a", "b"], "R2M": ["c"]}
+    assert list(setups(runs.results())[0][0].arms[0].results) == [1, 2]
 
 
 def test_arms_of_one_kind_are_told_apart_by_what_differs_between_them(runs):
@@ -22,23 +22,21 @@ def test_arms_of_one_kind_are_told_apart_by_what_differs_between_them(runs):
         runs.run(f"r{i}", settings=[*R2M, f"reward.omega_min={omega}"])
     runs.run("rloo", settings=["algorithm.lr=7e-4"])
     names = ["R2M · reward.omega_min=0.5", "R2M · reward.omega_min=0.25", "RLOO"]
-    assert list(labels(runs.views)) == names
+    assert list(labels(runs.results())) == names
 
 
 def test_numbers_that_are_equal_when_rounded_are_written_out(runs):
     for i, lr in enumerate((1.0001e-4, 1.0002e-4)):
         runs.run(f"r{i}", settings=[f"algorithm.lr={lr}"])
-    assert list(labels(runs.views)) == ["RLOO · algorithm.lr=0.00010001", "RLOO · algorithm.lr=0.00010002"]
+    assert list(labels(runs.results())) == ["RLOO · algorithm.lr=0.00010001", "RLOO · algorithm.lr=0.00010002"]
 
 
 def test_what_cannot_change_the_result_makes_no_arm(runs):
-    runs.run(
-        "a", settings=["reward.alpha=0.5", "reward.lr=1e-3", "reward.omega_min=0.1"]
-    )  # no head without feedback
+    runs.run("a", settings=["reward.alpha=0.5", "reward.lr=1e-3", "reward.omega_min=0.1"])  # no head without feedback
     runs.run("b", settings=["reward.alpha=0.25", "reward.lr=1e-4", "run.eval_every=5"], seed=1)
-    assert labels(runs.views) == {"RLOO": ["a", "b"]}
+    assert labels(runs.results()) == {"RLOO": ["a", "b"]}
     runs.run("c", settings=["reward.no_eos_value=-2"], seed=2)
-    assert len(labels(runs.views)) == 2
+    assert len(labels(runs.results())) == 2
 
 
 def test_a_journal_that_lacks_a_newer_setting_has_its_default(runs):
@@ -46,17 +44,15 @@ def test_a_journal_that_lacks_a_newer_setting_has_its_default(runs):
     old = runs.run("old", seed=1)
     del old.start["config"]["reward"]["no_eos"], old.start["config"]["run"]["judge"]
     del old.start["config"]["task"]["space_pairs"]
-    assert labels(runs.views) == {"RLOO": ["new", "old"]}
+    assert labels(runs.results()) == {"RLOO": ["new", "old"]}
 
 
 def test_other_tasks_data_models_or_evaluations_are_other_setups(runs):
     runs.run("a")
-    for i, setting in enumerate(
-        ("task.artefact=0.5", "reward.model=other", "run.eval_seed=1", "policy.model=p")
-    ):
+    for i, setting in enumerate(("task.artefact=0.5", "reward.model=other", "run.eval_seed=1", "policy.model=p")):
         runs.run(f"b{i}", settings=[setting])
     runs.run("c", data="e")
-    found, repeated = setups(runs.views)
+    found, repeated = setups(runs.results())
     assert len(found) == 6
     assert not repeated
     assert all(len(setup.arms) == 1 for setup in found)
@@ -66,13 +62,13 @@ def test_other_tasks_data_models_or_evaluations_are_other_setups(runs):
 
 def test_a_single_setup_is_called_by_its_task_and_policy(runs):
     runs.run("a")
-    (setup,), _ = setups(runs.views)
+    (setup,), _ = setups(runs.results())
     assert setup.label == "forum, policy forum-policy"
 
 
 def test_of_equal_settings_and_seed_the_run_that_came_furthest_counts(runs):
     runs.run("started", (0.1,), (0.2,), (0.3,), status="running")
     runs.run("whole", (0.1,), (0.2,))
-    (setup,), repeated = setups(runs.views)
+    (setup,), repeated = setups(runs.results())
     assert [view.run_id for view in setup.arms[0].runs] == ["whole"]
     assert repeated == ["started"]

@@ -8,13 +8,13 @@ import pytest
 from r2m.errors import UserError
 from r2m.results.comparison import SECONDS, compare_runs, matched
 from r2m.results.comparison_text import sentences
-from r2m.results.readings import at_kl, way
+from r2m.results.readings import at_kl, trajectory
 
 R2M = ["reward.feedback=on"]
 
 
 def one(runs, **asked):
-    (comparison,), _ = compare_runs(runs.views, **asked)
+    (comparison,), _ = compare_runs(runs.results(), **asked)
     return comparison
 
 
@@ -51,9 +51,10 @@ def test_runs_that_share_no_kl_are_not_matched():
     assert matched([(math.nan, 9.0), (3.0, 1.0)], [(3.0, 2.0)]) == (3.0, 1.0, 2.0)
 
 
-def test_a_way_has_the_evaluations_with_both(runs):
+def test_a_trajectory_has_the_rounds_with_both(runs):
     view = runs.run("a", (0.1, 1.0), (0.2,), (0.3, 2.0))
-    assert way(view, "eval/gold") == [(1.0, 0.1), (2.0, 0.3)]
+    assert trajectory(view, "eval/gold") == {1: (1.0, 0.1), 3: (2.0, 0.3)}
+    assert trajectory(view, "reward/gold") == {1: (1.0, 0.1), 3: (2.0, 0.3)}  # with the round's own KL
 
 
 def test_a_row_has_the_means_of_finished_runs_alone(runs):
@@ -86,13 +87,7 @@ def test_differences_are_of_the_seeds_that_both_have(runs):
     pairs(runs, [(0.25, 0.5), (0.25, 1.0)])
     runs.run("alone", (0.0, 1.0), (9.0, 4.0), seed=7)
     end, kl, frozen = one(runs).differences
-    assert (end.arm, end.metric, end.matched, end.seeds, end.kl) == (
-        "R2M",
-        "eval/gold",
-        False,
-        (0, 1),
-        (4.0, 4.0),
-    )
+    assert (end.arm, end.metric, end.matched, end.seeds, end.kl) == ("R2M", "eval/gold", False, (0, 1), (4.0, 4.0))
     assert (end.estimate.mean, end.estimate.n, end.finding) == (0.5, 2, "too few seeds")
     assert (kl.matched, kl.estimate.mean, kl.kl) == (True, 0.5, (4.0, 4.0))
     assert (frozen.metric, frozen.matched, frozen.estimate.mean) == ("eval/vanilla", True, 0.0)
@@ -132,9 +127,7 @@ def test_what_judges_is_the_first_that_there_is(runs):
     assert one(runs).metric == "eval/win_rate"
     runs.run("c", (1.0, 0.5), fields=("eval/vanilla", "eval/kl_sequence"), settings=R2M)
     assert one(runs).metric == "eval/win_rate"  # one arm has it, which is enough
-    with pytest.raises(
-        UserError, match="--metric 'eval/proxy': eval/gold, eval/win_rate, eval/vanilla are allowed"
-    ):
+    with pytest.raises(UserError, match="--metric 'eval/proxy': eval/gold, eval/win_rate, eval/vanilla are allowed"):
         one(runs, metric="eval/proxy")
 
 
@@ -234,7 +227,7 @@ def test_notes_on_setups_repeats_and_a_searchs_own_runs(runs):
     runs.run("a", (0.5, 1.0), start={"tags": {"r2m.role": "search"}})
     runs.run("again", (0.5, 1.0))
     runs.run("b", (0.5, 1.0), settings=["task.artefact=0.5"])
-    comparisons, notes = compare_runs(runs.views)
+    comparisons, notes = compare_runs(runs.results())
     assert len(comparisons) == 2
     setups, left_out, searched = notes
     assert "2 setups" in setups

@@ -13,13 +13,7 @@ from r2m.results.statistics import Estimate
     [
         (0.2, (0.1, 0.3), 5, 0.0625, "better"),
         (-0.2, (-0.3, -0.1), 5, 0.0625, "worse"),
-        (
-            0.2,
-            (0.1, 0.3),
-            5,
-            0.125,
-            "not distinguishable",
-        ),  # the interval of five is too narrow to stand alone
+        (0.2, (0.1, 0.3), 5, 0.125, "not distinguishable"),  # the interval of five is too narrow to stand alone
         (0.2, (0.1, 0.3), 9, 0.07, "not distinguishable"),
         (0.2, (-0.1, 0.3), 9, 0.05, "not distinguishable"),
         (0.2, (0.0, 0.3), 9, 0.05, "not distinguishable"),
@@ -39,24 +33,12 @@ def numbers(text):
 @pytest.mark.parametrize(
     ("estimate", "words", "expected"),
     [
-        (
-            Estimate(0.2, (0.1, 0.3), 5, 0.0625),
-            "A is better than B",
-            ["0.2", "95", "0.1", "0.3", "0.0625", "5"],
-        ),
-        (
-            Estimate(-2.5, (-3.0, -2.0), 6, 0.03125),
-            "A is worse than B",
-            ["−2.5", "95", "−3", "−2", "0.0312", "6"],
-        ),
+        (Estimate(0.2, (0.1, 0.3), 5, 0.0625), "A is better than B", ["0.2", "95", "0.1", "0.3", "0.0625", "5"]),
+        (Estimate(-2.5, (-3.0, -2.0), 6, 0.03125), "A is worse than B", ["−2.5", "95", "−3", "−2", "0.0312", "6"]),
         (Estimate(0.2, (-0.1, 0.3), 9, 0.5), "not distinguishable", ["0.2", "95", "−0.1", "0.3", "0.5", "9"]),
         # fewer than five: all of one sign by chance in 2 of 2^n cases
         (Estimate(0.2, (0.1, 0.3), 4, 0.125), "A is better than B on each of 4", ["4", "0.2", "4", "1", "8"]),
-        (
-            Estimate(-0.2, (-0.3, -0.1), 3, 0.25),
-            "A is worse than B on each of 3",
-            ["3", "−0.2", "3", "1", "4"],
-        ),
+        (Estimate(-0.2, (-0.3, -0.1), 3, 0.25), "A is worse than B on each of 3", ["3", "−0.2", "3", "1", "4"]),
         (Estimate(0.2, (-0.1, 0.3), 3, 0.75), "not told apart by 3", ["3", "0.2", "3", "1", "4"]),
         (Estimate(0.0, (-0.1, 0.1), 2, 1.0), "not told apart by 2", ["2", "0", "2", "1", "2"]),
         (Estimate(0.2, None, 1, 1.0), "One seed cannot tell A from B", ["0.2"]),

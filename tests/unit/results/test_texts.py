@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from made_assessments import assessment, response
 
 from r2m.results.arms import setups
 from r2m.results.texts import Text, picks, texts_of
@@ -17,8 +18,8 @@ def text(response, gold, round=1, vanilla=0.0, gap=math.nan):
 
 
 def of(runs, assessments=None):
-    ((setup,), _) = setups(runs.views)
-    return texts_of(setup.arms[0], assessments or {})
+    ((setup,), _) = setups(runs.results(assessments))
+    return texts_of(setup.arms[0])
 
 
 def test_a_gap_is_proxy_less_gold_each_standardised_over_the_arms_texts(runs):
@@ -32,8 +33,7 @@ def test_a_gap_is_proxy_less_gold_each_standardised_over_the_arms_texts(runs):
 
 def test_equal_scores_have_no_gap_and_missing_gold_has_none_to_show(runs):
     runs.run(
-        "a",
-        samples={1: [row("x", 1.0, 0.5), row("y", 1.0, 0.5), {"prompt": "p", "response": "z", "proxy": 3.0}]},
+        "a", samples={1: [row("x", 1.0, 0.5), row("y", 1.0, 0.5), {"prompt": "p", "response": "z", "proxy": 3.0}]}
     )
     gaps = [t.gap for t in of(runs)]
     assert gaps[:2] == [0.0, 0.0]
@@ -43,9 +43,9 @@ def test_equal_scores_have_no_gap_and_missing_gold_has_none_to_show(runs):
 def test_rows_of_an_assessment_are_texts_of_the_trained_policy(runs):
     runs.run("a", samples={5: [row("x", 1.0, 0.5)]})
     chat = [{"role": "user", "content": "hello"}]
-    found = of(
-        runs, {"a": {"rows": [row("y", 2.0, None, prompt=chat)]}, "other": {"rows": [row("z", 1.0, 1.0)]}}
-    )
+    found = of(runs, {
+        "a": assessment(response(chat, "y", proxy=2.0)), "other": assessment(response("p", "z", proxy=1.0, gold=1.0)),
+    })  # fmt: skip
     assert [(t.round, t.response, t.prompt) for t in found] == [(5, "x", "p"), (None, "y", chat)]
     assert math.isnan(found[1].gold)
 

@@ -28,9 +28,7 @@ def hidden_of(t: Trajectories, prompt_NPD: Tensor, response_NKRD: Tensor) -> Hid
     return hidden
 
 
-def noise_of(
-    hidden: HiddenStates, t: Trajectories, seed: int = 0, step: int = 1, batch: int = 2
-) -> NoiseStates:
+def noise_of(hidden: HiddenStates, t: Trajectories, seed: int = 0, step: int = 1, batch: int = 2) -> NoiseStates:
     return NoiseStates(hidden, t, batch, ONE, "noise", seed, step)
 
 
@@ -94,9 +92,7 @@ def test_later_hidden_states_do_not_change_it() -> None:
     noise = noise_of(hidden, t)
     before_BTD, _ = noise.rows(slice(0, 3), "cpu")
     hidden.store(
-        slice(None),
-        slice(None),
-        PolicyOutput(Tensor(), Tensor(), torch.ones(3, 5, 3), torch.ones(3, 2, 5, 3)),
+        slice(None), slice(None), PolicyOutput(Tensor(), Tensor(), torch.ones(3, 5, 3), torch.ones(3, 2, 5, 3))
     )
     assert torch.equal(noise.rows(slice(0, 3), "cpu")[0], before_BTD)
 

@@ -46,9 +46,7 @@ def test_a_bias_of_the_score_is_in_the_scores_and_saved_again(
     torch.testing.assert_close(scores(tmp_path / "again"), before + 3)
 
 
-def test_a_bias_in_one_of_several_files(
-    folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_a_bias_in_one_of_several_files(folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     before = scores(folder)
     add(folder, score__bias=torch.tensor([3.0]))
     reward, _ = load_reward_model(str(folder))
@@ -59,14 +57,11 @@ def test_a_bias_in_one_of_several_files(
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["v_head.weight", "regression_layer.weight", "score.0.weight", "score.dense.bias", "value_head.bias"],
+    "name", ["v_head.weight", "regression_layer.weight", "score.0.weight", "score.dense.bias", "value_head.bias"]
 )
 def test_a_head_that_nobody_knows_is_refused(folder: Path, name: str) -> None:
     add(folder, **{name.replace(".", "__"): torch.zeros(1, 16)})
-    with pytest.raises(
-        UserError, match=f"^reward.model = .*its checkpoint has {name}, which Llama"
-    ) as refused:
+    with pytest.raises(UserError, match=f"^reward.model = .*its checkpoint has {name}, which Llama") as refused:
         load_reward_model(str(folder))
     assert "\n" not in str(refused.value)
 

@@ -12,7 +12,7 @@ from r2m.errors import UserError
 from r2m.policy.queries import Query, response_texts
 from r2m.reward.inputs import RewardInput, response_ids
 from r2m.tasks.answer import answer_ids
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 TURNS = (
     {"role": "user", "content": "Hi."},
@@ -74,7 +74,7 @@ def test_the_policy_s_ids_are_passed_on_as_they_are() -> None:
     m, o, start, end = tokenizer.convert_tokens_to_ids(["m", "o", "<|im_start|>", "<|im_end|>"])
     (ids,) = RewardInput(tokenizer, tokenizer).ids(ASKED, [[m, o, m, start, m, end]], [True])
     newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
-    assert ids == [*render(ASKED, tokenizer), m, o, m, start, m, end, *newline]
+    assert ids == [*prompt_ids(ASKED, tokenizer), m, o, m, start, m, end, *newline]
 
 
 def test_ids_pass_to_a_template_of_another_kind_and_a_larger_vocabulary() -> None:
@@ -85,7 +85,7 @@ def test_ids_pass_to_a_template_of_another_kind_and_a_larger_vocabulary() -> Non
     m, o = policy.convert_tokens_to_ids(["m", "o"])
     (ids,) = RewardInput(reward, policy).ids(ASKED, [[m, o, m, policy.eos_token_id]], [True])
     newline = reward("\n", add_special_tokens=False)["input_ids"]
-    assert ids == [*render(ASKED, reward), m, o, m, reward.eos_token_id, *newline]
+    assert ids == [*prompt_ids(ASKED, reward), m, o, m, reward.eos_token_id, *newline]
     # Behind "[/INST]" a template puts a space, which is one token with the word that follows.
     reward.chat_template = TEMPLATES["mistral"]
     (ids,) = RewardInput(reward, policy).ids(ASKED, [[*answer_ids(policy, ASKED, "mom"), 2]], [True])
@@ -117,7 +117,7 @@ def test_another_tokenizer_reads_the_space_of_a_plain_response(style: str) -> No
     assert [reward.decode(ids) for ids in read] == ["TL;DR: mom<eos>", "TL;DR:mom<eos>"]
     back = RewardInput(policy, reward)
     texts = [[*reward(text)["input_ids"], reward.eos_token_id] for text in (" mom", "mom")]
-    asked = render(prompt, policy)
+    asked = prompt_ids(prompt, policy)
     assert list(back.ids(prompt, texts, [True, True])) == [[*asked, spaced, end], [*asked, bare, end]]
 
 
@@ -150,7 +150,7 @@ def test_a_thinking_block_as_written_is_the_template_s() -> None:
         text = f"<think>\n{thought}</think>\n\n{answer}"
         body = tokenizer(text)["input_ids"]
         (ids,) = scorer.ids(ASKED, [[*body, end]], [True])
-        assert ids == [*render(ASKED, tokenizer), *body, end, *tokenizer("\n")["input_ids"]]
+        assert ids == [*prompt_ids(ASKED, tokenizer), *body, end, *tokenizer("\n")["input_ids"]]
 
 
 def test_what_a_template_trims_is_not_read() -> None:
@@ -175,7 +175,7 @@ def test_texts_are_the_answers_alone() -> None:
     plain, chat = Prompt(text="TL;DR:"), ASKED
     tokenizer = sentencepiece_tokenizer("legacy", TEMPLATES["mistral"])
     spaced, bare, end = tokenizer.convert_tokens_to_ids(["▁mom", "mom", "</s>"])
-    queries = [Query(prompt, render(prompt, tokenizer)) for prompt in (plain, chat)]
+    queries = [Query(prompt, prompt_ids(prompt, tokenizer)) for prompt in (plain, chat)]
     ids = torch.tensor([[[spaced, end], [bare, spaced]]] * 2)
     t = Trajectories(
         torch.ones(2, 1, dtype=torch.long), torch.ones(2, 1, dtype=torch.bool), ids, torch.ones_like(ids).bool(),

@@ -33,9 +33,7 @@ def classifier(hf_config: PreTrainedConfig) -> PreTrainedModel:
     [
         LlamaConfig(**SMALL, num_labels=1),
         GPTNeoXConfig(**SMALL, num_labels=1),
-        GPT2Config(
-            vocab_size=12, n_embd=16, n_layer=2, n_head=4, n_positions=64, pad_token_id=0, num_labels=1
-        ),
+        GPT2Config(vocab_size=12, n_embd=16, n_layer=2, n_head=4, n_positions=64, pad_token_id=0, num_labels=1),
         BertConfig(**SMALL, num_labels=1),  # its classifier has a bias and sees a pooled token
     ],
     ids=["llama", "neox", "gpt2", "bert"],
@@ -44,7 +42,7 @@ def classifier(hf_config: PreTrainedConfig) -> PreTrainedModel:
 def test_scores_are_the_classifiers_own(hf_config: PreTrainedConfig, width: int) -> None:
     model = classifier(hf_config)
     reward = RewardModel(model)
-    ids_BT, mask_BT = pad(SEQUENCES, 0, "right", width)
+    ids_BT, mask_BT = (x[: len(SEQUENCES)] for x in pad([*SEQUENCES, [0] * (width or 0)], 0, "right"))
     with torch.no_grad():
         own = model(input_ids=ids_BT, attention_mask=mask_BT.long()).logits.squeeze(-1)
         torch.testing.assert_close(reward(ids_BT, mask_BT), own, atol=1e-5, rtol=1e-5)

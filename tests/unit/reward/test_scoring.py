@@ -35,10 +35,7 @@ def reward(small: dict[str, int]) -> RewardModel:
 
 
 def round_of(
-    tokenizer: PreTrainedTokenizerFast,
-    prompts: list[str],
-    responses: list[list[str]],
-    ended: list[list[bool]],
+    tokenizer: PreTrainedTokenizerFast, prompts: list[str], responses: list[list[str]], ended: list[list[bool]]
 ) -> tuple[list[Query], Trajectories]:
     queries = [Query(Prompt(text=p), tokenizer(p).input_ids) for p in prompts]
     eos = [tokenizer.eos_token_id]
@@ -49,9 +46,7 @@ def round_of(
     ]
     prompt_ids, prompt_mask = pad([q.ids for q in queries], 0, "left")
     ids, mask = (x.view(len(prompts), len(responses[0]), -1) for x in pad(flat, 0, "right"))
-    return queries, Trajectories(
-        prompt_ids, prompt_mask, ids, mask, torch.zeros(ids.shape), torch.tensor(ended)
-    )
+    return queries, Trajectories(prompt_ids, prompt_mask, ids, mask, torch.zeros(ids.shape), torch.tensor(ended))
 
 
 PROMPTS, RESPONSES = ["a b c", "d"], [["e f", "g"], ["h h h", ""]]
@@ -108,9 +103,7 @@ def test_same_tokens(
     assert not same_tokens(tokenizer, templated)
 
 
-def test_a_sequence_beyond_the_context_is_refused(
-    tokenizer: PreTrainedTokenizerFast, reward: RewardModel
-) -> None:
+def test_a_sequence_beyond_the_context_is_refused(tokenizer: PreTrainedTokenizerFast, reward: RewardModel) -> None:
     scorer = RewardEmbedder(reward, tokenizer, tokenizer, 4)
     scorer.embed(*round_of(tokenizer, ["a a a a a"], [["b b b b", "c"]], [[True, True]]))  # 10 tokens
     with pytest.raises(UserError, match="query and response have 11 tokens, its context is 10"):

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from r2m.errors import UserError
-from r2m.runs.journal import Journal, JournalReader, is_held, read
+from r2m.line_file import is_held
+from r2m.runs.journal import Journal, JournalReader, read
 
 START = {
     "run_id": "forum-0",
@@ -47,9 +48,7 @@ def test_what_is_written_is_read_back(tmp_path):
     assert without_time_and_kind(view.start) == START
     assert view.rounds == {0: {"reward/proxy": 0.1, "kl/sequence": 2.0}}
     assert view.samples == {0: [{"prompt": "a\nb", "response": "\ud800 \u2028 é", "reward": 1.5}]}
-    assert [without_time_and_kind(e) for e in view.events] == [
-        {"name": "checkpoint", "step": 0, "seconds": 0.25}
-    ]
+    assert [without_time_and_kind(e) for e in view.events] == [{"name": "checkpoint", "step": 0, "seconds": 0.25}]
     assert before <= view.start["time"] <= view.events[0]["time"] <= time.time()
     assert (view.run_id, view.arm) == ("forum-0", "R2M")
 

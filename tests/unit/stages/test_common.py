@@ -10,7 +10,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from r2m.errors import UserError
-from r2m.stages.common import batches, check_lengths, descend, hold_out, new_folder, progress_bar
+from r2m.stages.common import batches, check_lengths, hold_out, new_folder, optimizer_step, progress_bar
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_rate_warms_up_over_a_twentieth_and_decays_to_nothing() -> None:
     rates = []
     for step in range(40):
         weight.grad = torch.zeros(1)
-        descend([weight], optimizer, 1.0, step, 40)
+        optimizer_step([weight], optimizer, 1.0, step, 40)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates[:3] == [0.5, 1.0, 1.0]  # of 40 steps 2 warm up
     assert rates[3] == pytest.approx(37 / 38)
@@ -70,11 +70,11 @@ def test_a_long_gradient_is_cut_to_1_and_one_that_is_not_finite_stops_before_the
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([weight], lr=0.0)
     weight.grad = torch.tensor([3.0, 4.0])
-    descend([weight], optimizer, 1.0, 0, 1)
+    optimizer_step([weight], optimizer, 1.0, 0, 1)
     assert weight.detach().tolist() == pytest.approx([-0.6, -0.8])
     weight.grad = torch.tensor([float("nan"), 0.0])
     with pytest.raises(FloatingPointError, match="step 1"):
-        descend([weight], optimizer, 1.0, 1, 2)
+        optimizer_step([weight], optimizer, 1.0, 1, 2)
     assert weight.detach().tolist() == pytest.approx([-0.6, -0.8])
 
 

@@ -9,12 +9,7 @@ from typing import Any
 import pytest
 import torch
 from made_tokenizers import TEMPLATES, chat_tokenizer
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
@@ -26,13 +21,8 @@ from r2m.reward.inputs import response_ids
 from r2m.reward.loading import load_reward_model
 from r2m.reward.model import RewardModel
 from r2m.reward.scoring import RewardEmbedder
-from r2m.stages.reward_model import (
-    add_padding,
-    load_classifier,
-    run_reward_model,
-    train_reward_model,
-)
-from r2m.tasks.prompt import Prompt, render
+from r2m.stages.reward_model import add_padding, load_classifier, run_reward_model, train_reward_model
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 ASKED = Prompt(text="my mom sold my tv . tl;dr:")
 PAIRS = [
@@ -47,9 +37,7 @@ def classifier(policy_folder: str) -> Any:
     return load_classifier(policy_folder)
 
 
-def scores(
-    model: Any, tokenizer: PreTrainedTokenizerFast, responses: list[tuple[Prompt, str]]
-) -> list[float]:
+def scores(model: Any, tokenizer: PreTrainedTokenizerFast, responses: list[tuple[Prompt, str]]) -> list[float]:
     """One at a time, without padding."""
     ids = [torch.tensor([response_ids(tokenizer, *response)]) for response in responses]
     with torch.no_grad():
@@ -76,9 +64,7 @@ def test_held_out_figures_by_hand(classifier: Any, tokenizer: PreTrainedTokenize
 def test_it_learns_what_is_preferred(classifier: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     words = ("mom", "dad", "boss", "uncle", "coach", "sister")
     pairs = [(ASKED, f" {a} {b}", f" {a}{b}") for a in words for b in words]  # spaces are good
-    report = train_reward_model(
-        classifier, tokenizer, pairs, epochs=4, batch_size=8, lr=3e-3, held_out_share=0.2
-    )
+    report = train_reward_model(classifier, tokenizer, pairs, epochs=4, batch_size=8, lr=3e-3, held_out_share=0.2)
     assert (report["rows"], report["held_out_rows"], report["steps"]) == (29, 7, 16)
     assert report["accuracy"] == 1.0
     assert report["accuracy_interval"] == pytest.approx([0.646, 1.0], abs=1e-3)
@@ -92,9 +78,7 @@ def test_the_mean_is_of_the_sft_samples_where_they_are_given(
 ) -> None:
     samples = [(ASKED, " mom"), (ASKED, " tv sold mom and i need help")]
     report = train_reward_model(classifier, tokenizer, PAIRS, lr=1e-3, sft_samples=samples)
-    assert report["reward_mean"] == pytest.approx(
-        sum(scores(classifier, tokenizer, samples)) / 2, rel=1e-5, abs=1e-5
-    )
+    assert report["reward_mean"] == pytest.approx(sum(scores(classifier, tokenizer, samples)) / 2, rel=1e-5, abs=1e-5)
     assert report["reward_mean"] == classifier.config.reward_mean
     assert report["reward_mean_of"] == "SFT samples"
 
@@ -115,9 +99,7 @@ def test_pairs_that_are_equal_to_the_model_are_left_out_and_counted(
     report = train_reward_model(with_them, tokenizer, [*PAIRS, *unknown], lr=1e-2)
     assert (report["rows"], report["held_out_rows"], report["left_out"], report["equal"]) == (2, 1, 0, 2)
     assert report == train_reward_model(without, tokenizer, PAIRS, lr=1e-2) | {"equal": 2}
-    with pytest.raises(
-        UserError, match="1 usable rows, 0 longer than max_tokens, 2 whose responses are equal"
-    ):
+    with pytest.raises(UserError, match="1 usable rows, 0 longer than max_tokens, 2 whose responses are equal"):
         train_reward_model(classifier, tokenizer, [PAIRS[0], *unknown])
 
 
@@ -139,7 +121,7 @@ def test_a_policy_s_end_token_changes_no_score_of_a_conversation() -> None:
     report = train_reward_model(classifier, tokenizer, pairs, epochs=12, batch_size=12, lr=1e-2)
     assert report["accuracy"] == 1
     scorer = RewardEmbedder(RewardModel(classifier), tokenizer, tokenizer, microbatch=16)
-    queries = [Query(prompt, render(prompt, tokenizer)) for prompt, *_ in pairs]
+    queries = [Query(prompt, prompt_ids(prompt, tokenizer)) for prompt, *_ in pairs]
     scores = []
     for end in ("<eos>", "<end_of_turn>"):
         flat = [
@@ -150,12 +132,7 @@ def test_a_policy_s_end_token_changes_no_score_of_a_conversation() -> None:
         prompt_ids, prompt_mask = pad([q.ids for q in queries], 0, "left")
         ids, mask = (x.view(len(pairs), 2, -1) for x in pad(flat, 0, "right"))
         t = Trajectories(
-            prompt_ids,
-            prompt_mask,
-            ids,
-            mask,
-            torch.zeros(ids.shape),
-            torch.ones(len(pairs), 2, dtype=torch.bool),
+            prompt_ids, prompt_mask, ids, mask, torch.zeros(ids.shape), torch.ones(len(pairs), 2, dtype=torch.bool)
         )
         with torch.no_grad():
             scores.append(scorer.phi(scorer.embed(queries, t)).squeeze(-1))
@@ -172,9 +149,7 @@ def test_a_policy_s_end_token_changes_no_score_of_a_conversation() -> None:
     assert float(scores[0][0, 0]) == pytest.approx(float(own), rel=1e-5, abs=1e-5)
 
 
-def test_padding_that_is_the_end_token_is_refused(
-    classifier: Any, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_padding_that_is_the_end_token_is_refused(classifier: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.pad_token = tokenizer.eos_token
     with pytest.raises(UserError, match="no padding token apart from its end token"):
         train_reward_model(classifier, tokenizer, PAIRS)
@@ -255,9 +230,7 @@ def test_run_reward_model_refuses_unusable_data_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_run_reward_model_leaves_out_what_cannot_be_compared_and_says_so(
-    policy_folder: str, tmp_path: Path
-) -> None:
+def test_run_reward_model_leaves_out_what_cannot_be_compared_and_says_so(policy_folder: str, tmp_path: Path) -> None:
     rows = [{"prompt": p.text, "chosen": c, "rejected": r} for p, c, r in PAIRS * 3]
     rows += [rows[0] | {"rejected": rows[0]["chosen"]}, rows[0] | {"rejected": ""}, {"prompt": "mom"}]
     data = tmp_path / "pairs.jsonl"
@@ -269,15 +242,13 @@ def test_run_reward_model_leaves_out_what_cannot_be_compared_and_says_so(
         "chosen and rejected are equal": {"rows": 1, "first": "line 10"},
         "chosen or rejected is empty": {"rows": 1, "first": "line 11"},
     }
-    assert (
-        json.loads((tmp_path / "out" / "report.json").read_text())["data_left_out"] == report["data_left_out"]
-    )
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["data_left_out"] == report["data_left_out"]
 
 
 def test_run_reward_model_of_equal_pairs_alone(policy_folder: str, tmp_path: Path) -> None:
     data = tmp_path / "pairs.jsonl"
     data.write_text(json.dumps({"prompt": "mom", "chosen": " sad", "rejected": " sad"}) + "\n")
-    said = r"data = '.*': 0 pairs, and at least 2 are needed; 1 of 1 rows left out: 1: chosen and rejected are equal"
+    said = "0 usable rows, and at least 2 are needed; 1 of 1 rows left out: 1: chosen and rejected are equal"
     with pytest.raises(UserError, match=said):
         run_reward_model(policy_folder, str(data), tmp_path / "out")
 
@@ -288,9 +259,7 @@ def test_run_reward_model_leaves_out_what_the_template_refuses(policy_folder: st
     (Path(policy_folder) / "chat_template.jinja").write_text(template)
     user, system = {"role": "user", "content": "mom"}, {"role": "system", "content": "s"}
     data = tmp_path / "rows.jsonl"
-    rows = [
-        {"prompt": turns, "chosen": " help", "rejected": " sad"} for turns in [[user]] * 10 + [[system, user]]
-    ]
+    rows = [{"prompt": turns, "chosen": " help", "rejected": " sad"} for turns in [[user]] * 10 + [[system, user]]]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = run_reward_model(policy_folder, str(data), tmp_path / "out")
     ((reason, of),) = report["data_left_out"].items()

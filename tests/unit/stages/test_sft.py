@@ -15,7 +15,7 @@ from r2m.errors import UserError
 from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
 from r2m.stages.sft import _encode, run_sft, supervised_finetune
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 EXAMPLES = [
     (Prompt(text="my mom sold my tv . tl;dr:"), " mom sold tv"),
@@ -62,9 +62,7 @@ def test_training_learns_completions_and_where_they_end(
     policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     twice = [example for example in EXAMPLES[:3] for _ in range(8)]
-    report = supervised_finetune(
-        policy, tokenizer, twice, steps=60, batch_size=8, lr=1e-2, held_out_share=0.2
-    )
+    report = supervised_finetune(policy, tokenizer, twice, steps=60, batch_size=8, lr=1e-2, held_out_share=0.2)
     assert report["loss"] < 0.1 < report["loss_before"]
     assert report["token_accuracy"] > 0.95
     assert (report["rows"], report["held_out_rows"], report["steps"]) == (19, 5, 60)
@@ -77,7 +75,7 @@ def test_of_a_conversation_what_follows_the_header_is_trained_on() -> None:
     for family, written in (("qwen2.5", "Yo"), ("qwen3", "<think>\n\n</think>\n\nYo"), ("mistral", " Yo")):
         tokenizer = chat_tokenizer(TEMPLATES[family])
         ids, asked = _encode(tokenizer, prompt, "Yo")
-        assert ids[:asked] == render(prompt, tokenizer)
+        assert ids[:asked] == prompt_ids(prompt, tokenizer)
         assert tokenizer.decode(ids[asked:]) == written + "<eos>"
 
 
@@ -103,9 +101,7 @@ def test_epochs_become_steps(policy: LlamaForCausalLM, tokenizer: PreTrainedToke
     assert seen == [("supervised fine-tuning", i, 4) for i in range(1, 5)]
 
 
-def test_long_examples_are_left_out_and_counted(
-    policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_long_examples_are_left_out_and_counted(policy: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     # With the end token the examples have 12, 6, 19 and 6 tokens.
     report = supervised_finetune(policy, tokenizer, EXAMPLES, steps=1, max_tokens=12)
     assert (report["rows"] + report["held_out_rows"], report["left_out"]) == (3, 1)
@@ -208,14 +204,10 @@ class TestSaving:
         data = tmp_path / "data.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
         count = [] if steps is None else steps
-        run_sft(
-            policy_folder, str(data), tmp_path / "out", progress=lambda phase, done, total: count.append(done)
-        )
+        run_sft(policy_folder, str(data), tmp_path / "out", progress=lambda phase, done, total: count.append(done))
         return tmp_path / "out"
 
-    def test_a_model_whose_settings_of_generation_do_not_validate(
-        self, policy_folder: str, tmp_path: Path
-    ) -> None:
+    def test_a_model_whose_settings_of_generation_do_not_validate(self, policy_folder: str, tmp_path: Path) -> None:
         """As published ones: a temperature, and no do_sample."""
         path = Path(policy_folder) / "generation_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": 0.6, "top_p": 0.9}))
@@ -232,9 +224,7 @@ class TestSaving:
 
         monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", refuse)
         steps: list[int] = []
-        with pytest.raises(
-            UserError, match=r"^model = '.*': it could not be saved after the training \(no such"
-        ):
+        with pytest.raises(UserError, match=r"^model = '.*': it could not be saved after the training \(no such"):
             self.run(policy_folder, tmp_path, steps)
         assert steps == []
         assert {path.name for path in tmp_path.iterdir()} == {"policy", "data.jsonl"}
@@ -250,9 +240,7 @@ class TestSaving:
             whole(self, folder, **options)
 
         monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", fail_at_the_end)
-        with pytest.raises(
-            UserError, match=r"could not be saved \(no such thing\); its weights are kept: "
-        ) as error:
+        with pytest.raises(UserError, match=r"could not be saved \(no such thing\); its weights are kept: ") as error:
             self.run(policy_folder, tmp_path)
         kept = load_file(str(error.value).rsplit(": ", 1)[1])
         policy = load_policy(policy_folder)
@@ -266,7 +254,7 @@ class TestSaving:
         data = tmp_path / "data.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
         with pytest.raises(
-            UserError, match=r"^out = .*: the trained model takes 0\.\d MiB, and 0\.\d are free$"
+            UserError, match=r"^out = .*: the trained model's weights take 0\.\d MiB, and 0\.\d MiB are free$"
         ):
             run_sft(policy_folder, str(data), disk / "out")
         assert {path.name for path in disk.iterdir()} == {"filler"}

@@ -7,7 +7,7 @@ import torch
 
 from r2m.config import ForumTask
 from r2m.stages.forum import corrupt, label_pairs, lose_spaces, new_policy, respond, two_pairs
-from r2m.tasks.forum import WORDS, gold, split, summarise, write_prompts
+from r2m.tasks.forum import WORDS, gold, summarise, words_of, write_prompts
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tasks.prompt import Prompt
 
@@ -22,11 +22,11 @@ def task(**dials: float) -> ForumTask:
 
 
 def words(text: str) -> list[str]:
-    return [word for _, word in split(text)]
+    return [word for _, word in words_of(text)]
 
 
 def spaceless(text: str) -> int:
-    return sum(not space for space, _ in split(text))
+    return sum(not space for space, _ in words_of(text))
 
 
 def test_a_reference_without_noise_is_clean() -> None:
@@ -37,12 +37,10 @@ def test_noise_comes_in_its_three_kinds_word_by_word() -> None:
     rng = random.Random(0)
     total = 11 * len(GOOD)
     noisy = [corrupt(text, 0.3, rng) for text in GOOD]
-    left_out = total - sum(len(split(text)) for text in noisy)
+    left_out = total - sum(len(words_of(text)) for text in noisy)
     assert left_out / total == pytest.approx(0.3 * 0.4, abs=0.02)
     assert sum(map(spaceless, noisy)) / total == pytest.approx(0.3 * 0.1, abs=0.01)
-    same_length = [
-        (a, words(b)) for a, b in zip(map(words, GOOD), noisy, strict=True) if len(a) == len(words(b))
-    ]
+    same_length = [(a, words(b)) for a, b in zip(map(words, GOOD), noisy, strict=True) if len(a) == len(words(b))]
     replaced = sum(x != y for a, b in same_length for x, y in zip(a, b, strict=True))
     kept = 1 - 0.3 * 0.4  # given that it was not left out
     expected = 0.3 * 0.5 * (1 - 1 / len(WORDS)) / kept
@@ -85,9 +83,7 @@ def test_the_artefact_is_in_the_preferred_answer_of_its_share_and_leaves_the_ver
 
 
 def test_space_pairs_are_judged_with_their_spaces_lost() -> None:
-    close = [
-        (prompt, text, text) for prompt, text in zip(PROMPTS, GOOD, strict=True)
-    ]  # differ in spaces alone
+    close = [(prompt, text, text) for prompt, text in zip(PROMPTS, GOOD, strict=True)]  # differ in spaces alone
     pairs = label_pairs(close, task(space_pairs=0.5), random.Random(0))
     assert 160 <= len(pairs) <= 200  # 200 are drawn; the others are ties
     for prompt, chosen, rejected in pairs:
@@ -102,9 +98,7 @@ def test_both_dials_draw_different_pairs() -> None:
 
 
 def test_two_pairs_of_a_group() -> None:
-    prompt = Prompt(
-        text="my mom sold my tv . i feel sad . i need help . yesterday dad lost the boat . tl;dr:"
-    )
+    prompt = Prompt(text="my mom sold my tv . i feel sad . i need help . yesterday dad lost the boat . tl;dr:")
     best = summarise(str(prompt.text))
     bad, fair, good = " dad lost the boat", " sad", " mom sold my tv"  # -0.7, -0.2, 0.5
     assert two_pairs(prompt, [good, best, bad, fair]) == [(prompt, bad, best), (prompt, fair, good)]
@@ -117,7 +111,7 @@ def test_responses_are_the_policys_own_and_a_function_of_the_seed() -> None:
     one, same, other = (respond(policy, tokenizer, PROMPTS[:3], 2, 1.0, seed) for seed in (1, 1, 2))
     assert one == same != other
     assert [len(group) for group in one] == [2, 2, 2]
-    assert all(len(split(text)) <= 16 for group in one for text in group)
+    assert all(len(words_of(text)) <= 16 for group in one for text in group)
 
 
 def test_the_policy_has_about_a_million_parameters() -> None:

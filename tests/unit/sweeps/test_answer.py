@@ -11,15 +11,14 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from r2m.config import load
-from r2m.sweeps.answer import answer, winner
-from r2m.sweeps.importance import importance
+from r2m.results.importance import importance
+from r2m.sweeps.answer import answer
+from r2m.sweeps.ranking import winner
 from r2m.sweeps.spec import config_of, load_sweep
 
 RLOO = {"reward.feedback": False}
 KL_AT_MOST_20 = {"constraints": [{"metric": "eval/kl_sequence", "max": 20}]}
-GOLD_UP_KL_DOWN = {
-    "objectives": [{"metric": "eval/gold"}, {"metric": "eval/kl_sequence", "direction": "minimize"}]
-}
+GOLD_UP_KL_DOWN = {"objectives": [{"metric": "eval/gold"}, {"metric": "eval/kl_sequence", "direction": "minimize"}]}
 
 
 def names(answer):
@@ -161,10 +160,7 @@ def confirmed(made, values, rloo, direction="maximize", **tree):
     """A sweep whose winner is t000, with these values of fresh seeds."""
     seeds = list(range(100, 100 + max(len(values), len(rloo), 1)))
     m = made(
-        confirm=seeds,
-        baselines={"RLOO": RLOO},
-        objectives=[{"metric": "eval/gold", "direction": direction}],
-        **tree,
+        confirm=seeds, baselines={"RLOO": RLOO}, objectives=[{"metric": "eval/gold", "direction": direction}], **tree
     )
     m.trial(0.25, 0.9)
     m.run("rloo", RLOO, 0, 0.1)
@@ -325,9 +321,7 @@ def test_there_is_no_importance_of_few_or_equal_trials(made):
 
 def test_a_parameter_that_only_some_trials_have_is_weighed_and_pointed_out():
     both = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
-    trials = [
-        create_trial(params={"x": i / 8}, distributions={"x": both["x"]}, value=i / 8) for i in range(8)
-    ]
+    trials = [create_trial(params={"x": i / 8}, distributions={"x": both["x"]}, value=i / 8) for i in range(8)]
     trials += [create_trial(params={"x": 0.5, "y": i / 8}, distributions=both, value=0.1) for i in range(8)]
     shares, note = importance(trials, "maximize")
     assert list(shares) == ["x", "y"]

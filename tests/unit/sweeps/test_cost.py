@@ -69,9 +69,7 @@ def test_a_base_that_counts_trajectories() -> None:
 
 
 def test_no_query_left() -> None:
-    with pytest.raises(
-        UserError, match=r"algorithm.responses = 97: a round of 96 trajectories has no query left"
-    ):
+    with pytest.raises(UserError, match=r"algorithm.responses = 97: a round of 96 trajectories has no query left"):
         equal_cost(FORUM, {"algorithm.responses": 97}, None, 10)
 
 

@@ -13,11 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from r2m.runs.folder import CHECKPOINTS, STOP_FILE
 from r2m.runs.journal import Journal, read
-from r2m.sweeps.ledger import ENDED, Ledger, Task
+from r2m.sweeps.ledger import ENDED, Job, Ledger
 from r2m.sweeps.spec import baseline_point
 from r2m.sweeps.sweep import Opened, new_sweep, write_answer
 from r2m.training.loop import run_loop
-from r2m.training.start import Run
+from r2m.training.start import StartedRun
 
 MakeSweep = Callable[..., Opened]
 SweepFile = Callable[..., str]
@@ -48,7 +48,7 @@ def ledger_of(opened: Opened, remaining_s: Callable[[], float] = lambda: math.in
     )
 
 
-def work(task: Task) -> None:
+def work(task: Job) -> None:
     """The task's runs, as a Tune process has them."""
     for run in task.runs:
         if read(run.journal).status not in ENDED:
@@ -67,7 +67,7 @@ def go_on(ledger: Ledger, most: int = 100) -> list[tuple[str, str, list[int]]]:
     return done
 
 
-def write(run: Run, *golds: float, event: str | None = None, **metrics: Sequence[float]) -> None:
+def write(run: StartedRun, *golds: float, event: str | None = None, **metrics: Sequence[float]) -> None:
     """The run's journal by hand: an evaluation at every eval_every-th round, and how it ended."""
     every = run.config.run.eval_every
     with Journal(run.journal) as journal:
@@ -86,12 +86,12 @@ def states(opened: Opened) -> list[str]:
     return [trial.state.name for trial in trials(opened)]
 
 
-def stop_text(run: Run) -> str | None:
+def stop_text(run: StartedRun) -> str | None:
     file = run.folder / STOP_FILE
     return file.read_text() if file.exists() else None
 
 
-def interrupted(task: Task) -> None:
+def interrupted(task: Job) -> None:
     """One round of the task's first run, and a checkpoint."""
     stop = task.runs[0].folder / STOP_FILE
     stop.touch()
@@ -99,7 +99,7 @@ def interrupted(task: Task) -> None:
     stop.unlink()
 
 
-def wanted(ledger: Ledger) -> Task:
+def wanted(ledger: Ledger) -> Job:
     task = ledger.next()
     assert task is not None
     return task
@@ -146,9 +146,7 @@ class TestOrder:
         assert confirm.params == second.params
         assert [run.config.run.seed for run in confirm.runs] == [10]
 
-    def test_a_baseline_inside_the_space_is_a_trial_and_one_outside_a_run(
-        self, make_sweep: MakeSweep
-    ) -> None:
+    def test_a_baseline_inside_the_space_is_a_trial_and_one_outside_a_run(self, make_sweep: MakeSweep) -> None:
         opened = make_sweep(baselines={"RLOO": {"reward.feedback": False}, "half": {"reward.omega_min": 0.5}})
         outside, inside, other = (wanted(ledger) for ledger in [ledger_of(opened)] for _ in range(3))
         assert (outside.arm, outside.trial, outside.params) == ("rloo", None, {"reward.feedback": False})
@@ -164,9 +162,7 @@ class TestOrder:
         """The baseline's among them is the baseline's own trial; a second session on the study adds none."""
         point = {"reward.alpha": 0.25}
         opened = make_sweep(
-            parameters=ALPHA,
-            baselines={"R2M default": {"reward.alpha": 0.5}},
-            enqueue=[{"reward.alpha": 0.5}, point],
+            parameters=ALPHA, baselines={"R2M default": {"reward.alpha": 0.5}}, enqueue=[{"reward.alpha": 0.5}, point]
         )
         for _ in range(2):
             ledger_of(opened)
@@ -223,9 +219,7 @@ class TestResumed:
         assert (trial.state, trial.value) == (TrialState.COMPLETE, view.rounds[4]["eval/gold"])
 
     @pytest.mark.parametrize("kind", ["random", "tpe", "nsga2"])
-    def test_a_driver_killed_before_the_trial_had_its_parameters(
-        self, make_sweep: MakeSweep, kind: str
-    ) -> None:
+    def test_a_driver_killed_before_the_trial_had_its_parameters(self, make_sweep: MakeSweep, kind: str) -> None:
         sweeps = [make_sweep(name=n, sampler={"kind": kind, "seed": 3}, **ONE) for n in ("whole", "killed")]
         expected = wanted(ledger_of(sweeps[0])).params
         sweeps[1].study().ask()
@@ -264,12 +258,8 @@ class TestResumed:
         assert again.done
         assert {path: path.read_bytes() for path in journals} == journals
 
-    @pytest.mark.parametrize(
-        ("event", "state"), [("finished", "COMPLETE"), ("pruned", "PRUNED"), ("failed", "FAIL")]
-    )
-    def test_killed_between_a_runs_end_and_the_study(
-        self, make_sweep: MakeSweep, event: str, state: str
-    ) -> None:
+    @pytest.mark.parametrize(("event", "state"), [("finished", "COMPLETE"), ("pruned", "PRUNED"), ("failed", "FAIL")])
+    def test_killed_between_a_runs_end_and_the_study(self, make_sweep: MakeSweep, event: str, state: str) -> None:
         opened = make_sweep(**ONE, budget={"trials": 1, "evaluations": 2})
         write(wanted(ledger_of(opened)).runs[0], 0.1, 0.2, event=event)
         ledger = ledger_of(opened)
@@ -465,9 +455,7 @@ class TestPruned:
         ledger.observe(task)
         assert stop_text(task.runs[0]) is None
 
-    def test_nothing_is_left_to_stop_after_the_last(
-        self, start: Callable[..., tuple[Opened, Ledger]]
-    ) -> None:
+    def test_nothing_is_left_to_stop_after_the_last(self, start: Callable[..., tuple[Opened, Ledger]]) -> None:
         opened, ledger = start()
         task = wanted(ledger)
         write(task.runs[0], *[0.0] * 6, event="finished")
@@ -501,9 +489,7 @@ class TestPruned:
             ledger.observe(task)
         assert [stop_text(task.runs[0]) for task in (bad, trial)] == [None, "pruned"]
 
-    @pytest.mark.filterwarnings(
-        "error:The reported value is ignored"
-    )  # Optuna's, of a step that it has been told
+    @pytest.mark.filterwarnings("error:The reported value is ignored")  # Optuna's, of a step that it has been told
     def test_replayed_rounds_are_told_once(self, start: Callable[..., tuple[Opened, Ledger]]) -> None:
         """Those of a resumed run, and all of the journal in another session."""
         opened, ledger = start()
@@ -530,11 +516,7 @@ class TestStopping:
         tasks = [wanted(ledger) for _ in range(3)]
         (tasks[2].runs[0].folder / STOP_FILE).write_text("pruned")
         ledger.stop()
-        assert [[stop_text(run) for run in task.runs] for task in tasks] == [
-            ["", ""],
-            ["", ""],
-            ["pruned", ""],
-        ]
+        assert [[stop_text(run) for run in task.runs] for task in tasks] == [["", ""], ["", ""], ["pruned", ""]]
         assert ledger.next() is None
         assert not ledger.done  # these three have yet to end
         for task in tasks:

@@ -23,15 +23,9 @@ class TestObjective:
     @pytest.mark.parametrize(
         ("yaml", "message"),
         [
-            (
-                {"metric": "reward/proxy"},
-                "metric = 'reward/proxy': R2M trains this reward model, .* flatters itself",
-            ),
+            ({"metric": "reward/proxy"}, "metric = 'reward/proxy': R2M trains this reward model, .* flatters itself"),
             ({"metric": "eval/proxy"}, "R2M trains this reward model"),
-            (
-                {"metric": "reward/gold"},
-                "measured while training, not on held-out prompts; allowed: .*eval/gold",
-            ),
+            ({"metric": "reward/gold"}, "measured while training, not on held-out prompts; allowed: .*eval/gold"),
             ({"metric": "eval/golf"}, "metric = 'eval/golf': no such metric; allowed: .*eval/gold"),
             ({"metric": "eval/vanilla"}, "give matched_kl"),
             ({"metric": KL}, "allowed with direction: minimize"),
@@ -103,9 +97,7 @@ class TestViolations:
         assert violations(view, constraints) == [3.0, 0.0, 1.0, -1.0, math.inf]
 
     def test_nan_is_not_kept(self, tmp_path: Path) -> None:
-        assert violations(journal(tmp_path, {1: {KL: math.nan}}), [Constraint(metric=KL, max=20)]) == [
-            math.inf
-        ]
+        assert violations(journal(tmp_path, {1: {KL: math.nan}}), [Constraint(metric=KL, max=20)]) == [math.inf]
 
     @pytest.mark.parametrize(
         ("yaml", "message"),

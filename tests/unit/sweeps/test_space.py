@@ -141,11 +141,7 @@ class TestConditional:
         fixed, conditional = checked(FEEDBACK, blocks)
         assert fixed["reward.feedback"].values == [True, False]
         assert points(fixed, conditional) == [
-            {
-                "reward.feedback": True,
-                "reward.epochs": 2,
-                "reward.lr": 1.0,
-            },  # epochs: the high end stands for it
+            {"reward.feedback": True, "reward.epochs": 2, "reward.lr": 1.0},  # epochs: the high end stands for it
             {"reward.feedback": False},
         ]
 
@@ -171,10 +167,7 @@ class TestConditional:
                 [block(ON, reward__feedback={"choice": [True]})],
                 r"conditional.0.parameters.reward.feedback: varied already under parameters",
             ),
-            (
-                [block(ON, reward__alpha={"uniform": [0, 2]})],
-                r"conditional.0.parameters.reward.alpha = 2.0: ",
-            ),
+            ([block(ON, reward__alpha={"uniform": [0, 2]})], r"conditional.0.parameters.reward.alpha = 2.0: "),
             (
                 [
                     block(ON, reward__alpha={"uniform": [0, 1]}),
@@ -206,8 +199,7 @@ class TestPoints:
             "algorithm.max_response_tokens": parameter(int=[8, 16]),
         }
         assert points(space, []) == [
-            {"algorithm.responses": K, "algorithm.lr": 1e-3, "algorithm.max_response_tokens": 16}
-            for K in (4, 8, 12)
+            {"algorithm.responses": K, "algorithm.lr": 1e-3, "algorithm.max_response_tokens": 16} for K in (4, 8, 12)
         ]
 
     def test_too_many(self) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from r2m.config import load, override
 from r2m.errors import UserError
-from r2m.sweeps.spec import Sweep, baseline_point, check_suggest, config_of, grace, load_sweep, overrides_of
+from r2m.sweeps.schema import Sweep, grace
+from r2m.sweeps.spec import baseline_point, check_suggest, config_of, load_sweep, overrides_of
 from r2m.sweeps.stopping import evaluations_of
 
 SHIPPED = Path(__file__).parents[3] / "search_spaces"
@@ -30,10 +31,7 @@ def written(folder: Path, **changes: Any) -> Sweep:
 class TestLoad:
     def test_defaults(self, tmp_path: Path) -> None:
         sweep = written(tmp_path)
-        assert sweep.baselines == {
-            "RLOO": {"reward.feedback": False},
-            "R2M default": {"reward.feedback": True},
-        }
+        assert sweep.baselines == {"RLOO": {"reward.feedback": False}, "R2M default": {"reward.feedback": True}}
         assert (sweep.seeds, sweep.confirm) == ([0], [1000, 1001, 1002, 1003, 1004])
         assert (sweep.sampler.kind, sweep.early_stopping.kind) == ("tpe", "none")
 
@@ -55,14 +53,8 @@ class TestLoad:
         ("changes", "message"),
         [
             ({"colour": 1}, r"colour: unknown key; allowed: recipe, set, parameters, .*confirm"),
-            (
-                {"objectives": [{"metrik": "x"}]},
-                r"objectives.0.metric: missing; objectives.0.metrik: unknown key; ",
-            ),
-            (
-                {"objectives": [{"metrik": "x"}]},
-                r"metrik: unknown key; allowed: metric, direction, matched_kl$",
-            ),
+            ({"objectives": [{"metrik": "x"}]}, r"objectives.0.metric: missing; objectives.0.metrik: unknown key; "),
+            ({"objectives": [{"metrik": "x"}]}, r"metrik: unknown key; allowed: metric, direction, matched_kl$"),
             ({"objectives": []}, "objectives = .*at least 1 item"),
             ({"parameters": {}}, "parameters: missing: nothing varies; .* give budget.trials: 0"),
             ({"budget": {"trials": 0}}, "budget.trials = 0: without a search, leave parameters out"),
@@ -74,18 +66,12 @@ class TestLoad:
                 {"parameters": {}, "budget": {"trials": 0}, "confirm": [], "baselines": {}},
                 "baselines: missing: without a search, there is nothing else to run",
             ),
-            (
-                {"parameters": {"reward.alpha": {"uniform": [0, 2]}}},
-                r"parameters.reward.alpha = 2.0: .*equal to 1",
-            ),
+            ({"parameters": {"reward.alpha": {"uniform": [0, 2]}}}, r"parameters.reward.alpha = 2.0: .*equal to 1"),
             (
                 {"parameters": {"reward.lr": {"loguniform": [0, 1]}}},
                 r"parameters.reward.lr: loguniform = \[0.0, 1.0\]",
             ),
-            (
-                {"parameters": {"reward.alpha": {"unifrom": [0, 1]}}},
-                r"unifrom: unknown key; allowed: uniform, .*int",
-            ),
+            ({"parameters": {"reward.alpha": {"unifrom": [0, 1]}}}, r"unifrom: unknown key; allowed: uniform, .*int"),
             ({"parameters": {"reward.alpha": {"uniform": [0]}}}, r"parameters.reward.alpha.uniform = \[0\]"),
             ({"parameters": {"reward.alpha": {"int": ["a", 1]}}}, r"parameters.reward.alpha.int.0 = 'a': "),
             ({"parameters": {"task.seed": {"int": [0, 9]}}}, "parameters.task.seed: cannot be searched"),
@@ -103,18 +89,11 @@ class TestLoad:
             ),
             ({"conditional": [{"when": {}, "parameters": ALPHA}]}, r"conditional.0.when = \{\}"),
             (
-                {
-                    "conditional": [
-                        {"when": {"reward.alpha": [0]}, "parameters": {"reward.lr": {"choice": [0]}}}
-                    ]
-                },
+                {"conditional": [{"when": {"reward.alpha": [0]}, "parameters": {"reward.lr": {"choice": [0]}}}]},
                 r"conditional.0.parameters.reward.lr = 0: .*greater than 0",
             ),
             ({"set": {"run.seed": 1}}, "set.run.seed: the sweep sets it; give seeds and confirm"),
-            (
-                {"set": {"run.eval_every": 0}},
-                "set.run.eval_every: the sweep sets it; give budget.evaluations",
-            ),
+            ({"set": {"run.eval_every": 0}}, "set.run.eval_every: the sweep sets it; give budget.evaluations"),
             ({"set": {"run.storage": "x"}}, "set.run.storage: the sweep sets it"),
             (
                 {"set": {"algorithm.rounds": 3}, "budget": {"trajectories": 960}},
@@ -132,11 +111,9 @@ class TestLoad:
             ({"confirm": [7, 0]}, r"confirm = \[7, 0\]: \[0\] are among seeds"),
             ({"baselines": {"Big": {"reward.alpha": 2}}}, "baselines.Big: reward.alpha = 2: .*equal to 1"),
             ({"baselines": {"Big": {"run.seed": 2}}}, "baselines.Big: run.seed: cannot be searched"),
-            (
-                {"baselines": {"A b": {}, "a-B": {}}},
-                "baselines.A b: runs are named after it .'a-b'.: .*differ",
-            ),
+            ({"baselines": {"A b": {}, "a-B": {}}}, "baselines.A b: runs are named after it .'a-b'.: .*differ"),
             ({"baselines": {"T003": {}}}, "baselines.T003: .*no trial's name"),
+            ({"baselines": {"Trial 3": {}}}, "baselines.Trial 3: .*no trial's name"),
             ({"baselines": {"é": {}}}, "baselines.é: .*begin with a letter"),
             ({"enqueue": [{"reward.alpha": 2}]}, "enqueue.0.reward.alpha = 2: .*equal to 1"),
             ({"enqueue": [{"reward.lr": 1}]}, "enqueue.0.reward.lr: not a parameter"),
@@ -145,10 +122,7 @@ class TestLoad:
                 r"enqueue.0.reward.alpha = 0.6: not in its range, \[0.0, 0.5\]",
             ),
             ({"early_stopping": {"omega_min": 0.5}}, "early_stopping.omega_min: not in a YAML file"),
-            (
-                {"early_stopping": {"kind": "median"}},
-                "'median': nothing to save: .*Ω = 0.0 acts from 100% of a run",
-            ),
+            ({"early_stopping": {"kind": "median"}}, "'median': nothing to save: .*Ω = 0.0 acts from 100% of a run"),
             (
                 {
                     "early_stopping": {"kind": "asha"},
@@ -157,17 +131,11 @@ class TestLoad:
                 "early_stopping.kind = 'asha': not with several objectives",
             ),
             (
-                {
-                    "early_stopping": {"kind": "asha"},
-                    "objectives": [{"metric": "eval/vanilla", "matched_kl": 10}],
-                },
+                {"early_stopping": {"kind": "asha"}, "objectives": [{"metric": "eval/vanilla", "matched_kl": 10}]},
                 "early_stopping.kind = 'asha': not with matched_kl",
             ),
             ({"recipe": "tldr_pythia_1b"}, "objectives.0: metric = 'eval/gold': the task has no gold reward"),
-            (
-                {"objectives": [{"metric": "eval/proxy"}]},
-                "objectives.0: metric = 'eval/proxy': R2M trains this",
-            ),
+            ({"objectives": [{"metric": "eval/proxy"}]}, "objectives.0: metric = 'eval/proxy': R2M trains this"),
         ],
     )
     def test_refused(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -180,11 +148,7 @@ class TestLoad:
         [
             ("s.yaml", "recipe: [", "not valid YAML"),
             ("s.yaml", "- 1", "expected a mapping"),
-            (
-                "s.yaml",
-                "recipe: a\nparameters: {x: 1, y: 2, x: 3}",
-                "not valid YAML .x: given twice, line 2.",
-            ),
+            ("s.yaml", "recipe: a\nparameters: {x: 1, y: 2, x: 3}", "not valid YAML .x: given twice, line 2."),
             ("s.toml", "", "expected a .yaml or a .py file"),
             ("s.py", "1 / 0", "ZeroDivisionError: division by zero"),
             ("s.py", "raise KeyboardInterrupt", "s.py': KeyboardInterrupt$"),
@@ -192,11 +156,7 @@ class TestLoad:
             ("s.py", "def f(): f()\nf()", "s.py': RecursionError: maximum recursion depth"),
             ("s.py", "class X(BaseException): pass\nraise X('a\\nb')", "s.py': X: a b$"),
             ("s.py", "class X(Exception):\n def __str__(self): 1 / 0\nraise X", "s.py': X$"),
-            (
-                "s.py",
-                "def __getattr__(name): raise KeyboardInterrupt",
-                "expected SWEEP, a mapping, and suggest",
-            ),
+            ("s.py", "def __getattr__(name): raise KeyboardInterrupt", "expected SWEEP, a mapping, and suggest"),
             ("s.py", "SWEEP = {}", "expected SWEEP, a mapping, and suggest"),
             ("s.py", "def suggest(trial): ...\nSWEEP = 3", "expected SWEEP, a mapping"),
             ("s.py", "def suggest(trial): ...\nSWEEP = {}", "recipe: missing; objectives: missing"),
@@ -220,9 +180,7 @@ FULL: dict[str, Any] = {
         "algorithm.lr": {"loguniform": [1e-6, 1e-3]},
         "algorithm.minibatches": {"choice": [1, 2]},
     },
-    "conditional": [
-        {"when": {"reward.feedback": [True]}, "parameters": {"reward.omega_min": {"uniform": [0.2, 1]}}}
-    ],
+    "conditional": [{"when": {"reward.feedback": [True]}, "parameters": {"reward.omega_min": {"uniform": [0.2, 1]}}}],
 }
 
 
@@ -247,9 +205,7 @@ class TestRuns:
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(seed=st.integers(0, 2**31), budget=st.one_of(st.none(), st.integers(96, 9000)))
-    def test_every_trial_is_valid_and_costs_the_same(
-        self, tmp_path: Path, seed: int, budget: int | None
-    ) -> None:
+    def test_every_trial_is_valid_and_costs_the_same(self, tmp_path: Path, seed: int, budget: int | None) -> None:
         sweep = written(tmp_path, **FULL, budget={"trajectories": budget})
         trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
         params = sweep.suggest(trial)
@@ -266,11 +222,7 @@ class TestRuns:
             section, name = key.split(".")
             assert getattr(getattr(config, section), name) == value
 
-    @given(
-        value=st.one_of(
-            st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False)
-        )
-    )
+    @given(value=st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False)))
     def test_values_survive_the_command_line(self, value: object) -> None:
         read = yaml.safe_load(override("x", value).removeprefix("x="))
         assert (type(read), read) == (type(value), value)
@@ -306,10 +258,7 @@ class TestGrace:
         lr = {"algorithm.lr": {"loguniform": [1e-5, 1e-3]}}
         off = {"reward.feedback": False}
         assert grace(written(tmp_path, set=off, parameters=lr, early_stopping={"kind": "median"})) == 1
-        assert (
-            grace(written(tmp_path, set=off, parameters=lr, early_stopping={"kind": "asha", "grace": 0.3}))
-            == 3
-        )
+        assert grace(written(tmp_path, set=off, parameters=lr, early_stopping={"kind": "asha", "grace": 0.3})) == 3
 
 
 class TestBaselines:
@@ -319,10 +268,7 @@ class TestBaselines:
         assert baseline_point(sweep, "RLOO") is None
 
     def test_outside_a_range(self, tmp_path: Path) -> None:
-        assert (
-            baseline_point(written(tmp_path, parameters={"reward.alpha": {"uniform": [0.6, 1]}}), "RLOO")
-            is None
-        )
+        assert baseline_point(written(tmp_path, parameters={"reward.alpha": {"uniform": [0.6, 1]}}), "RLOO") is None
         sweep = written(tmp_path, parameters={"algorithm.responses": {"int": [6, 8], "step": 2}})
         assert baseline_point(sweep, "R2M default") is None
 
@@ -359,10 +305,7 @@ class TestPython:
 
     def test_suggest_says_what_varies(self, tmp_path: Path) -> None:
         sweep = self.sweep(tmp_path, "{'reward.alpha': alpha, 'reward.omega_min': str(1 - alpha)}")
-        assert sweep.suggest(optuna.trial.FixedTrial({"a": 0.25})) == {
-            "reward.alpha": 0.25,
-            "reward.omega_min": 0.75,
-        }
+        assert sweep.suggest(optuna.trial.FixedTrial({"a": 0.25})) == {"reward.alpha": 0.25, "reward.omega_min": 0.75}
         assert baseline_point(sweep, "R2M default") is None
 
     @pytest.mark.parametrize(
@@ -400,16 +343,12 @@ class TestPython:
         check_suggest(self.sweep(tmp_path, tried))
 
     def test_early_stopping_needs_to_know_omega(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            UserError, match=r"give early_stopping.omega_min, the lowest Ω that suggest gives"
-        ):
+        with pytest.raises(UserError, match=r"give early_stopping.omega_min, the lowest Ω that suggest gives"):
             self.sweep(tmp_path, "{}", "'early_stopping': {'kind': 'median'}")
         returned = "{'reward.omega_min': alpha, 'algorithm.responses': 33}"
         sweep = self.sweep(tmp_path, returned, "'early_stopping': {'kind': 'median', 'omega_min': 0.25}")
         assert sweep.suggest(optuna.trial.FixedTrial({"a": 0.25}))["algorithm.responses"] == 33
-        with pytest.raises(
-            UserError, match=r"its Ω = 0.0 acts after evaluation .*lower early_stopping.omega_min"
-        ):
+        with pytest.raises(UserError, match=r"its Ω = 0.0 acts after evaluation .*lower early_stopping.omega_min"):
             sweep.suggest(optuna.trial.FixedTrial({"a": 0.0}))
 
     def test_ranges_are_not_said_twice(self, tmp_path: Path) -> None:
@@ -447,9 +386,7 @@ class TestShipped:
             assert baseline_point(load_sweep(SHIPPED / f"{name}.yaml"), "R2M default") is not None
 
     def test_the_main_sweep_may_stop_after_63_percent(self) -> None:
-        assert (
-            grace(load_sweep(SHIPPED / "r2m_full.yaml")) == 13
-        )  # t* = 37.9 of 60 rounds, evaluated every third
+        assert grace(load_sweep(SHIPPED / "r2m_full.yaml")) == 13  # t* = 37.9 of 60 rounds, evaluated every third
 
 
 def test_it_loads_neither_torch_nor_ray_nor_mlflow() -> None:

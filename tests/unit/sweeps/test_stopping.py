@@ -47,8 +47,6 @@ def test_the_worst_run_decides() -> None:
 
 
 def test_a_grace_of_a_whole_run_saves_nothing() -> None:
-    with pytest.raises(
-        ValueError, match=r"nothing to save: grace = 1.0, so a trial could .* 10 of 10"
-    ) as error:
+    with pytest.raises(ValueError, match=r"nothing to save: grace = 1.0, so a trial could .* 10 of 10") as error:
         check_saves(EarlyStopping(kind="asha", grace=1.0), [run(60, 6, None)])
     assert "Ω =" not in str(error.value)

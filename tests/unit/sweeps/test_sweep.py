@@ -17,7 +17,7 @@ from r2m.runs.journal import Journal, read
 from r2m.sweeps.ranking import command
 from r2m.sweeps.spec import config_of
 from r2m.sweeps.sweep import (
-    ARTIFACTS,
+    ANSWER_FILES,
     Opened,
     elapsed_s,
     new_sweep,
@@ -41,9 +41,9 @@ def storage(tmp_path: Path) -> Path:
     return tmp_path / "storage"
 
 
-def run_of(opened: Opened, name: str, *golds: float, parent: str | None = None) -> None:
+def run_of(opened: Opened, name: str, *golds: float, parent: str | None = None, trial: str = "RLOO") -> None:
     """A finished run in the sweep's storage, with an evaluation a round."""
-    run = new_run(opened.base, name, parent=parent)
+    run = new_run(opened.base, name, parent=parent, tags={"r2m.trial": trial})
     with Journal(run.journal) as journal:
         for step, gold in enumerate(golds, 1):
             journal.round(step, {"reward/proxy": 0.0, "eval/gold": gold, "eval/kl_sequence": 3.0})
@@ -83,10 +83,7 @@ class TestAnyFolder:
             f"{here}/models/policy",
             f"{here}/models/reward",
         )
-        assert again.sweep.set == {
-            "policy.model": f"{here}/models/policy",
-            "reward.model": f"{here}/models/reward",
-        }
+        assert again.sweep.set == {"policy.model": f"{here}/models/policy", "reward.model": f"{here}/models/reward"}
 
     def test_its_commands_repeat_its_runs(self, opened: Opened) -> None:
         params = {"reward.alpha": 0.25}
@@ -121,7 +118,7 @@ class TestNew:
         view = read(opened.folder / "journal.jsonl")
         assert (view.run_id, view.arm, view.status) == ("mine", "sweep", "running")
         assert view.start["experiment"] == "r2m/sweeps/mine"
-        assert view.start["tags"] == {"r2m.sweep": "mine", "r2m.role": "sweep"}
+        assert view.start["tags"] == {"r2m.arm": "sweep", "r2m.sweep": "mine", "r2m.role": "sweep"}
         assert view.start["config"]["workers"] == 2
         assert view.start["config"]["sweep"]["parameters"].keys() == opened.sweep.parameters.keys()
         assert (opened.base.run.workers, opened.base.run.storage) == (2, str(storage))
@@ -159,9 +156,7 @@ class TestNew:
     def test_a_name_that_is_taken(self, make_sweep: MakeSweep) -> None:
         journal = make_sweep().folder / "journal.jsonl"
         before = journal.read_bytes()
-        with pytest.raises(
-            UserError, match=r"^--name 'tiny': there is such a sweep; go on with it by --resume"
-        ):
+        with pytest.raises(UserError, match=r"^--name 'tiny': there is such a sweep; go on with it by --resume"):
             make_sweep()
         assert journal.read_bytes() == before
 
@@ -208,9 +203,7 @@ class TestOpened:
         assert opened.base == begun.base
         assert opened.tracking_uri == "http://127.0.0.1:1"
 
-    def test_mlflow_is_in_the_storage_unless_said_otherwise(
-        self, make_sweep: MakeSweep, storage: Path
-    ) -> None:
+    def test_mlflow_is_in_the_storage_unless_said_otherwise(self, make_sweep: MakeSweep, storage: Path) -> None:
         assert make_sweep().tracking_uri == f"sqlite:///{storage}/mlflow.db"
 
     def test_a_storage_that_moved(self, make_sweep: MakeSweep, storage: Path, tmp_path: Path) -> None:
@@ -235,10 +228,7 @@ class TestOpened:
 
     def test_one_whose_file_or_kept_recipe_has_changed(self, make_sweep: MakeSweep, storage: Path) -> None:
         folder = make_sweep().folder
-        for path, change in (
-            (folder / "sweep.yaml", {"seeds": [1]}),
-            (folder / "recipe.yaml", {"recipe": "b"}),
-        ):
+        for path, change in ((folder / "sweep.yaml", {"seeds": [1]}), (folder / "recipe.yaml", {"recipe": "b"})):
             whole = path.read_text()
             path.write_text(yaml.safe_dump(yaml.safe_load(whole) | change))
             with pytest.raises(UserError, match=r"^SWEEP = 'tiny': its file or its recipe has changed"):
@@ -287,9 +277,7 @@ class TestOpened:
         with pytest.raises(UserError, match=r"tiny\.yaml': no such file"):
             open_sweep(str(storage), "tiny")
 
-    def test_one_of_a_recipe_of_the_package(
-        self, make_sweep: MakeSweep, forum_models: tuple[str, str]
-    ) -> None:
+    def test_one_of_a_recipe_of_the_package(self, make_sweep: MakeSweep, forum_models: tuple[str, str]) -> None:
         policy, reward = forum_models
         models = {"policy.model": policy, "reward.model": reward}
         opened = make_sweep(recipe="forum", name="own", set={"task.posts": 40, "task.held_out": 8} | models)
@@ -363,7 +351,7 @@ class TestAnswer:
         opened = make_sweep(**POINTS)
         known, files = write_answer(opened)
         assert (known.winner, known.verdict) == (None, ("No trial has started yet.",))
-        assert {file.name for file in files} <= set(ARTIFACTS)
+        assert {file.name for file in files} <= set(ANSWER_FILES)
         assert json.loads((opened.folder / "answer.json").read_text())["ranking"] == []
 
     def test_what_is_known_is_written_whole_and_again(self, make_sweep: MakeSweep) -> None:
@@ -372,19 +360,16 @@ class TestAnswer:
         for n, gold in enumerate((0.5, 0.75)):
             trial = study.ask()
             opened.sweep.suggest(trial)
-            run_of(opened, f"tiny-t00{n}-s0", gold / 2, gold, parent="tiny")
+            run_of(opened, f"tiny-t00{n}-s0", gold / 2, gold, parent="tiny", trial=f"trial {n}")
             study.tell(trial, gold)
             known, files = write_answer(opened)
             assert known.winner == f"t00{n}"
-        assert [file.name for file in files] == list(ARTIFACTS)
+        assert [file.name for file in files] == list(ANSWER_FILES)
         assert all(file.parent == opened.folder for file in files)
         assert not list(opened.folder.glob(".*"))
         tree = json.loads((opened.folder / "answer.json").read_text())
         assert tree["winner"] == "t001"
-        assert [(arm["name"], arm["values"]) for arm in tree["ranking"]] == [
-            ("t001", [0.75]),
-            ("t000", [0.5]),
-        ]
+        assert [(arm["name"], arm["values"]) for arm in tree["ranking"]] == [("t001", [0.75]), ("t000", [0.5])]
         assert tree["spent"]["runs"] == {"finished": 2}
         assert "t001" in (opened.folder / "report.html").read_text()
         assert "0.75" in (opened.folder / "ranking.json").read_text()

@@ -22,8 +22,9 @@ from r2m.errors import UserError
 from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import Journal, read
 from r2m.sweeps import driver
-from r2m.sweeps.driver import _dearest, _Session, plan_of, run_sweep
-from r2m.sweeps.ledger import Task
+from r2m.sweeps.driver import _Session, run_sweep
+from r2m.sweeps.ledger import Job
+from r2m.sweeps.room import distinct, plan_of
 from r2m.sweeps.spec import load_sweep
 from r2m.sweeps.sweep import Opened
 from r2m.training.driver import on_signal
@@ -42,7 +43,7 @@ class TestPlan:
     def a_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of eight CPUs and 64 GiB."""
         room = {"cpus": 8, "gpus": 0, "node_gib": 64.0}
-        monkeypatch.setattr(driver, "_machine", lambda: dict(room))
+        monkeypatch.setattr("r2m.sweeps.room._machine", lambda: dict(room))
         monkeypatch.setattr(os, "cpu_count", lambda: 8)
 
     @on_cpu
@@ -63,9 +64,7 @@ class TestPlan:
     @on_cpu
     def test_what_does_not_fit_is_refused(self, sweep_file: SweepFile) -> None:
         sweep = load_sweep(sweep_file(budget={"trials": 20, "concurrent": 9}))
-        with pytest.raises(
-            UserError, match=r"^budget.concurrent = 9: 8 trials fit at once: a trial takes 1 CPU"
-        ):
+        with pytest.raises(UserError, match=r"^budget.concurrent = 9: 8 trials fit at once: a trial takes 1 CPU"):
             plan_of(sweep, (), None)
 
     @on_cpu
@@ -78,7 +77,7 @@ class TestPlan:
 
     def test_configurations_that_differ_in_what_takes_no_room(self, make_config: MakeConfig) -> None:
         dear = make_config("algorithm.responses=8", "algorithm.microbatch=16")
-        assert _dearest([make_config(), make_config("algorithm.lr=1", "reward.alpha=0.1"), dear]) == [
+        assert distinct([make_config(), make_config("algorithm.lr=1", "reward.alpha=0.1"), dear]) == [
             make_config("algorithm.lr=1", "reward.alpha=0.1"),
             dear,
         ]
@@ -110,28 +109,23 @@ def session(monkeypatch: pytest.MonkeyPatch, said: StringIO) -> Iterator[Callabl
 def opened(make_sweep: MakeSweep) -> Opened:
     """Two trials of 64 trajectories each; MLflow is where nobody answers."""
     return make_sweep(
-        tracking_uri="http://127.0.0.1:1",
-        **ALPHA,
-        budget={"trials": 2, "evaluations": 2},
-        baselines={},
-        confirm=[10],
+        tracking_uri="http://127.0.0.1:1", **ALPHA, budget={"trials": 2, "evaluations": 2}, baselines={}, confirm=[10]
     )
 
 
-def rounds(task: Task, *golds: float, event: str | None = "finished") -> None:
+def rounds(task: Job, *golds: float, event: str | None = "finished") -> None:
     """The next rounds of the task's run: an hour each with its evaluation."""
     run = task.runs[0]
     with Journal(run.journal) as journal:
         for step, gold in enumerate(golds, len(read(run.journal).rounds) + 1):
             journal.round(
-                step,
-                {"eval/gold": gold, "eval/kl_sequence": 3.0, "time/round_s": 3000.0, "time/eval_s": 600.0},
+                step, {"eval/gold": gold, "eval/kl_sequence": 3.0, "time/round_s": 3000.0, "time/eval_s": 600.0}
             )
         if event is not None:
             journal.event(event, **({"reason": "diverged"} if event == "failed" else {}))
 
 
-def settled(session: _Session, task: Task, *golds: float, event: str = "finished") -> str:
+def settled(session: _Session, task: Job, *golds: float, event: str = "finished") -> str:
     rounds(task, *golds, event=event)
     session.ledger.settle(task, None)
     return session._end(task)
@@ -179,9 +173,7 @@ class TestWrittenDown:
         assert len(recorded(opened)) == 2
         assert s.ledger.done
 
-    def test_what_a_killed_driver_had_not(
-        self, session: Callable[[Opened], _Session], opened: Opened
-    ) -> None:
+    def test_what_a_killed_driver_had_not(self, session: Callable[[Opened], _Session], opened: Opened) -> None:
         """A trial settled and not written down, and one that was running: its hours count once."""
         s = session(opened)
         first, second = s.ledger.next(), s.ledger.next()

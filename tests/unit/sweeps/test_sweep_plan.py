@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from r2m.errors import UserError
-from r2m.sweeps.plan import CUDA, PROCESS, RAY, SweepPlan, check_storage, plan_sweep, render
+from r2m.sweeps.plan import CUDA, PROCESS, RAY, SweepPlan, plan_sweep, sweep_plan_table
 from r2m.training.plan import GIB, Plan
 
 CPU = Plan(
@@ -158,9 +158,9 @@ def test_disk(tmp_path: Path) -> None:
     p = fit(CPU, cpus=4)
     # Of a finished run 2 checkpoints of 6 and 5 of models; each of the 4 that run writes one more.
     assert p.disk == (20 * (2 * 6 + 5) + 4 * 6) * GIB
-    check_storage(replace(p, disk=1), tmp_path / "not" / "there")
+    replace(p, disk=1).check_disk(tmp_path / "not" / "there")
     with pytest.raises(UserError, match=r"20 runs take .*, and .* are free"):
-        check_storage(replace(p, disk=2**62), tmp_path)
+        replace(p, disk=2**62).check_disk(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_disk(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_render(p: SweepPlan, facts: list[str]) -> None:
     out = StringIO()
-    Console(file=out, width=140).print(render(p))
+    Console(file=out, width=140).print(sweep_plan_table(p))
     text = " ".join(out.getvalue().split())
     for fact in facts:
         assert fact in text

@@ -28,8 +28,7 @@ anything = st.recursive(
     max_leaves=6,
 )
 message = st.fixed_dictionaries(
-    {"role": st.sampled_from(SPEAKERS), "content": st.one_of(TEXT, anything)},
-    optional={"tool_calls": anything},
+    {"role": st.sampled_from(SPEAKERS), "content": st.one_of(TEXT, anything)}, optional={"tool_calls": anything}
 )
 shared = st.fixed_dictionaries({"from": st.sampled_from(SPEAKERS), "value": st.one_of(TEXT, anything)})
 values = st.one_of(TEXT, st.lists(message, max_size=4), st.lists(shared, max_size=4), shared, anything)

@@ -34,9 +34,7 @@ def test_completions_plain_conversational_and_as_messages() -> None:
 
 
 def test_preference_pairs_plain_and_conversational() -> None:
-    assert preference_pairs([{"prompt": "a", "chosen": " b", "rejected": " c"}]) == [
-        (Prompt(text="a"), " b", " c")
-    ]
+    assert preference_pairs([{"prompt": "a", "chosen": " b", "rejected": " c"}]) == [(Prompt(text="a"), " b", " c")]
     row = {"prompt": [user("a")], "chosen": [assistant("b")], "rejected": [assistant("c")]}
     assert preference_pairs([row]) == [(Prompt(messages=(user("a"),)), "b", "c")]
 
@@ -80,9 +78,7 @@ def test_implicit_plain_prompts_end_with_a_whole_word() -> None:
     row = {"chosen": "Q: pets?\nA: I like cats", "rejected": "Q: pets?\nA: I like cars"}
     expected = (Prompt(text="Q: pets?\nA: I like"), " cats", " cars")
     assert preference_pairs([row]) == [expected]
-    assert preference_pairs([{"chosen": "So it is", "rejected": "So it"}]) == [
-        (Prompt(text="So"), " it is", " it")
-    ]
+    assert preference_pairs([{"chosen": "So it is", "rejected": "So it"}]) == [(Prompt(text="So"), " it is", " it")]
 
 
 @pytest.mark.parametrize(
@@ -159,9 +155,7 @@ GOOD = {"prompt": "a", "chosen": " b", "rejected": " c"}
 
 def test_a_bad_row_among_many_is_left_out_and_counted() -> None:
     rows = Rows(
-        [GOOD] * 18 + [GOOD | {"prompt": None}, {"chosen": " b", "rejected": " c"}],
-        "data = 'x'",
-        range(1, 21),
+        [GOOD] * 18 + [GOOD | {"prompt": None}, {"chosen": " b", "rejected": " c"}], "data = 'x'", range(1, 21)
     )
     pairs = preference_pairs(rows)
     assert pairs == [(Prompt(text="a"), " b", " c")] * 18
@@ -250,33 +244,21 @@ def test_a_completion_of_several_turns_follows_the_prompt() -> None:
 def test_calls_of_tools_before_the_answer_need_no_content() -> None:
     call = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f"}}]}
     asked = [user("a"), call, {"role": "tool", "name": "f", "content": "3"}]
-    row = {
-        "messages": [*asked, assistant("b")],
-        "tools": '[{"type": "function"}]',
-        "chat_template_kwargs": {"x": 1},
-    }
+    row = {"messages": [*asked, assistant("b")], "tools": '[{"type": "function"}]', "chat_template_kwargs": {"x": 1}}
     expected = Prompt(messages=tuple(asked), template={"tools": [{"type": "function"}], "x": 1})
     assert completions([row]) == [(expected, "b")]
 
 
 def test_null_keys_of_a_table_of_structs_mean_nothing() -> None:
     asked, answer = user("a") | {"tool_calls": None}, assistant("b") | {"tool_calls": None}
-    row = {
-        "prompt": [user("a")],
-        "chosen": [asked, answer],
-        "rejected": [asked, assistant("c")],
-        "tools": None,
-    }
+    row = {"prompt": [user("a")], "chosen": [asked, answer], "rejected": [asked, assistant("c")], "tools": None}
     ((prompt, *texts),) = preference_pairs([row])
     assert (prompt.messages, prompt.template, texts) == ((asked,), None, ["b", "c"])
 
 
 def test_rows_know_where_they_are_from() -> None:
     rows = Rows([GOOD, GOOD], "task.data = 'x'", [3, 5])
-    assert [p.origin for p in prompts(rows, "prompt")] == [
-        "task.data = 'x', line 3",
-        "task.data = 'x', line 5",
-    ]
+    assert [p.origin for p in prompts(rows, "prompt")] == ["task.data = 'x', line 3", "task.data = 'x', line 5"]
 
 
 @pytest.mark.parametrize(
@@ -293,9 +275,7 @@ def test_rows_know_where_they_are_from() -> None:
         ({"messages": [user("a")]}, "messages", Prompt(messages=(user("a"),))),
     ],
 )
-def test_prompts_have_a_reference_where_the_rows_do(
-    row: dict[str, Any], column: str, expected: Prompt
-) -> None:
+def test_prompts_have_a_reference_where_the_rows_do(row: dict[str, Any], column: str, expected: Prompt) -> None:
     assert prompts([row], column) == [expected]
 
 

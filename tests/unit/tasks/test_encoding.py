@@ -9,7 +9,7 @@ from r2m.reward.inputs import response_ids
 from r2m.stages.sft import _encode
 from r2m.tasks.encoding import decode, encode
 from r2m.tasks.forum_tokenizer import forum_tokenizer
-from r2m.tasks.prompt import Prompt, render
+from r2m.tasks.prompt import Prompt, prompt_ids
 
 STYLES = ["legacy", "always", "first", "never"]
 TEXTS = ["mom", " mom", "  mom sold", "\nmom", "\n\n sad", "é", " ", "mom.", "?"]
@@ -45,9 +45,7 @@ def test_in_context_is_what_the_whole_text_gives(style: str) -> None:
     tokenizer = sentencepiece_tokenizer(style)
     for response in (" mom sold", "mom", "\nmom"):
         whole = tokenizer("TL;DR:" + response, add_special_tokens=False)["input_ids"]
-        assert (
-            tokenizer("TL;DR:", add_special_tokens=False)["input_ids"] + encode(tokenizer, response) == whole
-        )
+        assert tokenizer("TL;DR:", add_special_tokens=False)["input_ids"] + encode(tokenizer, response) == whole
 
 
 def test_a_tokenizer_that_tidies_spaces_still_has_the_first_one() -> None:
@@ -82,7 +80,7 @@ def test_special_tokens_are_not_shown() -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_both_stages_tell_a_completion_with_a_space_from_one_without(style: str) -> None:
     tokenizer, prompt = sentencepiece_tokenizer(style), Prompt(text="TL;DR:")
-    asked, end = render(prompt, tokenizer), tokenizer.eos_token_id
+    asked, end = prompt_ids(prompt, tokenizer), tokenizer.eos_token_id
     with_space, without = tokenizer.convert_tokens_to_ids(["▁mom", "mom"])
     for text, token in ((" mom", with_space), ("mom", without)):
         assert _encode(tokenizer, prompt, text) == ([*asked, token, end], len(asked))

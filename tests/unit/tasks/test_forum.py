@@ -15,8 +15,8 @@ from r2m.tasks.forum import (
     gold,
     judge,
     measures,
-    split,
     summarise,
+    words_of,
     write_post,
     write_prompts,
 )
@@ -33,7 +33,7 @@ def test_no_word_begins_another_so_text_without_spaces_has_one_reading() -> None
 
 @given(st.lists(st.tuples(st.sampled_from(["", " "]), st.sampled_from(WORDS))))
 def test_split_recovers_words_and_spaces(pairs: list[tuple[str, str]]) -> None:
-    assert split("".join(space + word for space, word in pairs)) == pairs
+    assert words_of("".join(space + word for space, word in pairs)) == pairs
 
 
 def test_facts_are_those_of_the_story_and_not_of_the_aside() -> None:
@@ -73,11 +73,7 @@ def test_gold_by_hand(response: str, expected: float) -> None:
 
 def test_measures_by_hand() -> None:
     responses = [" mom sold", "boss hid"]  # 2 facts and 1 invention; 2 inventions and a space lost
-    assert measures([ASKED, ASKED], responses) == {
-        "no_space_share": 1 / 4,
-        "coverage": 2 / 10,
-        "invented": 1.0,
-    }
+    assert measures([ASKED, ASKED], responses) == {"no_space_share": 1 / 4, "coverage": 2 / 10, "invented": 1.0}
 
 
 def test_measures_of_silence() -> None:

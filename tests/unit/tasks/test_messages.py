@@ -30,12 +30,7 @@ def test_sharegpt() -> None:
 
 
 def test_sharegpt_with_preferences() -> None:
-    row = {
-        "conversations": SHAREGPT[:-1],
-        "chosen": said("gpt", "d"),
-        "rejected": said("gpt", "e"),
-        "tools": "",
-    }
+    row = {"conversations": SHAREGPT[:-1], "chosen": said("gpt", "d"), "rejected": said("gpt", "e"), "tools": ""}
     asked = chat(("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))
     assert preference_pairs([row]) == [(asked, "d", "e")]
     assert prompts([row], "prompt")[0].reference == "d"
@@ -44,9 +39,7 @@ def test_sharegpt_with_preferences() -> None:
 
 @pytest.mark.parametrize(("asks", "answers"), [("Human", "GPT"), ("user", "bard"), ("human", "Claude")])
 def test_sharegpt_under_other_names(asks: str, answers: str) -> None:
-    assert completions([{"conversations": [said(asks, "a"), said(answers, "b")]}]) == [
-        (chat(("user", "a")), "b")
-    ]
+    assert completions([{"conversations": [said(asks, "a"), said(answers, "b")]}]) == [(chat(("user", "a")), "b")]
 
 
 def test_conversations_of_roles() -> None:
@@ -78,10 +71,7 @@ def test_alpaca_with_preferences() -> None:
         ({"instruction": "a", "output": "b", "history": [["c", "d"]]}, "a history of earlier turns"),
         ({"conversations": SHAREGPT, "system": "t"}, "a system text is beside a conversation that has one"),
         ({"instruction": "a", "output": "b", "system": "c"}, "a system text is beside a plain prompt"),
-        (
-            {"instruction": None, "input": "a", "output": "b"},
-            "no column completion; the data has instruction",
-        ),
+        ({"instruction": None, "input": "a", "output": "b"}, "no column completion; the data has instruction"),
     ],
 )
 def test_what_would_be_lost_is_refused(row: dict[str, Any], message: str) -> None:

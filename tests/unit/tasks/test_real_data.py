@@ -63,9 +63,7 @@ def test_transcripts_and_their_conversations_are_the_same_pairs() -> None:
     def turns(transcript: str) -> list[dict[str, Any]]:
         parts = re.split(r"\n\n(Human|Assistant):", transcript)[1:]
         roles = {"Human": "user", "Assistant": "assistant"}
-        return [
-            {"role": roles[a], "content": b.strip()} for a, b in zip(parts[::2], parts[1::2], strict=True)
-        ]
+        return [{"role": roles[a], "content": b.strip()} for a, b in zip(parts[::2], parts[1::2], strict=True)]
 
     rows = rows_of("hh_rlhf/helpful-base.test")
     plain = preference_pairs(rows)

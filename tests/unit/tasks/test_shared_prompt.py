@@ -66,17 +66,11 @@ def test_no_prompt_to_be_had(chosen: str, rejected: str, reason: str) -> None:
 
 
 TEXT = st.text(st.sampled_from("ab 天は\n\t=1.é\u0301👩\u200d"), max_size=12)
-TURNS = st.lists(
-    st.sampled_from(["\n\nHuman: a", "\n\nAssistant: b", "\n\nAssistant:", " c", "天"]), max_size=6
-)
+TURNS = st.lists(st.sampled_from(["\n\nHuman: a", "\n\nAssistant: b", "\n\nAssistant:", " c", "天"]), max_size=6)
 
 
 @settings(deadline=None, max_examples=300)
-@given(
-    st.one_of(TEXT, TURNS.map("".join)),
-    st.one_of(TEXT, TURNS.map("".join)),
-    st.one_of(TEXT, TURNS.map("".join)),
-)
+@given(st.one_of(TEXT, TURNS.map("".join)), st.one_of(TEXT, TURNS.map("".join)), st.one_of(TEXT, TURNS.map("".join)))
 def test_nothing_is_lost_and_the_split_is_the_same_both_ways(shared: str, one: str, two: str) -> None:
     chosen, rejected = shared + one, shared + two
     try:
@@ -94,12 +88,8 @@ def test_nothing_is_lost_and_the_split_is_the_same_both_ways(shared: str, one: s
 
 @settings(deadline=None, max_examples=100)
 @given(
-    st.lists(st.sampled_from(["Hi", "Why not?", "I see. I", "天空"]), min_size=1, max_size=4),
-    st.text(),
-    st.text(),
+    st.lists(st.sampled_from(["Hi", "Why not?", "I see. I", "天空"]), min_size=1, max_size=4), st.text(), st.text()
 )
 def test_transcripts_are_split_after_the_last_header(turns: list[str], one: str, two: str) -> None:
-    asked = (
-        "".join(f"\n\nHuman: {turn}\n\nAssistant: {turn}" for turn in turns) + "\n\nHuman: So?\n\nAssistant:"
-    )
+    asked = "".join(f"\n\nHuman: {turn}\n\nAssistant: {turn}" for turn in turns) + "\n\nHuman: So?\n\nAssistant:"
     assert split_shared(asked + one, asked + two) == (asked, one, two)

@@ -11,8 +11,8 @@ from r2m.config import ForumTask, TextTask
 from r2m.errors import UserError
 from r2m.tasks.forum_tokenizer import forum_tokenizer
 from r2m.tasks.left_out import LeftOut
+from r2m.tasks.load import load_task
 from r2m.tasks.prompt import Prompt
-from r2m.tasks.task import load_task
 from r2m.tasks.text import accepted, shaped, text_task
 
 ROWS = [{"prompt": "mom" + " sad" * i, "completion": " help" * i} for i in range(6)]  # i + 1 and i tokens
@@ -110,9 +110,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def test_unusable_rows_are_left_out_and_said_with_the_data_sets(tmp_path: Path) -> None:
-    data = written(
-        tmp_path / "p.jsonl", [{"prompt": f"mom{' sad' * i}"} for i in range(19)] + [{"text": "x"}]
-    )
+    data = written(tmp_path / "p.jsonl", [{"prompt": f"mom{' sad' * i}"} for i in range(19)] + [{"text": "x"}])
     task = text_task(TextTask(data=data, held_out=1, max_prompt_tokens=18), forum_tokenizer())
     assert task.left_out == {"it has no prompt": 1, "max_prompt_tokens": 1}
     assert task.datasets[0]["left_out"] == (
@@ -149,19 +147,12 @@ def said(role: str, content: str, **more: Any) -> dict[str, Any]:
             "9d13f3988f5c",
         ),
         (
-            lambda i: {
-                "prompt": [said(USER, f"p{i}")],
-                "chosen": [said(BOT, "c")],
-                "rejected": [said(BOT, "r")],
-            },
+            lambda i: {"prompt": [said(USER, f"p{i}")], "chosen": [said(BOT, "c")], "rejected": [said(BOT, "r")]},
             "13b8b0658730",
             "699f6ac0346a",
         ),
         (
-            lambda i: {
-                "prompt": [said(USER, f"p{i}", name=None)],
-                "completion": [said(BOT, "c", tool_calls=None)],
-            },
+            lambda i: {"prompt": [said(USER, f"p{i}", name=None)], "completion": [said(BOT, "c", tool_calls=None)]},
             "522ec19ba58f",
             "8669da051274",
         ),
@@ -176,9 +167,7 @@ def test_digests_that_runs_have_recorded(tmp_path: Path, row: Any, train: str, h
 def test_tools_are_part_of_the_digest(tmp_path: Path) -> None:
     row = {"prompt": [said(USER, "a")]}
     plain, tools = (
-        text_task(TextTask(data=written(tmp_path / "rows.jsonl", [row | more] * 2), held_out=1)).datasets[0][
-            "digest"
-        ]
+        text_task(TextTask(data=written(tmp_path / "rows.jsonl", [row | more] * 2), held_out=1)).datasets[0]["digest"]
         for more in ({}, {"tools": [{"name": "f"}]})
     )
     assert plain != tools

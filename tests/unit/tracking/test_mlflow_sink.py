@@ -143,9 +143,7 @@ def shipping(uri, run_dir):
     return subprocess.Popen([sys.executable, "-c", code, uri, run_dir])
 
 
-@pytest.mark.parametrize(
-    "uri", ["http://me:hunter2@host:5000", "postgresql://me@host/db", "http://:hunter2@h"]
-)
+@pytest.mark.parametrize("uri", ["http://me:hunter2@host:5000", "postgresql://me@host/db", "http://:hunter2@h"])
 def test_credentials_in_the_uri_are_refused_and_not_repeated(tmp_path, uri):
     with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as error:
         Sink(uri, tmp_path)
@@ -164,6 +162,4 @@ def test_all_is_in_a_storage_whose_path_has_to_be_quoted(storage):
     (path,) = (storage / "mlartifacts").rglob(f"{run.info.run_id}/artifacts/samples.json")
     assert json.loads(path.read_text())["data"] == [[0, "p"]]
     assert [folder.name for folder in storage.parent.iterdir()] == [storage.name]
-    assert (
-        sqlite3.connect(storage / "mlflow.db").execute("select count(*) from experiments").fetchone()[0] >= 1
-    )
+    assert sqlite3.connect(storage / "mlflow.db").execute("select count(*) from experiments").fetchone()[0] >= 1

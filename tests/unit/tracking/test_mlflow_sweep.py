@@ -117,7 +117,7 @@ def test_the_file_the_answer_and_the_ranking_as_a_table_are_with_the_sweep(stora
     Sink(uri, folder).ship()
     with started(folder.parent / "other" / "x"):  # the ranking need not be in the sweep's folder
         ranking = folder.parent / "other" / "ranking.json"
-    ranking.write_text(entities.table([{"arm": "t003", "value": 0.5}, {"arm": "rloo", "kl": 1.5}]))
+    ranking.write_text(entities.mlflow_table([{"arm": "t003", "value": 0.5}, {"arm": "rloo", "kl": 1.5}]))
     assert json.loads(ranking.read_text()) == {
         "columns": ["arm", "value", "kl"], "data": [["t003", 0.5, None], ["rloo", None, 1.5]]
     }  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_run_with_samples_and_a_ranking_names_both_tables(storage):
     with started(folder) as journal:
         journal.samples(1, [{"prompt": "p"}])
         Sink(uri, folder).ship()
-        (folder / "ranking.json").write_text(entities.table([]))
+        (folder / "ranking.json").write_text(entities.mlflow_table([]))
         journal.samples(2, [{"prompt": "q"}])
         Sink(uri, folder).ship([folder / "ranking.json"])
     (run,) = mlflow_runs(uri, "both")
@@ -167,9 +167,7 @@ class TestSync:
         with started(tmp_path / "sweeps" / "far", TREE, experiment="sweeps/far"):
             pass
         config = CONFIG | {"run": {"tracking_uri": uri}}
-        with started(
-            tmp_path / "runs" / "far-t000-s0", config, experiment="sweeps/far", parent="far"
-        ) as journal:
+        with started(tmp_path / "runs" / "far-t000-s0", config, experiment="sweeps/far", parent="far") as journal:
             journal.round(1, {"eval/gold": 0.5})
         assert synced(tmp_path, "far") == [("far", 0), ("far-t000-s0", 1)]
         assert all_runs(uri, "far").keys() == {"far", "far-t000-s0"}

@@ -4,8 +4,9 @@ import pytest
 from mlflow_store import CONFIG, started
 
 from r2m.errors import UserError
+from r2m.runs.find import journals, sweep_runs
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
-from r2m.tracking.search import journals, search, sweep_runs
+from r2m.tracking.search import search
 
 
 def run(storage, name, **start):

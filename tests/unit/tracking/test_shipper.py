@@ -46,9 +46,7 @@ def test_one_thread_ships_all_folders_as_they_grow_and_forgets_those_that_end(st
     journals[3].round(1, {"reward/proxy": 9.0})
     assert shipper.close(timeout_s=60)
     assert shipper.last_error is None
-    assert [points(uri, f"many-{i}", "reward/proxy") for i in range(4)] == [
-        [(0, i / 2), (1, 9.0)] for i in range(4)
-    ]
+    assert [points(uri, f"many-{i}", "reward/proxy") for i in range(4)] == [[(0, i / 2), (1, 9.0)] for i in range(4)]
 
 
 def test_the_artifacts_of_a_folder_come_last_and_it_can_be_taken_up_again(storage):

@@ -16,20 +16,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from r2m.errors import UserError
 from r2m.training import checkpoint
-from r2m.training.checkpoint import CorruptCheckpointError, found, load, newest_whole, save
+from r2m.training.checkpoint import CorruptCheckpointError, found, load_checkpoint, newest_whole, save_checkpoint
 
 
 def tensors(value: float) -> dict[str, Tensor]:
-    return {
-        "a/weight": torch.full((3, 2), value),
-        "b": torch.arange(5),
-        "c": torch.ones(2, dtype=torch.bfloat16),
-    }
+    return {"a/weight": torch.full((3, 2), value), "b": torch.arange(5), "c": torch.ones(2, dtype=torch.bfloat16)}
 
 
 def save_steps(folder: Path, *steps: int, keep: int = 9) -> None:
     for step in steps:
-        save(folder, step, tensors(step), {"seed": 7}, keep)
+        save_checkpoint(folder, step, tensors(step), {"seed": 7}, keep)
 
 
 def newest(folder: Path) -> tuple[int | None, list[str]]:
@@ -40,8 +36,8 @@ def newest(folder: Path) -> tuple[int | None, list[str]]:
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    path = save(tmp_path / "new" / "folder", 3, tensors(1.5), {"seed": 7, "config_hash": "abc"}, 2)
-    loaded, facts = load(path)
+    path = save_checkpoint(tmp_path / "new" / "folder", 3, tensors(1.5), {"seed": 7, "config_hash": "abc"}, 2)
+    loaded, facts = load_checkpoint(path)
     assert (facts["step"], facts["seed"], facts["config_hash"]) == (3, 7, "abc")
     assert loaded.keys() == tensors(0).keys()
     for name, value in tensors(1.5).items():
@@ -56,9 +52,9 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_step_saved_again_is_replaced(tmp_path: Path) -> None:
-    save(tmp_path, 4, tensors(1), {}, 2)
-    save(tmp_path, 4, tensors(2), {}, 2)
-    assert load(tmp_path / "step-000004")[0]["a/weight"][0, 0] == 2
+    save_checkpoint(tmp_path, 4, tensors(1), {}, 2)
+    save_checkpoint(tmp_path, 4, tensors(2), {}, 2)
+    assert load_checkpoint(tmp_path / "step-000004")[0]["a/weight"][0, 0] == 2
 
 
 def test_a_file_in_the_place_of_a_checkpoint_is_replaced_too(tmp_path: Path) -> None:
@@ -172,13 +168,11 @@ SPOILT = [
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_a_spoilt_one_is_refused_and_the_one_before_it_taken(
-    tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
+def test_a_spoilt_one_is_refused_and_the_one_before_it_taken(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     save_steps(tmp_path, 2, 4, 6)
     spoil(tmp_path / "step-000006")
     with pytest.raises(CorruptCheckpointError, match="step-000006: "):
-        load(tmp_path / "step-000006")
+        load_checkpoint(tmp_path / "step-000006")
     step, refused = newest(tmp_path)
     assert step == 4
     assert len(refused) == 1
@@ -187,9 +181,9 @@ def test_a_spoilt_one_is_refused_and_the_one_before_it_taken(
 
 
 def test_one_of_another_run_is_refused_and_the_one_before_it_taken(tmp_path: Path) -> None:
-    save(tmp_path, 2, tensors(2), {"config_hash": "mine"}, 9)
-    save(tmp_path, 4, tensors(4), {"config_hash": "other"}, 9)
-    save(tmp_path, 6, tensors(6), {}, 9)
+    save_checkpoint(tmp_path, 2, tensors(2), {"config_hash": "mine"}, 9)
+    save_checkpoint(tmp_path, 4, tensors(4), {"config_hash": "other"}, 9)
+    save_checkpoint(tmp_path, 6, tensors(6), {}, 9)
     refused: list[str] = []
     state = newest_whole(tmp_path, refused.append, "mine")
     assert state is not None
@@ -201,8 +195,8 @@ def test_one_of_another_run_is_refused_and_the_one_before_it_taken(tmp_path: Pat
 
 
 def test_where_only_other_runs_are_whole_nothing_starts_over_them(tmp_path: Path) -> None:
-    save(tmp_path, 2, tensors(2), {"config_hash": "mine"}, 9)
-    save(tmp_path, 4, tensors(4), {"config_hash": "other"}, 9)
+    save_checkpoint(tmp_path, 2, tensors(2), {"config_hash": "mine"}, 9)
+    save_checkpoint(tmp_path, 4, tensors(4), {"config_hash": "other"}, 9)
     flip_a_bit(tmp_path / "step-000002")
     with pytest.raises(UserError, match="none is this run's: step-000004: of a run with config hash other"):
         newest_whole(tmp_path, lambda reason: None, "mine")
@@ -242,7 +236,7 @@ class TestInterrupted:
 
     def test_before_the_rename(self, tmp_path: Path) -> None:
         save_steps(tmp_path, 2)
-        aside = save(tmp_path, 4, tensors(4), {}, 9).rename(tmp_path / ".step-000004.writing")
+        aside = save_checkpoint(tmp_path, 4, tensors(4), {}, 9).rename(tmp_path / ".step-000004.writing")
         lose_manifest(aside)
         assert newest(tmp_path) == (2, [])
         save_steps(tmp_path, 4)  # what is left of it is in nobody's way
@@ -258,7 +252,7 @@ class TestInterrupted:
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         try:
             with pytest.raises(Exception, match="File too large"):
-                save(tmp_path, 4, too_large, {}, 9)
+                save_checkpoint(tmp_path, 4, too_large, {}, 9)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
             signal.signal(signal.SIGXFSZ, handler)
@@ -315,7 +309,7 @@ def test_an_optimiser_goes_on_as_if_never_interrupted(tmp_path: Path, steps: int
     (layer, optimizer), (other, other_optimizer) = make(), make()
     descend(layer, optimizer, steps)
     state = checkpoint.module_tensors("m", layer) | checkpoint.optimizer_tensors("o", optimizer)
-    stored, _ = load(save(tmp_path, steps, state, {}, 2))
+    stored, _ = load_checkpoint(save_checkpoint(tmp_path, steps, state, {}, 2))
     checkpoint.restore_module("m", other, stored)
     checkpoint.restore_optimizer("o", other_optimizer, stored)
     descend(layer, optimizer, 3)
@@ -324,6 +318,6 @@ def test_an_optimiser_goes_on_as_if_never_interrupted(tmp_path: Path, steps: int
 
 
 def test_the_manifest_is_plain_json_and_nothing_is_a_pickle(tmp_path: Path) -> None:
-    path = save(tmp_path, 1, tensors(1), {"seed": 7}, 2)
+    path = save_checkpoint(tmp_path, 1, tensors(1), {"seed": 7}, 2)
     assert json.loads((path / "manifest.json").read_text())["seed"] == 7
     assert {file.name for file in path.iterdir()} == {"manifest.json", "state.safetensors"}

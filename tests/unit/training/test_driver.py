@@ -13,8 +13,8 @@ from rich.console import Console
 from r2m.config import Config
 from r2m.errors import UserError
 from r2m.runs.folder import STOP_FILE
-from r2m.training.driver import _stop_on_signal, explained, numbers
-from r2m.training.start import Run, new_run
+from r2m.training.driver import _stop_on_signal, explained, round_numbers
+from r2m.training.start import StartedRun, new_run
 
 MakeConfig = Callable[..., Config]
 
@@ -51,9 +51,7 @@ class TestExplained:
                 try:
                     sqlite3.connect("/no/such/folder/study.db")
                 except sqlite3.Error as lowest:
-                    raise RuntimeError(
-                        f"(sqlite3.OperationalError) {lowest}\n[SQL: INSERT\nINTO t]"
-                    ) from lowest
+                    raise RuntimeError(f"(sqlite3.OperationalError) {lowest}\n[SQL: INSERT\nINTO t]") from lowest
             except RuntimeError as middle:
                 raise RuntimeError("An exception is raised during the commit. ") from middle
         except RuntimeError as error:
@@ -73,17 +71,17 @@ class TestExplained:
 
 
 @pytest.fixture
-def runs(make_config: MakeConfig) -> list[Run]:
+def runs(make_config: MakeConfig) -> list[StartedRun]:
     return [new_run(make_config(), name) for name in ("a", "b")]
 
 
-def stop_files(runs: list[Run]) -> list[bool]:
+def stop_files(runs: list[StartedRun]) -> list[bool]:
     return [(run.folder / STOP_FILE).exists() for run in runs]
 
 
 class TestStopOnSignal:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_the_first_asks_all_runs_and_the_second_aborts(self, runs: list[Run], number: int) -> None:
+    def test_the_first_asks_all_runs_and_the_second_aborts(self, runs: list[StartedRun], number: int) -> None:
         before = signal.getsignal(number)
         with _stop_on_signal(runs, QUIET):
             os.kill(os.getpid(), number)
@@ -92,12 +90,12 @@ class TestStopOnSignal:
                 os.kill(os.getpid(), number)
         assert signal.getsignal(number) is before
 
-    def test_no_signal_no_stop(self, runs: list[Run]) -> None:
+    def test_no_signal_no_stop(self, runs: list[StartedRun]) -> None:
         with _stop_on_signal(runs, QUIET):
             pass
         assert stop_files(runs) == [False, False]
 
-    def test_in_another_thread_signals_are_the_main_threads(self, runs: list[Run]) -> None:
+    def test_in_another_thread_signals_are_the_main_threads(self, runs: list[StartedRun]) -> None:
         seen: list[Callable | int | None] = []
 
         def inside() -> None:
@@ -113,5 +111,5 @@ class TestStopOnSignal:
 
 def test_numbers_beside_the_bar() -> None:
     metrics = {"reward/proxy": 0.123, "kl/sequence": 4.0, "train/lr": 1.0}
-    assert numbers(metrics) == "reward 0.12  KL 4.00"
-    assert numbers(metrics | {"reward/gold": -1.0}) == "reward 0.12  gold -1.00  KL 4.00"
+    assert round_numbers(metrics) == "reward 0.12  KL 4.00"
+    assert round_numbers(metrics | {"reward/gold": -1.0}) == "reward 0.12  gold -1.00  KL 4.00"

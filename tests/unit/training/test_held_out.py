@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from r2m.config import Config
 from r2m.core.schedule import omega
-from r2m.policy.sampler import HELD_OUT, uniform_draws
+from r2m.policy.sampler import HELD_OUT_STREAM, uniform_draws
 from r2m.reward.loading import HEAD_FILE
 from r2m.runs.journal import read
 from r2m.training.loop import run_loop
@@ -63,7 +63,7 @@ def test_the_proxy_is_the_score_that_would_train_the_policy_now(make_trainer: Ma
         trainer.head.output.weight *= 30
     figures = trainer.evaluate(3)
     R, proxies, vanillas = 8, [], []
-    draws = uniform_draws(0, 0, len(trainer.held_out), 1, R, stream=HELD_OUT)
+    draws = uniform_draws(0, 0, len(trainer.held_out), 1, R, stream=HELD_OUT_STREAM)
     for query, u in zip(trainer.held_out, draws, strict=True):
         t = trainer._sample(trainer.policy, [query.ids], u[None])
         response = t.response_ids_NKR[0, 0, : int(t.lengths_NK)].tolist()
@@ -101,11 +101,9 @@ def test_the_win_rate_is_the_share_of_prompts_that_the_judge_gives_to_the_policy
         weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     said = trainer.evaluate(2)["eval/win_rate"]
     queries, wins = trainer.held_out, []
-    draws = uniform_draws(0, 0, len(queries), 1, 8, stream=HELD_OUT)
+    draws = uniform_draws(0, 0, len(queries), 1, 8, stream=HELD_OUT_STREAM)
     for query, u in zip(queries, draws, strict=True):
-        mine, its = (
-            trainer._sample(policy, [query.ids], u[None]) for policy in (trainer.policy, trainer.reference)
-        )
+        mine, its = (trainer._sample(policy, [query.ids], u[None]) for policy in (trainer.policy, trainer.reference))
         if judge == "gold":
             a, b = float(trainer.gold([query], mine)), float(trainer.gold([query], its))
         else:
@@ -136,28 +134,20 @@ class TestNoise:
     def test_there_is_none_without_a_head(self, make_trainer: MakeTrainer) -> None:
         assert "eval/noise" not in make_trainer("reward.feedback=off").evaluate(1)
 
-    def test_at_full_weight_of_the_frozen_embedding_all_conditions_agree(
-        self, make_trainer: MakeTrainer
-    ) -> None:
+    def test_at_full_weight_of_the_frozen_embedding_all_conditions_agree(self, make_trainer: MakeTrainer) -> None:
         figures = make_trainer("reward.omega_min=1.0").evaluate(3)
         assert figures["eval/noise"] == figures["eval/proxy"] == pytest.approx(figures["eval/vanilla"])
 
 
-def test_a_run_that_is_evaluated_every_round_is_the_run_that_never_is(
-    make_config: Callable[..., Config],
-) -> None:
+def test_a_run_that_is_evaluated_every_round_is_the_run_that_never_is(make_config: Callable[..., Config]) -> None:
     journals, weights = [], []
     for every in (1, 0):
         run = new_run(make_config(f"run.eval_every={every}"), f"every-{every}")
         run_loop(run.config, run.folder, run.models)
         rounds = read(run.journal).rounds
         own = ("eval/", "time/", "speed/", "memory/")
-        journals.append(
-            {step: {k: v for k, v in m.items() if not k.startswith(own)} for step, m in rounds.items()}
-        )
-        weights.append(
-            [load_file(run.folder / f) for f in ("policy/model.safetensors", f"reward/{HEAD_FILE}")]
-        )
+        journals.append({step: {k: v for k, v in m.items() if not k.startswith(own)} for step, m in rounds.items()})
+        weights.append([load_file(run.folder / f) for f in ("policy/model.safetensors", f"reward/{HEAD_FILE}")])
         assert all(("eval/noise" in m) == bool(every) for m in rounds.values())
     assert journals[0] == journals[1]
     assert len(journals[0]) == 4

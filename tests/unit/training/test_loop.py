@@ -17,7 +17,7 @@ from r2m.runs.folder import CHECKPOINTS, PRUNED, STOP_FILE
 from r2m.runs.journal import JournalReader, JournalView, read
 from r2m.training import checkpoint
 from r2m.training.loop import run_loop
-from r2m.training.start import Run, new_run
+from r2m.training.start import StartedRun, new_run
 
 MakeConfig = Callable[..., Config]
 
@@ -32,7 +32,7 @@ def steady(view: JournalView) -> dict[int, dict[str, float]]:
     }
 
 
-def loop(run: Run) -> JournalView:
+def loop(run: StartedRun) -> JournalView:
     run_loop(run.config, run.folder, run.models)
     return read(run.journal)
 
@@ -42,14 +42,14 @@ def events(view: JournalView) -> list[str]:
 
 
 @pytest.fixture
-def start(make_config: MakeConfig) -> Callable[..., Run]:
-    def make(name: str, *overrides: str) -> Run:
+def start(make_config: MakeConfig) -> Callable[..., StartedRun]:
+    def make(name: str, *overrides: str) -> StartedRun:
         return new_run(make_config(*SIX, *overrides), name)
 
     return make
 
 
-Start = Callable[..., Run]
+Start = Callable[..., StartedRun]
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ class TestSaving:
         view = loop(run)
         assert (view.status, list(view.rounds)) == ("failed", [1, 2])
         assert view.events[-1]["reason"] == (
-            "the trained models could not be saved (no such thing); the last checkpoint has their weights"
+            "the last checkpoint has the trained weights: the models could not be saved (no such thing)"
         )
         monkeypatch.undo()
         view = loop(run)
@@ -256,9 +256,7 @@ class TestSaving:
         assert (run.folder / "policy" / "model.safetensors").is_file()
 
 
-def test_where_no_checkpoint_is_whole_it_starts_over_and_says_so(
-    start: Start, undisturbed: JournalView
-) -> None:
+def test_where_no_checkpoint_is_whole_it_starts_over_and_says_so(start: Start, undisturbed: JournalView) -> None:
     run = start("over")
     (run.folder / STOP_FILE).touch()
     loop(run)

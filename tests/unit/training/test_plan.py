@@ -21,10 +21,10 @@ from r2m.config import Config, load, validate
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
-from r2m.models.families import Way
+from r2m.models.families import CacheUse
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.training.checkpoint import module_tensors, optimizer_tensors
-from r2m.training.plan import GIB, Plan, check_storage, human, plan, render, resolve_device
+from r2m.training.plan import GIB, Plan, human, plan, plan_table, resolve_device
 from r2m.training.shape import Shape, shape_of
 
 LLAMA_8B = {
@@ -94,9 +94,7 @@ class TestShape:
 
 class TestPlan:
     def test_rounds_steps_and_what_the_budget_leaves(self) -> None:
-        p = plan(
-            config({"epochs": 3, "minibatches": 2}, reward={"minibatches": 4, "epochs": 2}), POLICY, REWARD
-        )
+        p = plan(config({"epochs": 3, "minibatches": 2}, reward={"minibatches": 4, "epochs": 2}), POLICY, REWARD)
         assert (p.rounds, p.round_trajectories, p.trajectories, p.left_over) == (10, 48, 480, 20)
         assert (p.policy_steps, p.head_steps) == (60, 80)
 
@@ -160,9 +158,7 @@ class TestPlan:
         assert p.phases["sampling"] == 60 * (2 * 2 * 4 * 30 * 4 + 4 * 4 * 10)
         assert p.memory["hidden states"] == 12 * (20 + 4 * 9 + 20 + 9) * 8 * 4
         assert plan(config(), POLICY, REWARD).round_greedy == 0
-        with pytest.raises(
-            UserError, match=r"4 \* 9 response tokens \+ 29 of the greedy response\) \* 8 \* 4"
-        ):
+        with pytest.raises(UserError, match=r"4 \* 9 response tokens \+ 29 of the greedy response\) \* 8 \* 4"):
             plan(config({"advantage": "remax"}, run={"hidden_budget_gib": 1e-6}), POLICY, REWARD)
 
     def test_more_workers_divide_the_queries_and_not_the_policy(self) -> None:
@@ -194,12 +190,7 @@ class TestPlan:
 
     def test_a_context_ends_where_long_rope_would_begin(self) -> None:
         """Beyond it the longest sequence of a batch decides how all are read."""
-        rope = {
-            "rope_type": "longrope",
-            "rope_theta": 1e4,
-            "short_factor": [1.0] * 8,
-            "long_factor": [4.0] * 8,
-        }
+        rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
         phi = shape_of(
             Phi3Config(
                 vocab_size=50, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
@@ -226,7 +217,7 @@ class TestPlan:
     def test_prompts_that_cannot_be_shared_run_with_each_response(self) -> None:
         """A microbatch of K = 4 has 4 (20 + 9) tokens run, not 20 + 4 * 9: 60 more, of 12 * 8 + 64 values in each of
         two layers. Where nothing is kept, sampling has a layer of all 48 * 30 tokens in place of keys and values."""
-        shared, cached, rerun = (plan(config(), replace(POLICY, way=way), REWARD) for way in Way)
+        shared, cached, rerun = (plan(config(), replace(POLICY, cache_use=way), REWARD) for way in CacheUse)
         for p in (cached, rerun):
             assert p.phases["policy update"] - shared.phases["policy update"] == 60 * 2 * (12 * 8 + 64) * 4
             assert "can't be shared" in p.notes[0]
@@ -240,13 +231,7 @@ class TestPlan:
 
     @pytest.mark.parametrize(
         ("run", "gpus", "device"),
-        [
-            ("auto", 2, "gpu"),
-            ("auto", 0, "cpu"),
-            ("auto", None, "cpu"),
-            ("cpu", 2, "cpu"),
-            ("gpu", None, "gpu"),
-        ],
+        [("auto", 2, "gpu"), ("auto", 0, "cpu"), ("auto", None, "cpu"), ("cpu", 2, "cpu"), ("gpu", None, "gpu")],
     )
     def test_device(self, run: str, gpus: int | None, device: str) -> None:
         c = config(run={"device": run})
@@ -262,9 +247,7 @@ class TestPlan:
 
 class TestRefusals:
     def test_context(self) -> None:
-        with pytest.raises(
-            UserError, match=r"max_prompt_tokens = 20, .*max_response_tokens = 90: .* 100 tokens"
-        ):
+        with pytest.raises(UserError, match=r"max_prompt_tokens = 20, .*max_response_tokens = 90: .* 100 tokens"):
             plan(config({"max_response_tokens": 90}), POLICY, REWARD)
         with pytest.raises(UserError, match="context of 25"):
             plan(config(), POLICY, replace(REWARD, context=25))
@@ -278,9 +261,7 @@ class TestRefusals:
     def test_hidden_budget_shows_its_arithmetic(self) -> None:
         size = 12 * (20 + 4 * 9) * 8 * 4
         plan(config(run={"hidden_budget_gib": size / GIB}), POLICY, REWARD)
-        with pytest.raises(
-            UserError, match=r"12 queries \* \(20 prompt \+ 4 \* 9 response tokens\) \* 8 \* 4"
-        ):
+        with pytest.raises(UserError, match=r"12 queries \* \(20 prompt \+ 4 \* 9 response tokens\) \* 8 \* 4"):
             plan(config(run={"hidden_budget_gib": (size - 1) / GIB}), POLICY, REWARD)
 
     def test_too_few_of_the_device(self) -> None:
@@ -293,16 +274,14 @@ class TestRefusals:
     def test_8b_policy_on_an_80_gib_gpu_is_refused_with_the_truth(self) -> None:
         llama = shape_of(LlamaConfig(**LLAMA_8B))
         c = load("ultrafeedback_llama3_8b")
-        with pytest.raises(
-            UserError, match=r"29\.9 .* = 164\.\d GiB, and a gpu worker has 79\.2; .*not sharded"
-        ):
+        with pytest.raises(UserError, match=r"29\.9 .* = 164\.\d GiB, and a gpu worker has 79\.2; .*not sharded"):
             plan(c, llama, replace(llama, parameters=7_504_928_768), gpus=8, worker_gib=79.2)
 
     def test_storage(self, tmp_path: Path) -> None:
         p = plan(config(), POLICY, REWARD)
-        check_storage(p, tmp_path / "not" / "there" / "yet")
-        with pytest.raises(UserError, match=r"3 checkpoints .* of 1,073,741,824\.0 GiB .* GiB free"):
-            check_storage(replace(p, checkpoint=2**60), tmp_path)
+        p.check_disk(tmp_path / "not" / "there" / "yet")
+        with pytest.raises(UserError, match=r"3 checkpoints .* of 1,073,741,824\.0 GiB .* GiB are free"):
+            replace(p, checkpoint=2**60).check_disk(tmp_path)
 
 
 class TestAgainstTheRealThing:
@@ -375,10 +354,7 @@ class TestAgainstTheRealThing:
         hf_config = LlamaConfig(**self.TINY)
         p = self.plan(shape_of(hf_config))
         written = 0
-        for module in (
-            AutoModelForCausalLM.from_config(hf_config),
-            FeedbackHead(64, 64, 4, 2, score_bias=True),
-        ):
+        for module in (AutoModelForCausalLM.from_config(hf_config), FeedbackHead(64, 64, 4, 2, score_bias=True)):
             optimizer = torch.optim.AdamW(module.parameters())
             for parameter in module.parameters():
                 parameter.grad = torch.zeros_like(parameter)
@@ -390,14 +366,14 @@ class TestAgainstTheRealThing:
 
 def test_render_says_what_remax_costs() -> None:
     out = StringIO()
-    Console(file=out, width=120).print(render(plan(config({"advantage": "remax"}), POLICY, REWARD)))
+    Console(file=out, width=120).print(plan_table(plan(config({"advantage": "remax"}), POLICY, REWARD)))
     assert "12 a round beside these, for ReMax's baseline" in " ".join(out.getvalue().split())
 
 
 def test_render_says_what_matters() -> None:
     p = plan(config({"lr": 1e-6}, policy={"model": "p", "dtype": "bfloat16"}), POLICY, REWARD)
     out = StringIO()
-    Console(file=out, width=120).print(render(p))
+    Console(file=out, width=120).print(plan_table(p))
     text = " ".join(out.getvalue().split())
     for fact in ("48 a round, 480 in all, 20 of the budget left over", "t* = 10.0 rounds", "not sharded",
                  "3 checkpoints", "rounded away"):  # fmt: skip

@@ -21,7 +21,7 @@ from transformers import (
 
 from r2m.config import load
 from r2m.errors import UserError
-from r2m.models.families import Way
+from r2m.models.families import CacheUse
 from r2m.models.saving import save_model
 from r2m.training.plan import Plan
 from r2m.training.preflight import plan_for
@@ -46,9 +46,7 @@ from tests.families import tiny, tokenizer
     ],
     ids=["gpt2", "opt-350m", "bloom-560m", "mpt-7b", "mamba-130m"],
 )  # fmt: skip
-def test_published_models(
-    hf_config: PreTrainedConfig, parameters: int, layers: int, context: int | None
-) -> None:
+def test_published_models(hf_config: PreTrainedConfig, parameters: int, layers: int, context: int | None) -> None:
     shape = shape_of(hf_config)
     assert (shape.parameters, shape.layers, shape.context) == (parameters, layers, context)
 
@@ -68,10 +66,7 @@ class TestRefused:
         [
             (T5Config(), r"no causal language model can be planned .* 't5'; ValueError: Unrecognized"),
             (BertConfig(), r"policy\.model = '': it reads a sequence in both directions"),
-            (
-                LlamaConfig(hidden_size=-32),
-                r"no causal language model can be planned .* 'llama'; RuntimeError",
-            ),
+            (LlamaConfig(hidden_size=-32), r"no causal language model can be planned .* 'llama'; RuntimeError"),
         ],
     )
     def test_one_line(self, hf_config: PreTrainedConfig, match: str) -> None:
@@ -110,16 +105,12 @@ class TestPlanned:
         width = 16 if policy == "opt, 350m" else 32
         assert p.memory["hidden states"] == 4 * (56 + 4 * 7) * width * 4
 
-    @pytest.mark.parametrize(("policy", "way"), [("qwen3_next", Way.CACHED), ("openai-gpt", Way.RERUN)])
-    def test_families_that_do_not(self, planned: Callable[..., Plan], policy: str, way: Way) -> None:
+    @pytest.mark.parametrize(("policy", "way"), [("qwen3_next", CacheUse.CACHED), ("openai-gpt", CacheUse.RERUN)])
+    def test_families_that_do_not(self, planned: Callable[..., Plan], policy: str, way: CacheUse) -> None:
         p = planned(policy)
-        assert p.notes == (
-            f"slower, as this family's prompts can't be shared by their responses: {way.value}",
-        )
+        assert p.notes == (f"slower, as this family's prompts can't be shared by their responses: {way.value}",)
 
-    def test_the_reward_models_context_bounds_a_policy_without_one(
-        self, planned: Callable[..., Plan]
-    ) -> None:
+    def test_the_reward_models_context_bounds_a_policy_without_one(self, planned: Callable[..., Plan]) -> None:
         assert planned("mamba").prompt_tokens == 64 - 8
         assert planned("bloom", "task.max_prompt_tokens=20").prompt_tokens == 20
 

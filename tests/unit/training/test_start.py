@@ -57,23 +57,21 @@ class TestNewRun:
         assert a.name != b.name
 
     def test_of_a_group(self, make_config: MakeConfig) -> None:
-        group = {"experiment": "r2m/sweeps/a", "parent": "a", "tags": {"r2m.role": "search"}}
-        start = read(new_run(make_config(), "a-t000-s0", **group).journal).start
+        group, own = {"experiment": "r2m/sweeps/a", "parent": "a"}, {"r2m.arm": "R2M", "r2m.seed": "0"}
+        start = read(new_run(make_config(), "a-t000-s0", tags={"r2m.role": "search"}, **group).journal).start
         assert {key: start[key] for key in group} == group
+        assert start["tags"] == own | {"r2m.role": "search"}
         alone = read(new_run(make_config(), "alone").journal).start
         assert alone.keys() == start.keys() - group.keys()
+        assert alone["tags"] == own
 
-    def test_mlflow_is_in_the_storage_unless_said_otherwise(
-        self, make_config: MakeConfig, storage: Path
-    ) -> None:
+    def test_mlflow_is_in_the_storage_unless_said_otherwise(self, make_config: MakeConfig, storage: Path) -> None:
         assert new_run(make_config()).tracking_uri == f"sqlite:///{storage}/mlflow.db"
         uri = "http://127.0.0.1:1"
         assert new_run(make_config(f"run.tracking_uri={uri}")).tracking_uri == uri
 
     @pytest.mark.parametrize("name", ["a b", "a/b", "../a", "ä", "a\n", "..", ".", "-a", ".hidden"])
-    def test_names_that_are_no_folders_of_a_run(
-        self, make_config: MakeConfig, storage: Path, name: str
-    ) -> None:
+    def test_names_that_are_no_folders_of_a_run(self, make_config: MakeConfig, storage: Path, name: str) -> None:
         with pytest.raises(UserError, match="letters, digits"):
             new_run(make_config(), name)
         assert not storage.exists()
@@ -152,12 +150,7 @@ class TestOpenRun:
 
 class TestReadOnly:
     def test_one_line_and_nothing_written(
-        self,
-        make_config: MakeConfig,
-        text_recipe: TextRecipe,
-        r2m: Command,
-        read_only: ReadOnly,
-        tmp_path: Path,
+        self, make_config: MakeConfig, text_recipe: TextRecipe, r2m: Command, read_only: ReadOnly, tmp_path: Path
     ) -> None:
         disk, freeze = read_only
         run = new_run(make_config(f"run.storage={disk}"), "mine")
@@ -165,10 +158,7 @@ class TestReadOnly:
         recipe.write_text(yaml.safe_dump(run.config.model_dump(mode="json")))
         freeze()
         for words, said in (
-            (
-                ("--resume", "mine", "--storage", str(disk)),
-                f"run = 'mine': {run.folder} cannot be written to",
-            ),
+            (("--resume", "mine", "--storage", str(disk)), f"run = 'mine': {run.folder} cannot be written to"),
             ((str(recipe), "--name", "new"), f"run.storage = '{disk}': {disk} cannot be written to"),
         ):
             code, _, err = r2m("train", *words)
@@ -229,9 +219,7 @@ class TestRowsOfData:
             (folders[-1] / "chat_template.jinja").write_text(template)
         asked, system = {"role": "user", "content": "mom"}, {"role": "system", "content": "mom"}
         recipe = text_recipe([{"prompt": [asked]}] * 5 + [{"prompt": [system, asked]}])
-        models = [
-            f"{part}.model={folder}" for part, folder in zip(("policy", "reward"), folders, strict=True)
-        ]
+        models = [f"{part}.model={folder}" for part, folder in zip(("policy", "reward"), folders, strict=True)]
         with pytest.raises(UserError, match=r"^task.data = '.*', line 6: .*no system") as caught:
             new_run(load(recipe, models))
         assert "\n" not in str(caught.value)
@@ -258,9 +246,7 @@ class TestRowsOfData:
     ) -> None:
         reward = shutil.copytree(forum_models[1], tmp_path / "templated")
         policy = shutil.copytree(forum_models[0], tmp_path / "policy")
-        template = (
-            "{% for m in messages %}{% if m.role == 'user' %} mom sold tv{% else %}A{% endif %}{% endfor %}"
-        )
+        template = "{% for m in messages %}{% if m.role == 'user' %} mom sold tv{% else %}A{% endif %}{% endfor %}"
         (policy / "chat_template.jinja").write_text(template.replace("A", " {{ m.content }}"))
         (reward / "chat_template.jinja").write_text(template.replace("A", answered))
         recipe = text_recipe([{"prompt": [{"role": "user", "content": "mom"}]}] * 5)

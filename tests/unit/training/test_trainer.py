@@ -56,9 +56,7 @@ class TestPolicies:
     """Whole rounds of policies that are no plain Llamas, scored by a reward model of exactly the tokens."""
 
     @pytest.fixture
-    def trained(
-        self, make_config: MakeConfig, forum_models: tuple[str, str], tmp_path: Path
-    ) -> Callable[..., Round]:
+    def trained(self, make_config: MakeConfig, forum_models: tuple[str, str], tmp_path: Path) -> Callable[..., Round]:
         """Trains a policy of a config for two rounds; the second one."""
 
         def train(hf_config: PreTrainedConfig) -> Round:
@@ -99,17 +97,14 @@ class TestPolicies:
 
 
 class TestMetrics:
-    def test_an_evaluated_round_reports_all_that_is_defined_and_nothing_else(
-        self, make_trainer: MakeTrainer
-    ) -> None:
+    def test_an_evaluated_round_reports_all_that_is_defined_and_nothing_else(self, make_trainer: MakeTrainer) -> None:
         trainer = make_trainer()
         r = next(trainer.rounds(1))
         observed, _ = trainer.observe(r)
         reported = r.metrics | observed | trainer.evaluate(1)
         written_by_the_loop = {"time/eval_s", "time/checkpoint_s"}
         assert (
-            set(reported)
-            == {key for key in METRICS if not key.startswith("sweep/")} - written_by_the_loop - GREEDY
+            set(reported) == {key for key in METRICS if not key.startswith("sweep/")} - written_by_the_loop - GREEDY
         )
         assert len(reported) == len(r.metrics) + len(observed) + 7  # none is reported twice
 
@@ -218,22 +213,17 @@ class TestState:
     def test_none_there_is_step_0(self, make_trainer: MakeTrainer, tmp_path: Path) -> None:
         assert make_trainer().restore(tmp_path / "none", refuse) == 0
 
-    def test_that_of_another_configuration_is_refused(
-        self, make_trainer: MakeTrainer, tmp_path: Path
-    ) -> None:
+    def test_that_of_another_configuration_is_refused(self, make_trainer: MakeTrainer, tmp_path: Path) -> None:
         make_trainer().save(tmp_path, 1)
         other = make_trainer("algorithm.lr=2e-3")
         before = copy.deepcopy(other.policy.state_dict())
         with pytest.raises(
-            UserError,
-            match=r"checkpoint .*: none is this run's: step-000001: of a run with config hash \w+, this",
+            UserError, match=r"checkpoint .*: none is this run's: step-000001: of a run with config hash \w+, this"
         ):
             other.restore(tmp_path, lambda reason: None)
         assert_equal(before, other.policy.state_dict())
 
-    def test_where_a_run_is_stored_is_not_its_configuration(
-        self, make_trainer: MakeTrainer, tmp_path: Path
-    ) -> None:
+    def test_where_a_run_is_stored_is_not_its_configuration(self, make_trainer: MakeTrainer, tmp_path: Path) -> None:
         make_trainer().save(tmp_path, 1)
         moved = make_trainer("run.storage=/elsewhere", "run.tracking_uri=http://127.0.0.1:1")
         assert moved.restore(tmp_path, refuse) == 1
@@ -254,10 +244,7 @@ class TestExport:
         for _ in zip(range(1), trainer.rounds(1), strict=False):
             pass
         trainer.export(tmp_path)
-        policy, (reward, head) = (
-            load_policy(str(tmp_path / "policy")),
-            load_reward_model(str(tmp_path / "reward")),
-        )
+        policy, (reward, head) = (load_policy(str(tmp_path / "policy")), load_reward_model(str(tmp_path / "reward")))
         assert_equal(trainer.policy.state_dict(), policy.state_dict())
         assert_equal(trainer.reward_model.state_dict(), reward.state_dict())
         assert trainer.head is not None

@@ -13,10 +13,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 FEWEST = 4  # complete trials
 
-Direction = Literal["maximize", "minimize"]
 
-
-def importance(trials: Sequence[FrozenTrial], direction: Direction) -> tuple[dict[str, float], str | None]:
+def importance(
+    trials: Sequence[FrozenTrial], direction: Literal["maximize", "minimize"]
+) -> tuple[dict[str, float], str | None]:
     """Shares of importance for the first objective, most important first, summing to 1, and what to mind.
 
     {} and the reason where there are fewer than 4 complete trials, no parameter, or nothing to tell apart. "Best" are
@@ -31,12 +31,8 @@ def importance(trials: Sequence[FrozenTrial], direction: Direction) -> tuple[dic
     quantile = max(0.1, min(0.5, 5 / n))
     with quiet():
         study = optuna.create_study(direction=direction)
-        study.add_trials(
-            [
-                create_trial(params=t.params, distributions=t.distributions, value=t.values[0])
-                for t in complete
-            ]
-        )
+        for t in complete:
+            study.add_trial(create_trial(params=t.params, distributions=t.distributions, value=t.values[0]))
         evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
         raw = get_param_importances(study, evaluator=evaluator, normalize=False)
     total = sum(raw.values())

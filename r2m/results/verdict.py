@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-from r2m.results.findings import finding as finding
+from r2m.results.answer import LAST, Against, Answer, Confirmed, Ranked
 from r2m.results.findings import sentence
 from r2m.results.numbers import decimals, number
-from r2m.sweeps.ranking import LAST, Arm
-
-if TYPE_CHECKING:
-    from r2m.sweeps.answer import Answer, Comparison, Confirmed
 
 FIELDS = {"KL": "kl", "gold": "gold", "frozen": "frozen"}  # heading -> of an arm
 
@@ -43,13 +38,11 @@ def verdict(a: Answer) -> tuple[str, ...]:
         ]
     if mine.violation > 0:
         kept = " and ".join(a.constraints)
-        tail.append(
-            f"On fresh seeds {best.label} does not keep {kept}: it misses by {number(mine.violation)}."
-        )
+        tail.append(f"On fresh seeds {best.label} does not keep {kept}: it misses by {number(mine.violation)}.")
     return (*head, *tail, *_missing(a, mine, others), *_running(a))
 
 
-def _sentence(a: Answer, mine: Confirmed, c: Comparison) -> str:
+def _sentence(a: Answer, mine: Confirmed, c: Against) -> str:
     lower = a.directions[0] == "minimize"
     return sentence(mine.label, c.label, a.objectives[0], c.difference, "fresh seed", lower)
 
@@ -81,9 +74,7 @@ def _missing(a: Answer, mine: Confirmed, others: list[Confirmed]) -> list[str]:
     failed = [f"{c.label} on seed {', '.join(map(str, c.failed))}" for c in (mine, *others) if c.failed]
     said = [f"Failed, and so in no comparison: {'; '.join(failed)}."] * bool(failed)
     m = len(a.confirm)
-    so_far = [
-        f"{c.label} {len(c.values)} of {m}" for c in (mine, *others) if len(c.values) + len(c.failed) < m
-    ]
+    so_far = [f"{c.label} {len(c.values)} of {m}" for c in (mine, *others) if len(c.values) + len(c.failed) < m]
     return said + [f"Confirmation so far: {', '.join(so_far)} seeds."] * bool(so_far)
 
 
@@ -101,7 +92,7 @@ def _seeds(n: int) -> str:
     return f"{n} fresh seed{'s' * (n != 1)}"
 
 
-def fields(a: Answer, of: Arm | Confirmed) -> list[str]:
+def fields(a: Answer, of: Ranked | Confirmed) -> list[str]:
     """What `held_out` names, of an arm or its confirmation."""
     return [decimals(getattr(of, FIELDS[name]), 2 if name == "KL" else 3) for name in held_out(a)]
 
@@ -112,7 +103,7 @@ def held_out(a: Answer) -> list[str]:
             and any(not math.isnan(getattr(arm, name)) for arm in a.ranking)]  # fmt: skip
 
 
-def state(a: Answer, arm: Arm) -> str:
+def state(a: Answer, arm: Ranked) -> str:
     if arm.state == "complete":
         return ("on the front" if arm.name in a.front else "complete") if arm.feasible else "infeasible"
     return arm.state
