@@ -220,7 +220,7 @@ def test_the_height_of_the_frozen_reward_is_judged_at_the_same_kl_alone(runs):
 
 def test_of_one_setup_there_is_nothing_to_mind(runs):
     pairs(runs, [(0.25, 0.5)])
-    assert compare_runs(runs.views)[1] == []
+    assert compare_runs(runs.results())[1] == []
 
 
 def test_notes_on_setups_repeats_and_a_searchs_own_runs(runs):
