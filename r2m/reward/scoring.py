@@ -15,7 +15,7 @@ from r2m.config import Reward
 from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
-from r2m.models.sizes import context_of
+from r2m.models.families import context_of
 from r2m.policy.queries import Query
 from r2m.reward.inputs import RewardInput, response_ids
 from r2m.reward.model import RewardModel

@@ -18,8 +18,7 @@ from r2m.stages import common
 from r2m.stages.reward_model import load_classifier, train_reward_model
 from r2m.stages.sft import supervised_finetune
 from r2m.tasks.encoding import decode
-from r2m.tasks.forum import WORDS, gold, words_of, write_prompts
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import WORDS, forum_tokenizer, gold, words_of, write_prompts
 from r2m.tasks.prompt import Prompt, prompt_ids
 
 POLICY_WIDTH = 128

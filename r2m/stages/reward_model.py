@@ -22,7 +22,6 @@ from r2m.models.weights import check_weights
 from r2m.results.statistics import wilson_interval
 from r2m.reward.inputs import response_ids
 from r2m.stages import common
-from r2m.stages.run import run_stage
 from r2m.tasks.columns import Read, comparable, preference_pairs
 from r2m.tasks.files import Rows
 from r2m.tasks.prompt import Prompt
@@ -122,7 +121,7 @@ def run_reward_model(model: str, data: str, out: Path, **options: Any) -> dict[s
         add_padding(classifier, tokenizer)
         return classifier
 
-    return run_stage("reward-model", read, load, train_reward_model, model, data, out, **options)
+    return common.run_stage("reward-model", read, load, train_reward_model, model, data, out, **options)
 
 
 def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTrainedModel:

@@ -19,7 +19,6 @@ from r2m.errors import UserError
 from r2m.policy.loading import load_policy
 from r2m.policy.output import base, own_logits
 from r2m.stages import common
-from r2m.stages.run import run_stage
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import completions
 from r2m.tasks.prompt import Prompt, located, prompt_ids
@@ -90,7 +89,7 @@ def run_sft(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:
     def load(tokenizer: PreTrainedTokenizerBase, seed: int, device: str) -> PreTrainedModel:
         return load_policy(model, device=device)
 
-    return run_stage("sft", completions, load, supervised_finetune, model, data, out, **options)
+    return common.run_stage("sft", completions, load, supervised_finetune, model, data, out, **options)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str) -> Tokens:

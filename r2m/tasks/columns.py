@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from r2m.errors import UserError
 from r2m.tasks.files import Row, Rows, listed
-from r2m.tasks.left_out import LeftOut
 from r2m.tasks.messages import (
     RowError,
     in_trl_columns,
@@ -29,6 +28,7 @@ from r2m.tasks.messages import (
 )
 from r2m.tasks.prompt import Prompt
 from r2m.tasks.shared_prompt import DIFFER, UNANSWERED, split_shared
+from r2m.tasks.task import LeftOut
 
 UNUSABLE = 0.1  # share of a file's rows that may be unusable
 # The prompt's other names.

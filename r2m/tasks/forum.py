@@ -15,6 +15,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
 from r2m.config import ForumTask
 from r2m.tasks.prompt import Prompt
 from r2m.tasks.task import Task, described
@@ -32,6 +35,8 @@ GLUE = ("my", "the", "i", "feel", "need", "and", ".", ",", "tl;dr:")
 CONTENT = frozenset(WHO + DID + THING + FEELING + NEED)
 WORDS = tuple(dict.fromkeys([*WHO, *DID, *THING, *FEELING, *NEED, *" ".join(WHEN).split(), *GLUE]))
 WORD = "|".join(re.escape(word) for word in WORDS)  # a regular expression
+
+SPECIAL = ("[PAD]", "[EOS]", "[UNK]")
 
 SHORTEST_SUMMARY, LONGEST_SUMMARY = 5, 14  # words of a summary of sane length; the reference has 11
 _FACTS = re.compile(r"my (\w+) (\w+) my (\w+) \..*i feel (\w+) \..*i need (\w+) \.")
@@ -128,3 +133,20 @@ def write_prompts(seed: int, stream: str, rows: int) -> list[Prompt]:
     rng = random.Random(f"{stream} {seed}")
     posts = (write_post(rng) for _ in range(rows))
     return [Prompt(text=f"{post} tl;dr:", reference=summarise(post)) for post in posts]
+
+
+def forum_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level Hugging Face tokenizer. `decode(encode(text)) == text` for text of the forum's words, with
+    any of its spaces missing."""
+    tokens = [*SPECIAL, *(space + word for word in WORDS for space in (" ", ""))]
+    model = models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f" ?(?:{WORD})"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        eos_token="[EOS]",
+        unk_token="[UNK]",
+        clean_up_tokenization_spaces=False,
+    )

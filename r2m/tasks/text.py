@@ -13,9 +13,8 @@ from r2m.config import TextTask
 from r2m.errors import UserError
 from r2m.tasks.columns import UNUSABLE, place_in_file, prompts
 from r2m.tasks.files import read_rows
-from r2m.tasks.left_out import LeftOut
 from r2m.tasks.prompt import Prompt, conversation, located, prompt_ids
-from r2m.tasks.task import Task, described
+from r2m.tasks.task import LeftOut, Task, described
 
 _Item = TypeVar("_Item")
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from r2m.models.sizes import context_of, kept_values, width_of
 from transformers import (
     CONFIG_MAPPING,
     BertConfig,
@@ -20,7 +21,6 @@ from transformers import (
     XLNetConfig,
 )
 
-from r2m.models.sizes import context_of, kept_values, width_of
 from tests.families import FAMILIES, tiny
 from tests.family_tables import REFUSED, RERUN
 
