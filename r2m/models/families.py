@@ -47,19 +47,13 @@ REFUSED_POLICIES = {
     "cpmant": "it reads a prompt in both directions",
     "prophetnet": "it predicts several tokens at once, from hidden states of their own",
     "reformer": "its attention depends on the length of the whole sequence",
-    "xlm": "it reads a sequence in both directions",
-    "xlnet": "it reads a sequence in both directions",
-}
-REFUSED_REWARD_MODELS = {
-    **dict.fromkeys(
-        ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"),
-        "it reads at end tokens, and a response that was cut off has none",
-    ),
-    **dict.fromkeys(
-        ("convbert", "fnet", "mobilebert", "nystromformer", "reformer", "xlnet", "yoso"),
-        "padding changes its scores",
-    ),
-}  # fmt: skip
+} | dict.fromkeys(("xlm", "xlnet"), "it reads a sequence in both directions")
+REFUSED_REWARD_MODELS = dict.fromkeys(
+    ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"),
+    "it reads at end tokens, and a response that was cut off has none",
+) | dict.fromkeys(
+    ("convbert", "fnet", "mobilebert", "nystromformer", "reformer", "xlnet", "yoso"), "padding changes its scores"
+)  # fmt: skip
 CONTEXT = "max_position_embeddings", "max_seq_len", "max_target_positions"
 
 
@@ -69,8 +63,7 @@ def policy_refusal(config: Any) -> str | None:
         return REFUSED_POLICIES[config.model_type]
     if config.model_type in ENCODERS and not config.is_decoder:
         return "it reads a sequence in both directions (is_decoder is false in its config.json)"
-    # Not "vision".
-    if getattr(config.get_text_config(decoder=True), "use_bidirectional_attention", None) is True:
+    if getattr(config.get_text_config(decoder=True), "use_bidirectional_attention", None) is True:  # not "vision"
         return "it reads a sequence in both directions (use_bidirectional_attention is true in its config.json)"
     return None
 
@@ -170,10 +163,7 @@ def _state(text: Any) -> int:
         return next((value for name in names if (value := getattr(text, name, None))), default)
 
     if heads := size("linear_num_value_heads", "linear_num_heads", default=0):
-        keys, values = (
-            size("linear_key_head_dim", "linear_head_dim"),
-            size("linear_value_head_dim", "linear_head_dim"),
-        )
-        return heads * keys * values
+        return (heads * size("linear_key_head_dim", "linear_head_dim")
+                * size("linear_value_head_dim", "linear_head_dim"))  # fmt: skip
     channels = size("mamba_d_ssm", default=int(size("expand", "mamba_expand") * text.hidden_size))
     return channels * size("state_size", "ssm_state_size", "mamba_d_state", "conv_L_cache")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -40,16 +41,9 @@ def eos_token_ids(model: PreTrainedModel, tokenizer_eos: int) -> tuple[int, ...]
 
 @torch.no_grad()
 def sample(
-    model: PreTrainedModel,
-    prompts: Sequence[list[int]],
-    uniforms_NKR: Tensor,
-    *,
-    temperature: float,
-    eos_ids: Sequence[int],
-    pad_id: int,
-    batch: int = 128,
-    greedy: bool = False,
-) -> Trajectories:
+    model: PreTrainedModel, prompts: Sequence[list[int]], uniforms_NKR: Tensor, *, temperature: float,
+    eos_ids: Sequence[int], pad_id: int, batch: int = 128, greedy: bool = False,
+) -> Trajectories:  # fmt: skip
     """K responses of at most R tokens to each prompt (Alg. 1 line 5): temperature, no top-k, no top-p.
 
     `batch` is the number of trajectories written at once (whole groups; at least one group). With `greedy`, each
@@ -59,6 +53,7 @@ def sample(
         uniforms_NKR = torch.cat([uniforms_NKR, torch.zeros_like(uniforms_NKR[:, :1])], 1)
     N, K, R = uniforms_NKR.shape
     device = model.device
+    end_ids = torch.tensor(eos_ids, device=device)
     ids_NP, mask_NP = (x.to(device) for x in pad(list(prompts), pad_id, "left"))
     ids = torch.full((N, K, R), pad_id, device=device)
     log_probs = torch.zeros(N, K, R, device=device)
@@ -66,31 +61,24 @@ def sample(
     for part in _batches([len(prompt) for prompt in prompts], max(1, batch // K), any_lengths):
         width = int(mask_NP[part].sum(-1).max())
         ids[part], log_probs[part] = _write(
-            model, ids_NP[part, -width:], mask_NP[part, -width:], uniforms_NKR[part].to(device),
-            temperature, torch.tensor(eos_ids, device=device), pad_id, greedy,
+            model, ids_NP[part, -width:], mask_NP[part, -width:], uniforms_NKR[part].to(device), temperature,
+            end_ids, pad_id, greedy,
         )  # fmt: skip
-    is_eos = torch.isin(ids, torch.tensor(eos_ids, device=device))
+    is_eos = torch.isin(ids, end_ids)
     # The real tokens are those before and at the first end token; the rest was never written.
     mask = (is_eos.cumsum(-1) - is_eos.long()) == 0
     width = int(mask.sum(-1).max())
-    return Trajectories(
-        prompt_ids_NP=ids_NP,
-        prompt_mask_NP=mask_NP,
-        response_ids_NKR=ids[..., :width].clone(),
-        response_mask_NKR=mask[..., :width].clone(),
-        sampler_log_probs_NKR=log_probs[..., :width].clone(),
-        ended_NK=(is_eos & mask).any(-1),
-    )
+    ended_NK = (is_eos & mask).any(-1)
+    ids, mask, log_probs = (x[..., :width].clone() for x in (ids, mask, log_probs))
+    return Trajectories(ids_NP, mask_NP, ids, mask, log_probs, ended_NK)
 
 
 def _batches(lengths_N: list[int], size: int, any_lengths: bool) -> Iterator[list[int]]:
     """Indices of prompts, in batches of at most `size`: in order, or each of prompts of one length."""
-    alike = [range(len(lengths_N))] if any_lengths else [
-        [i for i, length in enumerate(lengths_N) if length == wanted] for wanted in sorted(set(lengths_N))
-    ]  # fmt: skip
-    for group in alike:
-        for start in range(0, len(group), size):
-            yield list(group[start : start + size])
+    order = range(len(lengths_N)) if any_lengths else sorted(range(len(lengths_N)), key=lengths_N.__getitem__)
+    for _, alike in groupby(order, key=lambda i: any_lengths or lengths_N[i]):
+        group = list(alike)
+        yield from (group[i : i + size] for i in range(0, len(group), size))
 
 
 def _write(
@@ -101,8 +89,7 @@ def _write(
     N, K, R = uniforms_NKR.shape
     B = N * K
     unused_V = unused_ids(model)
-    # Id that a draw can give.
-    last = vocabulary(model) - 1 if unused_V is None else int((~unused_V).nonzero().max())
+    last_used = vocabulary(model) - 1 if unused_V is None else int((~unused_V).nonzero().max())
     uniforms_BR = uniforms_NKR.reshape(B, R)
     out_ids = torch.full((B, R), pad_id, device=ids_NP.device)
     out_log_probs = torch.zeros(B, R, device=ids_NP.device)
@@ -113,7 +100,7 @@ def _write(
         log_probs_AV = logits_AV.log_softmax(-1)
         cumulative_AV = log_probs_AV.exp().cumsum(-1)
         draw_A1 = uniforms_BR[rows, t, None] * cumulative_AV[:, -1:]
-        token_A1 = torch.searchsorted(cumulative_AV, draw_A1, right=True).clamp_(max=last)
+        token_A1 = torch.searchsorted(cumulative_AV, draw_A1, right=True).clamp_(max=last_used)
         if greedy:
             last_A1 = (rows % K == K - 1)[:, None]
             token_A1 = torch.where(last_A1, logits_AV.argmax(-1, keepdim=True), token_A1)

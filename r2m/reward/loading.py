@@ -1,5 +1,5 @@
-"""The frozen reward model from a Hugging Face id or folder, whether its scores are those of the classifier that it was
-made from, and the feedback head beside it."""
+"""The frozen reward model from a Hugging Face id or folder, whether its scores are its classifier's own, and the
+feedback head beside it."""
 
 from __future__ import annotations
 
@@ -46,18 +46,13 @@ def load_reward_model(
     config = load_config(model, field)
     check_one_label(config, field, model)
     check_weights(model, field)
-    why = reward_model_refusal(config)
-    if why is not None:
+    if why := reward_model_refusal(config):
         raise UserError(f"{field} = {model!r}: {why}")
-    precision = getattr(torch, dtype)
-    loaded, report = fetch(
-        AutoModelForSequenceClassification, field, model, dtype=precision, output_loading_info=True
-    )
+    options = {"dtype": getattr(torch, dtype), "output_loading_info": True}
+    loaded, report = fetch(AutoModelForSequenceClassification, field, model, **options)
     if report["missing_keys"]:
-        raise UserError(
-            f"{field} = {model!r}: no weights for {', '.join(sorted(report['missing_keys'])[:3])}; "
-            "train one with `r2m reward-model`"
-        )
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise UserError(f"{field} = {model!r}: no weights for {missing}; train one with `r2m reward-model`")
     settle_head(loaded, model, report["unexpected_keys"], field, local_files_only=only_cached(model))
     make_savable(loaded)
     reward = RewardModel(loaded).eval().requires_grad_(False).to(device)
@@ -88,13 +83,10 @@ def settle_head(model: PreTrainedModel, path: str, unexpected: Collection[str], 
 def _stored(path: str, key: str, field: str, **hub: Any) -> Tensor:
     """One tensor of a checkpoint."""
     options = hub | {"_raise_exceptions_for_missing_entries": False}
-    index = cached_file(path, SAFE_WEIGHTS_INDEX_NAME, **options)
     name = SAFE_WEIGHTS_NAME
-    if index is not None:
-        with open(index, encoding="utf-8") as file:
-            name = json.load(file)["weight_map"].get(key, name)
-    weights = cached_file(path, name, **options)
-    if weights is not None:
+    if index := cached_file(path, SAFE_WEIGHTS_INDEX_NAME, **options):
+        name = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].get(key, name)
+    if weights := cached_file(path, name, **options):
         with safe_open(weights, "pt") as tensors:
             if key in tensors.keys():  # noqa: SIM118
                 return tensors.get_tensor(key)
@@ -120,24 +112,19 @@ def check_reward_model(reward: RewardModel, field: str, model: str) -> None:
     own_B = torch.cat(own) - getattr(config, "reward_mean", 0.0)
     tolerance = 1e-3 if reward.model.dtype == torch.float32 else 0.1
     if not torch.allclose(scores_B, own_B, rtol=tolerance, atol=tolerance):
+        batch, alone = (" and ".join(f"{score:.3f}" for score in scores.tolist()) for scores in (scores_B, own_B))
         raise UserError(
-            f"{field} = {model!r}: read at the last token, two sequences of a padded batch score "
-            f"{_listed(scores_B)}; each alone, the model gives {_listed(own_B)}: it can't be used as a reward model"
+            f"{field} = {model!r}: read at the last token, two sequences of a padded batch score {batch}; each "
+            f"alone, the model gives {alone}: it can't be used as a reward model"
         )
-
-
-def _listed(scores_B: Tensor) -> str:
-    return " and ".join(f"{score:.3f}" for score in scores_B.tolist())
 
 
 def save_feedback_head(folder: Path, head: FeedbackHead) -> None:
     shape = {
-        "reward_width": head.score.in_features,
-        "policy_width": head.key.in_features,
-        "attention_width": head.key.out_features,
-        "num_heads": head.num_heads,
+        "reward_width": head.score.in_features, "policy_width": head.key.in_features,
+        "attention_width": head.key.out_features, "num_heads": head.num_heads,
         "score_bias": head.score.bias is not None,
-    }
+    }  # fmt: skip
     save_file(head.state_dict(), folder / HEAD_FILE, metadata={"shape": json.dumps(shape)})
 
 

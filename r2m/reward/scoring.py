@@ -26,12 +26,9 @@ class RewardEmbedder:
     """Reward token embeddings of queries with responses, put as r2m.reward.inputs says."""
 
     def __init__(
-        self,
-        model: RewardModel,
-        tokenizer: PreTrainedTokenizerBase,
-        policy_tokenizer: PreTrainedTokenizerBase,
+        self, model: RewardModel, tokenizer: PreTrainedTokenizerBase, policy_tokenizer: PreTrainedTokenizerBase,
         microbatch: int,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.model, self.phi = model, model.phi
         self._tokenizer, self._microbatch = tokenizer, microbatch
         self._input = RewardInput(tokenizer, policy_tokenizer)
@@ -41,13 +38,10 @@ class RewardEmbedder:
         """H_last, [N, K, D], fp32, on the reward model's device."""
         N, K = t.ended_NK.shape
         rows = zip(queries, t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), t.ended_NK.tolist(), strict=True)
-        sequences = [
-            sequence
-            for query, ids_KR, lengths_K, ended_K in rows
-            for sequence in self._input.ids(
-                query.prompt, [ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)], ended_K
-            )
-        ]
+        sequences: list[list[int]] = []
+        for query, ids_KR, lengths_K, ended_K in rows:
+            responses_K = [ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)]
+            sequences += self._input.ids(query.prompt, responses_K, ended_K)
         return self._embed(sequences).view(N, K, -1)
 
     def embed_texts(self, prompts: Sequence[Prompt], texts_B: Sequence[str]) -> Tensor:

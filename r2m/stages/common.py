@@ -1,5 +1,5 @@
-"""What both stages before RL share: splits, batches, the schedule, progress, a folder that is whole or absent, and the
-way from a file of data to it."""
+"""What both stages before RL share: splits, batches, the schedule, progress, and the way from a file of data to a
+folder that is whole or absent."""
 
 from __future__ import annotations
 
@@ -75,10 +75,8 @@ def batches(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]
     stretch = 16 * size  # sorted within this many, so that batches are still random
     while True:
         order = rng.sample(range(len(lengths)), len(lengths))
-        parts = []
-        for start in range(0, len(order), stretch):
-            like = sorted(order[start : start + stretch], key=lengths.__getitem__)
-            parts += [like[i : i + size] for i in range(0, len(like), size)]
+        alike = (sorted(order[i : i + stretch], key=lengths.__getitem__) for i in range(0, len(order), stretch))
+        parts = [like[i : i + size] for like in alike for i in range(0, len(like), size)]
         rng.shuffle(parts)
         yield from parts
 
@@ -95,6 +93,18 @@ def optimizer_step(
         raise FloatingPointError(f"step {step}: the gradient's norm is {norm}; the training has diverged")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def training(model: PreTrainedModel, lr: float, total: int, phase: str, progress: Progress) -> Iterator[int]:
+    """The `total` steps of AdamW over all weights: the gradients are made between one and the next."""
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
+    for step in range(total):
+        yield step
+        optimizer_step(parameters, optimizer, lr, step, total)
+        progress(phase, step + 1, total)
+    model.eval()
 
 
 def check_lengths(longest: int, model: PreTrainedModel) -> None:

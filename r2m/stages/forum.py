@@ -58,16 +58,10 @@ def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress:
         samples = respond(policy, tokenizer, centre, 1, 1.0, task.seed, progress)
         classifier = load_classifier(str(base), task.seed)
         report = train_reward_model(
-            classifier,
-            tokenizer,
-            label_pairs(pairs[: task.preference_pairs], task, rng),
-            epochs=task.reward_epochs,
-            batch_size=32,
-            lr=5e-4,
-            seed=task.seed,
+            classifier, tokenizer, label_pairs(pairs[: task.preference_pairs], task, rng), epochs=task.reward_epochs,
+            batch_size=32, lr=5e-4, seed=task.seed, progress=progress,
             sft_samples=[(prompt, text) for prompt, (text,) in zip(centre, samples, strict=True)],
-            progress=progress,
-        )
+        )  # fmt: skip
     common.save_trained(folder, classifier, tokenizer, report)
 
 
@@ -102,27 +96,18 @@ def corrupt(reference: str, noise: float, rng: random.Random) -> str:
 
 
 def respond(
-    policy: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    K: int,
-    temperature: float,
-    seed: int,
-    progress: common.Progress = common.silent,
-) -> list[list[str]]:
+    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], K: int,
+    temperature: float, seed: int, progress: common.Progress = common.silent,
+) -> list[list[str]]:  # fmt: skip
     """K responses to each prompt."""
     groups = []
     for step, start in enumerate(range(0, len(prompts), 64)):
         part = prompts[start : start + 64]
+        draws = uniform_draws(seed, step, len(part), K, RESPONSE_TOKENS)
         t = sample(
-            policy,
-            [prompt_ids(prompt, tokenizer) for prompt in part],
-            uniform_draws(seed, step, len(part), K, RESPONSE_TOKENS),
-            temperature=temperature,
-            eos_ids=[tokenizer.eos_token_id],
-            pad_id=tokenizer.pad_token_id,
-            batch=256,
-        )
+            policy, [prompt_ids(prompt, tokenizer) for prompt in part], draws, temperature=temperature,
+            eos_ids=[tokenizer.eos_token_id], pad_id=tokenizer.pad_token_id, batch=256,
+        )  # fmt: skip
         for ids_KR, lengths_K in zip(t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), strict=True):
             groups.append([decode(tokenizer, ids[:n]) for ids, n in zip(ids_KR, lengths_K, strict=True)])
         progress(f"{K} responses to each prompt", len(groups), len(prompts))

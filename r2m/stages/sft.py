@@ -60,27 +60,15 @@ def supervised_finetune(
     total = steps or max(1, round(epochs * -(-len(train) // batch_size)))
     before, _ = _evaluate(model, held_out, batch_size)
 
-    model.train()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
     order = common.batches([len(ids) for ids, _ in train], batch_size, seed)
-    for step in range(total):
-        logits_MV, targets_M = _forward(model, [train[i] for i in next(order)])
-        F.cross_entropy(logits_MV, targets_M).backward()
-        common.optimizer_step(parameters, optimizer, lr, step, total)
-        progress("supervised fine-tuning", step + 1, total)
-    model.eval()
+    for _ in common.training(model, lr, total, "supervised fine-tuning", progress):
+        F.cross_entropy(*_forward(model, [train[i] for i in next(order)])).backward()
 
     after, accuracy = _evaluate(model, held_out, batch_size)
     return {
-        "rows": len(train),
-        "held_out_rows": len(held_out),
-        "left_out": len(encoded) - len(kept),
-        "steps": total,
-        "loss_before": before,
-        "loss": after,
-        "token_accuracy": accuracy,
-    }
+        "rows": len(train), "held_out_rows": len(held_out), "left_out": len(encoded) - len(kept), "steps": total,
+        "loss_before": before, "loss": after, "token_accuracy": accuracy,
+    }  # fmt: skip
 
 
 def run_sft(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:

@@ -52,15 +52,10 @@ class Task:
 def described(name: str, source: str, splits: Mapping[str, Sequence[Prompt]]) -> list[dict[str, Any]]:
     """`Task.datasets` of a task's splits. The digest is of what the prompts are, not of where they are from."""
     return [
-        {
-            "name": f"{name}-{split}",
-            "digest": digest([_content(prompt) for prompt in prompts]),
-            "source": source,
-            "rows": len(prompts),
-            "split": split,
-        }
+        {"name": f"{name}-{split}", "digest": digest([_content(prompt) for prompt in prompts]), "source": source,
+         "rows": len(prompts), "split": split}
         for split, prompts in splits.items()
-    ]
+    ]  # fmt: skip
 
 
 def _content(prompt: Prompt) -> list[Any]:

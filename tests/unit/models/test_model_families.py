@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from r2m.models.sizes import context_of, kept_values, width_of
 from transformers import (
     CONFIG_MAPPING,
     BertConfig,
@@ -21,6 +20,7 @@ from transformers import (
     XLNetConfig,
 )
 
+from r2m.models.families import context_of, kept_values, width_of
 from tests.families import FAMILIES, tiny
 from tests.family_tables import REFUSED, RERUN
 
