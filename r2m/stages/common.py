@@ -164,22 +164,12 @@ def save_trained(
 
 
 def run_stage(
-    stage: str,
-    read: Callable[[Rows], Read[Any]],
-    load: Callable[[PreTrainedTokenizerBase, int, str], PreTrainedModel],
-    train: Callable[..., dict[str, Any]],
-    model: str,
-    data: str,
-    out: Path,
-    *,
-    split: str = "train",
-    instruction: str | None = None,
-    as_chat: bool = False,
-    limit: int | None = None,
-    device: str = "cpu",
-    progress: Progress = silent,
-    **options: Any,
-) -> dict[str, Any]:
+    stage: str, read: Callable[[Rows], Read[Any]],
+    load: Callable[[PreTrainedTokenizerBase, int, str], PreTrainedModel], train: Callable[..., dict[str, Any]],
+    model: str, data: str, out: Path, *,
+    split: str = "train", instruction: str | None = None, as_chat: bool = False, limit: int | None = None,
+    device: str = "cpu", progress: Progress = silent, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
     """The report of the training, which is in `out`, too: report.json, beside the model. It says in `data_left_out`
     what rows are not used, and why.
 

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from r2m.config import ForumTask
 from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
+from r2m.policy.queries import token_ids
 from r2m.policy.sampler import sample, uniform_draws
 from r2m.stages import common
 from r2m.stages.reward_model import load_classifier, train_reward_model
@@ -100,7 +101,7 @@ def respond(
     temperature: float, seed: int, progress: common.Progress = common.silent,
 ) -> list[list[str]]:  # fmt: skip
     """K responses to each prompt."""
-    groups = []
+    groups: list[list[str]] = []
     for step, start in enumerate(range(0, len(prompts), 64)):
         part = prompts[start : start + 64]
         draws = uniform_draws(seed, step, len(part), K, RESPONSE_TOKENS)
@@ -108,8 +109,7 @@ def respond(
             policy, [prompt_ids(prompt, tokenizer) for prompt in part], draws, temperature=temperature,
             eos_ids=[tokenizer.eos_token_id], pad_id=tokenizer.pad_token_id, batch=256,
         )  # fmt: skip
-        for ids_KR, lengths_K in zip(t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), strict=True):
-            groups.append([decode(tokenizer, ids[:n]) for ids, n in zip(ids_KR, lengths_K, strict=True)])
+        groups += [[decode(tokenizer, ids) for ids in ids_K] for ids_K in token_ids(t, t.lengths_NK)]
         progress(f"{K} responses to each prompt", len(groups), len(prompts))
     return groups
 

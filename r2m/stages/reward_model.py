@@ -29,19 +29,11 @@ TokenPair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chose
 
 
 def train_reward_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[tuple[Prompt, str, str]],
-    *,
-    epochs: int = 1,
-    batch_size: int = 32,
-    lr: float = 1e-5,
-    seed: int = 0,
-    max_tokens: int | None = None,
-    held_out_share: float = 0.1,
-    sft_samples: Sequence[tuple[Prompt, str]] | None = None,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[Prompt, str, str]], *,
+    epochs: int = 1, batch_size: int = 32, lr: float = 1e-5, seed: int = 0, max_tokens: int | None = None,
+    held_out_share: float = 0.1, sft_samples: Sequence[tuple[Prompt, str]] | None = None,
     progress: common.Progress = common.silent,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Minimise Eq. 7 over all weights of a sequence classifier with one label, in place, and centre its scores.
 
     Args:

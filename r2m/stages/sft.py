@@ -27,19 +27,10 @@ Tokens = tuple[list[int], int]  # ids of prompt + completion + EOS, and the numb
 
 
 def supervised_finetune(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[tuple[Prompt, str]],
-    *,
-    steps: int | None = None,
-    epochs: float = 1,
-    batch_size: int = 32,
-    lr: float = 1e-5,
-    seed: int = 0,
-    max_tokens: int | None = None,
-    held_out_share: float = 0.05,
-    progress: common.Progress = common.silent,
-) -> dict[str, Any]:
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[tuple[Prompt, str]], *,
+    steps: int | None = None, epochs: float = 1, batch_size: int = 32, lr: float = 1e-5, seed: int = 0,
+    max_tokens: int | None = None, held_out_share: float = 0.05, progress: common.Progress = common.silent,
+) -> dict[str, Any]:  # fmt: skip
     """Minimise the cross-entropy of completions and their EOS, in place; prompts are not trained on.
 
     Args:

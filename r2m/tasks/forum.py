@@ -124,9 +124,9 @@ def forum_task(section: ForumTask) -> Task:
     seen = {prompt.text for prompt in train}
     # Twice as many as needed, for the rare one that is among the training prompts.
     spare = [p for p in write_prompts(section.seed, "held-out", 2 * section.held_out) if p.text not in seen]
-    splits = {"train": train, "held-out": spare[: section.held_out]}
-    datasets = described("forum", f"r2m.tasks.forum, seed {section.seed}", splits)
-    return Task("forum", splits["train"], splits["held-out"], gold, measures, datasets)
+    held_out = spare[: section.held_out]
+    datasets = described("forum", f"r2m.tasks.forum, seed {section.seed}", train, held_out)
+    return Task("forum", train, held_out, gold, measures, datasets)
 
 
 def write_prompts(seed: int, stream: str, rows: int) -> list[Prompt]:
@@ -143,10 +143,5 @@ def forum_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f" ?(?:{WORD})"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        eos_token="[EOS]",
-        unk_token="[UNK]",
-        clean_up_tokenization_spaces=False,
-    )
+    special = {"pad_token": "[PAD]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, clean_up_tokenization_spaces=False)

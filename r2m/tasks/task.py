@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,12 +49,12 @@ class Task:
     left_out: LeftOut = field(default_factory=LeftOut)  # rows not used, by reason
 
 
-def described(name: str, source: str, splits: Mapping[str, Sequence[Prompt]]) -> list[dict[str, Any]]:
+def described(name: str, source: str, train: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[dict[str, Any]]:
     """`Task.datasets` of a task's splits. The digest is of what the prompts are, not of where they are from."""
     return [
         {"name": f"{name}-{split}", "digest": digest([_content(prompt) for prompt in prompts]), "source": source,
          "rows": len(prompts), "split": split}
-        for split, prompts in splits.items()
+        for split, prompts in (("train", train), ("held-out", held_out))
     ]  # fmt: skip
 
 
