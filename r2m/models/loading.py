@@ -71,8 +71,7 @@ def load_tokenizer(model: str, field: str = "policy.model") -> PreTrainedTokeniz
         raise UserError(f"{field} = {model!r}: its tokenizer has no end-of-sequence token")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         taken = {tokenizer.eos_token, tokenizer.bos_token}
-        special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
-        spare = [t for t in special if t not in taken]
+        spare = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and str(t) not in taken]
         # Without a spare one any id serves as filler: masks never look at ids. Only training a reward model
         # adds one, for other software's sake that finds the last token by comparing with the padding.
         tokenizer.pad_token = next((t for t in spare if "pad" in t.lower()), spare[0] if spare else None)

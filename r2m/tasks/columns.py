@@ -23,8 +23,7 @@ from r2m.tasks.shared_prompt import DIFFER, UNANSWERED, split_shared
 from r2m.tasks.task import LeftOut
 
 UNUSABLE = 0.1  # share of a file's rows that may be unusable
-# The prompt's other names.
-QUESTIONS = {"question", "query", "input", "instruction", "problem", "context", "system"}
+QUESTIONS = {"question", "query", "input", "instruction", "problem", "context", "system"}  # the prompt's other names
 
 _Item = TypeVar("_Item")
 PreferencePair = tuple[Prompt, str, str]  # prompt, chosen, rejected
