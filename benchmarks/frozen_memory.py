@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from r2m.policy.loading import frozen_twin, load_policy
 from r2m.reward.loading import load_reward_model
 from r2m.stages.forum import new_policy
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import forum_tokenizer
 
 SIZES = {
     "forum": new_policy(forum_tokenizer()).config,

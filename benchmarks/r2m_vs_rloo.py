@@ -32,8 +32,7 @@ from r2m.policy.sampler import sample, uniform_draws
 from r2m.reward.model import RewardModel
 from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.forum import new_policy
-from r2m.tasks.forum import write_prompts
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import forum_tokenizer, write_prompts
 from r2m.tasks.prompt import Prompt, prompt_ids
 
 WARM_UP, ROUNDS, PROCESSES = 2, 9, 3

@@ -19,7 +19,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, LlamaF
 from r2m.cli import main
 from r2m.config import Config, load
 from r2m.models.saving import save_model
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import forum_tokenizer
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
 

@@ -30,7 +30,7 @@ from r2m.cli import main
 from r2m.config import Config
 from r2m.models.saving import save_model
 from r2m.sweeps.schema import Sweep
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import forum_tokenizer
 
 HANG_S = 100  # a plan of ten thousand points takes a tenth of it
 

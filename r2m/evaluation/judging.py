@@ -11,8 +11,8 @@ from r2m.core.masking import pad
 from r2m.errors import UserError
 from r2m.evaluation.bench import Bench, device_of
 from r2m.evaluation.win_rate import Judge, ScoreJudge, WinRate, win_rate
+from r2m.models.families import context_of
 from r2m.models.loading import load_tokenizer
-from r2m.models.sizes import context_of
 from r2m.results.assessment import AtEqualLength, Response, Wins
 from r2m.reward.inputs import response_ids
 from r2m.reward.loading import load_reward_model

@@ -16,7 +16,7 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.evaluation.bench import AssessedPolicy, Bench, encoded
 from r2m.evaluation.reward_accuracy import accuracy
-from r2m.models.sizes import context_of
+from r2m.models.families import context_of
 from r2m.results.assessment import Accuracy, PairSet
 from r2m.reward.inputs import response_ids
 from r2m.stages.common import Progress, silent

@@ -20,9 +20,8 @@ PYTHIA_1B = {
     "model_type": "gpt_neox", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 8,
     "intermediate_size": 8192, "vocab_size": 50304, "max_position_embeddings": 2048,
 }  # fmt: skip
-PYTHIA_2P8B = PYTHIA_1B | {
-    "hidden_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 10240,
-}  # fmt: skip
+PYTHIA_2P8B = PYTHIA_1B | {"hidden_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 32,
+                           "intermediate_size": 10240}  # fmt: skip
 REWARD = {"num_labels": 1}
 
 PUBLISHED: dict[str, dict[str, Any]] = {

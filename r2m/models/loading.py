@@ -8,18 +8,43 @@ loaded here while others may be writing it is renamed into place whole (r2m.stag
 
 from __future__ import annotations
 
+import functools
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from r2m.errors import UserError, brief
-from r2m.models.hub import hub_reachable
+
+TIMEOUT_S = 5.0  # to see whether the hub can be reached: its client would try for half a minute
+
+
+@functools.cache
+def hub_reachable() -> bool:
+    """False, within seconds, without a network or where HF_HUB_OFFLINE is set; what is cached can still be used."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
+    except urllib.error.HTTPError:  # it answered
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def only_cached(model: str) -> bool:
+    """Whether it can only come from what is cached of the hub."""
+    return not Path(model).is_dir() and not hub_reachable()
 
 
 def fetch(loader: Any, field: str, model: str, **options: Any) -> Any:
     """From a local folder, else from the hub, else from what is cached of the hub."""
-    cached = not Path(model).is_dir() and not hub_reachable()
+    cached = only_cached(model)
     try:
         return loader.from_pretrained(model, trust_remote_code=False, local_files_only=cached, **options)
     except MemoryError:
@@ -46,8 +71,7 @@ def load_tokenizer(model: str, field: str = "policy.model") -> PreTrainedTokeniz
         raise UserError(f"{field} = {model!r}: its tokenizer has no end-of-sequence token")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         taken = {tokenizer.eos_token, tokenizer.bos_token}
-        special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
-        spare = [t for t in special if t not in taken]
+        spare = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and str(t) not in taken]
         # Without a spare one any id serves as filler: masks never look at ids. Only training a reward model
         # adds one, for other software's sake that finds the last token by comparing with the padding.
         tokenizer.pad_token = next((t for t in spare if "pad" in t.lower()), spare[0] if spare else None)

@@ -36,8 +36,7 @@ def make_savable(model: PreTrainedModel) -> None:
     validate in generation_config.json, each setting that is at fault is dropped. Nothing here reads them but for the
     ids of tokens, which are kept.
     """
-    # Generation's settings in config.json: an old habit.
-    for part in (model.config, model.config.get_text_config()):
+    for part in (model.config, model.config.get_text_config()):  # generation's settings in config.json: an old habit
         with suppress(Exception):  # of a family's own code: what is beyond this, `check_savable` finds
             for key in part._get_generation_parameters():
                 delattr(part, key)

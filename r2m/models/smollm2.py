@@ -18,14 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import (
-    AutoTokenizer,
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from r2m.errors import UserError
 from r2m.models.saving import save_model
@@ -41,7 +34,7 @@ Tell = Callable[[str], None]
 
 
 class Source(NamedTuple):
-    model: PreTrainedModel
+    model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
     provenance: dict[str, str]
 
@@ -54,8 +47,7 @@ def fetch_smollm2(out: Path, progress: Tell = print) -> dict[str, str]:
 
     Raises UserError where `out` holds something else, or the model can't be had, or is not what it should be.
     """
-    present = _present(out)
-    if present:
+    if present := _present(out):
         progress(f"{out}: SmolLM2-135M-Instruct is already there, with the hash it was saved with")
         return present
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -123,8 +115,7 @@ def sha256(path: Path) -> str:
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    found = sha256(path)
-    if found != expected:
+    if (found := sha256(path)) != expected:
         raise UserError(f"{path.name}: its SHA-256 is {found}, expected {expected}; it was not loaded")
 
 

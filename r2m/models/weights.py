@@ -12,11 +12,10 @@ from safetensors import SafetensorError, safe_open
 from r2m.errors import UserError, shown
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-WIDE = (
-    "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size",
-    "max_position_embeddings",
+SIZES = {"num_hidden_layers": 2000} | dict.fromkeys(
+    ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size",
+     "max_position_embeddings"), 2**31 - 1,
 )  # fmt: skip
-SIZES = {"num_hidden_layers": 2000} | dict.fromkeys(WIDE, 2**31 - 1)
 
 
 def check_weights(model: str, field: str) -> None:
@@ -62,6 +61,5 @@ def check_sizes(hf_config: Any) -> None:
         if isinstance(value, int) and not 1 <= value <= most:
             raise ValueError(f"{name} = {shown(value)}: from 1 to {most:,} is allowed")
     for name, value in vars(hf_config).items():
-        # Python's JSON reads NaN; every output would be one.
-        if isinstance(value, float) and math.isnan(value):
+        if isinstance(value, float) and math.isnan(value):  # Python's JSON reads NaN; every output would be one
             raise ValueError(f"{name} = nan: a number is needed")

@@ -17,9 +17,9 @@ from r2m.core.masking import pad, scaled_logits
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError, said
 from r2m.models.families import CacheUse, cache_use_of
-from r2m.policy.decoding import Decoder
 from r2m.policy.forward import policy_forward
 from r2m.policy.output import base, cache_use, own_logits, unused_ids, vocabulary
+from r2m.policy.sampler import Decoder
 
 # Tokens: unequal, so that both have padding and one response ends first.
 PROMPT_LENGTHS, RESPONSE_LENGTHS = (12, 5), (6, 3)

@@ -38,20 +38,11 @@ def policy_forward(
     N, K, R = t.response_ids_NKR.shape
     prompt_hidden_NPD, predicting_BRD = (_shared if cache_use(model) is CacheUse.SHARED else _apart)(model, t)
     log_probs_BR, entropy_BR = token_log_probs(
-        predicting_BRD,
-        lambda hidden_ND: own_logits(model, hidden_ND),
-        t.response_ids_NKR.reshape(N * K, R),
-        temperature,
-        vocabulary(model),
-        unused_ids(model),
-        entropy=entropy,
-    )
-    return PolicyOutput(
-        log_probs_BR.view(N, K, R),
-        entropy_BR.view(N, K, R),
-        prompt_hidden_NPD,
-        predicting_BRD[:, 1:].reshape(N, K, R - 1, predicting_BRD.shape[-1]),
-    )
+        predicting_BRD, lambda hidden_ND: own_logits(model, hidden_ND), t.response_ids_NKR.reshape(N * K, R),
+        temperature, vocabulary(model), unused_ids(model), entropy=entropy,
+    )  # fmt: skip
+    response_hidden_NKRD = predicting_BRD[:, 1:].reshape(N, K, R - 1, predicting_BRD.shape[-1])
+    return PolicyOutput(log_probs_BR.view(N, K, R), entropy_BR.view(N, K, R), prompt_hidden_NPD, response_hidden_NKRD)
 
 
 def _shared(model: PreTrainedModel, t: Trajectories) -> tuple[Tensor, Tensor]:
@@ -59,27 +50,19 @@ def _shared(model: PreTrainedModel, t: Trajectories) -> tuple[Tensor, Tensor]:
     N, K, R = t.response_ids_NKR.shape
     P = t.prompt_ids_NP.shape[1]
     cache = DynamicCache(config=model.config)
-    prompt_hidden_NPD = base(model)(
-        input_ids=t.prompt_ids_NP,
-        attention_mask=t.prompt_mask_NP.long(),
-        position_ids=positions(t.prompt_mask_NP),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
+
+    def hidden(ids: Tensor, mask: Tensor, first: int) -> Tensor:
+        """Of the columns of `mask` from `first` on, whose ids these are."""
+        where: dict[str, Tensor] = {"attention_mask": mask.long(), "position_ids": positions(mask)[:, first:]}
+        return base(model)(input_ids=ids, past_key_values=cache, use_cache=True, **where).last_hidden_state
+
+    prompt_hidden_NPD = hidden(t.prompt_ids_NP, t.prompt_mask_NP, 0)
     predicting_BRD = prompt_hidden_NPD[:, -1:].repeat_interleave(K, 0)
     if R > 1:
         cache.batch_repeat_interleave(K)
-        mask_BS = torch.cat(
-            [t.prompt_mask_NP.repeat_interleave(K, 0), t.response_mask_NKR.reshape(N * K, R)[:, :-1]], 1
-        )
-        response_hidden = base(model)(
-            input_ids=t.response_ids_NKR.reshape(N * K, R)[:, :-1],
-            attention_mask=mask_BS.long(),
-            position_ids=positions(mask_BS)[:, P:],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        predicting_BRD = torch.cat([predicting_BRD, response_hidden], 1)
+        ids_BR, mask_BR = (x.reshape(N * K, R)[:, :-1] for x in (t.response_ids_NKR, t.response_mask_NKR))
+        mask_BS = torch.cat([t.prompt_mask_NP.repeat_interleave(K, 0), mask_BR], 1)
+        predicting_BRD = torch.cat([predicting_BRD, hidden(ids_BR, mask_BS, P)], 1)
     return prompt_hidden_NPD, predicting_BRD
 
 
@@ -116,8 +99,7 @@ class HiddenStates:
 
     def __init__(self, t: Trajectories, dtype: torch.dtype, device: torch.device | str) -> None:
         self._prompt_mask_NP = t.prompt_mask_NP
-        # Row s predicts token s + 1: it counts where that token is real.
-        self._response_mask_NKR = t.response_mask_NKR[..., 1:]
+        self._response_mask_NKR = t.response_mask_NKR[..., 1:]  # row s predicts token s + 1, which has to be real
         self._dtype, self._device = dtype, device
 
     def store(self, queries: slice, responses: slice, output: PolicyOutput) -> None:

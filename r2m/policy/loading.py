@@ -23,20 +23,17 @@ def load_policy(model: str, dtype: str = "float32", device: str | torch.device =
     Raises UserError where no use of caches is right, and where the tokenizer's end token is not one of the model's.
     """
     check_weights(model, "policy.model")
-    why = policy_refusal(load_config(model))
-    if why is not None:
-        raise UserError(f"policy.model = {model!r}: {why}")
+    named = f"policy.model = {model!r}"
+    if why := policy_refusal(load_config(model)):
+        raise UserError(f"{named}: {why}")
     tokenizer = load_tokenizer(model)
-    policy: PreTrainedModel = (
-        fetch(AutoModelForCausalLM, "policy.model", model, dtype=getattr(torch, dtype)).eval().to(device)
-    )
-    if tokenizer.eos_token_id >= vocabulary(policy):
-        raise UserError(
-            f"policy.model = {model!r}: its tokenizer's end token is {tokenizer.eos_token_id}, and the model has "
-            f"{vocabulary(policy)} tokens"
-        )
+    loaded = fetch(AutoModelForCausalLM, "policy.model", model, dtype=getattr(torch, dtype))
+    policy: PreTrainedModel = loaded.eval().to(device)
+    end, tokens = tokenizer.eos_token_id, vocabulary(policy)
+    if end >= tokens:
+        raise UserError(f"{named}: its tokenizer's end token is {end}, and the model has {tokens} tokens")
     mark_unused_ids(policy, tokenizer)
-    settle_cache_use(policy, f"policy.model = {model!r}")
+    settle_cache_use(policy, named)
     make_savable(policy)
     return policy
 

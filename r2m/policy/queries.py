@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from r2m.core.trajectories import Trajectories
@@ -34,10 +35,11 @@ def same_tokens(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> bool:
 def response_texts(tokenizer: PreTrainedTokenizerBase, queries: Sequence[Query], t: Trajectories) -> list[str]:
     """The text of each response, query by query, as gold, judges and people read it: spaces as they were written,
     no end token; of a conversation, the answer alone."""
-    lengths_NK = (t.lengths_NK - t.ended_NK.long()).tolist()
-    rows = zip(queries, t.response_ids_NKR.tolist(), lengths_NK, strict=True)
-    return [
-        text
-        for query, ids_KR, lengths_K in rows
-        for text in answer_texts(tokenizer, query.prompt, [ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)])
-    ]
+    rows = zip(queries, token_ids(t, t.lengths_NK - t.ended_NK.long()), strict=True)
+    return [text for query, ids_K in rows for text in answer_texts(tokenizer, query.prompt, ids_K)]
+
+
+def token_ids(t: Trajectories, lengths_NK: Tensor) -> list[list[list[int]]]:
+    """The ids of each response, query by query, up to its length."""
+    rows = zip(t.response_ids_NKR.tolist(), lengths_NK.tolist(), strict=True)
+    return [[ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)] for ids_KR, lengths_K in rows]

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from r2m.models.families import text_of
 from r2m.models.loading import check_one_label
-from r2m.models.sizes import text_of
-from r2m.reward.head_weights import score_layer
 
 
 class RewardModel(nn.Module):
@@ -64,3 +63,10 @@ class RewardModel(nn.Module):
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Rewards_B of right-padded sequences, fp32: r_φ(x, y) = φ(H_last)."""
         return self.phi(self.embed(ids_BT, mask_BT)).squeeze(-1)
+
+
+def score_layer(model: nn.Module) -> tuple[str, nn.Linear]:
+    """The layer that gives the score, the last linear one of one output, and its name."""
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and m.out_features == 1]
+    assert layers, "a sequence classifier with one label ends in a linear layer of one output"
+    return layers[-1]

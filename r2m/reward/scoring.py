@@ -15,8 +15,8 @@ from r2m.config import Reward
 from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
-from r2m.models.sizes import context_of
-from r2m.policy.queries import Query
+from r2m.models.families import context_of
+from r2m.policy.queries import Query, token_ids
 from r2m.reward.inputs import RewardInput, response_ids
 from r2m.reward.model import RewardModel
 from r2m.tasks.prompt import Prompt
@@ -26,12 +26,9 @@ class RewardEmbedder:
     """Reward token embeddings of queries with responses, put as r2m.reward.inputs says."""
 
     def __init__(
-        self,
-        model: RewardModel,
-        tokenizer: PreTrainedTokenizerBase,
-        policy_tokenizer: PreTrainedTokenizerBase,
+        self, model: RewardModel, tokenizer: PreTrainedTokenizerBase, policy_tokenizer: PreTrainedTokenizerBase,
         microbatch: int,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.model, self.phi = model, model.phi
         self._tokenizer, self._microbatch = tokenizer, microbatch
         self._input = RewardInput(tokenizer, policy_tokenizer)
@@ -40,14 +37,8 @@ class RewardEmbedder:
     def embed(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
         """H_last, [N, K, D], fp32, on the reward model's device."""
         N, K = t.ended_NK.shape
-        rows = zip(queries, t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), t.ended_NK.tolist(), strict=True)
-        sequences = [
-            sequence
-            for query, ids_KR, lengths_K, ended_K in rows
-            for sequence in self._input.ids(
-                query.prompt, [ids[:n] for ids, n in zip(ids_KR, lengths_K, strict=True)], ended_K
-            )
-        ]
+        rows = zip(queries, token_ids(t, t.lengths_NK), t.ended_NK.tolist(), strict=True)
+        sequences = [ids for query, ids_K, ended_K in rows for ids in self._input.ids(query.prompt, ids_K, ended_K)]
         return self._embed(sequences).view(N, K, -1)
 
     def embed_texts(self, prompts: Sequence[Prompt], texts_B: Sequence[str]) -> Tensor:
@@ -64,12 +55,9 @@ class RewardEmbedder:
                 "lower task.max_prompt_tokens or algorithm.max_response_tokens"
             )
         pad_id = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else 0
-        device = self.phi.weight.device
-        parts = []
-        for start in range(0, len(sequences), self._microbatch):
-            batch, mask = pad(sequences[start : start + self._microbatch], pad_id, "right")
-            parts.append(self.model.embed(batch.to(device), mask.to(device)))
-        return torch.cat(parts)
+        size, device = self._microbatch, self.phi.weight.device
+        batches = (pad(sequences[i : i + size], pad_id, "right") for i in range(0, len(sequences), size))
+        return torch.cat([self.model.embed(ids_BT.to(device), mask_BT.to(device)) for ids_BT, mask_BT in batches])
 
 
 def end_token_rule(scores: Tensor, ended: Tensor, reward: Reward) -> Tensor:

@@ -1,11 +1,12 @@
-"""What both stages before RL share: splits, batches, the schedule, progress, and a folder that is whole or absent."""
+"""What both stages before RL share: splits, batches, the schedule, progress, and the way from a file of data to a
+folder that is whole or absent."""
 
 from __future__ import annotations
 
 import json
 import random
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.errors import UserError
 from r2m.files import check_room, made_whole
+from r2m.models.families import context_of
+from r2m.models.loading import load_tokenizer
 from r2m.models.saving import BARE_WEIGHTS, check_savable, save_model, save_weights, told
-from r2m.models.sizes import context_of
+from r2m.tasks.columns import Read
+from r2m.tasks.files import Rows, read_rows
+from r2m.tasks.text import accepted, shaped
 
 Progress = Callable[[str, int, int], None]  # (phase, steps done, steps in all)
 _Item = TypeVar("_Item")
@@ -70,10 +75,8 @@ def batches(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]
     stretch = 16 * size  # sorted within this many, so that batches are still random
     while True:
         order = rng.sample(range(len(lengths)), len(lengths))
-        parts = []
-        for start in range(0, len(order), stretch):
-            like = sorted(order[start : start + stretch], key=lengths.__getitem__)
-            parts += [like[i : i + size] for i in range(0, len(like), size)]
+        alike = (sorted(order[i : i + stretch], key=lengths.__getitem__) for i in range(0, len(order), stretch))
+        parts = [like[i : i + size] for like in alike for i in range(0, len(like), size)]
         rng.shuffle(parts)
         yield from parts
 
@@ -90,6 +93,18 @@ def optimizer_step(
         raise FloatingPointError(f"step {step}: the gradient's norm is {norm}; the training has diverged")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def training(model: PreTrainedModel, lr: float, total: int, phase: str, progress: Progress) -> Iterator[int]:
+    """The `total` steps of AdamW over all weights: the gradients are made between one and the next."""
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
+    for step in range(total):
+        yield step
+        optimizer_step(parameters, optimizer, lr, step, total)
+        progress(phase, step + 1, total)
+    model.eval()
 
 
 def check_lengths(longest: int, model: PreTrainedModel) -> None:
@@ -146,3 +161,36 @@ def save_trained(
         save_weights(folder, model)
         raise
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def run_stage(
+    stage: str, read: Callable[[Rows], Read[Any]],
+    load: Callable[[PreTrainedTokenizerBase, int, str], PreTrainedModel], train: Callable[..., dict[str, Any]],
+    model: str, data: str, out: Path, *,
+    split: str = "train", instruction: str | None = None, as_chat: bool = False, limit: int | None = None,
+    device: str = "cpu", progress: Progress = silent, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """The report of the training, which is in `out`, too: report.json, beside the model. It says in `data_left_out`
+    what rows are not used, and why.
+
+    Args:
+        read: rows as tuples that begin with a prompt.
+        load: the model, for a tokenizer, a seed and a device.
+        train: the stage, whose `options` these are; the seed is one of them.
+
+    Raises UserError, one line, for unusable input.
+    """
+    with new_folder(out) as folder:
+        tokenizer = load_tokenizer(model, "model")
+        rows = read(read_rows(data, split, "data", limit))
+        asked: Iterable[Any] = ((shaped(prompt, instruction, as_chat), *texts) for prompt, *texts in rows)
+        examples = list(accepted(asked, rows.left_out, tokenizer))
+        if len(examples) < 2:
+            why = f"; {rows.left_out}" if rows.left_out else ""
+            raise UserError(f"data = {data!r}: {len(examples)} usable rows, and at least 2 are needed{why}")
+        trained = load(tokenizer, options.get("seed", 0), device)
+        check_end(trained, tokenizer, folder, f"model = {model!r}")
+        report = train(trained, tokenizer, examples, progress=progress, **options)
+        report["data_left_out"] = rows.left_out.tree()
+        save_trained(folder, trained, tokenizer, report | {"stage": stage, "model": model, "data": data})
+    return report

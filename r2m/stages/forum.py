@@ -13,13 +13,13 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from r2m.config import ForumTask
 from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
+from r2m.policy.queries import token_ids
 from r2m.policy.sampler import sample, uniform_draws
 from r2m.stages import common
 from r2m.stages.reward_model import load_classifier, train_reward_model
 from r2m.stages.sft import supervised_finetune
 from r2m.tasks.encoding import decode
-from r2m.tasks.forum import WORDS, gold, words_of, write_prompts
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import WORDS, forum_tokenizer, gold, words_of, write_prompts
 from r2m.tasks.prompt import Prompt, prompt_ids
 
 POLICY_WIDTH = 128
@@ -59,16 +59,10 @@ def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress:
         samples = respond(policy, tokenizer, centre, 1, 1.0, task.seed, progress)
         classifier = load_classifier(str(base), task.seed)
         report = train_reward_model(
-            classifier,
-            tokenizer,
-            label_pairs(pairs[: task.preference_pairs], task, rng),
-            epochs=task.reward_epochs,
-            batch_size=32,
-            lr=5e-4,
-            seed=task.seed,
+            classifier, tokenizer, label_pairs(pairs[: task.preference_pairs], task, rng), epochs=task.reward_epochs,
+            batch_size=32, lr=5e-4, seed=task.seed, progress=progress,
             sft_samples=[(prompt, text) for prompt, (text,) in zip(centre, samples, strict=True)],
-            progress=progress,
-        )
+        )  # fmt: skip
     common.save_trained(folder, classifier, tokenizer, report)
 
 
@@ -103,29 +97,19 @@ def corrupt(reference: str, noise: float, rng: random.Random) -> str:
 
 
 def respond(
-    policy: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    K: int,
-    temperature: float,
-    seed: int,
-    progress: common.Progress = common.silent,
-) -> list[list[str]]:
+    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], K: int,
+    temperature: float, seed: int, progress: common.Progress = common.silent,
+) -> list[list[str]]:  # fmt: skip
     """K responses to each prompt."""
-    groups = []
+    groups: list[list[str]] = []
     for step, start in enumerate(range(0, len(prompts), 64)):
         part = prompts[start : start + 64]
+        draws = uniform_draws(seed, step, len(part), K, RESPONSE_TOKENS)
         t = sample(
-            policy,
-            [prompt_ids(prompt, tokenizer) for prompt in part],
-            uniform_draws(seed, step, len(part), K, RESPONSE_TOKENS),
-            temperature=temperature,
-            eos_ids=[tokenizer.eos_token_id],
-            pad_id=tokenizer.pad_token_id,
-            batch=256,
-        )
-        for ids_KR, lengths_K in zip(t.response_ids_NKR.tolist(), t.lengths_NK.tolist(), strict=True):
-            groups.append([decode(tokenizer, ids[:n]) for ids, n in zip(ids_KR, lengths_K, strict=True)])
+            policy, [prompt_ids(prompt, tokenizer) for prompt in part], draws, temperature=temperature,
+            eos_ids=[tokenizer.eos_token_id], pad_id=tokenizer.pad_token_id, batch=256,
+        )  # fmt: skip
+        groups += [[decode(tokenizer, ids) for ids in ids_K] for ids_K in token_ids(t, t.lengths_NK)]
         progress(f"{K} responses to each prompt", len(groups), len(prompts))
     return groups
 

@@ -22,28 +22,18 @@ from r2m.models.weights import check_weights
 from r2m.results.statistics import wilson_interval
 from r2m.reward.inputs import response_ids
 from r2m.stages import common
-from r2m.stages.run import run_stage
-from r2m.tasks.columns import Read, comparable, preference_pairs
-from r2m.tasks.files import Rows
+from r2m.tasks.columns import comparable, preference_pairs
 from r2m.tasks.prompt import Prompt
 
 TokenPair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
 
 
 def train_reward_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[tuple[Prompt, str, str]],
-    *,
-    epochs: int = 1,
-    batch_size: int = 32,
-    lr: float = 1e-5,
-    seed: int = 0,
-    max_tokens: int | None = None,
-    held_out_share: float = 0.1,
-    sft_samples: Sequence[tuple[Prompt, str]] | None = None,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[Prompt, str, str]], *,
+    epochs: int = 1, batch_size: int = 32, lr: float = 1e-5, seed: int = 0, max_tokens: int | None = None,
+    held_out_share: float = 0.1, sft_samples: Sequence[tuple[Prompt, str]] | None = None,
     progress: common.Progress = common.silent,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Minimise Eq. 7 over all weights of a sequence classifier with one label, in place, and centre its scores.
 
     Args:
@@ -64,13 +54,9 @@ def train_reward_model(
     """
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         raise UserError("tokenizer: it has no padding token apart from its end token; see add_padding")
-    encoded = [
-        (response_ids(tokenizer, prompt, chosen), response_ids(tokenizer, prompt, rejected))
-        for prompt, chosen, rejected in pairs
-    ]
+    encoded = [[response_ids(tokenizer, prompt, text) for text in texts] for prompt, *texts in pairs]
     short = [pair for pair in encoded if max_tokens is None or max(map(len, pair)) <= max_tokens]
-    # Else nothing is preferred.
-    kept = [(chosen, rejected) for chosen, rejected in short if chosen != rejected]
+    kept = [(chosen, rejected) for chosen, rejected in short if chosen != rejected]  # else nothing is preferred
     left_out, equal = len(encoded) - len(short), len(short) - len(kept)
     train, held_out = common.hold_out(kept, held_out_share, seed, left_out, equal)
     common.check_lengths(max(len(ids) for pair in kept for ids in pair), model)
@@ -78,16 +64,10 @@ def train_reward_model(
     total = epochs * -(-len(train) // batch_size)
     before = bradley_terry(*_evaluate(model, _flat(held_out), pad_id, batch_size).chunk(2)).mean()
 
-    model.train()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
     order = common.batches([len(chosen) + len(rejected) for chosen, rejected in train], batch_size, seed)
-    for step in range(total):
+    for _ in common.training(model, lr, total, "reward model", progress):
         scores_2B = _scores(model, _flat([train[i] for i in next(order)]), pad_id)
         bradley_terry(*scores_2B.chunk(2)).mean().backward()
-        common.optimizer_step(parameters, optimizer, lr, step, total)
-        progress("reward model", step + 1, total)
-    model.eval()
 
     chosen_B, rejected_B = _evaluate(model, _flat(held_out), pad_id, batch_size).chunk(2)
     centred = _flat(kept) if sft_samples is None else [response_ids(tokenizer, *s) for s in sft_samples]
@@ -95,34 +75,27 @@ def train_reward_model(
     model.config.reward_mean = reward_mean
     accuracy = float((chosen_B > rejected_B).float().mean())
     return {
-        "rows": len(train),
-        "held_out_rows": len(held_out),
-        "left_out": left_out,
-        "equal": equal,
-        "steps": total,
-        "loss_before": float(before),
-        "loss": float(bradley_terry(chosen_B, rejected_B).mean()),
-        "accuracy": accuracy,
-        "accuracy_interval": list(wilson_interval(accuracy, len(held_out))),
-        "margin": float((chosen_B - rejected_B).mean()),
-        "reward_mean": reward_mean,
+        "rows": len(train), "held_out_rows": len(held_out), "left_out": left_out, "equal": equal, "steps": total,
+        "loss_before": float(before), "loss": float(bradley_terry(chosen_B, rejected_B).mean()),
+        "accuracy": accuracy, "accuracy_interval": list(wilson_interval(accuracy, len(held_out))),
+        "margin": float((chosen_B - rejected_B).mean()), "reward_mean": reward_mean,
         "reward_mean_of": "SFT samples" if sft_samples is not None else "the data's responses",
-    }
+    }  # fmt: skip
 
 
 def run_reward_model(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:
     """`r2m reward-model`: from a language model (usually the supervised one) and prompt/chosen/rejected data to a
     reward model. Options are `run_stage`'s and `train_reward_model`'s."""
 
-    def read(rows: Rows) -> Read[Any]:
-        return comparable(preference_pairs(rows))
-
     def load(tokenizer: PreTrainedTokenizerBase, seed: int, device: str) -> PreTrainedModel:
         classifier = load_classifier(model, seed, device)
         add_padding(classifier, tokenizer)
         return classifier
 
-    return run_stage("reward-model", read, load, train_reward_model, model, data, out, **options)
+    return common.run_stage(
+        "reward-model", lambda rows: comparable(preference_pairs(rows)), load, train_reward_model, model, data, out,
+        **options,
+    )  # fmt: skip
 
 
 def load_classifier(model: str, seed: int = 0, device: str = "cpu") -> PreTrainedModel:
@@ -175,5 +148,4 @@ def _evaluate(model: PreTrainedModel, sequences: Sequence[list[int]], pad_id: in
     """Scores of all sequences, in their order."""
     model.eval()
     size = 2 * batch_size
-    parts = [_scores(model, sequences[i : i + size], pad_id) for i in range(0, len(sequences), size)]
-    return torch.cat(parts)
+    return torch.cat([_scores(model, sequences[i : i + size], pad_id) for i in range(0, len(sequences), size)])

@@ -19,7 +19,6 @@ from r2m.errors import UserError
 from r2m.policy.loading import load_policy
 from r2m.policy.output import base, own_logits
 from r2m.stages import common
-from r2m.stages.run import run_stage
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import completions
 from r2m.tasks.prompt import Prompt, located, prompt_ids
@@ -28,19 +27,10 @@ Tokens = tuple[list[int], int]  # ids of prompt + completion + EOS, and the numb
 
 
 def supervised_finetune(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[tuple[Prompt, str]],
-    *,
-    steps: int | None = None,
-    epochs: float = 1,
-    batch_size: int = 32,
-    lr: float = 1e-5,
-    seed: int = 0,
-    max_tokens: int | None = None,
-    held_out_share: float = 0.05,
-    progress: common.Progress = common.silent,
-) -> dict[str, Any]:
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[tuple[Prompt, str]], *,
+    steps: int | None = None, epochs: float = 1, batch_size: int = 32, lr: float = 1e-5, seed: int = 0,
+    max_tokens: int | None = None, held_out_share: float = 0.05, progress: common.Progress = common.silent,
+) -> dict[str, Any]:  # fmt: skip
     """Minimise the cross-entropy of completions and their EOS, in place; prompts are not trained on.
 
     Args:
@@ -61,27 +51,15 @@ def supervised_finetune(
     total = steps or max(1, round(epochs * -(-len(train) // batch_size)))
     before, _ = _evaluate(model, held_out, batch_size)
 
-    model.train()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
     order = common.batches([len(ids) for ids, _ in train], batch_size, seed)
-    for step in range(total):
-        logits_MV, targets_M = _forward(model, [train[i] for i in next(order)])
-        F.cross_entropy(logits_MV, targets_M).backward()
-        common.optimizer_step(parameters, optimizer, lr, step, total)
-        progress("supervised fine-tuning", step + 1, total)
-    model.eval()
+    for _ in common.training(model, lr, total, "supervised fine-tuning", progress):
+        F.cross_entropy(*_forward(model, [train[i] for i in next(order)])).backward()
 
     after, accuracy = _evaluate(model, held_out, batch_size)
     return {
-        "rows": len(train),
-        "held_out_rows": len(held_out),
-        "left_out": len(encoded) - len(kept),
-        "steps": total,
-        "loss_before": before,
-        "loss": after,
-        "token_accuracy": accuracy,
-    }
+        "rows": len(train), "held_out_rows": len(held_out), "left_out": len(encoded) - len(kept), "steps": total,
+        "loss_before": before, "loss": after, "token_accuracy": accuracy,
+    }  # fmt: skip
 
 
 def run_sft(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:
@@ -90,7 +68,7 @@ def run_sft(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:
     def load(tokenizer: PreTrainedTokenizerBase, seed: int, device: str) -> PreTrainedModel:
         return load_policy(model, device=device)
 
-    return run_stage("sft", completions, load, supervised_finetune, model, data, out, **options)
+    return common.run_stage("sft", completions, load, supervised_finetune, model, data, out, **options)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str) -> Tokens:

@@ -17,22 +17,13 @@ from typing import Any, TypeVar
 
 from r2m.errors import UserError
 from r2m.tasks.files import Row, Rows, listed
-from r2m.tasks.left_out import LeftOut
-from r2m.tasks.messages import (
-    RowError,
-    in_trl_columns,
-    messages_of,
-    template_options,
-    text,
-    trl_columns,
-    without_nulls,
-)
+from r2m.tasks.messages import RowError, messages_of, template_options, text, trl_columns, trl_row, without_nulls
 from r2m.tasks.prompt import Prompt
 from r2m.tasks.shared_prompt import DIFFER, UNANSWERED, split_shared
+from r2m.tasks.task import LeftOut
 
 UNUSABLE = 0.1  # share of a file's rows that may be unusable
-# The prompt's other names.
-QUESTIONS = {"question", "query", "input", "instruction", "problem", "context", "system"}
+QUESTIONS = {"question", "query", "input", "instruction", "problem", "context", "system"}  # the prompt's other names
 
 _Item = TypeVar("_Item")
 PreferencePair = tuple[Prompt, str, str]  # prompt, chosen, rejected
@@ -77,14 +68,12 @@ def comparable(pairs: Read[PreferencePair]) -> Read[PreferencePair]:
     """Without the pairs that say nothing of what is better: equal answers, and empty ones. They are no fault of the
     file: any number of them is allowed."""
     kept: Read[PreferencePair] = Read([], pairs.left_out)
-    for pair in pairs:
-        prompt, chosen, rejected = pair
-        if chosen == rejected:
-            kept.left_out.add("chosen and rejected are equal", place_in_file(prompt))
-        elif not chosen.strip() or not rejected.strip():
-            kept.left_out.add("chosen or rejected is empty", place_in_file(prompt))
+    for prompt, chosen, rejected in pairs:
+        if chosen != rejected and chosen.strip() and rejected.strip():
+            kept.append((prompt, chosen, rejected))
         else:
-            kept.append(pair)
+            reason = "chosen and rejected are equal" if chosen == rejected else "chosen or rejected is empty"
+            kept.left_out.add(reason, place_in_file(prompt))
     return kept
 
 
@@ -134,7 +123,7 @@ class _Table:
         for i, row in enumerate(self.rows):
             where = self.rows.place(i)
             try:
-                items.append(convert(in_trl_columns(row, self._there), f"{self.rows.name}, {where}"))
+                items.append(convert(trl_row(row, self._there), f"{self.rows.name}, {where}"))
             except RowError as bad:
                 detail = f": {bad.detail}" if bad.detail else ""
                 left_out.add(bad.reason, where + detail)
@@ -212,9 +201,8 @@ def _after(prompt: Prompt, before: list[dict[str, Any]]) -> list[dict[str, Any]]
 def _pair(row: Row, implicit: bool, origin: str) -> PreferencePair:
     chosen, rejected = row.get("chosen"), row.get("rejected")
     if implicit and isinstance(chosen, str) and isinstance(rejected, str) and row.get("prompt") is None:
-        shared, *answers = split_shared(text(chosen, "chosen"), text(rejected, "rejected"))
-        prompt = Prompt(text=shared, template=template_options(row), origin=origin)
-        return prompt, answers[0], answers[1]
+        shared, chosen, rejected = split_shared(text(chosen, "chosen"), text(rejected, "rejected"))
+        return Prompt(text=shared, template=template_options(row), origin=origin), chosen, rejected
     prompt, answer = _split(row, "chosen", origin)
     other, worse = _split(row, "rejected", origin)
     if prompt != other and without_nulls(prompt.messages) != without_nulls(other.messages):
@@ -224,10 +212,7 @@ def _pair(row: Row, implicit: bool, origin: str) -> PreferencePair:
 
 def _unrepeated(read: Read[Any]) -> Read[Any]:
     """Answers without the prompt, where those of nearly all rows begin with it; the other rows are left out."""
-    repeats = [
-        prompt.text is not None and all(answer.startswith(prompt.text) for answer in answers)
-        for prompt, *answers in read
-    ]
+    repeats = [p.text is not None and all(answer.startswith(p.text) for answer in answers) for p, *answers in read]
     if not any(repeats) or repeats.count(False) > UNUSABLE * len(repeats):
         return read
     kept: Read[Any] = Read([], read.left_out)

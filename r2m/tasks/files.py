@@ -15,6 +15,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,10 @@ def read_rows(data: str, split: str = "train", field: str = "task.data", limit: 
     """
     path, name = Path(data), f"{field} = {data!r}"
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    lines: list[int] | None = None
-    if path.is_file() or suffix in SUFFIXES:
-        if suffix not in SUFFIXES:
-            raise UserError(f"{name}: a local file must end in {ALLOWED}")
-        rows, lines = _local_rows(path, suffix, split, name)
-    else:
-        rows = _hub_rows(data, split, name)
+    if path.is_file() and suffix not in SUFFIXES:
+        raise UserError(f"{name}: a local file must end in {ALLOWED}")
+    local = suffix in SUFFIXES
+    rows, lines = _local_rows(path, suffix, split, name) if local else (_hub_rows(data, split, name), None)
     if not rows:
         raise UserError(f"{name}: no rows; at least one is needed")
     table = Rows(rows[:limit], name, lines)
@@ -122,9 +120,7 @@ def _table_rows(text: str, delimiter: str, name: str) -> tuple[list[Row], list[i
     lines: list[int] = []
     line = 1
     try:
-        header = Counter(reader.fieldnames or ())
-        twice = [column for column, count in header.items() if column and count > 1]
-        if twice:  # one of the two would be lost
+        if twice := _twice(column for column in reader.fieldnames or () if column):  # one of the two would be lost
             raise UserError(f"{name}: the header has {listed(twice)} twice")
         line = reader.line_num + 1
         for row in reader:
@@ -143,10 +139,10 @@ def _table_rows(text: str, delimiter: str, name: str) -> tuple[list[Row], list[i
 
 def _delimiter(text: str, own: str) -> str:
     """What makes most known columns of the header: the suffix's own, unless it is another one."""
-    start = text[: 1 << 16]
 
     def known(delimiter: str) -> int:
-        return len(KNOWN_COLUMNS & set(next(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), [])))
+        start = io.StringIO(text[: 1 << 16], newline="")
+        return len(KNOWN_COLUMNS & set(next(csv.reader(start, delimiter=delimiter), [])))
 
     return max((own, *DELIMITERS), key=known)
 
@@ -163,16 +159,9 @@ def _json_rows(text: str, split: str, name: str) -> tuple[list[Row], list[int] |
     if one:  # document, in one line or over several
         number = 1 + text.count("\n", 0, len(text) - len(body))
         return _document(_parsed(text, None if more else number, name), number, split, name)
-    rows: list[Row] = []
-    lines: list[int] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        value = _parsed(line, number, name)
-        values = value if isinstance(value, list) else [value]
-        rows += values
-        lines += [number] * len(values)
-    return rows, lines
+    values = [(n, _parsed(line, n, name)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    rows = [(n, row) for n, value in values for row in (value if isinstance(value, list) else [value])]
+    return [row for _, row in rows], [n for n, _ in rows]
 
 
 def _document(value: Any, line: int, split: str, name: str) -> tuple[list[Row], list[int] | None]:
@@ -197,33 +186,31 @@ def _document(value: Any, line: int, split: str, name: str) -> tuple[list[Row], 
 
 
 def _is_json(text: str) -> bool:
-    try:
+    with suppress(ValueError, RecursionError):
         json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-class _TwiceError(Exception):
-    pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Row:
-    """Raises _TwiceError: of two values of one key the first would be lost."""
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        raise _TwiceError(listed(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
-    return row
+        return True
+    return False
 
 
 def _parsed(text: str, line: int | None, name: str) -> Any:
-    what = "it" if line is None else f"line {line}"
+    what = f"{name}: {'it' if line is None else f'line {line}'}"
+
+    def unique(pairs: list[tuple[str, Any]]) -> Row:
+        row = dict(pairs)
+        if len(row) < len(pairs):  # of two values of one key the first would be lost
+            raise UserError(f"{what} has the key {listed(_twice(key for key, _ in pairs))} twice in one object")
+        return row
+
     try:
-        return json.loads(text, object_pairs_hook=_unique)
-    except _TwiceError as error:
-        raise UserError(f"{name}: {what} has the key {error} twice in one object") from None
+        return json.loads(text, object_pairs_hook=unique)
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: {what} is not JSON ({brief(error)})") from None
+        raise UserError(f"{what} is not JSON ({brief(error)})") from None
+
+
+def _twice(keys: Iterable[str]) -> list[str]:
+    return [key for key, count in Counter(keys).items() if count > 1]
 
 
 def _hub_rows(data: str, split: str, name: str) -> list[Row]:

@@ -15,6 +15,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
 from r2m.config import ForumTask
 from r2m.tasks.prompt import Prompt
 from r2m.tasks.task import Task, described
@@ -32,6 +35,8 @@ GLUE = ("my", "the", "i", "feel", "need", "and", ".", ",", "tl;dr:")
 CONTENT = frozenset(WHO + DID + THING + FEELING + NEED)
 WORDS = tuple(dict.fromkeys([*WHO, *DID, *THING, *FEELING, *NEED, *" ".join(WHEN).split(), *GLUE]))
 WORD = "|".join(re.escape(word) for word in WORDS)  # a regular expression
+
+SPECIAL = ("[PAD]", "[EOS]", "[UNK]")
 
 SHORTEST_SUMMARY, LONGEST_SUMMARY = 5, 14  # words of a summary of sane length; the reference has 11
 _FACTS = re.compile(r"my (\w+) (\w+) my (\w+) \..*i feel (\w+) \..*i need (\w+) \.")
@@ -119,12 +124,24 @@ def forum_task(section: ForumTask) -> Task:
     seen = {prompt.text for prompt in train}
     # Twice as many as needed, for the rare one that is among the training prompts.
     spare = [p for p in write_prompts(section.seed, "held-out", 2 * section.held_out) if p.text not in seen]
-    splits = {"train": train, "held-out": spare[: section.held_out]}
-    datasets = described("forum", f"r2m.tasks.forum, seed {section.seed}", splits)
-    return Task("forum", splits["train"], splits["held-out"], gold, measures, datasets)
+    held_out = spare[: section.held_out]
+    datasets = described("forum", f"r2m.tasks.forum, seed {section.seed}", train, held_out)
+    return Task("forum", train, held_out, gold, measures, datasets)
 
 
 def write_prompts(seed: int, stream: str, rows: int) -> list[Prompt]:
     rng = random.Random(f"{stream} {seed}")
     posts = (write_post(rng) for _ in range(rows))
     return [Prompt(text=f"{post} tl;dr:", reference=summarise(post)) for post in posts]
+
+
+def forum_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level Hugging Face tokenizer. `decode(encode(text)) == text` for text of the forum's words, with
+    any of its spaces missing."""
+    tokens = [*SPECIAL, *(space + word for word in WORDS for space in (" ", ""))]
+    model = models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f" ?(?:{WORD})"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    special = {"pad_token": "[PAD]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, clean_up_tokenization_spaces=False)

@@ -32,7 +32,7 @@ class RowError(Exception):
 
 
 def trl_columns(columns: set[str]) -> set[str]:
-    """The columns of a file, and those of TRL's that `in_trl_columns` makes of them."""
+    """The columns of a file, and those of TRL's that `trl_row` makes of them."""
     if columns & {"prompt", "messages"}:
         return columns
     if "conversations" in columns:
@@ -42,7 +42,7 @@ def trl_columns(columns: set[str]) -> set[str]:
     return columns
 
 
-def in_trl_columns(row: Row, columns: set[str]) -> Row:
+def trl_row(row: Row, columns: set[str]) -> Row:
     """A row of a file with these columns, with prompt, completion, messages, chosen and rejected as TRL names them.
 
     Raises RowError for what would be lost: media, earlier turns, a system text beside a plain prompt.
@@ -90,10 +90,7 @@ def text(value: str, column: str) -> str:
 
 
 def messages_of(value: Any, column: str) -> list[dict[str, Any]]:
-    """Messages of role and content, both text; content may be missing beside tool calls.
-
-    Raises RowError.
-    """
+    """Messages of role and content, both text; content may be missing beside tool calls. Raises RowError."""
     if isinstance(value, dict):  # LLaMA-Factory's answers
         value = [value]
     if not isinstance(value, list):
@@ -133,19 +130,14 @@ def _message(message: Any, column: str) -> dict[str, Any]:
 
 
 def _joined(parts: list[Any], column: str) -> str:
-    texts = []
     for part in parts:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise RowError(f"{column} has a part that is not text", f"a part of content is {_short(part)}")
-        texts.append(part["text"])
-    return "".join(texts)
+    return "".join(part["text"] for part in parts)
 
 
 def template_options(row: Row) -> dict[str, Any] | None:
-    """What the chat template is given beside the messages: tools, and what chat_template_kwargs holds.
-
-    Raises RowError.
-    """
+    """What the chat template is given beside the messages: tools, and chat_template_kwargs. Raises RowError."""
     if not row.get("tools") and not row.get("chat_template_kwargs"):
         return None
     tools, options = (_value(row.get(column), column) for column in ("tools", "chat_template_kwargs"))

@@ -22,8 +22,7 @@ class Prompt:
     messages: tuple[dict[str, Any], ...] | None = None
     reference: str | None = None  # a good response, where the task knows one
     template: dict[str, Any] | None = None  # given to the chat template beside the messages: tools and such
-    # File and row, for what is said of it.
-    origin: str | None = field(default=None, compare=False, repr=False)
+    origin: str | None = field(default=None, compare=False, repr=False)  # file and row, for what is said of it
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
@@ -69,13 +68,9 @@ def conversation(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, answer: str
     name = tokenizer.name_or_path
 
     def written(messages: list[dict[str, Any]], options: dict[str, Any]) -> str:
-        try:
-            return str(
-                tokenizer.apply_chat_template(
-                    messages, **options, add_generation_prompt=answer is None, tokenize=False
-                )
-            )
-        # The template is a program of others.
+        own: dict[str, Any] = {"add_generation_prompt": answer is None, "tokenize": False}
+        try:  # the template is a program of others
+            return str(tokenizer.apply_chat_template(messages, **options, **own))
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise UserError(f"the chat template of {name!r} refuses it ({brief(error)})") from None
 

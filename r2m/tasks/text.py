@@ -13,9 +13,8 @@ from r2m.config import TextTask
 from r2m.errors import UserError
 from r2m.tasks.columns import UNUSABLE, place_in_file, prompts
 from r2m.tasks.files import read_rows
-from r2m.tasks.left_out import LeftOut
 from r2m.tasks.prompt import Prompt, conversation, located, prompt_ids
-from r2m.tasks.task import Task, described
+from r2m.tasks.task import LeftOut, Task, described
 
 _Item = TypeVar("_Item")
 
@@ -44,13 +43,12 @@ def text_task(section: TextTask, tokenizer: PreTrainedTokenizerBase | None = Non
             f"task.held_out = {section.held_out}: it must be less than the {len(kept)} usable rows of "
             f"{section.data!r}{f' ({left_out})' if left_out else ''}"
         )
-    end = len(kept) - section.held_out
-    splits = {"train": kept[:end], "held-out": kept[end:]}
+    train, held_out = kept[: -section.held_out], kept[-section.held_out :]
     source = Path(section.data).name if Path(section.data).is_file() else section.data
-    datasets = described(section.name, source, splits)
+    datasets = described(section.name, source, train, held_out)
     if left_out:
         datasets[0]["left_out"] = f"task.data = {section.data!r}: {left_out}"
-    return Task(section.name, splits["train"], splits["held-out"], None, None, datasets, left_out)
+    return Task(section.name, train, held_out, None, None, datasets, left_out)
 
 
 def shaped(prompt: Prompt, instruction: str | None, as_chat: bool) -> Prompt:

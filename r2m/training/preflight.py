@@ -12,8 +12,8 @@ from r2m.config import Config, ForumTask, TextTask
 from r2m.config.paths import check_places, check_storage_folder
 from r2m.errors import UserError, said
 from r2m.models.dimensions import config_for_planning
+from r2m.models.families import text_of
 from r2m.models.loading import check_one_label
-from r2m.models.sizes import text_of
 from r2m.models.weights import check_sizes, check_weights
 from r2m.training.plan import Plan, plan
 from r2m.training.shape import Shape, shape_of
@@ -100,6 +100,6 @@ def _forum(task: ForumTask | TextTask, model: str) -> Any:
     """The configuration that the embedded task's own policy or reward model will have."""
     assert isinstance(task, ForumTask), "a text task's config names both models"
     from r2m.stages.forum import POLICY_WIDTH, new_policy
-    from r2m.tasks.forum_tokenizer import forum_tokenizer
+    from r2m.tasks.forum import forum_tokenizer
 
     return new_policy(forum_tokenizer(), POLICY_WIDTH if model == "policy" else task.reward_width).config

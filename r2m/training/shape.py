@@ -9,9 +9,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from r2m.errors import UserError, said
-from r2m.models.families import CacheUse, cache_use_of, policy_refusal
-from r2m.models.sizes import context_of, kept_values, text_of, width_of
-from r2m.reward.check import reward_model_refusal
+from r2m.models.families import (
+    CacheUse,
+    cache_use_of,
+    context_of,
+    kept_values,
+    policy_refusal,
+    reward_model_refusal,
+    text_of,
+    width_of,
+)
 
 
 @dataclass(frozen=True)

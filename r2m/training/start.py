@@ -128,9 +128,8 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     Raises UserError for unusable data, a prompt that a model's chat template refuses, or one that leaves no room in
     a model's context.
     """
-    from r2m.models.families import longest
+    from r2m.models.families import context_of, longest
     from r2m.models.loading import check_one_label, load_config
-    from r2m.models.sizes import context_of
 
     response = config.algorithm.max_response_tokens
     used = {"policy.model": models[0], "reward.model": models[1]}

@@ -11,9 +11,8 @@ import torch
 import transformers
 
 from r2m.errors import UserError
-from r2m.models.families import cache_use_of
+from r2m.models.families import cache_use_of, context_of, width_of
 from r2m.models.loading import load_config
-from r2m.models.sizes import context_of, width_of
 from r2m.policy.loading import load_policy
 from r2m.policy.output import cache_use
 from r2m.training.shape import shape_of

@@ -11,8 +11,8 @@ from transformers import AutoModelForSequenceClassification
 
 from r2m.core.masking import pad
 from r2m.errors import UserError
+from r2m.models.families import context_of
 from r2m.models.saving import save_model
-from r2m.models.sizes import context_of
 from r2m.reward.loading import load_reward_model
 from r2m.training.shape import shape_of
 from tests.families import CLASSIFIERS, PAD, TOKENS, tiny_classifier, tokenizer

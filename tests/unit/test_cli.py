@@ -19,7 +19,7 @@ from r2m.cli import main
 from r2m.config import Config, load
 from r2m.models.saving import save_model
 from r2m.runs.journal import Journal
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import forum_tokenizer
 from r2m.training.start import new_run
 
 MakeConfig = Callable[..., Config]

@@ -29,10 +29,9 @@ from transformers import (
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.models import families
-from r2m.models.families import CacheUse, cache_use_of
+from r2m.models.families import CacheUse, cache_use_of, context_of
 from r2m.models.loading import load_config, load_tokenizer
 from r2m.models.saving import save_model
-from r2m.models.sizes import context_of
 from r2m.policy import check
 from r2m.policy.loading import frozen_twin, load_policy
 from r2m.policy.output import cache_use, padding_id, unused_ids

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from r2m.models.saving import save_model
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import forum_tokenizer
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import torch
 
 from r2m.config import ForumTask
 from r2m.stages.forum import corrupt, label_pairs, lose_spaces, new_policy, respond, two_pairs
-from r2m.tasks.forum import WORDS, gold, summarise, words_of, write_prompts
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import WORDS, forum_tokenizer, gold, summarise, words_of, write_prompts
 from r2m.tasks.prompt import Prompt
 
 PROMPTS = write_prompts(0, "preferences", 400)

@@ -8,7 +8,7 @@ from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 from r2m.reward.inputs import response_ids
 from r2m.stages.sft import _encode
 from r2m.tasks.encoding import decode, encode
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import forum_tokenizer
 from r2m.tasks.prompt import Prompt, prompt_ids
 
 STYLES = ["legacy", "always", "first", "never"]

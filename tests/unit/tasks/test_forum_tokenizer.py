@@ -10,8 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from r2m.models.loading import load_tokenizer
 from r2m.policy.queries import same_tokens
 from r2m.tasks.encoding import decode
-from r2m.tasks.forum import WORDS, write_prompts
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import WORDS, forum_tokenizer, write_prompts
 
 TOKENIZER = forum_tokenizer()
 

@@ -9,10 +9,10 @@ from tokenizers import normalizers
 
 from r2m.config import ForumTask, TextTask
 from r2m.errors import UserError
-from r2m.tasks.forum_tokenizer import forum_tokenizer
-from r2m.tasks.left_out import LeftOut
+from r2m.tasks.forum import forum_tokenizer
 from r2m.tasks.load import load_task
 from r2m.tasks.prompt import Prompt
+from r2m.tasks.task import LeftOut
 from r2m.tasks.text import accepted, shaped, text_task
 
 ROWS = [{"prompt": "mom" + " sad" * i, "completion": " help" * i} for i in range(6)]  # i + 1 and i tokens

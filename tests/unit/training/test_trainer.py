@@ -22,7 +22,7 @@ from r2m.models.saving import save_model
 from r2m.policy.loading import load_policy
 from r2m.policy.queries import response_texts
 from r2m.reward.loading import load_reward_model
-from r2m.tasks.forum_tokenizer import forum_tokenizer
+from r2m.tasks.forum import forum_tokenizer
 from r2m.training import checkpoint
 from r2m.training.query_order import query_indices
 from r2m.training.trainer import Trainer

@@ -20,7 +20,7 @@ from transformers import (
     XLNetConfig,
 )
 
-from r2m.models.sizes import context_of, kept_values, width_of
+from r2m.models.families import context_of, kept_values, width_of
 from tests.families import FAMILIES, tiny
 from tests.family_tables import REFUSED, RERUN
 
