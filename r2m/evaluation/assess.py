@@ -17,7 +17,7 @@ from r2m.errors import UserError
 from r2m.evaluation.bench import AssessedPolicy, Bench, open_bench, open_policy
 from r2m.evaluation.judging import TEXT_OF, against, judges, kept
 from r2m.evaluation.pairs import file_pairs, reward_accuracy
-from r2m.evaluation.states import similarity, states_over_training
+from r2m.evaluation.similarity import similarity, states_over_training
 from r2m.models.loading import load_config
 from r2m.results.assessment import VERSION, Assessment, Response, read_assessment
 from r2m.reward.loading import load_feedback_head
