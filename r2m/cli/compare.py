@@ -19,14 +19,10 @@ app = typer.Typer()
 @app.command()
 def compare(
     names: Annotated[list[str] | None, Argument(metavar="RUN", help="runs, or sweeps")] = None,
-    filter_: Annotated[
-        str | None, Option("--filter", help="and the runs that this MLflow search filter finds")
-    ] = None,
+    filter_: Annotated[str | None, Option("--filter", help="and the runs that this MLflow filter finds")] = None,
     metric: Annotated[str | None, Option(help="what arms are judged by; else eval/gold where there is one")] = None,
     baseline: Annotated[str | None, Option(metavar="ARM", help="else RLOO, or the first arm")] = None,
-    to: Annotated[
-        Path | None, Option("--out", callback=local, help="the page; else compare.html in the storage")
-    ] = None,
+    to: Annotated[Path | None, Option("--out", callback=local, help="the page; else STORAGE/compare.html")] = None,
     to_json: Annotated[Path | None, Option("--json", callback=local, help="the numbers, as a file")] = None,
     storage: Storage = None,
     tracking_uri: Annotated[str | None, Option(help="MLflow's; else SQLite in the storage")] = None,

@@ -95,16 +95,11 @@ def run_or_model(
     with ExitStack() as stack:
         asked = stack.enter_context(spoken.judge())
         with progress() as bar:
-            config, known = _assess(
-                subject, recipe, where, max_tokens,
-                prompts=prompts, pairs=pairs, judge=judge, refresh=refresh, progress=bar,
-            )  # fmt: skip
+            options = {"prompts": prompts, "pairs": pairs, "judge": judge, "progress": bar}
+            config, known = _assess(subject, recipe, where, max_tokens, refresh, **options)
         own = asked is None and against in (None, *TEXT_OF)
-        listed = [
-            rate
-            for rate in known.win_rates
-            if own and against in (None, rate.against) and judge in (None, rate.judge)
-        ]
+        rates = known.win_rates if own else []
+        listed = [rate for rate in rates if against in (None, rate.against) and judge in (None, rate.judge)]
         if own and not listed:
             raise UserError(f"--against {against!r}, --judge {judge!r}: this task has no such win rate")
         for part in parts(known, listed):
@@ -132,7 +127,7 @@ def run_or_model(
 
 
 def _assess(
-    subject: str, recipe: str | None, storage: str, max_tokens: int | None, **options: Any
+    subject: str, recipe: str | None, storage: str, max_tokens: int | None, refresh: bool, **options: Any
 ) -> tuple[Config, Assessment]:
     """Of a run that is in the storage, else of a model."""
     from r2m.config import load, override
@@ -140,7 +135,6 @@ def _assess(
     from r2m.evaluation.rivals import is_run
     from r2m.runs.folder import existing_folder
 
-    refresh = options.pop("refresh")
     if recipe is None:
         try:
             existing_folder(storage, subject)

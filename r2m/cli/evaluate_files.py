@@ -28,9 +28,7 @@ def alpaca_eval(
     ] = None,
     weights: Annotated[
         str | None,
-        Option(
-            callback=home, help="published weights instead of a fit: baseline_gpt4_1106_preview.csv; with --gamed"
-        ),
+        Option(callback=home, help="published weights, not a fit: baseline_gpt4_1106_preview.csv; with --gamed"),
     ] = None,
 ) -> None:
     """AlpacaEval 2: win rate and length-controlled win rate, in per cent, with standard errors."""
@@ -44,20 +42,16 @@ def alpaca_eval(
     plain = alpaca_win_rate(rows.preference_N)
     controlled = None if gamed is None else _controlled(rows, gamed, weights, order)
     out.print(f"{rows.model} against {rows.baseline}: {plain.n_total} prompts")
-    out.print(
-        f"win rate {plain.win_rate:.2f}{_error(plain.standard_error)}; "
-        f"{plain.n_wins} won, {plain.n_wins_base} lost, {plain.n_draws} drawn; "
-        f"discrete {plain.discrete_win_rate:.2f}"
-    )
+    counts = f"{plain.n_wins} won, {plain.n_wins_base} lost, {plain.n_draws} drawn"
+    rate = f"{plain.win_rate:.2f}{_error(plain.standard_error)}"
+    out.print(f"win rate {rate}; {counts}; discrete {plain.discrete_win_rate:.2f}")
     if controlled is not None:
         error = _error(controlled.standard_error)
         by = "" if weights is None else f", by the weights in {weights}"
         out.print(f"length-controlled win rate {controlled.win_rate:.2f}{error}{by}")
         if order is not None and order.by_position:
-            out.print(
-                f"the instructions are numbered by their order in {instructions}, whose rows have no index",
-                soft_wrap=True,
-            )  # fmt: skip
+            said = f"the instructions are numbered by their order in {instructions}, whose rows have no index"
+            out.print(said, soft_wrap=True)
 
 
 def _controlled(

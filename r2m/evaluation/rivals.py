@@ -70,9 +70,9 @@ def win_rates(config: Config, assessed: Assessment, rival: Rival, judge: str | N
 def differences(assessed: Assessment, rival: Rival) -> dict[str, Estimate]:
     """Ours minus theirs in gold and in the frozen reward, paired by prompt; only of a rival that is a run."""
     found = {}
+    both = [(row, theirs) for row in assessed.rows if (theirs := rival.rows.get(asked(row)))]
     for key in ("gold", "vanilla"):
-        both = [(row, theirs) for row in assessed.rows if (theirs := rival.rows.get(asked(row)))]
         values = [(getattr(ours, key), getattr(theirs, key)) for ours, theirs in both]
         if pairs := [pair for pair in values if None not in pair]:
-            found[key] = paired_difference([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+            found[key] = paired_difference(*map(list, zip(*pairs, strict=True)))
     return found

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from r2m.config import ForumTask
 from r2m.core.trajectories import microbatches
-from r2m.evaluation.bench import AssessedPolicy, Bench, encoded
+from r2m.evaluation.bench import AssessedPolicy, Bench, encoded, shown_prompt
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.results.assessment import Followed, OverTraining, Similarities, Similarity
 from r2m.stages.common import Progress, silent
@@ -114,9 +114,8 @@ def states_over_training(
         return None
     vectors_BSD = torch.stack(vectors_SBD).transpose(0, 1)
     matrices_BSS = cosines(vectors_BSD, vectors_BSD)
-    text = prompt.text if prompt.text is not None else list(prompt.messages or ())
-    pairs = zip(texts, matrices_BSS, strict=True)
-    followed = [Followed(text, response, matrix.tolist()) for response, matrix in pairs]
+    pairs = zip(texts, matrices_BSS.tolist(), strict=True)
+    followed = [Followed(shown_prompt(prompt), response, matrix) for response, matrix in pairs]
     return OverTraining(steps, matrices_BSS.mean(0).tolist(), followed)
 
 
