@@ -19,16 +19,12 @@ if TYPE_CHECKING:
 
 def alpaca_eval(
     file: Annotated[str, Argument(callback=home, help="AlpacaEval's annotations.json of one model")],
-    gamed: Annotated[
-        str | None, Option(callback=home, help="AlpacaEval's df_gamed.csv: adds the length-controlled rate")
-    ] = None,
+    gamed: Annotated[str | None, Option(callback=home, help="df_gamed.csv: adds the length-controlled rate")] = None,
     instructions: Annotated[
-        str | None,
-        Option(callback=home, help="the baseline's model_outputs.json: rows are found there by their instruction"),
+        str | None, Option(callback=home, help="the baseline's model_outputs.json: finds rows by their instruction")
     ] = None,
     weights: Annotated[
-        str | None,
-        Option(callback=home, help="published weights, not a fit: baseline_gpt4_1106_preview.csv; with --gamed"),
+        str | None, Option(callback=home, help="baseline_gpt4_1106_preview.csv: its weights, no fit; with --gamed")
     ] = None,
 ) -> None:
     """AlpacaEval 2: win rate and length-controlled win rate, in per cent, with standard errors."""

@@ -21,9 +21,7 @@ app = typer.Typer()
 
 @app.command()
 def sweep(
-    words: Annotated[
-        list[str] | None, Argument(metavar="FILE | status NAME", help="a sweep file (.yaml or .py)")
-    ] = None,
+    words: Annotated[list[str] | None, Argument(metavar="FILE | status NAME", help="a .yaml or .py file")] = None,
     name: Annotated[str | None, Option(help="the sweep's name")] = None,
     resume: Annotated[str | None, Option(metavar="NAME", help="go on with a sweep")] = None,
     workers: Workers = None,

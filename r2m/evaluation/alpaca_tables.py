@@ -80,7 +80,7 @@ def _read(path: str | Path, columns: Sequence[str], field: str) -> tuple[Rows, d
         raise UserError(f"{name}: no rows with {', '.join(missing)}")
     table = {column: np.empty(len(rows)) for column in columns}
     for (i, row), column in product(enumerate(rows), columns):
-        value = row.get(column)  # None in a short row
+        value: Any = row.get(column)  # None in a short row
         try:
             table[column][i] = float(value)
         except (TypeError, ValueError):

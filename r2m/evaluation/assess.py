@@ -30,15 +30,9 @@ from r2m.training.start import kept_config
 
 
 def assess(
-    storage: str,
-    name: str,
-    *,
-    prompts: int | None = None,
-    pairs: str | None = None,
-    judge: str | None = None,
-    refresh: bool = False,
-    progress: Progress = silent,
-) -> Assessment:
+    storage: str, name: str, *, prompts: int | None = None, pairs: str | None = None, judge: str | None = None,
+    refresh: bool = False, progress: Progress = silent,
+) -> Assessment:  # fmt: skip
     """The assessment of a finished run, from its file where that has the same prompts and no more is asked for.
 
     `prompts`: how many of the held-out ones, from the first on. `pairs`: a file of preference pairs, whose accuracy
@@ -70,15 +64,9 @@ def assess(
 
 
 def assess_policy(
-    config: Config,
-    model: str | Path,
-    *,
-    prompts: int | None = None,
-    max_tokens: int | None = None,
-    pairs: str | None = None,
-    judge: str | None = None,
-    progress: Progress = silent,
-) -> Assessment:
+    config: Config, model: str | Path, *, prompts: int | None = None, max_tokens: int | None = None,
+    pairs: str | None = None, judge: str | None = None, progress: Progress = silent,
+) -> Assessment:  # fmt: skip
     """The same of any policy under a recipe, without feedback and what needs a run; nothing is written.
 
     `model`: a folder or a hub id. `max_tokens`: where its responses, and the supervised policy's, are cut.
@@ -111,16 +99,9 @@ def _on_file(folder: Path, view: JournalView) -> Assessment | None:
 
 
 def _assessed(
-    bench: Bench,
-    run: str | None,
-    config_hash: str,
-    policy: AssessedPolicy,
-    head: FeedbackHead | None,
-    max_tokens: int | None,
-    pairs: str | None,
-    judge: str | None,
-    progress: Progress,
-) -> Assessment:
+    bench: Bench, run: str | None, config_hash: str, policy: AssessedPolicy, head: FeedbackHead | None,
+    max_tokens: int | None, pairs: str | None, judge: str | None, progress: Progress,
+) -> Assessment:  # fmt: skip
     """All but over-training."""
     asked, extra = judges(bench, judge), file_pairs(bench, policy, pairs)  # first: they may not be there
     rows = _rows(bench, policy, head, max_tokens, progress)

@@ -58,13 +58,9 @@ class Bench:
     first_head: FeedbackHead | None  # as a run of this configuration draws it, before any training
 
     def write(
-        self,
-        policy: AssessedPolicy,
-        prompts: Sequence[Prompt],
-        K: int,
-        R: int | None = None,
+        self, policy: AssessedPolicy, prompts: Sequence[Prompt], K: int, R: int | None = None,
         stream: str = HELD_OUT_STREAM,
-    ) -> Written:
+    ) -> Written:  # fmt: skip
         """K responses to each prompt, of R tokens at most (the recipe's limit by default), from draws that are the
         same for every policy."""
         a = self.config.algorithm
@@ -80,14 +76,9 @@ class Bench:
         return Written(queries, t, [texts[i : i + K] for i in range(0, len(texts), K)])
 
     def measure(
-        self,
-        policy: AssessedPolicy,
-        queries: Sequence[Query],
-        t: Trajectories,
-        head: FeedbackHead | None,
-        kl: bool,
+        self, policy: AssessedPolicy, queries: Sequence[Query], t: Trajectories, head: FeedbackHead | None, kl: bool,
         texts_N: Sequence[str] | None = None,
-    ) -> dict[str, list[float]]:
+    ) -> dict[str, list[float]]:  # fmt: skip
         """As r2m.training.held_out.held_out_columns, at ω = Ω, the weight of a run's last rounds. `kl`: to the
         supervised policy, for a policy with the same tokens. `texts_N`: what `t` is made of, for the reward model."""
         c = self.config

@@ -34,12 +34,9 @@ CHUNK = 256  # responses whose hidden states are in memory at once
 
 
 def reward_accuracy(
-    bench: Bench,
-    trained: AssessedPolicy,
-    head: FeedbackHead | None,
-    extra: Sequence[Pairs] = (),
+    bench: Bench, trained: AssessedPolicy, head: FeedbackHead | None, extra: Sequence[Pairs] = (),
     progress: Progress = silent,
-) -> list[PairSet]:
+) -> list[PairSet]:  # fmt: skip
     """Of each set of pairs: on the forum, pairs by the supervised policy and by the trained one; and of `extra`.
 
     Feedback is the hidden states of the policy that goes with the head: the supervised one's for the head as it was

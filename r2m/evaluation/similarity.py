@@ -46,7 +46,7 @@ def similarity(bench: Bench, trained: AssessedPolicy, bar: float, progress: Prog
             groups.append((prompt, hacking, normal))
     if not groups:
         return None
-    found, of_responses, matrices = [], [], []
+    found, of_responses, matrices = list[Similarities](), list[Similarities](), []
     for done, (prompt, hacking, normal) in enumerate(groups, 1):
         states = vectors(trained, [prompt] * len(hacking + normal), hacking + normal, bench)
         for kept, states_BD in zip((found, of_responses), states, strict=True):
