@@ -53,5 +53,5 @@ def main() -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    err.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    err.print(f"error: {message}", highlight=False, soft_wrap=True)
     sys.exit(2)

@@ -31,10 +31,9 @@ def parts(known: Assessment, win_rates: Sequence[Wins]) -> list[RenderableType]:
         found += [line for pairs in known.reward_accuracy if (line := left_out(pairs))]
     similar = known.similarity
     if similar is not None:
-        found.append(
-            f"similarity of hidden states: within hacking {similar.hacking:.3f}, within normal "
-            f"{similar.normal:.3f}, across {similar.cross:.3f} ({similar.prompts} prompts)"
-        )
+        within = f"within hacking {similar.hacking:.3f}, within normal {similar.normal:.3f}"
+        across = f"across {similar.cross:.3f} ({similar.prompts} prompts)"
+        found.append(f"similarity of hidden states: {within}, {across}")
     elif known.means["gold"] is not None:
         found.append(
             "similarity of hidden states: cannot be judged; no prompt has two hacking and two normal responses"
@@ -47,14 +46,9 @@ def win_rate_table(rates: Sequence[Wins]) -> RenderableType:
     table = terminal_table("judge", "against", "wins", "95 %", "at equal length", "ties", "left out", "n")
     for rate in rates:
         even = rate.length_controlled
-        table.add_row(
-            rate.judge,
-            rate.against,
-            _percent(rate.rate),
-            _between(rate.interval),
-            "–" if even is None else f"{_percent(even.rate)} {_between(even.interval)}",
-            *map(str, (rate.ties, rate.unanswered, rate.n)),
-        )
+        at_equal = "–" if even is None else f"{_percent(even.rate)} {_between(even.interval)}"
+        shares = (_percent(rate.rate), _between(rate.interval), at_equal)
+        table.add_row(rate.judge, rate.against, *shares, *map(str, (rate.ties, rate.unanswered, rate.n)))
     return table
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from r2m.cli.common import Storage, err, local, out, storage_folder
+from r2m.cli.common import out, say
+from r2m.cli.options import Storage, local, storage_path
 from r2m.errors import UserError
 
 app = typer.Typer()
@@ -16,20 +18,14 @@ app = typer.Typer()
 
 @app.command()
 def compare(
-    names: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="runs, or sweeps")] = None,
-    filter_: Annotated[
-        str | None, typer.Option("--filter", help="and the runs that this MLflow search filter finds")
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="what arms are judged by; else eval/gold where there is one")
-    ] = None,
-    baseline: Annotated[str | None, typer.Option(metavar="ARM", help="else RLOO, or the first arm")] = None,
-    to: Annotated[
-        Path | None, typer.Option("--out", callback=local, help="the page; else compare.html in the storage")
-    ] = None,
-    to_json: Annotated[Path | None, typer.Option("--json", callback=local, help="the numbers, as a file")] = None,
+    names: Annotated[list[str] | None, Argument(metavar="RUN", help="runs, or sweeps")] = None,
+    filter_: Annotated[str | None, Option("--filter", help="and the runs that this MLflow filter finds")] = None,
+    metric: Annotated[str | None, Option(help="what arms are judged by; else eval/gold where there is one")] = None,
+    baseline: Annotated[str | None, Option(metavar="ARM", help="else RLOO, or the first arm")] = None,
+    to: Annotated[Path | None, Option("--out", callback=local, help="the page; else STORAGE/compare.html")] = None,
+    to_json: Annotated[Path | None, Option("--json", callback=local, help="the numbers, as a file")] = None,
     storage: Storage = None,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's; else SQLite in the storage")] = None,
+    tracking_uri: Annotated[str | None, Option(help="MLflow's; else SQLite in the storage")] = None,
 ) -> None:
     """Arms side by side: means over seeds, paired differences, curves, reward over KL, texts."""
     from r2m.files import write_whole
@@ -42,7 +38,7 @@ def compare(
     from r2m.tracking.mlflow_sink import default_tracking_uri
     from r2m.tracking.search import search
 
-    folder = Path(storage_folder(storage))
+    folder = Path(storage_path(storage))
     if not names and filter_ is None:
         raise UserError("RUN: give runs, sweeps or --filter")
     for option, path in (("--out", to), ("--json", to_json)):
@@ -64,18 +60,17 @@ def compare(
     for c in comparisons:
         out.print(terminal(c))
     for note in notes:
-        err.print(note, markup=False, highlight=False)
+        say(note)
     few = names if names and len(names) <= 3 and not found else None
     title = ", ".join(few) if few else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
     page = to or folder / "compare.html"
     try:
         write_whole(page, html(title, comparisons, notes))
-        out.print(f"written: {page}", soft_wrap=True, markup=False, highlight=False)
+        out.print(f"written: {page}", soft_wrap=True, highlight=False)
     except OSError as error:  # of a storage that can only be read: the comparison has been said
         if to is not None:
             raise
-        said = f"not written: {page} ({error.strerror}); --out FILE puts the page elsewhere"
-        err.print(said, soft_wrap=True, markup=False, highlight=False)
+        say(f"not written: {page} ({error.strerror}); --out FILE puts the page elsewhere")
     if to_json is not None:
         write_whole(to_json, json.dumps(numbers(comparisons, notes), indent=2, allow_nan=False) + "\n")
-        out.print(f"written: {to_json}", soft_wrap=True, markup=False, highlight=False)
+        out.print(f"written: {to_json}", soft_wrap=True, highlight=False)

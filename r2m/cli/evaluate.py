@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperGroup
 
-from r2m.cli.common import Storage, home, out, progress, storage_folder, with_options
+from r2m.cli.common import out, progress
 from r2m.cli.evaluate_files import alpaca_eval, win_rate_by_judge
 from r2m.cli.judges import JudgeOptions, check_out, print_win_rate
+from r2m.cli.options import Storage, home, storage_path, with_options
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,24 +51,24 @@ evaluate.command("outputs")(win_rate_by_judge)
 @with_options(JudgeOptions, "spoken")
 def run_or_model(
     subject: Annotated[
-        str, typer.Argument(metavar="NAME", help="a finished run in the storage, or a model's folder or hub id")
+        str, Argument(metavar="NAME", help="a finished run in the storage, or a model's folder or hub id")
     ],
     spoken: JudgeOptions,
-    recipe: Annotated[str | None, typer.Option(help="for a model: whose prompts, sampling and reward model")] = None,
+    recipe: Annotated[str | None, Option(help="for a model: whose prompts, sampling and reward model")] = None,
     storage: Storage = None,
-    prompts: Annotated[int | None, typer.Option(help="the first held-out prompts only")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="cut responses there (TL;DR, F.3: 50)")] = None,
-    judge: Annotated[str | None, typer.Option(help="gold, frozen, or a reward model's folder or hub id")] = None,
-    against: Annotated[str | None, typer.Option(help="sft, reference, another run, or a model_outputs.json")] = None,
+    prompts: Annotated[int | None, Option(help="the first held-out prompts only")] = None,
+    max_tokens: Annotated[int | None, Option(help="cut responses there (TL;DR, F.3: 50)")] = None,
+    judge: Annotated[str | None, Option(help="gold, frozen, or a reward model's folder or hub id")] = None,
+    against: Annotated[str | None, Option(help="sft, reference, another run, or a model_outputs.json")] = None,
     pairs: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="preference pairs to add to the reward accuracy; their prompts are put as the task's own, in "
             "conversations too: its instruction in front, and a conversation where its prompts are"
         ),
     ] = None,
-    refresh: Annotated[bool, typer.Option("--refresh", help="assess anew what is on file")] = False,
-    to: Annotated[Path | None, typer.Option("--out", callback=home, help="model_outputs.json to write")] = None,
+    refresh: Annotated[bool, Option("--refresh", help="assess anew what is on file")] = False,
+    to: Annotated[Path | None, Option("--out", callback=home, help="model_outputs.json to write")] = None,
 ) -> None:
     """A finished run, or a model under a recipe, on held-out prompts: scores, win rates, reward accuracy, similarity.
 
@@ -82,7 +84,7 @@ def run_or_model(
     from r2m.runs.folder import ASSESSMENT, run_folder
 
     spoken.check()
-    where = storage_folder(storage)
+    where = storage_path(storage)
     subject = home(subject)
     judge, against, pairs = (x and os.path.expanduser(x) for x in (judge, against, pairs))
     if spoken.verdicts is not None and (judge is not None or against is None):
@@ -93,20 +95,15 @@ def run_or_model(
     with ExitStack() as stack:
         asked = stack.enter_context(spoken.judge())
         with progress() as bar:
-            config, known = _assess(
-                subject, recipe, where, max_tokens,
-                prompts=prompts, pairs=pairs, judge=judge, refresh=refresh, progress=bar,
-            )  # fmt: skip
+            options = {"prompts": prompts, "pairs": pairs, "judge": judge, "progress": bar}
+            config, known = _assess(subject, recipe, where, max_tokens, refresh, **options)
         own = asked is None and against in (None, *TEXT_OF)
-        listed = [
-            rate
-            for rate in known.win_rates
-            if own and against in (None, rate.against) and judge in (None, rate.judge)
-        ]
+        rates = known.win_rates if own else []
+        listed = [rate for rate in rates if against in (None, rate.against) and judge in (None, rate.judge)]
         if own and not listed:
             raise UserError(f"--against {against!r}, --judge {judge!r}: this task has no such win rate")
         for part in parts(known, listed):
-            out.print(part, markup=False)
+            out.print(part)
         if known.run is not None:
             out.print(f"assessment: {run_folder(where, subject) / ASSESSMENT}", soft_wrap=True)
         if to is not None:
@@ -120,17 +117,17 @@ def run_or_model(
             result = against_rival(asked, known.rows, rival.texts)
             assert result is not None, "find_rival has found a response to one of the prompts"
             stack.close()  # says what became of the questions
-            out.print(f"against {rival.name}, asked as {spoken.template}", markup=False)
+            out.print(f"against {rival.name}, asked as {spoken.template}")
             print_win_rate(result, len(result.wins_N))
             return
         out.print(win_rate_table(win_rates(config, known, rival, judge)))
         for key, found in differences(known, rival).items():
             label = f"{MEANS[key]}, less that of {rival.name}"
-            out.print(f"{label}: {number(found.mean)}, {interval(found)}, {found.n} prompts", markup=False)
+            out.print(f"{label}: {number(found.mean)}, {interval(found)}, {found.n} prompts")
 
 
 def _assess(
-    subject: str, recipe: str | None, storage: str, max_tokens: int | None, **options: Any
+    subject: str, recipe: str | None, storage: str, max_tokens: int | None, refresh: bool, **options: Any
 ) -> tuple[Config, Assessment]:
     """Of a run that is in the storage, else of a model."""
     from r2m.config import load, override
@@ -138,7 +135,6 @@ def _assess(
     from r2m.evaluation.rivals import is_run
     from r2m.runs.folder import existing_folder
 
-    refresh = options.pop("refresh")
     if recipe is None:
         try:
             existing_folder(storage, subject)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from r2m.cli.common import home, out, with_options
+from r2m.cli.common import out
 from r2m.cli.judges import JudgeOptions, check_out, print_win_rate
+from r2m.cli.options import home, with_options
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,21 +18,13 @@ if TYPE_CHECKING:
 
 
 def alpaca_eval(
-    file: Annotated[str, typer.Argument(callback=home, help="AlpacaEval's annotations.json of one model")],
-    gamed: Annotated[
-        str | None, typer.Option(callback=home, help="AlpacaEval's df_gamed.csv: adds the length-controlled rate")
-    ] = None,
+    file: Annotated[str, Argument(callback=home, help="AlpacaEval's annotations.json of one model")],
+    gamed: Annotated[str | None, Option(callback=home, help="df_gamed.csv: adds the length-controlled rate")] = None,
     instructions: Annotated[
-        str | None,
-        typer.Option(
-            callback=home, help="the baseline's model_outputs.json: rows are found there by their instruction"
-        ),
+        str | None, Option(callback=home, help="the baseline's model_outputs.json: finds rows by their instruction")
     ] = None,
     weights: Annotated[
-        str | None,
-        typer.Option(
-            callback=home, help="published weights instead of a fit: baseline_gpt4_1106_preview.csv; with --gamed"
-        ),
+        str | None, Option(callback=home, help="baseline_gpt4_1106_preview.csv: its weights, no fit; with --gamed")
     ] = None,
 ) -> None:
     """AlpacaEval 2: win rate and length-controlled win rate, in per cent, with standard errors."""
@@ -44,21 +37,17 @@ def alpaca_eval(
     rows = read_annotations(file, order)
     plain = alpaca_win_rate(rows.preference_N)
     controlled = None if gamed is None else _controlled(rows, gamed, weights, order)
-    out.print(f"{rows.model} against {rows.baseline}: {plain.n_total} prompts", markup=False)
-    out.print(
-        f"win rate {plain.win_rate:.2f}{_error(plain.standard_error)}; "
-        f"{plain.n_wins} won, {plain.n_wins_base} lost, {plain.n_draws} drawn; "
-        f"discrete {plain.discrete_win_rate:.2f}"
-    )
+    out.print(f"{rows.model} against {rows.baseline}: {plain.n_total} prompts")
+    counts = f"{plain.n_wins} won, {plain.n_wins_base} lost, {plain.n_draws} drawn"
+    rate = f"{plain.win_rate:.2f}{_error(plain.standard_error)}"
+    out.print(f"win rate {rate}; {counts}; discrete {plain.discrete_win_rate:.2f}")
     if controlled is not None:
         error = _error(controlled.standard_error)
         by = "" if weights is None else f", by the weights in {weights}"
-        out.print(f"length-controlled win rate {controlled.win_rate:.2f}{error}{by}", markup=False)
+        out.print(f"length-controlled win rate {controlled.win_rate:.2f}{error}{by}")
         if order is not None and order.by_position:
-            out.print(
-                f"the instructions are numbered by their order in {instructions}, whose rows have no index",
-                markup=False, soft_wrap=True,
-            )  # fmt: skip
+            said = f"the instructions are numbered by their order in {instructions}, whose rows have no index"
+            out.print(said, soft_wrap=True)
 
 
 def _controlled(
@@ -95,10 +84,10 @@ def _error(standard_error: float) -> str:
 
 @with_options(JudgeOptions, "spoken")
 def win_rate_by_judge(
-    file: Annotated[str, typer.Argument(callback=home, help="model_outputs.json: rows of instruction and output")],
-    against: Annotated[str, typer.Option(callback=home, help="the same of a rival, or of references")],
+    file: Annotated[str, Argument(callback=home, help="model_outputs.json: rows of instruction and output")],
+    against: Annotated[str, Option(callback=home, help="the same of a rival, or of references")],
     spoken: JudgeOptions,
-    to: Annotated[Path | None, typer.Option("--out", callback=home, help="annotations.json to write")] = None,
+    to: Annotated[Path | None, Option("--out", callback=home, help="annotations.json to write")] = None,
 ) -> None:
     """Win rate by a language model as the judge, asked in both orders; bootstrap intervals over the prompts.
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from r2m.cli.common import err, home, out
+from r2m.cli.common import err, out
+from r2m.cli.options import home
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,30 +23,23 @@ if TYPE_CHECKING:
 class JudgeOptions:
     """For `with_options`."""
 
-    judge_url: Annotated[str | None, typer.Option(help="an OpenAI-compatible endpoint, such as http://HOST/v1")] = (
+    judge_url: Annotated[str | None, Option(help="an OpenAI-compatible endpoint, like http://HOST/v1")] = None
+    judge_model: Annotated[str | None, Option(help="the model to ask for there")] = None
+    verdicts: Annotated[Path | None, Option(callback=home, help="file of all verdicts; none is asked for twice")] = (
         None
     )
-    judge_model: Annotated[str | None, typer.Option(help="the model to ask for there")] = None
-    verdicts: Annotated[
-        Path | None, typer.Option(callback=home, help="file that keeps every verdict; none is asked for twice")
-    ] = None
-    template: Annotated[str, typer.Option(help="what the judge is asked: general or tldr")] = "general"
-    key_env: Annotated[str | None, typer.Option(help="the environment variable that holds the endpoint's key")] = None
-    judge_max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="of a reply, its reasoning included; 256 if not given")
-    ] = None
+    template: Annotated[str, Option(help="what the judge is asked: general or tldr")] = "general"
+    key_env: Annotated[str | None, Option(help="the environment variable that holds the endpoint's key")] = None
+    judge_max_tokens: Annotated[int | None, Option(min=1, help="of a reply with its reasoning; else 256")] = None
     judge_body: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=JSON",
-            help="a field of the request's body, null takes it out: temperature=null; may be repeated",
-        ),
+        Option(metavar="KEY=JSON", help="a field of the request's body, taken out by null; may be repeated"),
     ] = None
-    max_calls: Annotated[int | None, typer.Option(min=1, help="requests at most")] = None
-    max_cost: Annotated[float | None, typer.Option(min=0.0, help="spend at most; needs the prices")] = None
-    price_in: Annotated[float, typer.Option(min=0.0, help="of a million tokens asked")] = 0.0
-    price_out: Annotated[float, typer.Option(min=0.0, help="of a million tokens answered")] = 0.0
-    concurrency: Annotated[int, typer.Option(min=1, max=256, help="requests at a time")] = 4
+    max_calls: Annotated[int | None, Option(min=1, help="requests at most")] = None
+    max_cost: Annotated[float | None, Option(min=0.0, help="spend at most; needs the prices")] = None
+    price_in: Annotated[float, Option(min=0.0, help="of a million tokens asked")] = 0.0
+    price_out: Annotated[float, Option(min=0.0, help="of a million tokens answered")] = 0.0
+    concurrency: Annotated[int, Option(min=1, max=256, help="requests at a time")] = 4
 
     def check(self) -> None:
         """Raises UserError for a template that is not there, and for options that do not go together."""
@@ -72,9 +66,9 @@ class JudgeOptions:
         from r2m.evaluation.verdicts import VerdictStore, stored_judge
 
         self.check()
-        if self.judge_url is None or self.judge_model is None or self.verdicts is None:
-            words, file = TEMPLATES[self.template].text, self.verdicts
-            yield None if file is None else stored_judge(file, words, self.judge_model)
+        template, file = TEMPLATES[self.template], self.verdicts
+        if self.judge_url is None or self.judge_model is None or file is None:
+            yield None if file is None else stored_judge(file, template.text, self.judge_model)
             return
         from r2m.evaluation.chat_endpoint import ChatEndpoint
         from r2m.evaluation.chat_format import request_body
@@ -83,15 +77,15 @@ class JudgeOptions:
         cap = Cap(self.max_calls, self.max_cost, self.price_in, self.price_out)
         body = request_body(self.judge_body or (), self.judge_max_tokens)
         endpoint = ChatEndpoint(self.judge_url, self.judge_model, key_env=self.key_env, body=body)
-        with VerdictStore(self.verdicts) as store:
-            judge = EndpointJudge(endpoint, TEMPLATES[self.template], store, cap, self.concurrency)
+        with VerdictStore(file) as store:
+            judge = EndpointJudge(endpoint, template, store, cap, self.concurrency)
             try:
                 yield judge
             except BaseException:
                 if judge.tally.answered:  # and paid for
-                    err.print(str(judge.tally), markup=False)
+                    err.print(str(judge.tally))
                 raise
-        err.print(str(judge.tally), markup=False)
+        err.print(str(judge.tally))
 
 
 def check_out(to: Path | None, *read: str | Path | None) -> None:
@@ -116,15 +110,12 @@ def print_win_rate(result: WinRate, prompts: int) -> None:
     """Rates in per cent."""
     if result.rate is None:
         raise UserError(f"judge = {result.judge!r}: no usable verdict on any of {prompts} prompts")
-    out.print(f"judge {result.judge}, both orders, {prompts} prompts", markup=False)
+    out.print(f"judge {result.judge}, both orders, {prompts} prompts")
     out.print(f"win rate {100 * result.rate.mean:.1f} %{_between(result.rate.interval)}")
-    out.print(
-        f"{result.ties} ties ({result.identical} equal responses, {result.contradictory} where the orders "
-        f"contradict), {result.unanswered} left out"
-    )
-    if result.length_controlled is not None:
-        controlled = result.length_controlled
-        out.print(f"length-controlled {100 * controlled.rate:.1f} %{_between(controlled.interval)}")
+    equal, apart = f"{result.identical} equal responses", f"{result.contradictory} where the orders contradict"
+    out.print(f"{result.ties} ties ({equal}, {apart}), {result.unanswered} left out")
+    if (even := result.length_controlled) is not None:
+        out.print(f"length-controlled {100 * even.rate:.1f} %{_between(even.interval)}")
 
 
 def _between(interval: tuple[float, float] | None) -> str:

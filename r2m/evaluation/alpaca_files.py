@@ -2,9 +2,9 @@
 
 model_outputs.json is a list of {instruction, output, generator, dataset}; annotations.json one of {instruction,
 output_1, generator_1, dataset, output_2, generator_2, annotator, preference}, where 1 is the baseline and 2 the
-model. Other keys are read over and, of outputs, kept; "index", an instruction's place in the evaluation set, is read
-where there is one. Every reader raises UserError, one line, for a file that is missing or malformed; it names the
-file, the row and the key.
+model. Other keys are ignored and, in outputs, kept; "index", an instruction's place in the evaluation set, is read
+where there is one. Every reader raises UserError for a file that is missing or malformed; it names file, row and
+key.
 """
 
 from __future__ import annotations
@@ -32,16 +32,13 @@ NAMELESS = "Current model"  # alpaca-eval's name for outputs without a generator
 def read_outputs(path: str | Path) -> list[AlpacaRow]:
     """The rows of one model, each with instruction, output and generator."""
     rows = _rows(path, "outputs")
-    seen: set[str] = set()
+    seen: dict[Any, int] = {}
     for i, row in enumerate(rows):
         what = f"outputs = {str(path)!r}, row {i}"
         row.setdefault("generator", NAMELESS)
-        instruction = _text(row, "instruction", what)
         _text(row, "output", what)
+        once(seen, _text(row, "instruction", what), i, f"{what}: the instruction")
         _the_same(row, "generator", rows[0], what)
-        if instruction in seen:
-            raise UserError(f"{what}: the instruction {instruction[:60]!r} is there twice")
-        seen.add(instruction)
     return rows
 
 
@@ -71,12 +68,12 @@ def read_evaluation_set(path: str | Path) -> EvaluationSet:
 def read_annotations(path: str | Path, instructions: EvaluationSet | None = None) -> Annotations:
     """A judge's preferences between one model and one baseline, one of each instruction.
 
-    The index of a row is that of its instruction in `instructions`, else its own; without both nothing says it.
+    The index of a row is that of its instruction in `instructions`, or else its own; where neither is there, the
+    annotations have none.
     """
     rows = _rows(path, "annotations")
     index, preference, lengths = [], [], []
-    texts: dict[Any, int] = {}
-    indices: dict[Any, int] = {}
+    texts, indices = dict[Any, int](), dict[Any, int]()
     by_index = instructions is not None or "index" in rows[0]
     for i, row in enumerate(rows):
         what = f"annotations = {str(path)!r}, row {i}"
@@ -90,14 +87,8 @@ def read_annotations(path: str | Path, instructions: EvaluationSet | None = None
         preference.append(_preference(row, what))
         lengths.append([len(_text(row, side, what)) for side in ("output_1", "output_2")])
     len_1_N, len_2_N = np.array(lengths).T
-    return Annotations(
-        rows[0]["generator_2"],
-        rows[0]["generator_1"],
-        np.array(index) if by_index else None,
-        np.array(preference),
-        len_1_N,
-        len_2_N,
-    )
+    model, baseline, index_N = rows[0]["generator_2"], rows[0]["generator_1"], np.array(index) if by_index else None
+    return Annotations(model, baseline, index_N, np.array(preference), len_1_N, len_2_N)
 
 
 def annotation_rows(
@@ -105,31 +96,21 @@ def annotation_rows(
 ) -> list[AlpacaRow]:
     """Rows for annotations.json, of the instructions that both have, in the baseline's order.
 
-    `wins`: by instruction, the preference for the model in [0, 1], None where the judge gave none.
-
-    Raises ValueError for a preference outside of that.
+    `wins`: by instruction, the preference for the model in [0, 1], None where the judge gave none. Raises ValueError
+    for another one.
     """
     outputs = {row["instruction"]: row for row in model}
+    pairs = [(one, outputs[one["instruction"]]) for one in baseline if one["instruction"] in outputs]
     rows = []
-    for one in baseline:
-        two = outputs.get(one["instruction"])
-        if two is None:
-            continue
+    for one, two in pairs:
         win = wins.get(one["instruction"])
         if win is not None and not 0 <= win <= 1:
             raise ValueError(f"wins[{one['instruction'][:60]!r}] = {win}: 0 .. 1 is allowed")
-        rows.append(
-            {
-                "instruction": one["instruction"],
-                "output_1": one["output"],
-                "generator_1": one["generator"],
-                "dataset": one.get("dataset"),
-                "output_2": two["output"],
-                "generator_2": two["generator"],
-                "annotator": annotator,
-                "preference": None if win is None else 1 + win,
-            }
-        )
+        rows.append({
+            "instruction": one["instruction"], "output_1": one["output"], "generator_1": one["generator"],
+            "dataset": one.get("dataset"), "output_2": two["output"], "generator_2": two["generator"],
+            "annotator": annotator, "preference": None if win is None else 1 + win,
+        })  # fmt: skip
     return rows
 
 
@@ -145,10 +126,7 @@ def _rows(path: str | Path, field: str) -> list[AlpacaRow]:
         found = False
     if not found:
         raise UserError(f"{field} = {str(path)!r}: no such file")
-    try:
-        return read_rows(str(path), field=field)
-    except RecursionError:
-        raise UserError(f"{field} = {str(path)!r}: nested too deeply") from None
+    return read_rows(str(path), field=field)
 
 
 def _text(row: AlpacaRow, key: str, what: str) -> str:
@@ -188,11 +166,7 @@ def _place(row: AlpacaRow, instructions: EvaluationSet, what: str) -> int:
 def _preference(row: AlpacaRow, what: str) -> float:
     if "preference" not in row:
         raise UserError(f"{what}: no preference; 1 .. 2, 0 for a tie, or null is allowed")
-    value = row["preference"]
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{what}: preference = {repr(value)[:60]}; a number or null is allowed")
-    if not (value == 0 or 1 <= value <= 2 or value != value):
+    value = math.nan if row["preference"] is None else row["preference"]
+    if type(value) not in (int, float) or not (value == 0 or 1 <= value <= 2 or value != value):
         raise UserError(f"{what}: preference = {repr(value)[:60]}; 1 .. 2, 0 for a tie, or null is allowed")
     return float(value)

@@ -1,7 +1,6 @@
 """The tables that AlpacaEval's length-controlled rate needs: gamed rows, difficulties, published weights.
 
-Every reader raises UserError, one line, for a file that is missing or malformed; it names the file, the row and the
-column.
+Every reader raises UserError for a file that is missing or malformed; it names the file, the row and the column.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ WEIGHTS = ("np.tanh(std_delta_len)", "instruction_difficulty", "not_gamed_baseli
 def read_gamed(path: str | Path) -> Gamed:
     """df_gamed.csv of the data set tatsu-lab/alpaca_eval, or that file in gzip."""
     columns = ("index", "preference", "std_delta_len", "instruction_difficulty")
-    table = _csv_numbers(path, columns, "gamed")
-    names = [row.get("model") for row in _csv_rows(path, columns, "gamed")]
+    rows, table = _read(path, columns, "gamed")
+    names = [row.get("model") for row in rows]
     seen: dict[Any, int] = {}
     for i, (name, place, preference) in enumerate(zip(names, table["index"], table["preference"], strict=True)):
         what = f"gamed = {str(path)!r}, row {i}"
@@ -35,18 +35,14 @@ def read_gamed(path: str | Path) -> Gamed:
             once(seen, (name, int(place)), i, f"{what}: model and index")
     baselines = {None if name is None else re.sub("_(concise|verbose)$", "", name) for name in names}
     whole = len(baselines) == 1 and not baselines & set(names)
-    return Gamed(
-        table["preference"],
-        table["std_delta_len"],
-        table["instruction_difficulty"],
-        _difficulty_by_index(table, f"gamed = {str(path)!r}"),
-        baselines.pop() if whole else None,
-    )
+    difficulty = _difficulty_by_index(table, f"gamed = {str(path)!r}")
+    *_, preference_G, std_delta_len_G, difficulty_G = table.values()
+    return Gamed(preference_G, std_delta_len_G, difficulty_G, difficulty, baselines.pop() if whole else None)
 
 
 def read_difficulty(path: str | Path) -> dict[int, float]:
     """A table with index and instruction_difficulty, as df_gamed.csv is one: all that published weights need."""
-    table = _csv_numbers(path, ("index", "instruction_difficulty"), "difficulty")
+    _, table = _read(path, ("index", "instruction_difficulty"), "difficulty")
     return _difficulty_by_index(table, f"difficulty = {str(path)!r}")
 
 
@@ -62,12 +58,11 @@ def _difficulty_by_index(table: Mapping[str, np.ndarray], what: str) -> dict[int
 
 def read_weights(path: str | Path) -> dict[str, Weights]:
     """Model -> weights, of a table like the leaderboard's baseline_gpt4_1106_preview.csv."""
-    rows = _csv_rows(path, WEIGHTS, "weights")
+    rows, table = _read(path, WEIGHTS, "weights")
     names = [row[next(iter(row))] for row in rows]  # the first column, which has no heading
     seen: dict[Any, int] = {}
     for i, name in enumerate(names):
         once(seen, name, i, f"weights = {str(path)!r}, row {i}: the model")
-    table = _csv_numbers(path, WEIGHTS, "weights")
     return {name: Weights(*map(float, values)) for name, *values in zip(names, *table.values(), strict=True)}
 
 
@@ -78,26 +73,18 @@ def once(seen: dict[Any, int], value: Any, row: int, what: str) -> None:
         raise UserError(f"{what} {repr(value)[:60]} is there twice, in row {first} too")
 
 
-def _csv_rows(path: str | Path, columns: Sequence[str], field: str) -> Rows:
-    rows = read_rows(str(path), field=field)
-    missing = [column for column in columns if column not in rows[0]]
-    if missing:
-        raise UserError(f"{field} = {str(path)!r}: no rows with {', '.join(missing)}")
-    return rows
-
-
-def _csv_numbers(path: str | Path, columns: Sequence[str], field: str) -> dict[str, np.ndarray]:
-    """Column -> its values, all finite."""
-    table: dict[str, list[float]] = {column: [] for column in columns}
-    for i, row in enumerate(_csv_rows(path, columns, field)):
-        for column, values in table.items():
-            try:
-                value = float(row[column])
-            except (TypeError, ValueError):  # a short row has None
-                value = math.nan
-            if not math.isfinite(value):
-                raise UserError(
-                    f"{field} = {str(path)!r}, row {i}: {column} = {row[column]!r}; a finite number is needed"
-                )
-            values.append(value)
-    return {column: np.array(values) for column, values in table.items()}
+def _read(path: str | Path, columns: Sequence[str], field: str) -> tuple[Rows, dict[str, np.ndarray]]:
+    """The rows, and of these columns the values, all finite."""
+    rows, name = read_rows(str(path), field=field), f"{field} = {str(path)!r}"
+    if missing := [column for column in columns if column not in rows[0]]:
+        raise UserError(f"{name}: no rows with {', '.join(missing)}")
+    table = {column: np.empty(len(rows)) for column in columns}
+    for (i, row), column in product(enumerate(rows), columns):
+        value: Any = row.get(column)  # None in a short row
+        try:
+            table[column][i] = float(value)
+        except (TypeError, ValueError):
+            table[column][i] = math.nan
+        if not math.isfinite(table[column][i]):
+            raise UserError(f"{name}, row {i}: {column} = {value!r}; a finite number is needed")
+    return rows, table

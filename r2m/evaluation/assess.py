@@ -1,6 +1,7 @@
-"""Assesses a finished run, or a model under a recipe: one response to each held-out prompt with its scores, win rates
-against the supervised policy and the references, accuracy of the reward model (Table 3), similarity of hidden states
-(Table 1, Fig. 1). r2m.results.assessment says what is kept.
+"""Assesses a finished run, or a model under a recipe, on held-out prompts.
+
+Made are one response to each prompt with its scores, win rates against the supervised policy and the references, the
+reward model's accuracy (Table 3) and the similarity of hidden states (Table 1, Fig. 1); see r2m.results.assessment.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
-from r2m.evaluation.bench import AssessedPolicy, Bench, open_bench, open_policy
+from r2m.evaluation.bench import AssessedPolicy, Bench, open_bench, open_policy, shown_prompt
 from r2m.evaluation.judging import TEXT_OF, against, judges, kept
 from r2m.evaluation.pairs import file_pairs, reward_accuracy
-from r2m.evaluation.states import similarity, states_over_training
+from r2m.evaluation.similarity import similarity, states_over_training
 from r2m.models.loading import load_config
 from r2m.results.assessment import VERSION, Assessment, Response, read_assessment
 from r2m.reward.loading import load_feedback_head
@@ -29,23 +30,16 @@ from r2m.training.start import kept_config
 
 
 def assess(
-    storage: str,
-    name: str,
-    *,
-    prompts: int | None = None,
-    pairs: str | None = None,
-    judge: str | None = None,
-    refresh: bool = False,
-    progress: Progress = silent,
-) -> Assessment:
+    storage: str, name: str, *, prompts: int | None = None, pairs: str | None = None, judge: str | None = None,
+    refresh: bool = False, progress: Progress = silent,
+) -> Assessment:  # fmt: skip
     """The assessment of a finished run, from its file where that has the same prompts and no more is asked for.
 
-    `prompts`: of the held-out ones, the first so many. `pairs`: a file of preference pairs, whose accuracy is added.
-    `judge`: a reward model whose win rates are added. `refresh`: do not read the file.
-    A file of more prompts stays as it is.
+    `prompts`: how many of the held-out ones, from the first on. `pairs`: a file of preference pairs, whose accuracy
+    is added. `judge`: a reward model whose win rates are added. `refresh`: do not read the file. A file of more
+    prompts stays as it is.
 
-    Raises UserError for a run that is not there, has not finished or whose models are gone, and for unusable
-    options.
+    Raises UserError for a run that is not there, has not finished or whose models are gone, and for unusable options.
     """
     folder, view, config = finished_run(storage, name)
     if not refresh and pairs is None and judge in (None, "gold", "frozen"):
@@ -54,7 +48,7 @@ def assess(
             return there
     if not (folder / "policy").is_dir():
         raise UserError(
-            f"RUN = {name!r}: its models are gone; of a sweep's runs, baselines and confirmation runs keep theirs"
+            f"RUN = {name!r}: its models are gone; in a sweep, baselines and confirmation runs keep theirs"
         )
     with reproducible(config.run.seed):
         bench = open_bench(config, prompts, progress)
@@ -70,15 +64,9 @@ def assess(
 
 
 def assess_policy(
-    config: Config,
-    model: str | Path,
-    *,
-    prompts: int | None = None,
-    max_tokens: int | None = None,
-    pairs: str | None = None,
-    judge: str | None = None,
-    progress: Progress = silent,
-) -> Assessment:
+    config: Config, model: str | Path, *, prompts: int | None = None, max_tokens: int | None = None,
+    pairs: str | None = None, judge: str | None = None, progress: Progress = silent,
+) -> Assessment:  # fmt: skip
     """The same of any policy under a recipe, without feedback and what needs a run; nothing is written.
 
     `model`: a folder or a hub id. `max_tokens`: where its responses, and the supervised policy's, are cut.
@@ -96,10 +84,7 @@ def assess_policy(
 
 
 def finished_run(storage: str, name: str) -> tuple[Path, JournalView, Config]:
-    """Folder, journal and configuration of a run that can be assessed.
-
-    Raises UserError for a run that is not there or has not finished.
-    """
+    """Folder, journal and configuration. Raises UserError for a run that is not there or has not finished."""
     folder = existing_folder(storage, name)
     view = read(folder / JOURNAL)
     if view.status != "finished":
@@ -108,22 +93,15 @@ def finished_run(storage: str, name: str) -> tuple[Path, JournalView, Config]:
 
 
 def _on_file(folder: Path, view: JournalView) -> Assessment | None:
-    """The run's assessment, if there is one of the run as it is."""
+    """The run's assessment, if there is one, and of the configuration that the run has."""
     found = read_assessment(folder)
     return found if found and found.config_hash == view.start["config_hash"] else None
 
 
 def _assessed(
-    bench: Bench,
-    run: str | None,
-    config_hash: str,
-    policy: AssessedPolicy,
-    head: FeedbackHead | None,
-    max_tokens: int | None,
-    pairs: str | None,
-    judge: str | None,
-    progress: Progress,
-) -> Assessment:
+    bench: Bench, run: str | None, config_hash: str, policy: AssessedPolicy, head: FeedbackHead | None,
+    max_tokens: int | None, pairs: str | None, judge: str | None, progress: Progress,
+) -> Assessment:  # fmt: skip
     """All but over-training."""
     asked, extra = judges(bench, judge), file_pairs(bench, policy, pairs)  # first: they may not be there
     rows = _rows(bench, policy, head, max_tokens, progress)
@@ -147,12 +125,9 @@ def _assessed(
 def _rows(
     bench: Bench, policy: AssessedPolicy, head: FeedbackHead | None, max_tokens: int | None, progress: Progress
 ) -> list[Response]:
-    columns: dict[str, Sequence[Any]] = {
-        "prompt": [p.text if p.text is not None else list(p.messages or ()) for p in bench.prompts]
-    }
-    for done, (text, prefix, writer) in enumerate(
-        (("response", "", policy), ("rival", "rival_", bench.supervised)), 1
-    ):
+    columns: dict[str, Sequence[Any]] = {"prompt": [shown_prompt(p) for p in bench.prompts]}
+    sources = ("response", "", policy), ("rival", "rival_", bench.supervised)
+    for done, (text, prefix, writer) in enumerate(sources, 1):
         queries, t, texts_N1 = bench.write(writer, bench.prompts, 1, max_tokens)
         ours = writer is policy
         measured = bench.measure(writer, queries, t, head if ours else None, kl=ours)
@@ -175,19 +150,16 @@ def _gold(bench: Bench, texts: Sequence[str | None]) -> list[float | None]:
     """Gold of a response to each prompt; None where there is no response, or no gold."""
     if bench.gold is None:
         return [None] * len(texts)
-    there = [i for i, text in enumerate(texts) if text is not None]
-    values: list[float | None] = [None] * len(texts)
-    found = bench.gold([bench.prompts[i] for i in there], [str(texts[i]) for i in there])
-    for i, value in zip(there, found, strict=True):
-        values[i] = value
-    return values
+    there = [(prompt, text) for prompt, text in zip(bench.prompts, texts, strict=True) if text is not None]
+    found = iter(bench.gold([prompt for prompt, _ in there], [text for _, text in there]))
+    return [None if text is None else next(found) for text in texts]
 
 
 def _means(bench: Bench, rows: Sequence[Response]) -> dict[str, float | None]:
     means = {key: _mean(rows, key) for key in ("gold", "vanilla", "proxy", "kl", "tokens")}
     texts = [row.response for row in rows]
-    means["characters"] = sum(map(len, texts)) / len(texts)
-    return means | (bench.measures(bench.prompts, texts) if bench.measures is not None else {})
+    own = {} if bench.measures is None else bench.measures(bench.prompts, texts)
+    return {**means, "characters": sum(map(len, texts)) / len(texts), **own}
 
 
 def _mean(rows: Sequence[Response], key: str) -> float | None:

@@ -23,6 +23,7 @@ from r2m.policy.loading import load_policy
 from r2m.policy.output import padding_id
 from r2m.policy.queries import Query, response_texts, same_tokens
 from r2m.policy.sampler import HELD_OUT_STREAM, eos_token_ids, sample, uniform_draws
+from r2m.results.assessment import Shown
 from r2m.reward.model import RewardModel
 from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.common import Progress, silent
@@ -57,20 +58,15 @@ class Bench:
     first_head: FeedbackHead | None  # as a run of this configuration draws it, before any training
 
     def write(
-        self,
-        policy: AssessedPolicy,
-        prompts: Sequence[Prompt],
-        K: int,
-        R: int | None = None,
+        self, policy: AssessedPolicy, prompts: Sequence[Prompt], K: int, R: int | None = None,
         stream: str = HELD_OUT_STREAM,
-    ) -> Written:
+    ) -> Written:  # fmt: skip
         """K responses to each prompt, of R tokens at most (the recipe's limit by default), from draws that are the
         same for every policy."""
         a = self.config.algorithm
-        draws = uniform_draws(
-            self.config.run.eval_seed, 0, len(prompts), K, R or a.max_response_tokens, stream=stream
-        )
-        queries = [Query(prompt, prompt_ids(prompt, policy.tokenizer)) for prompt in prompts]
+        R = R or a.max_response_tokens
+        draws = uniform_draws(self.config.run.eval_seed, 0, len(prompts), K, R, stream=stream)
+        queries = _queries(policy, prompts)
         t = sample(
             policy.model, [q.ids for q in queries], draws, temperature=a.temperature,
             eos_ids=eos_token_ids(policy.model, policy.tokenizer.eos_token_id), pad_id=padding_id(*policy),
@@ -80,17 +76,11 @@ class Bench:
         return Written(queries, t, [texts[i : i + K] for i in range(0, len(texts), K)])
 
     def measure(
-        self,
-        policy: AssessedPolicy,
-        queries: Sequence[Query],
-        t: Trajectories,
-        head: FeedbackHead | None,
-        kl: bool,
+        self, policy: AssessedPolicy, queries: Sequence[Query], t: Trajectories, head: FeedbackHead | None, kl: bool,
         texts_N: Sequence[str] | None = None,
-    ) -> dict[str, list[float]]:
+    ) -> dict[str, list[float]]:  # fmt: skip
         """As r2m.training.held_out.held_out_columns, at ω = Ω, the weight of a run's last rounds. `kl`: to the
-        supervised policy, for a policy with the same tokens. `texts_N`: what `t` has been made of, for the reward
-        model to read."""
+        supervised policy, for a policy with the same tokens. `texts_N`: what `t` is made of, for the reward model."""
         c = self.config
         scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch)
         reference = self.supervised.model if kl and same_tokens(policy.tokenizer, self.supervised.tokenizer) else None
@@ -112,24 +102,18 @@ def open_bench(config: Config, prompts: int | None = None, progress: Progress = 
         raise UserError(f"--prompts {prompts}: 1 to {there}, the held-out prompts of this task, are allowed")
     models = prepare(config, progress)
     # A Trainer draws its head as that of the run did: from the same seed, after the same models.
-    trainer = Trainer(
-        config.model_copy(
-            update={"run": config.run.model_copy(update={"eval_queries": prompts or there, "judge": None})}
-        ),
-        models,
-        Workers(),
-        device_of(config),
-    )
+    run = config.run.model_copy(update={"eval_queries": prompts or there, "judge": None})
+    trainer = Trainer(config.model_copy(update={"run": run}), models, Workers(), device_of(config))
     return Bench(
-        config,
-        [query.prompt for query in trainer.held_out],
-        trainer.gold_program,
-        trainer.measures,
-        AssessedPolicy(trainer.reference, trainer.tokenizer),
-        trainer.reward_model,
-        trainer.reward_tokenizer,
+        config, [query.prompt for query in trainer.held_out], trainer.gold_program, trainer.measures,
+        AssessedPolicy(trainer.reference, trainer.tokenizer), trainer.reward_model, trainer.reward_tokenizer,
         trainer.head,
-    )
+    )  # fmt: skip
+
+
+def shown_prompt(prompt: Prompt) -> Shown:
+    """As an assessment keeps it."""
+    return prompt.text if prompt.text is not None else list(prompt.messages or ())
 
 
 def open_policy(config: Config, model: str | Path) -> AssessedPolicy:
@@ -146,17 +130,17 @@ def encoded(
     policy: AssessedPolicy, prompts: Sequence[Prompt], texts_B: Sequence[str]
 ) -> tuple[list[Query], Trajectories]:
     """Texts as the trajectories that a policy would have written, each with its end token: N = B, K = 1."""
-    device = policy.model.device
-    queries = [Query(prompt, prompt_ids(prompt, policy.tokenizer)) for prompt in prompts]
-    eos = policy.tokenizer.eos_token_id
-    responses = [
-        [*answer_ids(policy.tokenizer, prompt, text), eos] for prompt, text in zip(prompts, texts_B, strict=True)
-    ]
-    filler = padding_id(*policy)
+    queries, tokenizer, filler = _queries(policy, prompts), policy.tokenizer, padding_id(*policy)
+    pairs = zip(prompts, texts_B, strict=True)
+    responses = [[*answer_ids(tokenizer, prompt, text), tokenizer.eos_token_id] for prompt, text in pairs]
     prompt_ids_NP, prompt_mask_NP = pad([q.ids for q in queries], filler, "left")
     ids_NR, mask_NR = pad(responses, filler, "right")
     t = Trajectories(
         prompt_ids_NP, prompt_mask_NP, ids_NR[:, None], mask_NR[:, None],
         torch.zeros(ids_NR[:, None].shape), torch.ones(len(queries), 1, dtype=torch.bool),
     )  # fmt: skip
-    return queries, t.to(device)
+    return queries, t.to(policy.model.device)
+
+
+def _queries(policy: AssessedPolicy, prompts: Sequence[Prompt]) -> list[Query]:
+    return [Query(prompt, prompt_ids(prompt, policy.tokenizer)) for prompt in prompts]

@@ -1,17 +1,23 @@
 """One question to an OpenAI-compatible /chat/completions endpoint, asked again where that may help.
 
 Asked again: no connection, a connection cut, no whole answer within `timeout_s`, an answer that is not such an
-endpoint's, and the statuses 408, 409, 425, 429 and 5xx; after a Retry-After, or a pause that doubles, with jitter.
-A Retry-After holds for all threads. Not asked again: 400, 413 and 422, which are about this question. Any other
-status is about every question, and a UserError. Redirects are not followed: they would take the key elsewhere.
-What the endpoint says of an error goes with it.
+endpoint's, and the statuses 408, 409, 425, 429 and 5xx; after a Retry-After, or a pause that doubles, with jitter. A
+Retry-After holds for all threads. Not asked again: 400, 413 and 422, which are about this question. Any other status
+is about every question, and a UserError. What the endpoint says of an error goes with it.
+
+The client is openai's, without its retries, and a request holds nothing but what is ours. Redirects are not followed:
+they would take the key elsewhere. The key is read from an environment variable and sent in the Authorization header
+alone. Besides it, the environment says only which proxy and which certificates are used (HTTPS_PROXY, NO_PROXY,
+SSL_CERT_FILE); the variables of openai's own are not read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,17 +25,19 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
 from r2m.errors import UserError
-from r2m.evaluation.chat_client import LARGEST_ANSWER, chat_client, key_in
 from r2m.evaluation.chat_format import DEFAULT_BODY, Reply, own_words, read_reply
 
 AGAIN = frozenset({408, 409, 425, 429})
 THIS_QUESTION = frozenset({400, 413, 422})
 NO_CONNECTION = "no connection"
+CONNECT_S = 15.0  # a connection is there soon or not at all, however long an answer may take
+LARGEST_ANSWER = 4 << 20  # bytes; of a larger one somewhat more is read
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
 
 Messages = list[dict[str, str]]
@@ -65,8 +73,8 @@ class ChatEndpoint:
         """Raises UserError for an address, a model's name or a key that cannot be used."""
         if not self.model.strip():
             raise UserError(f"judge model = {self.model!r}: a name is needed")
-        self._key = None if self.key_env is None else key_in(self.key_env)
-        self._client = chat_client(self.url, self._key, self.timeout_s)
+        self._key = None if self.key_env is None else _key_in(self.key_env)
+        self._client = _client(self.url, self._key, self.timeout_s)
         self._resume_at = 0.0  # no call before, on the monotonic clock
 
     def __repr__(self) -> str:  # what a traceback shows
@@ -150,3 +158,64 @@ def _retry_after(value: str) -> float | None:
     with contextlib.suppress(ValueError, TypeError):  # no date, or one without a zone
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     return None
+
+
+def _client(url: str, key: str | None, timeout_s: float) -> openai.OpenAI:
+    """`timeout_s` is for a whole answer. Raises UserError for an address or an environment that cannot be used."""
+    _check_address(url)
+    headers = {"Content-Type": "application/json", "User-Agent": "r2m", "Accept-Encoding": "identity"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    timeout = httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S))
+    limits = httpx2.Limits(max_keepalive_connections=0)  # no question on a connection that was idle
+    try:
+        client = _OwnRequests(headers=headers, timeout=timeout, limits=limits, follow_redirects=False)
+    except (ValueError, ImportError, OSError) as error:
+        words = own_words(str(error).encode())
+        raise UserError(f"judge url = {url!r}: the environment's proxy or certificates: {words}") from None
+    return openai.OpenAI(api_key="unused", base_url=url, max_retries=0, http_client=client)
+
+
+class _OwnRequests(httpx2.Client):
+    """Sends its own headers and none that openai adds, and reads an answer up to a size and a deadline."""
+
+    def send(self, request: httpx2.Request, **_: Any) -> httpx2.Response:
+        deadline = time.monotonic() + (self.timeout.read or 0.0)
+        ours = httpx2.Request("POST", request.url, headers=self.headers, content=request.content)
+        answer = super().send(ours, stream=True)
+        raw = bytearray()
+        harmless = () if answer.is_success else (httpx2.RequestError,)  # a refusal needs no text
+        with contextlib.closing(answer), contextlib.suppress(*harmless):
+            for part in answer.iter_raw():  # never unpacked
+                raw += part
+                if time.monotonic() > deadline:
+                    raise httpx2.ReadTimeout("")
+                if len(raw) > LARGEST_ANSWER:
+                    break
+        headers = {"Retry-After": answer.headers.get("Retry-After", "")}
+        return httpx2.Response(answer.status_code, headers=headers, content=bytes(raw), request=ours)
+
+
+def _check_address(url: str) -> None:
+    shown = "(with a user or a query)" if "@" in url or "?" in url else url
+    try:
+        parts = urlsplit(url)
+        fine = parts.port != 0 and (parts.hostname or "").encode("idna")
+    except ValueError:
+        fine = False
+    if not fine or shown != url or not re.fullmatch(r"(?i)https?://[!-~]+", url):
+        raise UserError(
+            f"judge url = {shown!r}: http:// or https://, a host and a path of printable ASCII are allowed"
+        )
+    if parts.fragment or parts.path.rstrip("/").endswith("/chat/completions"):
+        raise UserError(f"judge url = {url!r}: without /chat/completions and #, such as http://HOST/v1")
+
+
+def _key_in(variable: str) -> str:
+    """What the environment variable holds. Raises UserError, which doesn't show it, where that is no key."""
+    key = os.environ.get(variable, "").strip()
+    if not re.fullmatch(r"[ -~]+", key):
+        raise UserError(
+            f"judge key_env = {variable!r}: this environment variable must hold the key, in printable ASCII"
+        )
+    return key

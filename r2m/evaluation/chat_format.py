@@ -40,7 +40,8 @@ def request_body(changes: Sequence[str] = (), max_tokens: int | None = None) -> 
     """The settings of a request: DEFAULT_BODY, changed. Each of `changes` is KEY=JSON; null takes the key out, and a
     limit on tokens takes the place of the default one.
 
-    Raises UserError for what is no such change, a key that is ours or named twice, and a limit that is none.
+    Raises UserError for a change in another form, a key that is set here or named twice, and a limit on tokens that
+    is not a positive whole number.
     """
     given: dict[str, Any] = {}
     for change in changes:
@@ -89,16 +90,13 @@ def read_reply(raw: bytes) -> Reply:
         content = _text(message.get("content"))
     except (LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError("no chat completion") from None
-    refusal = message.get("refusal")
-    text = content or (refusal if isinstance(refusal, str) else "")
-    usage = answer.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
+    text = content or (refusal if isinstance(refusal := message.get("refusal"), str) else "")
+    counts = usage if isinstance(usage := answer.get("usage"), dict) else {}
     tokens_in, tokens_out = (
         n if type(n := counts.get(name)) is int and 0 <= n <= LARGEST else None
         for name in ("prompt_tokens", "completion_tokens")
     )
-    lacking = None
-    finish = str(choice.get("finish_reason")).lower()
+    lacking, finish = None, str(choice.get("finish_reason")).lower()
     if finish in _CUT:
         lacking = CUT_OFF
     elif finish == "content_filter":
@@ -110,7 +108,7 @@ def read_reply(raw: bytes) -> Reply:
 
 
 def _text(content: Any) -> str:
-    """Of text, of parts of which those with text count, or of nothing. Raises TypeError for anything else."""
+    """The text of a reply's content: text itself, the texts of its parts, or "" for None; else raises TypeError."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
@@ -121,8 +119,7 @@ def _text(content: Any) -> str:
 
 def without_reasoning(text: str) -> str:
     """What follows the reasoning; nothing where that does not end."""
-    ended = _REASONING.match(text)
-    if ended:
+    if ended := _REASONING.match(text):
         return text[ended.end() :]
     return "" if _STILL_REASONING.match(text) else text
 

@@ -70,8 +70,7 @@ class Tally:
         return f"{reason}: {self.said[reason]}" if self.said.get(reason) else reason
 
 
-class _CapReachedError(Exception):
-    pass
+class _CapReachedError(Exception): ...
 
 
 class EndpointJudge:
@@ -98,8 +97,8 @@ class EndpointJudge:
 
     @property
     def name(self) -> str:
-        """Model, address and the request's settings: verdicts of other ones are other verdicts, but for the limit on
-        a reply's tokens (`verdict_key`)."""
+        """Model, address and the request's settings. Where one of these is another, so are the verdicts; only the
+        limit on a reply's tokens makes no difference (`verdict_key`)."""
         settings = dict(self._endpoint.body)
         if not any(name in settings for name in LIMITS):
             settings["max_tokens"] = None
@@ -125,9 +124,9 @@ class EndpointJudge:
                 stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)  # those under way still reach the file
                 raise
-        known = {key: verdict for key in distinct if (verdict := self._store.get(key)) is not None}
-        self.tally.nonsense += sum(verdict.preference is None for verdict in known.values())
-        return [known[key].preference if key in known else None for key in keys]
+        known = {key: verdict.preference for key in distinct if (verdict := self._store.get(key)) is not None}
+        self.tally.nonsense += sum(preference is None for preference in known.values())
+        return [known.get(key) for key in keys]
 
     def _ask(self, key: str, comparison: ResponsePair, stop: threading.Event) -> None:
         messages = self._template.messages(comparison)
@@ -181,14 +180,11 @@ class EndpointJudge:
         """Take a call and its greatest cost from the cap, waiting for calls under way where they may leave enough."""
         most_in = sum(len(message["content"].encode(errors="surrogatepass")) + PER_MESSAGE for message in messages)
         most = self._cost(most_in, self._most_out or 0)
-        cap = self._cap
+        max_calls, max_cost = (math.inf if cap is None else cap for cap in (self._cap.max_calls, self._cap.max_cost))
         with self._changed:
-            if cap.max_cost is not None:
-                while self._under_way and self.tally.cost + self._reserved + most > cap.max_cost:
-                    self._changed.wait()
-            if self.tally.calls >= (math.inf if cap.max_calls is None else cap.max_calls) or (
-                self.tally.cost + most > (math.inf if cap.max_cost is None else cap.max_cost)
-            ):
+            while self._under_way and self.tally.cost + self._reserved + most > max_cost:
+                self._changed.wait()
+            if self.tally.calls >= max_calls or self.tally.cost + most > max_cost:
                 raise _CapReachedError
             self.tally.calls += 1
             self._under_way += 1

@@ -1,9 +1,8 @@
 """How a language model is asked which of two responses is better, and how its reply is read.
 
 The texts to be judged are a policy's, and may contain anything, instructions to the judge among them. They stand
-between marks that carry a digest of all of them, which no text can know in advance; the judge is told that what
-is between marks is material; and only the last line of the reply is read. That makes an injection harder, not
-impossible.
+between marks that carry a digest of all of them, which no text can know in advance; the judge is told that what is
+between marks is material; and only the last line of the reply is read. An injection is harder, not impossible.
 """
 
 from __future__ import annotations
@@ -44,7 +43,6 @@ _TEXTS = """\
 class Template:
     """Fields in braces: code, prompt, first, second. Each is filled once, so texts may contain braces."""
 
-    name: str
     system: str
     user: str
 
@@ -65,14 +63,12 @@ class Template:
 
 TEMPLATES = {
     "tldr": Template(  # App. F.3: summaries of at most 50 tokens against the author's
-        "tldr",
         "You judge summaries of forum posts. The better of two summaries, A and B, gives the post's main points "
         "and what its author wants to know, says nothing that the post does not say, and is short and clear."
         + _RULES,
         _TEXTS.replace("{what}", "post"),
     ),
     "general": Template(
-        "general",
         "You judge answers to a request. The better of two answers, A and B, does what was asked for, is correct, "
         "and is as clear and complete as the request needs." + _RULES,
         _TEXTS.replace("{what}", "request"),

@@ -13,7 +13,7 @@ from r2m.evaluation.bench import Bench, device_of
 from r2m.evaluation.win_rate import Judge, ScoreJudge, WinRate, win_rate
 from r2m.models.families import context_of
 from r2m.models.loading import load_tokenizer
-from r2m.results.assessment import AtEqualLength, Response, Wins
+from r2m.results.assessment import Response, Wins
 from r2m.reward.inputs import response_ids
 from r2m.reward.loading import load_reward_model
 from r2m.tasks.answer import frame
@@ -64,10 +64,10 @@ def named_judge(bench: Bench, name: str) -> ScoreJudge:
         ids = [response_ids(tokenizer, prompt_of[p], text) for p, text in zip(prompts, texts, strict=True)]
         values = [math.nan] * len(ids)
         fit = [i for i, sequence in enumerate(ids) if len(sequence) <= limit]
-        for start in range(0, len(fit), bench.config.algorithm.microbatch):
-            part = fit[start : start + bench.config.algorithm.microbatch]
+        size, device = bench.config.algorithm.microbatch, model.phi.weight.device
+        for start in range(0, len(fit), size):
+            part = fit[start : start + size]
             batch, mask = pad([ids[i] for i in part], tokenizer.pad_token_id or 0, "right")
-            device = model.phi.weight.device
             for i, value in zip(part, model(batch.to(device), mask.to(device)).tolist(), strict=True):
                 values[i] = value
         return values
@@ -101,9 +101,5 @@ def output_rows(rows: Sequence[Response], generator: str, dataset: str) -> list[
 
 def kept(w: WinRate, rival: str) -> Wins:
     """What an assessment keeps of a win rate."""
-    rate, controlled = w.rate, w.length_controlled
-    return Wins(
-        w.judge, rival, rate.mean if rate else None, rate.interval if rate else None,
-        w.ties, w.identical, w.unanswered, rate.n if rate else 0,
-        AtEqualLength(controlled.rate, controlled.interval) if controlled else None,
-    )  # fmt: skip
+    mean, interval, n = (w.rate.mean, w.rate.interval, w.rate.n) if w.rate else (None, None, 0)
+    return Wins(w.judge, rival, mean, interval, w.ties, w.identical, w.unanswered, n, w.length_controlled)

@@ -1,9 +1,9 @@
 """Logistic regression of preferences on lengths: what a win rate would be between responses of equal length.
 
-The model is AlpacaEval's (Dubois et al., Length-Controlled AlpacaEval, 2024; alpaca-eval 0.6.6, glm_winrate.py):
-no intercept of its own, targets that are probabilities, an L1 penalty whose weight is chosen by five-fold
-cross-validation of the log-likelihood. Upstream leaves the fit to liblinear, which stops early and shuffles; here
-the same convex objective is solved to the end, which moves a win rate by about 0.005 points at the most.
+The model is AlpacaEval's (Dubois et al., Length-Controlled AlpacaEval, 2024; alpaca-eval 0.6.6, glm_winrate.py): no
+intercept of its own, targets that are probabilities, an L1 penalty whose weight is chosen by cross-validation of the
+log-likelihood in five folds. Upstream leaves the fit to liblinear, which stops early and shuffles; here the same
+convex objective is solved to the end, which moves a win rate by about 0.005 points at the most.
 
 Axes: N rows, P parameters (at most three).
 """
@@ -16,8 +16,7 @@ from itertools import product
 import numpy as np
 
 FOLDS = 5
-# C, the weight of the data against the penalty: sklearn's grid.
-STRENGTHS = tuple(np.logspace(-4, 4, 10).tolist())
+STRENGTHS = tuple(np.logspace(-4, 4, 10).tolist())  # C, the data's weight against the penalty: sklearn's grid
 
 
 @dataclass(frozen=True)
@@ -41,18 +40,18 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
 def cross_validated(X_NP: np.ndarray, p_N: np.ndarray, weight_N: np.ndarray) -> Fit:
     """Weights for the C whose mean held-out loss over five folds is least, the smaller C of equals.
 
-    Row i is in fold i mod 5, which is the partition of sklearn's GroupKFold for groups of equal size. Where two
-    C are about as good, the partition decides between them.
-
-    Raises ValueError for fewer than five rows.
+    Row i is in fold i mod 5, which is the partition of sklearn's GroupKFold for groups of equal size. Where two C are
+    about as good, the partition decides between them. Raises ValueError for fewer than five rows.
     """
     if len(p_N) < FOLDS:
         raise ValueError(f"rows = {len(p_N)}: at least {FOLDS} are needed for as many folds")
     fold_N = np.arange(len(p_N)) % FOLDS
-    losses = {
-        C: float(np.mean([_held_out_loss(X_NP, p_N, weight_N, fold_N == fold, C) for fold in range(FOLDS)]))
-        for C in STRENGTHS
-    }
+
+    def held_out_loss(C: float, held_N: np.ndarray) -> float:
+        b = fit(X_NP[~held_N], p_N[~held_N], weight_N[~held_N], C)
+        return float(np.mean(weight_N[held_N] * _cross_entropy(p_N[held_N], X_NP[held_N] @ b)))
+
+    losses = {C: float(np.mean([held_out_loss(C, fold_N == fold) for fold in range(FOLDS)])) for C in STRENGTHS}
     best = min(STRENGTHS, key=losses.__getitem__)
     return Fit(fit(X_NP, p_N, weight_N, best), best, losses)
 
@@ -65,8 +64,12 @@ def fit(
     p_N: target probabilities in [0, 1]; weight_N: not negative; start_P: a guess, which only saves steps. Where
     columns are the same up to a factor, the minimum is one of many.
     """
+
+    def objective(b: np.ndarray) -> float:
+        return float(strength * weight_N @ _cross_entropy(p_N, X_NP @ b) + np.abs(b).sum())
+
     b = np.zeros(X_NP.shape[1]) if start_P is None else start_P
-    value = _objective(X_NP, p_N, weight_N, strength, b)
+    value = objective(b)
     for _ in range(100):
         q_N = sigmoid(X_NP @ b)
         gradient = strength * X_NP.T @ (weight_N * (q_N - p_N))
@@ -74,7 +77,7 @@ def fit(
         hessian += (1e-10 * np.trace(hessian) + 1e-12) * np.eye(len(b))  # so that it can be solved
         step = _penalised_minimum(b, gradient, hessian) - b
         size = 1.0
-        while (new := _objective(X_NP, p_N, weight_N, strength, b + size * step)) > value and size > 1e-9:
+        while (new := objective(b + size * step)) > value and size > 1e-9:
             size /= 2
         if new >= value:
             break
@@ -85,8 +88,8 @@ def fit(
 
 
 def _penalised_minimum(b: np.ndarray, gradient: np.ndarray, hessian: np.ndarray) -> np.ndarray:
-    """The t with the least gradient·(t - b) + (t - b)·hessian·(t - b) / 2 + |t|_1: tried are all 3^P patterns of
-    signs, within each of which this is a quadratic."""
+    """The t with the least gradient·(t - b) + (t - b)·hessian·(t - b) / 2 + |t|_1. All 3^P patterns of signs are
+    tried; within each this is a quadratic."""
     pull = hessian @ b - gradient
     best, least = np.zeros_like(b), 0.0  # the value at t = 0, but for a constant
     for signs in product((1.0, -1.0, 0.0), repeat=len(b)):
@@ -101,17 +104,6 @@ def _penalised_minimum(b: np.ndarray, gradient: np.ndarray, hessian: np.ndarray)
     return best
 
 
-def _objective(X_NP: np.ndarray, p_N: np.ndarray, weight_N: np.ndarray, strength: float, b: np.ndarray) -> float:
-    return float(strength * weight_N @ _cross_entropy(p_N, X_NP @ b) + np.abs(b).sum())
-
-
-def _held_out_loss(
-    X_NP: np.ndarray, p_N: np.ndarray, weight_N: np.ndarray, held_N: np.ndarray, strength: float
-) -> float:
-    b = fit(X_NP[~held_N], p_N[~held_N], weight_N[~held_N], strength)
-    return float(np.mean(weight_N[held_N] * _cross_entropy(p_N[held_N], X_NP[held_N] @ b)))
-
-
 def _cross_entropy(p: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Of target probabilities p and logits z, in nats."""
+    """In nats, between target probabilities p and the probabilities whose logits are z."""
     return np.logaddexp(0, z) - p * z

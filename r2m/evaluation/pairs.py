@@ -15,9 +15,9 @@ from r2m.config import ForumTask, TextTask
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.evaluation.bench import AssessedPolicy, Bench, encoded
-from r2m.evaluation.reward_accuracy import accuracy
 from r2m.models.families import context_of
 from r2m.results.assessment import Accuracy, PairSet
+from r2m.results.statistics import wilson_interval
 from r2m.reward.inputs import response_ids
 from r2m.stages.common import Progress, silent
 from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, two_pairs
@@ -34,12 +34,9 @@ CHUNK = 256  # responses whose hidden states are in memory at once
 
 
 def reward_accuracy(
-    bench: Bench,
-    trained: AssessedPolicy,
-    head: FeedbackHead | None,
-    extra: Sequence[Pairs] = (),
+    bench: Bench, trained: AssessedPolicy, head: FeedbackHead | None, extra: Sequence[Pairs] = (),
     progress: Progress = silent,
-) -> list[PairSet]:
+) -> list[PairSet]:  # fmt: skip
     """Of each set of pairs: on the forum, pairs by the supervised policy and by the trained one; and of `extra`.
 
     Feedback is the hidden states of the policy that goes with the head: the supervised one's for the head as it was
@@ -51,16 +48,15 @@ def reward_accuracy(
         sets.append(("held-out prompts, the trained policy's responses", *_forum_pairs(bench, trained)))
     sets += extra
     found = []
-    for done, (label, pairs, left_out) in enumerate(sets):
+    for done, (label, pairs, left_out) in enumerate(sets, 1):
         without = before = after = None
         if pairs:
-            first = bench.first_head if head is not None else None
-            without, before = _accuracies(bench, bench.supervised, first, pairs)
+            without, before = _accuracies(bench, bench.supervised, head and bench.first_head, pairs)
             if head is not None:
                 _, after = _accuracies(bench, trained, head, pairs)
         absent, unknown = sum(of["rows"] for of in left_out.values()), _unknown_share(bench, pairs)
         found.append(PairSet(label, len(pairs), absent, left_out, unknown, without, before, after))
-        progress("reward accuracy", done + 1, len(sets))
+        progress("reward accuracy", done, len(sets))
     return found
 
 
@@ -81,6 +77,21 @@ def _accuracies(
     N = len(pairs)
     without, with_feedback = (accuracy(scores[:N], scores[N:]) for scores in (vanilla_B, proxy_B))
     return without, None if head is None else with_feedback
+
+
+def accuracy(chosen_N: Sequence[float], rejected_N: Sequence[float]) -> Accuracy:
+    """The share of pairs with r(x, y_w) > r(x, y_l), as F.4 counts them.
+
+    Raises ValueError for no pairs, lengths that differ, or a score that is NaN.
+    """
+    if not len(chosen_N) == len(rejected_N) >= 1:
+        raise ValueError(f"{len(chosen_N)} chosen and {len(rejected_N)} rejected: as many of each, at least one")
+    pairs = list(zip(chosen_N, rejected_N, strict=True))
+    if any(math.isnan(score) for pair in pairs for score in pair):
+        raise ValueError("a score is NaN: no pair can be counted by it")
+    share = sum(w > loser for w, loser in pairs) / len(pairs)
+    ties = sum(w == loser for w, loser in pairs)
+    return Accuracy(share, wilson_interval(share, len(pairs)), ties, len(pairs))
 
 
 def _unknown_share(bench: Bench, pairs: Sequence[Pair]) -> float | None:
@@ -116,9 +127,7 @@ def file_pairs(bench: Bench, trained: AssessedPolicy, file: str | None) -> list[
     if file is None:
         return []
     read = comparable(preference_pairs(read_rows(file, field="--pairs")))
-    policies = [
-        (policy.tokenizer, context_of(policy.model.config) or math.inf) for policy in (trained, bench.supervised)
-    ]
+    policies = [(each.tokenizer, context_of(each.model.config) or math.inf) for each in (trained, bench.supervised)]
     limit = context_of(bench.reward_model.model.config) or math.inf
 
     def fits(prompt: Prompt, text: str) -> bool:

@@ -1,7 +1,4 @@
-"""A policy's responses against those of another one, on the same prompts: win rates and paired differences.
-
-Axes: N prompts that both have.
-"""
+"""A policy's responses against those of another one, on the same prompts: win rates and paired differences."""
 
 from __future__ import annotations
 
@@ -70,9 +67,10 @@ def win_rates(config: Config, assessed: Assessment, rival: Rival, judge: str | N
 def differences(assessed: Assessment, rival: Rival) -> dict[str, Estimate]:
     """Ours minus theirs in gold and in the frozen reward, paired by prompt; only of a rival that is a run."""
     found = {}
+    both = [(row, other) for row in assessed.rows if (other := rival.rows.get(asked(row)))]
     for key in ("gold", "vanilla"):
-        both = [(row, theirs) for row in assessed.rows if (theirs := rival.rows.get(asked(row)))]
-        values = [(getattr(ours, key), getattr(theirs, key)) for ours, theirs in both]
+        values = [(getattr(row, key), getattr(other, key)) for row, other in both]
         if pairs := [pair for pair in values if None not in pair]:
-            found[key] = paired_difference([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+            ours, theirs = zip(*pairs, strict=True)
+            found[key] = paired_difference(ours, theirs)
     return found

@@ -51,10 +51,7 @@ def verdict_key(judge: str, template: str, comparison: ResponsePair) -> str:
 
 
 def read_verdicts(path: Path | str) -> dict[str, Verdict]:
-    """Key -> verdict.
-
-    Raises UserError for a file that cannot be read, and for a whole line that is not a verdict.
-    """
+    """Key -> verdict. Raises UserError for a file that cannot be read, and for a whole line that is no verdict."""
     _check_file(Path(path))
     try:
         return _parsed(Path(path).read_bytes(), str(path))
@@ -63,8 +60,8 @@ def read_verdicts(path: Path | str) -> dict[str, Verdict]:
 
 
 class VerdictStore(LineFile):
-    """The one writer of a file of verdicts; threads may share it. Makes the file where there is none, and
-    leaves none without a verdict.
+    """The one writer of a file of verdicts; threads may share it. Makes the file where there is none, and leaves none
+    without a verdict.
 
     Raises UserError where another process has it open, and as `read_verdicts` does.
     """
@@ -128,10 +125,7 @@ class StoredVerdicts:
 
 def stored_judge(path: Path | str, template: str, model: str | None = None) -> StoredVerdicts:
     """The judge whose verdicts are on file, which answers nothing else. `model`, or all of a judge's name, picks one
-    where the file has several.
-
-    Raises UserError for a file that cannot be read, or without one such judge.
-    """
+    where the file has several. Raises UserError for a file that cannot be read, or without one such judge."""
     verdicts = read_verdicts(path)
     labels = {str(json.loads(line).get("judge", "")) for line in Path(path).read_bytes().split(b"\n")[:-1]}
     names = sorted({same_judge(label): label for label in sorted(labels)}.values())
@@ -158,11 +152,8 @@ def _parsed(raw: bytes, path: str) -> dict[str, Verdict]:
         try:
             record = json.loads(line)
             key, preference, reply = record["key"], record["preference"], record.get("reply", "")
-            if not (
-                isinstance(key, str)
-                and isinstance(reply, str)
-                and (preference is None or (type(preference) in (int, float) and 0 <= preference <= 1))
-            ):
+            usable = preference is None or (type(preference) in (int, float) and 0 <= preference <= 1)
+            if not (isinstance(key, str) and isinstance(reply, str) and usable):
                 raise ValueError
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise UserError(

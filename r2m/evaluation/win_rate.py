@@ -5,9 +5,8 @@ prompt counts where both orders have an answer; what is left out is counted. Equ
 is asked.
 
 The length-controlled rate is AlpacaEval's idea for data of which no difficulties are known (its
-"length_controlled_minimal"): win = sigmoid(model + length · tanh(length difference in standard deviations)), read off
-at no difference. It takes out what the judge's verdicts on these very prompts have to do with length, and what goes
-with length in them goes too.
+"length_controlled_minimal"): win = sigmoid(model + length · tanh(length difference in standard deviations)), read at
+no difference. It takes out what the verdicts on these very prompts have to do with length, and what goes with it.
 
 Axes: N prompts.
 """
@@ -21,7 +20,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from r2m.evaluation.length_glm import FOLDS, cross_validated, fit, sigmoid, tanh_of_lengths
-from r2m.results.statistics import LEVEL, Estimate, Interval, mean_estimate
+from r2m.results.assessment import AtEqualLength
+from r2m.results.statistics import LEVEL, Estimate, mean_estimate
 
 REFITS = 1_000
 
@@ -52,16 +52,8 @@ class ScoreJudge:
         prompts = [c.prompt for c in batch]
         first = self.scores(prompts, [c.first for c in batch])
         second = self.scores(prompts, [c.second for c in batch])
-        return [
-            None if a != a or b != b else 0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class LengthControlled:
-    rate: float
-    interval: Interval  # 95 %, bootstrap over prompts, the penalty's weight kept
-    length_weight: float  # above 0: the judge's preference goes with length
+        pairs = zip(first, second, strict=True)
+        return [None if a != a or b != b else 0.5 if a == b else float(a > b) for a, b in pairs]
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ class WinRate:
     contradictory: int  # one response preferred in one order and the other one in the other
     identical: int  # equal responses
     unanswered: int  # left out: no answer, or in one order only
-    length_controlled: LengthControlled | None  # None for fewer than five prompts
+    length_controlled: AtEqualLength | None  # None for fewer than five prompts; bootstrap over prompts
 
 
 def win_rate(
@@ -123,16 +115,16 @@ def win_rate(
 
 def length_controlled(
     wins_N: np.ndarray, lengths: Sequence[int], rival_lengths: Sequence[int], seed: int = 0
-) -> LengthControlled | None:
-    """The win rate at equal lengths (characters); None for fewer than five rows."""
+) -> AtEqualLength | None:
+    """The win rate at equal lengths (characters), its interval with the penalty's weight kept; None for fewer than
+    five rows."""
     wins_N = np.asarray(wins_N, float)
     if len(wins_N) < FOLDS:
         return None
-    X_N2 = np.stack([tanh_of_lengths(np.array(lengths), np.array(rival_lengths)), np.ones(len(wins_N))], 1)
     ones = np.ones(len(wins_N))
+    X_N2 = np.stack([tanh_of_lengths(np.array(lengths), np.array(rival_lengths)), ones], 1)
     best = cross_validated(X_N2, wins_N, ones)
-    # Of a prompt in a draw.
-    counts = np.random.default_rng(seed).multinomial(len(ones), ones / len(ones), REFITS)
+    counts = np.random.default_rng(seed).multinomial(len(ones), ones / len(ones), REFITS)  # of a prompt in a draw
     refits = [sigmoid(fit(X_N2, wins_N, drawn, best.strength, best.weights)[1]) for drawn in counts]
     low, high = np.quantile(refits, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return LengthControlled(float(sigmoid(best.weights[1])), (float(low), float(high)), float(best.weights[0]))
+    return AtEqualLength(float(sigmoid(best.weights[1])), (float(low), float(high)))

@@ -208,7 +208,7 @@ def test_nobody_listens(path):
 
 def test_nobody_takes_the_connection(path, monkeypatch):
     """A host behind a firewall says nothing: here the queue of a socket that accepts nobody is full."""
-    monkeypatch.setattr("r2m.evaluation.chat_client.CONNECT_S", 0.2)
+    monkeypatch.setattr("r2m.evaluation.chat_endpoint.CONNECT_S", 0.2)
     with contextlib.ExitStack() as stack:
         deaf = stack.enter_context(socket.socket())
         deaf.bind(("127.0.0.1", 0))
@@ -223,7 +223,7 @@ def test_nobody_takes_the_connection(path, monkeypatch):
 
 
 def test_a_slow_answer_is_waited_for_longer_than_a_connection(serve, path, monkeypatch):
-    monkeypatch.setattr("r2m.evaluation.chat_client.CONNECT_S", 0.2)
+    monkeypatch.setattr("r2m.evaluation.chat_endpoint.CONNECT_S", 0.2)
     server = serve(lambda n, h: (h.server.gate.wait(0.6), better(h)))
     assert judged(server, path, comparisons(1), tries=1)[0] == [1.0]
 

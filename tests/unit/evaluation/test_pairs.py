@@ -4,6 +4,7 @@ Real pairs are read from ../shared/data beside the repository, or from the folde
 """
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,10 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.evaluation.bench import AssessedPolicy, Bench, encoded, open_bench, open_policy
 from r2m.evaluation.judging import as_judges_read, named_judge
-from r2m.evaluation.pairs import CHUNK, Pair, _forum_pairs, file_pairs, reward_accuracy
+from r2m.evaluation.pairs import CHUNK, Pair, _forum_pairs, accuracy, file_pairs, reward_accuracy
 from r2m.models.saving import save_model
 from r2m.policy.queries import response_texts
+from r2m.results.statistics import wilson_interval
 from r2m.reward.inputs import response_ids
 from r2m.reward.loading import load_feedback_head
 from r2m.reward.scoring import RewardEmbedder
@@ -251,3 +253,23 @@ def test_real_pairs(text_recipe, tmp_path: Path) -> None:
     assert 2 * tree.n < CHUNK
     assert tree.without.accuracy == pytest.approx(slow_accuracy(bench, bench.supervised, None, extra[0][1]))
     assert (tree.before, tree.after) == (None, None)
+
+
+def test_a_tie_is_wrong_and_is_counted() -> None:
+    found = accuracy([2.0, 1.0, 0.5, -1.0], [1.0, 1.0, 0.7, -3.0])
+    assert (found.accuracy, found.ties, found.n) == (0.5, 1, 4)
+    # Wilson at 2 of 4: the centre is 1/2, half the width z sqrt(1/16 + z²/64) / (1 + z²/4).
+    half = 1.959964 * math.sqrt(1 / 16 + 1.959964**2 / 64) / (1 + 1.959964**2 / 4)
+    assert found.interval == pytest.approx((0.5 - half, 0.5 + half), abs=1e-9)
+    assert found.interval == wilson_interval(0.5, 4)
+
+
+def test_all_right_and_all_wrong() -> None:
+    assert accuracy([1.0], [0.0]).accuracy == 1
+    assert accuracy([0.0], [1.0]).accuracy == 0
+
+
+@pytest.mark.parametrize(("chosen", "rejected"), [([], []), ([1.0], []), ([math.nan], [0.0])])
+def test_what_cannot_be_counted_is_refused(chosen: list[float], rejected: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"at least one|NaN"):
+        accuracy(chosen, rejected)
