@@ -12,7 +12,7 @@ HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be judged"
 
 
 @dataclass(frozen=True)
-class Cell:
+class PaperCell:
     """`text`: what is shown where there is no estimate: nothing where there is none to have. `why`: what a cell
     without an estimate has to say, MISSING ones above all."""
 
@@ -31,7 +31,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """`label`: what the first column holds. `measured`: what the measured columns are, in words."""
 
     number: int
@@ -39,7 +39,7 @@ class Table:
     measured: str
     label: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, tuple[PaperCell, ...]], ...]
     notes: tuple[str, ...] = ()
 
 

@@ -11,17 +11,17 @@ from r2m.paper import published
 from r2m.paper.tables import table_1, table_2, table_3, table_4, table_5, tables
 from r2m.reports import paper_formats as formats
 from r2m.reports.document import Page
-from r2m.reports.paper_parts import MEASURED, MISSING, Cell, Column, Table
+from r2m.reports.paper_parts import MEASURED, MISSING, Column, PaperCell, PaperTable
 from r2m.reports.render import render
 from r2m.results.statistics import Estimate
 
 
-def cell(table: Table, label: str, heading: str, source: str = MEASURED) -> Cell:
+def cell(table: PaperTable, label: str, heading: str, source: str = MEASURED) -> PaperCell:
     i = [(c.source, c.heading) for c in table.columns].index((source, heading))
     return dict(table.rows)[label][i]
 
 
-def mean(found: Cell) -> float:
+def mean(found: PaperCell) -> float:
     assert found.estimate is not None
     return found.estimate.mean
 
@@ -50,7 +50,7 @@ def test_the_methods(made: MadePaper) -> None:
     assert mean(cell(table, "RLOO", "length")) == pytest.approx(55.0)
     assert cell(table, "RLOO", "length", published.LLAMA).text == "2186"
     assert cell(table, "SFT", "WR, %").text == "50"
-    assert cell(table, "R2M", "gold") == Cell(MISSING, why="no run of R2M has finished")
+    assert cell(table, "R2M", "gold") == PaperCell(MISSING, why="no run of R2M has finished")
     assert "against the supervised policy" in table.measured
 
 
@@ -101,7 +101,7 @@ def test_ablations_are_compared_with_r2m_seed_by_seed(made: MadePaper) -> None:
     change, gold = row[3], row[5]
     assert (mean(change), mean(row[1])) == (pytest.approx(-10), pytest.approx(10))
     assert (change.finding, gold.finding) == ("worse", "not distinguishable")
-    assert dict(table.rows)["R2M"][3] == Cell()
+    assert dict(table.rows)["R2M"][3] == PaperCell()
     assert dict(table.rows)["R2M, fixed omega"][-1].text == ""  # the paper has no such row
 
 
@@ -128,13 +128,13 @@ def test_the_csv_reads_back_unrounded(made: MadePaper) -> None:
 EVIL = r"a_b & 5 % {x} \ <i>|$^~#"
 
 
-def evil_table() -> Table:
-    measured = Cell(estimate=Estimate(-1.25, (-2.0, -0.5), 5, 0.0625), runs=(EVIL,), finding="worse")
-    fewer = Cell(estimate=Estimate(0.04, None, 1), runs=("r",))
+def evil_table() -> PaperTable:
+    measured = PaperCell(estimate=Estimate(-1.25, (-2.0, -0.5), 5, 0.0625), runs=(EVIL,), finding="worse")
+    fewer = PaperCell(estimate=Estimate(0.04, None, 1), runs=("r",))
     columns = (Column(MEASURED, EVIL), Column(MEASURED, "n"), Column(EVIL, "WR"))
-    missing = Cell(MISSING, why=EVIL)
-    rows = ((EVIL, (measured, fewer, Cell("31.2"))), ("Δ", (missing, missing, Cell())))
-    return Table(2, EVIL, EVIL, EVIL, columns, rows, (EVIL,))
+    missing = PaperCell(MISSING, why=EVIL)
+    rows = ((EVIL, (measured, fewer, PaperCell("31.2"))), ("Δ", (missing, missing, PaperCell())))
+    return PaperTable(2, EVIL, EVIL, EVIL, columns, rows, (EVIL,))
 
 
 def test_latex_is_escaped() -> None:
@@ -151,7 +151,7 @@ def test_latex_is_escaped() -> None:
 
 
 def test_html_and_markdown_are_escaped() -> None:
-    page, plain = render(Page("", "", [formats.shown(evil_table())], [])), formats.to_markdown(evil_table())
+    page, plain = render(Page("", "", [formats.to_part(evil_table())], [])), formats.to_markdown(evil_table())
     page = page.replace(get_plotlyjs(), "")
     assert "<i>" not in page
     assert page.count("&lt;i&gt;") >= 5  # label, headings, source, run, reason
@@ -169,5 +169,5 @@ def test_what_is_missing_is_said_once(made: MadePaper) -> None:
 
 def test_every_run_of_a_row_is_named(made: MadePaper) -> None:
     r = whole(made, 2)
-    assert formats.runs_of(table_4(r))["SFT"] == ["paper-forum-sft-s0", "paper-forum-sft-s1"]
+    assert formats.runs_by_row(table_4(r))["SFT"] == ["paper-forum-sft-s0", "paper-forum-sft-s1"]
     assert "SFT: paper-forum-sft-s0, paper-forum-sft-s1" in formats.to_markdown(table_4(r))

@@ -89,7 +89,7 @@ def test_the_reward_in_three_ways_is_a_mean_over_seeds(made: MadePaper) -> None:
 
 
 def test_the_cost_is_stacked_by_phase_and_shows_each_process(made: MadePaper) -> None:
-    figure = figures.cost(whole(made, 1))
+    figure = figures.cost_bars(whole(made, 1).cost["measurements"])
     bars = {trace.name: list(trace.y) for trace in figure.data if trace.type == "bar"}
     assert bars[None] == [100.0, 104.0]
     assert bars["policy"] == [pytest.approx(0.29), pytest.approx(0.32)]
