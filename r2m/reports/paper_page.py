@@ -33,7 +33,7 @@ def write(
     r: Experiment, made: Sequence[PaperTable], judged: Sequence[Judged], folder: Path, command: str
 ) -> list[Path]:
     """Everything, each file replaced whole. `made`: the tables; `command`: what was typed."""
-    texts = {"paper.html": html(r, made, judged, command)}
+    texts = {"paper.html": paper_html(r, made, judged, command)}
     texts |= {f"tables/table-{t.number}.{kind}": to(t) for t in made for kind, to in WRITERS.items()}
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -49,7 +49,7 @@ def summary(judged: Sequence[Judged]) -> str:
     )
 
 
-def html(r: Experiment, made: Sequence[PaperTable], judged: Sequence[Judged], command: str) -> str:
+def paper_html(r: Experiment, made: Sequence[PaperTable], judged: Sequence[Judged], command: str) -> str:
     headline = next(j for j in judged if j.headline)  # what most readers look for
     verdict = [summary(judged), f"{headline.claim}: {headline.verdict}. {headline.why}"]
     if len(r.seeds) < ENOUGH:

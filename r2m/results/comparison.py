@@ -35,6 +35,17 @@ class Row:
     values: dict[str, Estimate]
     gain: dict[str, Estimate]
 
+    @property
+    def status(self) -> str:
+        """How many runs, and how far those have come that have not finished."""
+        rounds: dict[str, list[int]] = {}
+        for view in self.arm.runs:
+            rounds.setdefault(view.status, []).append(len(view.rounds))
+        return ", ".join(
+            f"{len(of)} {status}" + (f" at {_rounds(min(of), max(of))}" if status != "finished" else "")
+            for status, of in sorted(rounds.items())
+        )
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -129,6 +140,10 @@ def matched(a: Sequence[Point], b: Sequence[Point]) -> tuple[float, float, float
     if kl < max(a[0][0], b[0][0]):
         return None
     return kl, at_kl(a, kl), at_kl(b, kl)
+
+
+def _rounds(low: int, high: int) -> str:
+    return f"round {low}" if low == high else f"rounds {low} to {high}"
 
 
 def _row(arm: Arm) -> Row:

@@ -1,12 +1,14 @@
-"""What a comparison says, in sentences that claim no more than its numbers do."""
+"""What a comparison says: sentences that claim no more than its numbers do, and these as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from r2m.results.comparison import Comparison, Difference, Row
 from r2m.results.findings import FINDINGS, MOST_P, finding, sentence
-from r2m.results.numbers import interval, number
+from r2m.results.numbers import finite, interval, number
 
 FEW_ARMS, MOST_ARMS = 2, 6  # of more, each is not told by itself; of more, lists have no names
 DOUBT = "Too few seeds to say"
@@ -20,6 +22,27 @@ def sentences(c: Comparison) -> list[str]:
             f"No run of {_arms(c)} has been evaluated on held-out prompts, so nothing can be judged (run.eval_every)."
         ]
     return [*_against_baseline(c), *_chance(c), *_unpaired(c), *_hacking(c)]
+
+
+def numbers(comparisons: Sequence[Comparison], notes: Sequence[str]) -> dict[str, Any]:
+    """A tree for json.dumps(allow_nan=False): a number that is not finite is null."""
+    tree = [
+        {
+            "setup": c.setup, "metric": c.metric, "baseline": c.baseline, "verdict": sentences(c),
+            "arms": [
+                {
+                    "arm": row.arm.label, "kind": row.arm.kind, "runs": [view.run_id for view in row.arm.runs],
+                    "seeds": row.arm.seeds, "status": row.status, "so_far": row.so_far,
+                    "values": {key: asdict(e) for key, e in row.values.items()},
+                    "gain": {key: asdict(e) for key, e in row.gain.items()},
+                }
+                for row in c.rows
+            ],
+            "differences": [asdict(d) | {"finding": d.finding} for d in c.differences],
+        }
+        for c in comparisons
+    ]  # fmt: skip
+    return finite({"notes": list(notes), "setups": tree})
 
 
 def word(metric: str, found: str) -> str:

@@ -43,6 +43,10 @@ class Arm:
         return tuple(result.view for result in self.results.values())
 
     @property
+    def seeds(self) -> str:
+        return ", ".join(map(str, self.results))
+
+    @property
     def finished(self) -> dict[int, JournalView]:
         """By seed."""
         return {seed: r.view for seed, r in self.results.items() if r.view.status == "finished"}

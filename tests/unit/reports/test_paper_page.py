@@ -11,7 +11,7 @@ from pages import CHROMIUM, Page, drawn_plots
 from r2m.paper.claims import judge_all
 from r2m.paper.tables import tables
 from r2m.reports import paper_figures as figures
-from r2m.reports.paper_page import html, summary, write
+from r2m.reports.paper_page import paper_html, summary, write
 from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
 from r2m.results.experiment import Experiment
 from r2m.results.findings import ENOUGH
@@ -21,7 +21,7 @@ EVIL = "<script>document.title='owned'</script>"
 
 
 def page_of(r: Experiment) -> str:
-    return html(r, tables(r), judge_all(r), "r2m paper --recipe forum")
+    return paper_html(r, tables(r), judge_all(r), "r2m paper --recipe forum")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on this machine")
