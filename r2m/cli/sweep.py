@@ -102,11 +102,11 @@ def _check_room(
 
 def _run(opened: Opened, address: str | None) -> None:
     """Run it, then show the answer and where to look; exit code 130 for a sweep that was stopped."""
-    from r2m.reports.sweep_terminal import terminal
+    from r2m.reports.sweep_tables import sweep_terminal
     from r2m.sweeps.driver import run_sweep
 
     answer, finished = run_sweep(opened, address, err)
-    out.print(terminal(answer))
+    out.print(sweep_terminal(answer))
     _look(opened)
     if not finished:
         err.print(f"stopped, with checkpoints; {_go_on(opened, address)}", markup=False, soft_wrap=True)
@@ -119,7 +119,7 @@ def _go_on(opened: Opened, address: str | None) -> str:
 
 
 def _status(storage: str, name: str) -> None:
-    from r2m.reports.sweep_terminal import terminal
+    from r2m.reports.sweep_tables import sweep_terminal
     from r2m.sweeps.sweep import open_sweep, status_of, write_answer
 
     def not_written(error: OSError) -> None:
@@ -135,7 +135,7 @@ def _status(storage: str, name: str) -> None:
         raise UserError(f"SWEEP = {name!r}: its study cannot be read: {reason_of(error)}") from error
     status = status_of(opened)
     out.print(f"{name}: {status}", markup=False)
-    out.print(terminal(answer))
+    out.print(sweep_terminal(answer))
     _look(opened)
     if status not in ("running", "finished"):
         out.print(_go_on(opened, None), markup=False, soft_wrap=True)

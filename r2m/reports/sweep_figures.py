@@ -213,9 +213,8 @@ def scatter(
 
 
 def hover(answer: Answer, arm: Ranked) -> str:
-    label = f"{arm.label} ({arm.name})" if arm.baseline and arm.trial is not None else arm.label
     values = [f"{metric}: {value:.4g}" for metric, value in zip(answer.objectives, arm.values, strict=True)]
     params = [
         f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}" for key, value in arm.params.items()
     ]
-    return "<br>".join([f"<b>{plain(label)}</b>", *map(plain, values), *map(plain, params)])
+    return "<br>".join([f"<b>{plain(arm.in_search)}</b>", *map(plain, values), *map(plain, params)])

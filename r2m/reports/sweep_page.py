@@ -18,7 +18,7 @@ BETTER = {"maximize": "more", "minimize": "less"}
 LEARNING = ("reward/gold", "reward/vanilla", "kl/sequence")
 
 
-def html(a: Answer, study: optuna.Study, views: Views, sweep_file: str) -> str:
+def sweep_html(a: Answer, study: optuna.Study, views: Views, sweep_file: str) -> str:
     """One file that needs no network. `sweep_file`: its text. `views`: the runs' journals, by the run's name."""
     judged = [f"{name} ({BETTER[d]} is better)" for name, d in zip(a.objectives, a.directions, strict=True)]
     kept = f", keeping {' and '.join(a.constraints)}" if a.constraints else ""

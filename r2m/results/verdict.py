@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from r2m.results.answer import LAST, Against, Answer, Confirmed, Ranked
 from r2m.results.findings import sentence
@@ -59,9 +60,8 @@ def _no_winner(a: Answer) -> str:
     if not any(arm.trial is not None for arm in a.ranking):
         return "No trial has started yet."
     if not complete:
-        states = [arm.state for arm in a.ranking if arm.trial is not None]
-        counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
-        return f"No trial is complete ({counts}): there is nothing to choose from."
+        states = counted([arm.state for arm in a.ranking if arm.trial is not None])
+        return f"No trial is complete ({states}): there is nothing to choose from."
     nearest = complete[0]
     return (
         f"No trial keeps {' and '.join(a.constraints)}: the nearest is {nearest.label}, which misses by "
@@ -101,6 +101,10 @@ def held_out(a: Answer) -> list[str]:
     """Those of FIELDS that an arm has and that is no objective as it is."""
     return [key for key, name in FIELDS.items() if LAST[name] not in a.objectives
             and any(not math.isnan(getattr(arm, name)) for arm in a.ranking)]  # fmt: skip
+
+
+def counted(states: Sequence[str]) -> str:
+    return ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
 
 
 def state(a: Answer, arm: Ranked) -> str:

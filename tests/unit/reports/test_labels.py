@@ -18,7 +18,7 @@ from r2m.reports.compare_page import compare_html, compare_terminal
 from r2m.reports.curves import STYLE, plot
 from r2m.reports.paper_page import paper_html
 from r2m.reports.style import groups
-from r2m.reports.sweep_page import html as sweep_html
+from r2m.reports.sweep_page import sweep_html
 from r2m.reports.sweep_tables import ranking_table
 from r2m.reports.table import runs_table
 from r2m.results.comparison import compare_runs
