@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from r2m.paper import published as paper
+import yaml
+
 from r2m.paper.arms import ABLATIONS, COLLAPSE, FIXED_OMEGA, METHODS
 from r2m.reports.paper_parts import MEASURED, MISSING, Column, PaperCell, PaperTable
 from r2m.results.experiment import PERCENT, Experiment
 from r2m.results.statistics import mean_estimate
 from r2m.results.table import Values, paired
 
+PUBLISHED = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text())  # the paper's own numbers
+QWEN, LLAMA = "paper: Qwen2.5-3B, AlpacaEval 2", "paper: LLaMA3-8B, AlpacaEval 2"
+TLDR, COLLAPSED = "paper: Pythia-2.8B, TL;DR", "paper: Pythia-1B, TL;DR"
+ACCURACY, SIMILARITY = "paper: UltraFeedback", "paper: LLaMA3-8B, UltraFeedback"
 KIND_LABELS = {"hacking": "within hacking", "normal": "within normal", "cross": "across"}
 ACCURACIES = {
     "without": "without feedback",
@@ -50,7 +56,7 @@ def table_1(r: Experiment) -> PaperTable:
          + (PaperCell(),) * len(KIND_LABELS))
         for arm in why for alone in (False, True)
     ]  # fmt: skip
-    theirs = tuple(published(paper.TABLE_1[kind], 2) for kind in KIND_LABELS)
+    theirs = tuple(published(PUBLISHED["table_1"][kind], 2) for kind in KIND_LABELS)
     rows.append(("the paper's policy", (PaperCell(),) * len(KIND_LABELS) + theirs))
     what = [
         f"{arm}, seed {seed}: {known.similarity.what}."
@@ -61,7 +67,7 @@ def table_1(r: Experiment) -> PaperTable:
     return PaperTable(
         1, "Similarity of hidden states of hacking and normal responses",
         f"measured: recipe {r.recipe}, cosine of mean-token hidden states", "responses of",
-        _columns([(MEASURED, KIND_LABELS.values()), (paper.SIMILARITY, KIND_LABELS.values())]),
+        _columns([(MEASURED, KIND_LABELS.values()), (SIMILARITY, KIND_LABELS.values())]),
         tuple(rows), (*what[:1], ALONE),
     )  # fmt: skip
 
@@ -78,12 +84,12 @@ def table_2(r: Experiment) -> PaperTable:
         if arm == "SFT":
             itself = PaperCell(text="50", why="by construction: it is compared with itself")
             cells = (itself, itself, *cells[2:])
-        rows.append((arm, cells + _theirs(paper.TABLE_2[arm])))
+        rows.append((arm, cells + _theirs(PUBLISHED["table_2"][arm])))
     three = ("LC, %", "WR, %", "length")
     return PaperTable(
         2, "Methods", judged(r), "method",
-        _columns([(MEASURED, (*three, "gold")), (paper.QWEN, three), (paper.LLAMA, three),
-                  (paper.TLDR, ["WR, %"])]),
+        _columns([(MEASURED, (*three, "gold")), (QWEN, three), (LLAMA, three),
+                  (TLDR, ["WR, %"])]),
         tuple(rows), (CONTROLLED, "SFT against itself is 50 % by construction.", ONE_MODEL),
     )  # fmt: skip
 
@@ -93,13 +99,13 @@ def table_3(r: Experiment) -> PaperTable:
     rows = [
         (label,
          tuple(measured(r, "R2M", r.accuracy("R2M", pairs, when)) for pairs in sets)
-         + _theirs(paper.TABLE_3[when]))
+         + _theirs(PUBLISHED["table_3"][when]))
         for when, label in ACCURACIES.items()
     ]  # fmt: skip
     return PaperTable(
         3, "Accuracy of the reward model",
         f"measured: recipe {r.recipe}, the reward models of R2M's runs, %", "reward model",
-        _columns([(MEASURED, sets), (paper.ACCURACY, ("Qwen2.5-3B", "LLaMA3-8B"))]), tuple(rows),
+        _columns([(MEASURED, sets), (ACCURACY, ("Qwen2.5-3B", "LLaMA3-8B"))]), tuple(rows),
         ("Before training, feedback has the weight that the trained model gives it (ω = Ω).",),
     )  # fmt: skip
 
@@ -110,12 +116,12 @@ def table_4(r: Experiment) -> PaperTable:
          (measured(r, arm, r.win_rate(arm, "reference")),
           measured(r, arm, r.mean_of(arm, "gold"), 2),
           measured(r, arm, r.mean_of(arm, "no_space_share", PERCENT), 1),
-          published(paper.TABLE_4[arm])))
+          published(PUBLISHED["table_4"][arm])))
         for arm in COLLAPSE
     ]  # fmt: skip
     return PaperTable(
         4, "The collapse", judged(r, "the author's references"), "method",
-        _columns([(MEASURED, ("WR, %", "gold", "words without a space, %")), (paper.COLLAPSED, ["WR, %"])]),
+        _columns([(MEASURED, ("WR, %", "gold", "words without a space, %")), (COLLAPSED, ["WR, %"])]),
         tuple(rows), (PERFECT,) * (r.judge == "gold") + (ONE_MODEL,),
     )  # fmt: skip
 
@@ -131,11 +137,11 @@ def table_5(r: Experiment) -> PaperTable:
             change = PaperCell() if arm == "R2M" else delta(r, arm, mine, full, places)
             cells += [measured(r, arm, mine, places), change]
         cells.append(measured(r, arm, r.mean_of(arm, "characters")))
-        rows.append((arm, (*cells, *_theirs(paper.TABLE_5.get(arm, (None,) * 5)))))
+        rows.append((arm, (*cells, *_theirs(PUBLISHED["table_5"].get(arm, (None,) * 5)))))
     theirs = ("LC, %", "Δ", "WR, %", "Δ", "length")
     return PaperTable(
         5, "Ablations", judged(r), "method",
-        _columns([(MEASURED, ("LC, %", "Δ", "WR, %", "Δ", "gold", "Δ", "length")), (paper.LLAMA, theirs)]),
+        _columns([(MEASURED, ("LC, %", "Δ", "WR, %", "Δ", "gold", "Δ", "length")), (LLAMA, theirs)]),
         tuple(rows),
         ("Δ: minus R2M on the same seeds; better or worse where five seeds or more show it.",
          f"\"R2M, fixed omega\" (ω = Ω = {FIXED_OMEGA} in every round) is not in the paper.", CONTROLLED),
@@ -156,7 +162,7 @@ def delta(r: Experiment, arm: str, values: Values, other: Values, places: int) -
     if d is None:
         return PaperCell(MISSING, why="no seed that both arms have")
     runs = r.run_ids(arm, {seed: values[seed] for seed in d.seeds})
-    return PaperCell(estimate=d.estimate, places=places, runs=runs, finding=d.finding)
+    return PaperCell(estimate=d.estimate, places=places, runs=runs, finding=d.estimate.finding)
 
 
 def published(value: float | None, places: int = 1) -> PaperCell:

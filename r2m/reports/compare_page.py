@@ -55,7 +55,7 @@ def compare_terminal(c: Comparison) -> Printed:
 def _setup(number: int, c: Comparison) -> list[doc.Part]:
     drawn = groups((row.arm.label, row.arm.kind, row.arm.runs) for row in c.rows[:DRAWN])
     few = f" The first {DRAWN} arms of the table." if len(c.rows) > DRAWN else ""
-    found = {d.finding for d in c.differences if d.metric == c.metric and not d.matched}
+    found = {d.estimate.finding for d in c.differences if d.metric == c.metric and not d.matched}
     differences: list[doc.Part] = [
         _differences(c, drawn),
         doc.Note("Difference: arm minus baseline on the same seed. The same KL: where both runs first reach the "
@@ -118,7 +118,7 @@ def _differences(c: Comparison, groups: Sequence[Group]) -> doc.Table:
         mine = [d for d in c.differences if d.arm == row.arm.label]
         for d in mine:
             arm = _label(d.arm, groups) if d is mine[0] else ""
-            finding = doc.Cell(word(d.metric, d.finding), kind=d.finding)
+            finding = doc.Cell(word(d.metric, d.estimate.finding), kind=d.estimate.finding)
             cells = [arm, *_numbers(d), finding, *(decimals(kl, 2) for kl in d.kl)]
             rows.append(("" if d is mine[-1] else "more", cells))
     return doc.Table(head, rows, {0, 1, 6})
@@ -128,7 +128,7 @@ def _short_differences(c: Comparison) -> doc.Table:
     """An arm's below its label."""
     rows = []
     for row in c.rows[:DRAWN]:
-        mine = [[f" {what}", *cells, word(d.metric, d.finding)]
+        mine = [[f" {what}", *cells, word(d.metric, d.estimate.finding)]
                 for d in c.differences if d.arm == row.arm.label for what, *cells in [_numbers(d)]]  # fmt: skip
         rows += [("", cells) for cells in ([[_lines(row.arm.label), *[""] * 5], *mine] if mine else [])]
     return doc.Table(["arm − baseline", "n", "mean", "95 % interval", "p", "finding"], rows)

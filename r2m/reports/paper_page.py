@@ -13,9 +13,10 @@ from r2m.reports.paper_formats import notes_of, runs_by_row, to_csv, to_latex, t
 from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged, PaperTable
 from r2m.reports.render import render
 from r2m.results.experiment import Experiment
-from r2m.results.findings import ENOUGH, METHOD
+from r2m.results.findings import METHOD
 from r2m.results.numbers import number
 from r2m.results.readings import cost
+from r2m.results.statistics import ENOUGH
 
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 ABOUT = (

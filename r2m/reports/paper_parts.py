@@ -20,7 +20,7 @@ class PaperCell:
     estimate: Estimate | None = None
     places: int = 1
     runs: tuple[str, ...] = ()
-    finding: str = ""  # of a difference: one of r2m.results.findings.FINDINGS
+    finding: str = ""  # of a difference: one of r2m.results.statistics.FINDINGS
     why: str = ""
 
 

@@ -81,7 +81,7 @@ class Against:
     label: str
     difference: Estimate
     kl: tuple[float, float]  # the winner's and the baseline's on those seeds
-    finding: str  # one of findings.FINDINGS
+    finding: str  # one of statistics.FINDINGS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from r2m.errors import UserError
 from r2m.results.arms import Setup, setups
-from r2m.results.findings import finding
 from r2m.results.readings import KL, Point, at_kl, cost, last, mean, trajectory
 from r2m.results.statistics import Estimate, mean_estimate, paired_difference
 from r2m.results.table import Arm, Result, paired
@@ -57,10 +56,6 @@ class Difference:
     estimate: Estimate
     seeds: tuple[int, ...]
     kl: tuple[float, float]  # nats per sequence, mean over the pairs: the arm's and the baseline's
-
-    @property
-    def finding(self) -> str:
-        return finding(self.estimate)
 
 
 @dataclass(frozen=True)

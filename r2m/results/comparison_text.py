@@ -7,11 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from r2m.results.comparison import Comparison, Difference, Row
-from r2m.results.findings import FINDINGS, MOST_P, finding, sentence
+from r2m.results.findings import sentence
 from r2m.results.numbers import finite, interval, number
+from r2m.results.statistics import FINDINGS, MOST_P
 
-FEW_ARMS, MOST_ARMS = 2, 6  # of more, each is not told by itself; of more, lists have no names
-DOUBT = "Too few seeds to say"
+FEW_ARMS, MOST_ARMS = (
+    2,
+    6,
+)  # more than these are listed by finding, not told one by one; more than these are counted, not named
 FINDING_WORDS = {"better": "higher", "worse": "lower"}  # of the frozen reward, whose height is no merit by itself
 
 
@@ -38,7 +41,7 @@ def numbers(comparisons: Sequence[Comparison], notes: Sequence[str]) -> dict[str
                 }
                 for row in c.rows
             ],
-            "differences": [asdict(d) | {"finding": d.finding} for d in c.differences],
+            "differences": [asdict(d) | {"finding": d.estimate.finding} for d in c.differences],
         }
         for c in comparisons
     ]  # fmt: skip
@@ -78,14 +81,14 @@ def _one_seed(c: Comparison, found: Sequence[Difference], by: str) -> str:
 
 def _listed(c: Comparison, found: Sequence[Difference], by: str) -> str:
     """The arms by finding."""
-    arms = {f: [d.arm for d in found if d.finding == f] for f in FINDINGS}
+    arms = {f: [d.arm for d in found if d.estimate.finding == f] for f in FINDINGS}
     lists = "; ".join(f"{f}: {_some(labels)}" for f, labels in arms.items() if labels)
     return f"Against {c.baseline} by {by}, {lists}."
 
 
 def _chance(c: Comparison) -> list[str]:
     """How many findings chance alone may make of many comparisons."""
-    tested = sum(d.metric == c.metric and d.finding != "too few seeds" for d in c.differences)
+    tested = sum(d.metric == c.metric and d.estimate.finding != "too few seeds" for d in c.differences)
     if tested <= MOST_ARMS:
         return []
     return [
@@ -108,12 +111,13 @@ def _unpaired(c: Comparison) -> list[str]:
 
 def _hacking(c: Comparison) -> list[str]:
     """What gold and the frozen reward did from the first evaluation to the last: hacking where they part."""
-    rows = [row for row in c.rows if {"eval/gold", "eval/vanilla"} <= row.gain.keys()]
+    both = ("eval/gold", "eval/vanilla")
+    rows = [row for row in c.rows if row.gain.keys() >= {*both}]
     parted = [row for row in rows if row.gain["eval/gold"].mean < 0 < row.gain["eval/vanilla"].mean]
-    sure = [row for row in parted if _parts(row) == ("worse", "better")]
-    doubt = [row for row in parted if "too few seeds" in _parts(row)]
+    sure = [row for row in parted if [row.gain[key].finding for key in both] == ["worse", "better"]]
+    doubt = [row for row in parted if any(row.gain[key].finding == "too few seeds" for key in both)]
     told = []
-    for chosen, what in ((sure, "Reward hacking"), (doubt, f"{DOUBT} that is reward hacking")):
+    for chosen, what in ((sure, "Reward hacking"), (doubt, "Too few seeds to say whether this is reward hacking")):
         if chosen:
             few = len(rows) <= FEW_ARMS
             arms = ", ".join(map(_numbers, chosen)) if few else _some([row.arm.label for row in chosen])
@@ -121,10 +125,6 @@ def _hacking(c: Comparison) -> list[str]:
                 f"{what}: from the first evaluation to the last, gold falls while the frozen reward rises in {arms}."
             )
     return told
-
-
-def _parts(row: Row) -> tuple[str, str]:
-    return finding(row.gain["eval/gold"]), finding(row.gain["eval/vanilla"])
 
 
 def _numbers(row: Row) -> str:
@@ -139,7 +139,7 @@ def _arms(c: Comparison) -> str:
 
 
 def _some(labels: Sequence[str]) -> str:
-    """Their names, where these can be read in a sentence."""
+    """The arms by name, or how many they are where names would be too long for a sentence."""
     if len(labels) > MOST_ARMS:
         return f"{len(labels)} arms"
     return ", ".join(f"'{label}'" if "," in label else label for label in labels)

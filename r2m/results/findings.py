@@ -5,26 +5,10 @@ from __future__ import annotations
 from r2m.results.numbers import interval, number
 from r2m.results.statistics import Estimate
 
-FINDINGS = ("better", "worse", "not distinguishable", "too few seeds")
-ENOUGH = 5  # seeds: fewer can all agree by chance in more than 2 / 2^5 of cases
-MOST_P = 2 / 2**ENOUGH  # the least p that five seeds can show
 METHOD = (
     "Interval: percentile bootstrap of 10,000 resamples, too narrow for a handful of seeds. p: sign-flip test, "
     "two-sided. A finding takes both, and at least five seeds."
 )
-
-
-def finding(difference: Estimate) -> str:
-    """One of FINDINGS. Better or worse takes five seeds, an interval off 0 and a sign-flip p of at most 0.0625: the
-    interval alone is too narrow for a handful of seeds."""
-    if difference.n < ENOUGH:
-        return "too few seeds"
-    assert difference.interval is not None
-    assert difference.p is not None
-    low, high = difference.interval
-    if low <= 0 <= high or difference.p > MOST_P:
-        return "not distinguishable"
-    return "better" if low > 0 else "worse"
 
 
 def sentence(me: str, other: str, metric: str, d: Estimate, seed: str = "seed", lower: bool = False) -> str:
@@ -35,7 +19,7 @@ def sentence(me: str, other: str, metric: str, d: Estimate, seed: str = "seed", 
         seed: what a pair is of: "fresh seed", "seed".
         lower: whether less of the metric is better.
     """
-    found = finding(d)
+    found = d.finding
     gain = f"mean gain in {metric} {number(d.mean)}" + " (lower is better)" * lower
     ahead = "better" if d.mean > 0 else "worse"
     if found == "too few seeds":

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from r2m.results.assessment import Assessment
-from r2m.results.findings import finding
 from r2m.results.statistics import Estimate, paired_difference
 from r2m.runs.journal import JournalView
 
@@ -62,11 +61,6 @@ class Paired:
 
     estimate: Estimate
     seeds: tuple[int, ...]
-
-    @property
-    def finding(self) -> str:
-        """One of findings.FINDINGS: whether a is better, where more is."""
-        return finding(self.estimate)
 
 
 def trial_label(number: int | None, baseline: str | None = None) -> str:

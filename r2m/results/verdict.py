@@ -93,12 +93,12 @@ def _seeds(n: int) -> str:
 
 
 def fields(a: Answer, of: Ranked | Confirmed) -> list[str]:
-    """What `held_out` names, of an arm or its confirmation."""
+    """The columns that `held_out` names, of an arm or of its confirmation."""
     return [decimals(getattr(of, FIELDS[name]), 2 if name == "KL" else 3) for name in held_out(a)]
 
 
 def held_out(a: Answer) -> list[str]:
-    """Those of FIELDS that an arm has and that is no objective as it is."""
+    """Those of FIELDS that some arm has, but for the objectives, which have columns of their own."""
     return [key for key, name in FIELDS.items() if LAST[name] not in a.objectives
             and any(not math.isnan(getattr(arm, name)) for arm in a.ranking)]  # fmt: skip
 

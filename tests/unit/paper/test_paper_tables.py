@@ -7,8 +7,18 @@ import pytest
 from made_paper import SETS, MadePaper, whole
 from plotly.offline import get_plotlyjs
 
-from r2m.paper import published
-from r2m.paper.tables import table_1, table_2, table_3, table_4, table_5, tables
+from r2m.paper.tables import (
+    ACCURACY,
+    LLAMA,
+    PUBLISHED,
+    SIMILARITY,
+    table_1,
+    table_2,
+    table_3,
+    table_4,
+    table_5,
+    tables,
+)
 from r2m.reports import paper_formats as formats
 from r2m.reports.document import Page
 from r2m.reports.paper_parts import MEASURED, MISSING, Column, PaperCell, PaperTable
@@ -29,9 +39,9 @@ def mean(found: PaperCell) -> float:
 def test_the_paper_s_tables_agree_with_each_other() -> None:
     """Table 5 repeats Table 2's LLaMA rows, and its Δ are differences to R2M."""
     for arm in ("RLOO", "R2M"):
-        lc, _, wr, _, length = published.TABLE_5[arm]
-        assert (lc, wr, length) == published.TABLE_2[arm][3:6]
-    for arm, (lc, d_lc, wr, d_wr, _) in published.TABLE_5.items():
+        lc, _, wr, _, length = PUBLISHED["table_5"][arm]
+        assert [lc, wr, length] == PUBLISHED["table_2"][arm][3:6]
+    for arm, (lc, d_lc, wr, d_wr, _) in PUBLISHED["table_5"].items():
         if arm != "R2M":
             assert d_lc == pytest.approx(lc - 34.5)
             assert d_wr == pytest.approx(wr - 38.2)
@@ -48,7 +58,7 @@ def test_the_methods(made: MadePaper) -> None:
     assert mean(cell(table, "RLOO", "LC, %")) == pytest.approx(40.0)
     assert mean(cell(table, "RLOO", "gold")) == pytest.approx(0.7)
     assert mean(cell(table, "RLOO", "length")) == pytest.approx(55.0)
-    assert cell(table, "RLOO", "length", published.LLAMA).text == "2186"
+    assert cell(table, "RLOO", "length", LLAMA).text == "2186"
     assert cell(table, "SFT", "WR, %").text == "50"
     assert cell(table, "R2M", "gold") == PaperCell(MISSING, why="no run of R2M has finished")
     assert "against the supervised policy" in table.measured
@@ -69,7 +79,7 @@ def test_accuracy_before_and_after_on_each_set_of_pairs(made: MadePaper) -> None
     table = table_3(made.results(1))
     found = [[mean(cell(table, label, pairs)) for label, _ in table.rows] for pairs in SETS]
     assert found == [pytest.approx([70, 60, 80]), pytest.approx([50, 40, 30])]
-    assert [cell(table, label, "LLaMA3-8B", published.ACCURACY).text for label, _ in table.rows] == [
+    assert [cell(table, label, "LLaMA3-8B", ACCURACY).text for label, _ in table.rows] == [
         "72.3", "69.2", "78.6",
     ]  # fmt: skip
 
@@ -78,7 +88,7 @@ def test_similarity_and_the_collapse(made: MadePaper) -> None:
     r = whole(made, 2)
     one, four = table_1(r), table_4(r)
     assert mean(cell(one, "RLOO's trained policies", "across")) == pytest.approx(0.45)
-    assert cell(one, "the paper's policy", "across", published.SIMILARITY).text == "0.45"
+    assert cell(one, "the paper's policy", "across", SIMILARITY).text == "0.45"
     assert mean(cell(one, "RLOO's trained policies, response alone", "across")) == pytest.approx(0.35)
     assert one.notes[0] == "RLOO, seed 0: hacking: <half> & more."
     assert mean(cell(four, "RLOO", "words without a space, %")) == pytest.approx(70)

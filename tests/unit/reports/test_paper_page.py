@@ -14,7 +14,7 @@ from r2m.reports import paper_figures as figures
 from r2m.reports.paper_page import paper_html, summary, write
 from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
 from r2m.results.experiment import Experiment
-from r2m.results.findings import ENOUGH
+from r2m.results.statistics import ENOUGH
 
 PLOTS = {"similarity", "over-training", "conditions", "learning", "reward-kl", "cost"}
 EVIL = "<script>document.title='owned'</script>"
