@@ -7,6 +7,7 @@ width W.
 import copy
 import math
 from collections.abc import Callable, Sequence
+from statistics import fmean as mean
 
 import pytest
 import torch
@@ -116,6 +117,7 @@ class SlowRound:
         greedy = [self.greedy_score(x, omega) for x in prompts] if a.advantage == "remax" else None
         advantage = self.advantages(to_go, N, K, greedy)
 
+        losses, norms, clipped_terms, head_norms, bts, gres = ([] for _ in range(6))  # type: ignore[var-annotated]
         for _ in range(a.epochs):
             for part in range(a.minibatches):
                 size = N // a.minibatches
@@ -128,6 +130,9 @@ class SlowRound:
                     if a.ratio_level == "sequence":
                         ratio = ratio.prod()
                     clipped = ratio.clip(1 - a.clip_low, 1 + a.clip_high)
+                    A = advantage[n, k]
+                    lost = ((ratio - clipped) * A > 0) & (A.abs() > 1e-6)  # a group of equals has no advantage
+                    clipped_terms += lost.flatten().tolist()
                     gain = torch.minimum(ratio * advantage[n, k], clipped * advantage[n, k]).sum()
                     kl = torch.zeros(())
                     if a.kl_placement == "loss":
@@ -135,7 +140,8 @@ class SlowRound:
                         kl = (d.exp() - d - 1).sum()  # k3
                     loss = loss - (gain - a.beta * kl) / len(batch)
                 loss.backward()
-                self.step(self.policy, self.optimizer)
+                losses.append(loss.item())
+                norms.append(self.step(self.policy, self.optimizer))
 
         if self.head is not None:
             for _ in range(r.epochs):
@@ -148,9 +154,21 @@ class SlowRound:
                         bt = -torch.log(torch.sigmoid(now[best] - now[worst]))
                         p = torch.softmax((now - now.mean()) / now.std(correction=0), 0)
                         entropy = -(p * p.log()).sum()
+                        bts.append(bt.item())
+                        gres.append(entropy.item())
                         loss = loss + ((1 - r.alpha) * bt + r.alpha * entropy) / size
                     loss.backward()
-                    self.step(self.head, self.head_optimizer)
+                    head_norms.append(self.step(self.head, self.head_optimizer))
+        self.metrics = {
+            "train/policy_loss": mean(losses), "train/grad_norm": mean(norms),
+            "train/clip_fraction": mean(clipped_terms), "train/lr": a.lr,
+        }  # fmt: skip
+        if self.head is not None:
+            bt, gre = mean(bts), mean(gres)
+            self.metrics |= {
+                "head/bt": bt, "head/gre": gre, "head/loss": (1 - r.alpha) * bt + r.alpha * gre,
+                "head/grad_norm": mean(head_norms), "head/omega": omega,
+            }  # fmt: skip
         return scores
 
     def greedy_score(self, prompt: list[int], omega: float) -> float:
@@ -193,10 +211,11 @@ class SlowRound:
             out = {at: (v - every.mean()) / every.std() for at, v in out.items()}
         return out
 
-    def step(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        nn.utils.clip_grad_norm_(module.parameters(), self.a.max_grad_norm)
+    def step(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+        norm = nn.utils.clip_grad_norm_(module.parameters(), self.a.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
+        return float(norm)
 
 
 def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
@@ -240,6 +259,8 @@ def test_a_round_is_the_papers(
         r = next(rounds)
         scores = slow.run(step, *tokens(r))
         torch.testing.assert_close(r.scores_NK, torch.tensor(scores), atol=1e-5, rtol=1e-5)
+        told = {key: r.metrics[key] for key in slow.metrics}
+        assert told == pytest.approx(slow.metrics, rel=1e-4, abs=1e-5)
     moved = max(float((w - before[name]).abs().max()) for name, w in weights(trainer).items())
     assert moved > 1e-3  # a hundred times the tolerance
     for module, expected in [(trainer.policy, slow.policy), (trainer.head, slow.head)]:

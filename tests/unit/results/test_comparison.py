@@ -39,6 +39,9 @@ def test_matched_takes_the_largest_kl_that_both_reach():
     a, b = [(1.0, 0.0), (5.0, 4.0)], [(2.0, 1.0), (3.0, 7.0), (2.5, 8.0)]
     assert matched(a, b) == (3.0, 2.0, 7.0)
     assert matched(b, a) == (3.0, 7.0, 2.0)
+    a, b = [(1.0, 90.0), (5.0, 4.0)], [(2.0, 100.0), (3.0, 7.0)]  # values that are no KL
+    assert matched(a, b) == (3.0, 47.0, 7.0)
+    assert matched(b, a) == (3.0, 7.0, 47.0)
 
 
 def test_runs_that_share_no_kl_are_not_matched():
@@ -61,6 +64,8 @@ def test_a_row_has_the_means_of_finished_runs_alone(runs):
     (row,) = one(runs).rows
     assert (row.values["eval/gold"].mean, row.values["eval/gold"].n) == (0.5, 2)
     assert row.values["eval/gold"].interval == (0.25, 0.75)
+    assert row.values["eval/gold"].p is None  # a mean, no difference
+    assert (row.gain["eval/gold"].mean, row.gain["eval/gold"].p) == (0.5, 0.5)
     assert row.values["eval/kl_sequence"].mean == 4.0
     assert row.values[SECONDS].mean == 6.0  # two rounds of 2 s, two evaluations of 1 s
     assert "eval/win_rate" not in row.values
@@ -73,6 +78,7 @@ def test_an_arm_without_a_finished_run_is_shown_so_far_and_is_in_no_difference(r
     c = one(runs)
     assert [(row.arm.label, row.so_far) for row in c.rows] == [("RLOO", False), ("R2M", True)]
     assert c.rows[1].values["eval/gold"].mean == 0.75
+    assert c.rows[1].gain == {}  # of one evaluation
     assert c.differences == ()
     assert [s for s in sentences(c) if "R2M" in s and "finished" in s and "not compared" in s]
 
@@ -85,6 +91,14 @@ def test_differences_are_of_the_seeds_that_both_have(runs):
     assert (end.estimate.mean, end.estimate.n, end.estimate.finding) == (0.5, 2, "too few seeds")
     assert (kl.matched, kl.estimate.mean, kl.kl) == (True, 0.5, (4.0, 4.0))
     assert (frozen.metric, frozen.matched, frozen.estimate.mean) == ("eval/vanilla", True, 0.0)
+
+
+def test_a_pair_with_a_value_that_is_none_is_left_out_and_an_arm_without_one_comes_last(runs):
+    pairs(runs, [(0.25, math.nan), (math.nan, 0.5), (0.25, 1.0)])
+    runs.run("grpo", (), settings=["algorithm.advantage=grpo"])
+    end, *_ = one(runs).differences
+    assert (end.seeds, end.estimate.mean) == ((2,), 0.75)
+    assert [row.arm.label for row in one(runs).rows] == ["RLOO", "R2M", "GRPO"]
 
 
 def test_gold_at_the_same_kl_differs_from_gold_at_the_end(runs):
@@ -111,6 +125,8 @@ def test_what_judges_is_the_first_that_there_is(runs):
     assert one(runs).metric == "eval/vanilla"
     runs.run("b", (0.5,), fields=("eval/win_rate",), seed=1)
     assert one(runs).metric == "eval/win_rate"
+    runs.run("c", (1.0, 0.5), fields=("eval/vanilla", "eval/kl_sequence"), settings=R2M)
+    assert one(runs).metric == "eval/win_rate"  # one arm has it, which is enough
     with pytest.raises(UserError, match="--metric 'eval/proxy': eval/gold, eval/win_rate, eval/vanilla are allowed"):
         one(runs, metric="eval/proxy")
 
@@ -200,6 +216,11 @@ def test_the_height_of_the_frozen_reward_is_judged_at_the_same_kl_alone(runs):
             runs.run(f"{name}{seed}", (2.0, reward), settings=settings, seed=seed, fields=fields)
     (told,) = sentences(one(runs))
     assert re.search(r"R2M is better than RLOO.*eval/vanilla.*same KL 1\b", told)
+
+
+def test_of_one_setup_there_is_nothing_to_mind(runs):
+    pairs(runs, [(0.25, 0.5)])
+    assert compare_runs(runs.results())[1] == []
 
 
 def test_notes_on_setups_repeats_and_a_searchs_own_runs(runs):

@@ -14,6 +14,7 @@ from r2m.results.statistics import Estimate
         (0.2, (0.1, 0.3), 5, 0.0625, "better"),
         (-0.2, (-0.3, -0.1), 5, 0.0625, "worse"),
         (0.2, (0.1, 0.3), 5, 0.125, "not distinguishable"),  # the interval of five is too narrow to stand alone
+        (0.2, (0.1, 0.3), 9, 0.07, "not distinguishable"),
         (0.2, (-0.1, 0.3), 9, 0.05, "not distinguishable"),
         (0.2, (0.0, 0.3), 9, 0.05, "not distinguishable"),
         (-0.2, (-0.3, 0.0), 9, 0.05, "not distinguishable"),

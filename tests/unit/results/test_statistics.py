@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from r2m.results.statistics import mean_estimate, paired_difference, sign_flip_p
+from r2m.results.statistics import mean_estimate, paired_difference, sign_flip_p, wilson_interval
 
 
 def test_the_interval_is_the_percentiles_of_the_bootstrap_distribution():
@@ -56,6 +56,7 @@ def test_sign_flips_are_counted_exactly(differences, p):
 
 def test_more_than_twelve_differences_are_sampled_with_the_observed_signs_counted_in():
     assert sign_flip_p([1.0] * 40) == 1 / 10_001
+    assert sign_flip_p([1.0] * 13) != 2 / 2**13
     # 13 ones and a -1: |sum| >= 12 where at most one sign differs from the rest: 2 * (1 + 14) of 2^14.
     assert sign_flip_p([1.0] * 13 + [-1.0]) == pytest.approx(30 / 2**14, abs=1.5e-3)
     assert sign_flip_p([1.0, -1.0] * 7) == 1.0
@@ -79,3 +80,16 @@ def test_nothing_can_be_said_of_no_pairs_or_of_values_that_are_none():
         paired_difference([1.0, math.nan], [0.0, 0.0])
     with pytest.raises(ValueError, match="there are 2 and 1"):
         paired_difference([1.0, 2.0], [0.0])
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "expected"),
+    [
+        (0.8, 10, (0.490, 0.943)),  # tables of Wilson's interval
+        (0.5, 100, (0.404, 0.596)),
+        (1.0, 10, (0.722, 1.0)),
+        (0.0, 10, (0.0, 0.278)),
+    ],
+)
+def test_wilsons_interval(share, count, expected):
+    assert wilson_interval(share, count) == pytest.approx(expected, abs=1e-3)
