@@ -13,7 +13,7 @@ from r2m.results.experiment import PERCENT, Experiment
 from r2m.results.statistics import mean_estimate
 from r2m.results.table import Values, paired
 
-PUBLISHED = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text())  # the paper's own numbers
+PRINTED = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text())  # the paper's own numbers
 QWEN, LLAMA = "paper: Qwen2.5-3B, AlpacaEval 2", "paper: LLaMA3-8B, AlpacaEval 2"
 TLDR, COLLAPSED = "paper: Pythia-2.8B, TL;DR", "paper: Pythia-1B, TL;DR"
 ACCURACY, SIMILARITY = "paper: UltraFeedback", "paper: LLaMA3-8B, UltraFeedback"
@@ -56,7 +56,7 @@ def table_1(r: Experiment) -> PaperTable:
          + (PaperCell(),) * len(KIND_LABELS))
         for arm in why for alone in (False, True)
     ]  # fmt: skip
-    theirs = tuple(published(PUBLISHED["table_1"][kind], 2) for kind in KIND_LABELS)
+    theirs = tuple(published(PRINTED["table_1"][kind], 2) for kind in KIND_LABELS)
     rows.append(("the paper's policy", (PaperCell(),) * len(KIND_LABELS) + theirs))
     what = [
         f"{arm}, seed {seed}: {known.similarity.what}."
@@ -84,7 +84,7 @@ def table_2(r: Experiment) -> PaperTable:
         if arm == "SFT":
             itself = PaperCell(text="50", why="by construction: it is compared with itself")
             cells = (itself, itself, *cells[2:])
-        rows.append((arm, cells + _theirs(PUBLISHED["table_2"][arm])))
+        rows.append((arm, cells + _theirs(PRINTED["table_2"][arm])))
     three = ("LC, %", "WR, %", "length")
     return PaperTable(
         2, "Methods", judged(r), "method",
@@ -99,7 +99,7 @@ def table_3(r: Experiment) -> PaperTable:
     rows = [
         (label,
          tuple(measured(r, "R2M", r.accuracy("R2M", pairs, when)) for pairs in sets)
-         + _theirs(PUBLISHED["table_3"][when]))
+         + _theirs(PRINTED["table_3"][when]))
         for when, label in ACCURACIES.items()
     ]  # fmt: skip
     return PaperTable(
@@ -116,7 +116,7 @@ def table_4(r: Experiment) -> PaperTable:
          (measured(r, arm, r.win_rate(arm, "reference")),
           measured(r, arm, r.mean_of(arm, "gold"), 2),
           measured(r, arm, r.mean_of(arm, "no_space_share", PERCENT), 1),
-          published(PUBLISHED["table_4"][arm])))
+          published(PRINTED["table_4"][arm])))
         for arm in COLLAPSE
     ]  # fmt: skip
     return PaperTable(
@@ -137,7 +137,7 @@ def table_5(r: Experiment) -> PaperTable:
             change = PaperCell() if arm == "R2M" else delta(r, arm, mine, full, places)
             cells += [measured(r, arm, mine, places), change]
         cells.append(measured(r, arm, r.mean_of(arm, "characters")))
-        rows.append((arm, (*cells, *_theirs(PUBLISHED["table_5"].get(arm, (None,) * 5)))))
+        rows.append((arm, (*cells, *_theirs(PRINTED["table_5"].get(arm, (None,) * 5)))))
     theirs = ("LC, %", "Δ", "WR, %", "Δ", "length")
     return PaperTable(
         5, "Ablations", judged(r), "method",

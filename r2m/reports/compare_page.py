@@ -17,7 +17,7 @@ from r2m.results.findings import METHOD
 from r2m.results.numbers import decimals, estimate_cells
 from r2m.results.readings import KL
 from r2m.results.statistics import Estimate
-from r2m.results.texts import Text, picks, texts_of
+from r2m.results.texts import ArmText, picks, texts_of
 
 if TYPE_CHECKING:
     from rich.console import Group as Printed
@@ -33,7 +33,7 @@ _REWARDS = ("reward/proxy", "reward/vanilla", "reward/gold")  # over KL: the pap
 
 def compare_html(title: str, comparisons: Sequence[Comparison], notes: Sequence[str]) -> str:
     """One file that needs no network. `notes`: sentences on what was left out."""
-    sections = [doc.Section(f"setup-{i}", c.setup, _setup(i, c)) for i, c in enumerate(comparisons)]
+    sections = [doc.PageSection(f"setup-{i}", c.setup, _setup(i, c)) for i, c in enumerate(comparisons)]
     return render(doc.Page(f"{title} · R2M", title, [*map(doc.Note, notes)], sections))
 
 
@@ -62,7 +62,7 @@ def _setup(number: int, c: Comparison) -> list[doc.Part]:
                  f"largest held-out KL that both of them reach, interpolated between evaluations. {METHOD}"),
     ]  # fmt: skip
     return [
-        doc.Verdict(sentences(c), doc.colour_of(found)),
+        doc.Headline(sentences(c), doc.colour_of(found)),
         _means(c, drawn),
         doc.Note("Each run's last evaluation, and what it changed since the first: mean over the seeds of finished "
              "runs, its 95 % interval below. Grey: none has finished, as far as they have come. Worker s: seconds of "
@@ -148,7 +148,7 @@ def _texts(c: Comparison) -> list[doc.Part]:
     return parts
 
 
-def _table(texts: Sequence[Text]) -> doc.Table:
+def _table(texts: Sequence[ArmText]) -> doc.Table:
     rows: list[doc.Line] = [
         ("", [
             doc.Cell(_said(t.prompt), kind="said"), doc.Cell(t.response, kind="said"),

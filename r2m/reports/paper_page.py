@@ -56,11 +56,11 @@ def paper_html(r: Experiment, made: Sequence[PaperTable], judged: Sequence[Judge
     if len(r.seeds) < ENOUGH:
         verdict.append(f"{len(r.seeds)} seeds settle no difference: give --seeds {ENOUGH} or more.")
     title = f"{r.name}: the paper's experiments on the recipe {r.recipe}"
-    return render(doc.Page(f"{r.name} · R2M", title, [doc.Note(ABOUT), doc.Verdict(verdict)], [
-        doc.Section("claims", "The paper's claims, here", [_claims(judged), doc.Note(RULE)]),
-        doc.Section("tables", "Tables", [part for table in made for part in _table(table)]),
-        doc.Section("figures", "Figures", paper_figures(r)),
-        doc.Section("made", "How this was made", _made(r, command)),
+    return render(doc.Page(f"{r.name} · R2M", title, [doc.Note(ABOUT), doc.Headline(verdict)], [
+        doc.PageSection("claims", "The paper's claims, here", [_claims(judged), doc.Note(RULE)]),
+        doc.PageSection("tables", "Tables", [part for table in made for part in _table(table)]),
+        doc.PageSection("figures", "Figures", paper_figures(r)),
+        doc.PageSection("made", "How this was made", _made(r, command)),
     ]))  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def _made(r: Experiment, command: str) -> list[doc.Part]:
         "commit": _by_all(_commit(**view.start["git"]) for view in views),
     }
     arms = [
-        ("", [arm, ", ".join(f"{key}={doc.setting(value)}" for key, value in settings.items()),
+        ("", [arm, ", ".join(f"{key}={doc.setting_text(value)}" for key, value in settings.items()),
               ", ".join(r.run_ids(arm)) or "none"])
         for arm, settings in r.settings.items()
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from r2m.reports.document import Cell, Line, Note, Part, Table, Tiles, heading, setting
+from r2m.reports.document import Cell, Line, Note, Part, Table, Tiles, heading, setting_text
 from r2m.reports.table import rich_table
 from r2m.results.answer import Answer
 from r2m.results.findings import METHOD
@@ -79,7 +79,7 @@ def ranking(a: Answer, own: Colours) -> Table:
         cells: list[Cell | str] = [
             str(i), Cell(arm.in_search, colour=own.get(arm.name, "")), state(a, arm),
             *map(decimals, arm.values), *[_excess(arm.violation)] * limits, *fields(a, arm),
-            *(setting(arm.params[key]) if key in arm.params else "" for key in keys),
+            *(setting_text(arm.params[key]) if key in arm.params else "" for key in keys),
             f"{arm.trajectories:,}", f"{arm.worker_s:,.0f}",
         ]  # fmt: skip
         settled = arm.state == "complete" and arm.feasible

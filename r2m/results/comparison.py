@@ -23,7 +23,7 @@ SECONDS = "worker_s"
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmRow:
     """`values`: metric -> its last value over the seeds, of those of COLUMNS that a run has; and the cost of a run.
 
     `gain`: metric -> its last value less its first, of the judged metric and the frozen reward.
@@ -65,7 +65,7 @@ class Comparison:
     setup: str
     metric: str | None
     baseline: str
-    rows: tuple[Row, ...]
+    rows: tuple[ArmRow, ...]
     differences: tuple[Difference, ...]
 
 
@@ -141,13 +141,13 @@ def _rounds(low: int, high: int) -> str:
     return f"round {low}" if low == high else f"rounds {low} to {high}"
 
 
-def _row(arm: Arm) -> Row:
+def _row(arm: Arm) -> ArmRow:
     views = list(arm.finished.values()) or arm.runs
     values = {key: e for key in COLUMNS if (e := _estimate([last(view, key) for view in views]))}
     if spent := _estimate([cost(view)[1] for view in views]):
         values[SECONDS] = spent
     gain = {key: e for key in JUDGED if (e := _estimate([_gain(view, key) for view in views], paired=True))}
-    return Row(arm, not arm.finished, values, gain)
+    return ArmRow(arm, not arm.finished, values, gain)
 
 
 def _estimate(values: Sequence[float], paired: bool = False) -> Estimate | None:
@@ -162,7 +162,7 @@ def _gain(view: JournalView, metric: str) -> float:
     return values[-1] - values[0] if len(values) > 1 else math.nan
 
 
-def _judged(row: Row, metric: str | None) -> float:
+def _judged(row: ArmRow, metric: str | None) -> float:
     return row.values[metric].mean if metric in row.values else -math.inf
 
 

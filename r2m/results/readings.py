@@ -52,7 +52,7 @@ def mean_curve(curves: Sequence[Mapping[int, float]]) -> dict[int, float]:
 
 def at_kl(points: Sequence[Point], kl: float) -> float:
     """The value where a run's held-out KL first reaches `kl` nats, interpolated linearly between the evaluations
-    before and after: the first evaluation's if that is beyond it, the last one's if none is. NaN where there are no points.
+    before and after: the first evaluation's if that is beyond it, the last one's if none is. NaN of no evaluation.
 
     Args:
         points: those of a trajectory.

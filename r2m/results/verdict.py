@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from r2m.results.answer import LAST, Against, Answer, Confirmed, Ranked
+from r2m.results.answer import LAST, Answer, Confirmed, Ranked
 from r2m.results.findings import sentence
 from r2m.results.numbers import decimals, number
 
@@ -19,39 +19,25 @@ def verdict(a: Answer) -> tuple[str, ...]:
     if a.winner is None:
         return (_no_winner(a),)
     mine, *others = a.confirmation
-    best = a.arm(a.winner)
-    itself = best.baseline
-    head = [f"The search found nothing better than {best.label}, its best trial ({best.name})."] * itself
-    for comparison in a.comparisons:
-        head.append(_sentence(a, mine, comparison))
-    search = (
-        f"The search had it at {number(best.values[0])}, chosen as the best of {_complete(a)} and so optimistic"
-        if not itself else f"The search had it at {number(best.values[0])}"
-    )  # fmt: skip
-    if mine.values:
-        confirmed = mine.mean
-        tail = [f"{search}; on {_seeds(len(mine.values))} its mean {a.objectives[0]} is {number(confirmed)}."]
-    else:
-        tail = [f"{search}; no fresh seed has confirmed it yet."]
+    best, metric, lower = a.arm(a.winner), a.objectives[0], a.directions[0] == "minimize"
+    head = [f"The search found nothing better than {best.label}, its best trial ({best.name})."] * best.baseline
+    head += [sentence(mine.label, c.label, metric, c.difference, "fresh seed", lower) for c in a.comparisons]
     if not head:
-        head = [
-            f"{best.label} leads the search by {a.objectives[0]}, with no baseline to compare on a fresh seed yet."
-        ]
+        head = [f"{best.label} leads the search by {metric}, with no baseline to compare on a fresh seed yet."]
+    n, m = sum(arm.state == "complete" and arm.trial is not None for arm in a.ranking), len(mine.values)
+    chosen = f", chosen as the best of {n} complete trial{'s' * (n != 1)} and so optimistic" * (not best.baseline)
+    fresh = f"on {m} fresh seed{'s' * (m != 1)} its mean {metric} is {number(mine.mean)}"
+    confirmed = fresh if m else "no fresh seed has confirmed it yet"
+    tail = [f"The search had it at {number(best.values[0])}{chosen}; {confirmed}."]
     if mine.violation > 0:
         kept = " and ".join(a.constraints)
         tail.append(f"On fresh seeds {best.label} does not keep {kept}: it misses by {number(mine.violation)}.")
     return (*head, *tail, *_missing(a, mine, others), *_running(a))
 
 
-def _sentence(a: Answer, mine: Confirmed, c: Against) -> str:
-    lower = a.directions[0] == "minimize"
-    return sentence(mine.label, c.label, a.objectives[0], c.difference, "fresh seed", lower)
-
-
 def _no_search(a: Answer) -> str:
     done = sum(arm.state == "complete" for arm in a.ranking)
-    seeds = f"{len(a.seeds)} seed{'s' * (len(a.seeds) > 1)}"
-    arms = f"{done} of {len(a.ranking)} arms are complete, on {seeds} each"
+    arms = f"{done} of {len(a.ranking)} arms are complete, on {len(a.seeds)} seed{'s' * (len(a.seeds) > 1)} each"
     return f"No search: {arms}; r2m compare {a.name} compares them."
 
 
@@ -81,15 +67,6 @@ def _missing(a: Answer, mine: Confirmed, others: list[Confirmed]) -> list[str]:
 def _running(a: Answer) -> list[str]:
     running = sum(arm.state == "running" for arm in a.ranking)
     return [f"The search is not over: {running} arm{'s' * (running > 1)} still running."] * bool(running)
-
-
-def _complete(a: Answer) -> str:
-    n = sum(arm.state == "complete" and arm.trial is not None for arm in a.ranking)
-    return f"{n} complete trial{'s' * (n != 1)}"
-
-
-def _seeds(n: int) -> str:
-    return f"{n} fresh seed{'s' * (n != 1)}"
 
 
 def fields(a: Answer, of: Ranked | Confirmed) -> list[str]:
