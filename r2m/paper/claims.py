@@ -14,7 +14,7 @@ from statistics import fmean, median
 
 from r2m.paper.arms import METHODS
 from r2m.reports.paper_formats import capital
-from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
+from r2m.reports.paper_page import FAILS, HOLDS, OPEN, Judged
 from r2m.results.experiment import NEGLIGIBLE, Experiment
 from r2m.results.numbers import interval, number
 from r2m.results.table import Paired, Values, paired, values

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from r2m.paper.arms import ABLATIONS, COLLAPSE, FIXED_OMEGA, METHODS
-from r2m.reports.paper_parts import MEASURED, MISSING, Column, PaperCell, PaperTable
+from r2m.reports.paper_formats import MEASURED, MISSING, Column, PaperCell, PaperTable
 from r2m.results.experiment import PERCENT, Experiment
 from r2m.results.statistics import mean_estimate
 from r2m.results.table import Values, paired

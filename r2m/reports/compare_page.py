@@ -13,8 +13,7 @@ from r2m.reports.style import Group, groups
 from r2m.reports.table import rich_table
 from r2m.results.comparison import COLUMNS, SECONDS, Comparison, Difference
 from r2m.results.comparison_text import sentences, word
-from r2m.results.findings import METHOD
-from r2m.results.numbers import decimals, estimate_cells
+from r2m.results.numbers import METHOD, decimals, estimate_cells
 from r2m.results.readings import KL
 from r2m.results.statistics import Estimate
 from r2m.results.texts import ArmText, picks, texts_of

@@ -1,14 +1,20 @@
-"""A table of the paper as CSV, Markdown, LaTeX and on the page. All but CSV show a cell as mean [interval]."""
+"""A table of the paper, whose cells know their interval, seeds and runs, as CSV, Markdown, LaTeX and on the page.
+
+All but CSV show a cell as mean [interval].
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from itertools import groupby
 
 from r2m.reports import document
-from r2m.reports.paper_parts import MEASURED, MISSING, PaperCell, PaperTable
+from r2m.results.statistics import Estimate
 
+MEASURED = "measured"
+MISSING = "–"  # what a cell shows that should have a number
 PARTS = ("mean", "low", "high", "seeds", "runs", "finding", "note")  # of a measured cell, a CSV column each
 LATEX = str.maketrans({  # no package is needed for any of these
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -16,6 +22,38 @@ LATEX = str.maketrans({  # no package is needed for any of these
     "−": "$-$", "–": "--", "Δ": r"$\Delta$", "Ω": r"$\Omega$", "ω": r"$\omega$", "·": r"$\cdot$", "≥": r"$\geq$",
     "±": r"$\pm$", "\n": " ",
 })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PaperCell:
+    """`text`: what is shown where there is no estimate: nothing where there is none to have. `why`: what a cell
+    without an estimate has to say, MISSING ones above all."""
+
+    text: str = ""
+    estimate: Estimate | None = None
+    places: int = 1
+    runs: tuple[str, ...] = ()
+    finding: str = ""  # of a difference: one of r2m.results.statistics.FINDINGS
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    source: str  # MEASURED, or which of the paper's settings
+    heading: str
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """`label`: what the first column holds. `measured`: what the measured columns are, in words."""
+
+    number: int
+    title: str
+    measured: str
+    label: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, tuple[PaperCell, ...]], ...]
+    notes: tuple[str, ...] = ()
 
 
 def to_csv(table: PaperTable) -> str:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from r2m.files import write_whole
 from r2m.reports import document as doc
 from r2m.reports.paper_figures import paper_figures
-from r2m.reports.paper_formats import notes_of, runs_by_row, to_csv, to_latex, to_markdown, to_part
-from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged, PaperTable
+from r2m.reports.paper_formats import PaperTable, notes_of, runs_by_row, to_csv, to_latex, to_markdown, to_part
 from r2m.reports.render import render
 from r2m.results.experiment import Experiment
-from r2m.results.findings import METHOD
-from r2m.results.numbers import number
+from r2m.results.numbers import METHOD, number
 from r2m.results.readings import cost
 from r2m.results.statistics import ENOUGH
 
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be judged"
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 ABOUT = (
     "Tables 1 to 5 and Figures 1, 4, 5 and 6 from runs of this recipe, beside the paper's own figures, which are of "
@@ -28,6 +28,17 @@ RULE = (
     "not hold where they show the opposite. What they cannot tell from 0, or fewer seeds, cannot be judged: that "
     f"nothing was seen does not show that there is nothing. {METHOD}"
 )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim of the paper's. `verdict`: HOLDS, FAILS or OPEN; `why`: the sentence that says so in numbers."""
+
+    claim: str
+    source: str
+    verdict: str
+    why: str
+    headline: bool = False  # what most readers look for
 
 
 def write(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from r2m.reports.document import Cell, Line, Note, Part, Table, Tiles, heading, setting_text
 from r2m.reports.table import rich_table
 from r2m.results.answer import Answer
-from r2m.results.findings import METHOD
-from r2m.results.numbers import decimals, estimate_cells, finite, number
+from r2m.results.numbers import METHOD, decimals, estimate_cells, finite, number
 from r2m.results.verdict import counted, fields, held_out, spent, state
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from r2m.results.comparison import ArmRow, Comparison
-from r2m.results.findings import sentence
-from r2m.results.numbers import finite, interval, number
+from r2m.results.numbers import finite, interval, number, sentence
 from r2m.results.statistics import FINDINGS, MOST_P
 
 FEW_ARMS = 2  # more are listed by finding, not told one by one

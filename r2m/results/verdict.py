@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from r2m.results.answer import LAST, Answer, Confirmed, Ranked
-from r2m.results.findings import sentence
-from r2m.results.numbers import decimals, number
+from r2m.results.numbers import decimals, number, sentence
 
 FIELDS = {"KL": "kl", "gold": "gold", "frozen": "frozen"}  # heading -> of an arm
 

@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 from r2m.paper.tables import ACCURACY, LLAMA, PRINTED, SIMILARITY, table_1, table_2, table_3, table_4, table_5, tables
 from r2m.reports import paper_formats as formats
 from r2m.reports.document import Page
-from r2m.reports.paper_parts import MEASURED, MISSING, Column, PaperCell, PaperTable
+from r2m.reports.paper_formats import MEASURED, MISSING, Column, PaperCell, PaperTable
 from r2m.reports.render import render
 from r2m.results.statistics import Estimate
 

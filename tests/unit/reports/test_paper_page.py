@@ -11,8 +11,7 @@ from pages import CHROMIUM, Page, drawn_plots
 from r2m.paper.claims import judge_all
 from r2m.paper.tables import tables
 from r2m.reports import paper_figures as figures
-from r2m.reports.paper_page import paper_html, summary, write
-from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
+from r2m.reports.paper_page import FAILS, HOLDS, OPEN, Judged, paper_html, summary, write
 from r2m.results.experiment import Experiment
 from r2m.results.statistics import ENOUGH
 

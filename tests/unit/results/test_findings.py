@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from r2m.results.findings import sentence
+from r2m.results.numbers import sentence
 from r2m.results.statistics import Estimate
 
 
