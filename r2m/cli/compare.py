@@ -29,10 +29,10 @@ def compare(
 ) -> None:
     """Arms side by side: means over seeds, paired differences, curves, reward over KL, texts."""
     from r2m.files import write_whole
-    from r2m.reports.compare_page import html
-    from r2m.reports.compare_terminal import numbers, terminal
+    from r2m.reports.compare_page import compare_html, compare_terminal
     from r2m.results.assessment import read_assessment
     from r2m.results.comparison import compare_runs
+    from r2m.results.comparison_text import numbers
     from r2m.results.table import Result
     from r2m.runs.find import journals
     from r2m.tracking.mlflow_sink import default_tracking_uri
@@ -58,14 +58,14 @@ def compare(
         if view.nuls
     ]
     for c in comparisons:
-        out.print(terminal(c))
+        out.print(compare_terminal(c))
     for note in notes:
         say(note)
     few = names if names and len(names) <= 3 and not found else None
     title = ", ".join(few) if few else f"{len(views)} runs" + (f" where {filter_}" if filter_ and not names else "")
     page = to or folder / "compare.html"
     try:
-        write_whole(page, html(title, comparisons, notes))
+        write_whole(page, compare_html(title, comparisons, notes))
         out.print(f"written: {page}", soft_wrap=True, highlight=False)
     except OSError as error:  # of a storage that can only be read: the comparison has been said
         if to is not None:

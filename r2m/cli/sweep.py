@@ -84,11 +84,11 @@ def _check_room(
 
 def _run(opened: Opened, address: str | None) -> None:
     """Run it, then show the answer and where to look; exit code 130 for a sweep that was stopped."""
-    from r2m.reports.sweep_terminal import terminal
+    from r2m.reports.sweep_tables import sweep_terminal
     from r2m.sweeps.driver import run_sweep
 
     answer, finished = run_sweep(opened, address, err)
-    out.print(terminal(answer))
+    out.print(sweep_terminal(answer))
     _look(opened)
     if not finished:
         say(f"stopped, with checkpoints; {_go_on(opened, address)}")
@@ -101,7 +101,7 @@ def _go_on(opened: Opened, address: str | None) -> str:
 
 
 def _status(storage: str, name: str) -> None:
-    from r2m.reports.sweep_terminal import terminal
+    from r2m.reports.sweep_tables import sweep_terminal
     from r2m.sweeps.sweep import open_sweep, status_of, write_answer
 
     opened = open_sweep(storage, name)
@@ -114,7 +114,7 @@ def _status(storage: str, name: str) -> None:
         raise UserError(f"SWEEP = {name!r}: its study cannot be read: {reason_of(error)}") from error
     status = status_of(opened)
     out.print(f"{name}: {status}")
-    out.print(terminal(answer))
+    out.print(sweep_terminal(answer))
     _look(opened)
     if status not in ("running", "finished"):
         out.print(_go_on(opened, None), soft_wrap=True)

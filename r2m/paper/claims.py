@@ -1,8 +1,8 @@
 """The paper's claims, each with its source, and what these runs say of it.
 
-A claim about a difference holds where r2m.results.findings.finding calls it better in the claimed direction, and
-does not where it calls it worse. With fewer than five seeds, or a difference that cannot be told from 0, it cannot
-be judged: that nothing was seen does not show that there is nothing.
+A claim about a difference holds where Estimate.finding calls it better in the claimed direction, and does not where
+that calls it worse. With fewer than five seeds, or a difference that cannot be told from 0, it cannot be judged: that
+nothing was seen does not show that there is nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from statistics import fmean, median
 
 from r2m.paper.arms import METHODS
 from r2m.reports.paper_formats import capital
-from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
+from r2m.reports.paper_page import FAILS, HOLDS, OPEN, Judged
 from r2m.results.experiment import NEGLIGIBLE, Experiment
 from r2m.results.numbers import interval, number
 from r2m.results.table import Paired, Values, paired, values
@@ -40,13 +40,9 @@ class Contrast:
         if d is None:
             return OPEN, f"{self.what}: no two runs of one seed have it."
         verdict = OPEN
-        if d.finding in ("better", "worse"):
-            verdict = HOLDS if (d.finding == "better") == (self.claimed > 0) else FAILS
+        if (found := d.estimate.finding) in ("better", "worse"):
+            verdict = HOLDS if (found == "better") == (self.claimed > 0) else FAILS
         return verdict, f"{self.what}: {_numbers(d, self.unit, self.claimed)}."
-
-
-def contrast(what: str, of: Callable[[str], Values], a: str, b: str, claimed: int = 1, unit: str = "") -> Contrast:
-    return Contrast(what, of(a), of(b), claimed, unit)
 
 
 Contrasting = Callable[[Experiment], Contrast]
@@ -119,10 +115,9 @@ def between(arm: str) -> Judging:
 
 
 def across_lower(r: Experiment) -> Said:
-    return all_of(*(
-        contrast(f"RLOO's runs, across − within {kind}", lambda k: r.similarity("RLOO", k), "cross", kind, -1)
-        for kind in ("hacking", "normal")
-    ))  # fmt: skip
+    across = r.similarity("RLOO", "cross")
+    return all_of(*(Contrast(f"RLOO's runs, across − within {kind}", across, r.similarity("RLOO", kind), -1)
+                    for kind in ("hacking", "normal")))  # fmt: skip
 
 
 def trend(r: Experiment) -> Contrast:
@@ -152,23 +147,28 @@ def cheap(r: Experiment) -> Said:
 def _rates(a: str, b: str, claimed: int = 1, against: str = "sft", controlled: bool = False) -> Contrasting:
     kind = "Length-controlled win rate" if controlled else "Win rate"
     what = f"{kind}{' over the references' * (against == 'reference')}, {_quoted(a)} − {_quoted(b)}"
-    return lambda r: contrast(what, lambda arm: r.win_rate(arm, against, controlled), a, b, claimed, _POINTS)
+
+    def judge(r: Experiment) -> Contrast:
+        mine, other = (r.win_rate(arm, against, controlled) for arm in (a, b))
+        return Contrast(what, mine, other, claimed, _POINTS)
+
+    return judge
 
 
 def _means(what: str, key: str, claimed: int, a: str = "R2M", b: str = "RLOO") -> Contrasting:
-    return lambda r: contrast(f"{what}, {a} − {b}", lambda arm: r.mean_of(arm, key), a, b, claimed)
+    return lambda r: Contrast(f"{what}, {a} − {b}", r.mean_of(a, key), r.mean_of(b, key), claimed)
 
 
 def _curves(what: str, metric: str, claimed: int) -> Contrasting:
     """The height of a curve, R2M against RLOO."""
     named = f"{what}, mean over all rounds, R2M − RLOO"
-    return lambda r: contrast(named, lambda arm: r.over_rounds(arm, metric), "R2M", "RLOO", claimed)
+    return lambda r: Contrast(named, r.over_rounds("R2M", metric), r.over_rounds("RLOO", metric), claimed)
 
 
 def _held_out(what: str, a: str, b: str, claimed: int) -> Contrasting:
     """Two rewards of the same responses, R2M's on held-out prompts."""
     named = f"{what}, mean over a run's evaluations"
-    return lambda r: contrast(named, lambda metric: r.over_rounds("R2M", metric), a, b, claimed)
+    return lambda r: Contrast(named, r.over_rounds("R2M", a), r.over_rounds("R2M", b), claimed)
 
 
 def _correlation(view: JournalView) -> float:
@@ -184,8 +184,8 @@ def _correlation(view: JournalView) -> float:
 def _numbers(d: Paired, unit: str, claimed: int) -> str:
     e = d.estimate
     p = "" if e.p is None else f", p = {number(e.p)}"
-    tail = ", not told from 0" * (d.finding == "not distinguishable")
-    if d.finding == "too few seeds":
+    tail = ", not told from 0" * (e.finding == "not distinguishable")
+    if e.finding == "too few seeds":
         direction = "as claimed" if e.mean * claimed > 0 else "against the claim" if e.mean else "no difference"
         tail = f", {direction}, of too few seeds"
     return f"{'+' * (e.mean > 0)}{number(e.mean)}{unit} ({interval(e)}{p}, {e.n} seed{'s' * (e.n != 1)}){tail}"

@@ -63,6 +63,7 @@ def _measure(tree: dict[str, Any], models: tuple[str, str]) -> tuple[str, dict[s
     """In a process of its own."""
     import torch
 
+    from r2m.runs.journal import read
     from r2m.training.loop import run_loop
     from r2m.training.plan import resolve_device
     from r2m.training.start import new_run
@@ -76,7 +77,7 @@ def _measure(tree: dict[str, Any], models: tuple[str, str]) -> tuple[str, dict[s
         tree["run"]["storage"] = storage
         run = new_run(validate(tree), "cost")
         run_loop(run.config, run.folder, run.models, device=device)
-        rounds = _rounds(run.journal)
+        rounds = list(read(run.journal).rounds.values())[1:]
     peak = rounds[-1]["memory/peak_mib"] if gpu else _resident_peak_mib() - imports
     return device, {
         "peak_mib": peak,
@@ -84,12 +85,6 @@ def _measure(tree: dict[str, Any], models: tuple[str, str]) -> tuple[str, dict[s
         "round_s": median(m["time/round_s"] for m in rounds),
         "phases": {key: median(m.get(key, 0.0) for m in rounds) for key in TIMES},
     }
-
-
-def _rounds(journal: Path) -> list[dict[str, float]]:
-    from r2m.runs.journal import read
-
-    return list(read(journal).rounds.values())[1:]
 
 
 def _resident_peak_mib() -> float:

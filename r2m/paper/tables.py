@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from r2m.paper import published as paper
+import yaml
+
 from r2m.paper.arms import ABLATIONS, COLLAPSE, FIXED_OMEGA, METHODS
-from r2m.reports.paper_parts import MEASURED, MISSING, Cell, Column, Table
+from r2m.reports.paper_formats import MEASURED, MISSING, Column, PaperCell, PaperTable
 from r2m.results.experiment import PERCENT, Experiment
 from r2m.results.statistics import mean_estimate
 from r2m.results.table import Values, paired
 
+PRINTED = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text())  # the paper's own numbers
+QWEN, LLAMA = "paper: Qwen2.5-3B, AlpacaEval 2", "paper: LLaMA3-8B, AlpacaEval 2"
+TLDR, COLLAPSED = "paper: Pythia-2.8B, TL;DR", "paper: Pythia-1B, TL;DR"
+ACCURACY, SIMILARITY = "paper: UltraFeedback", "paper: LLaMA3-8B, UltraFeedback"
 KIND_LABELS = {"hacking": "within hacking", "normal": "within normal", "cross": "across"}
 ACCURACIES = {
     "without": "without feedback",
@@ -32,7 +38,7 @@ CONTROLLED = (
 )
 
 
-def tables(r: Experiment) -> list[Table]:
+def tables(r: Experiment) -> list[PaperTable]:
     return [table_1(r), table_2(r), table_3(r), table_4(r), table_5(r)]
 
 
@@ -42,31 +48,31 @@ def judged(r: Experiment, against: str = "the supervised policy") -> str:
     return f"measured: recipe {r.recipe}, {judge} as judge, against {against}, held-out prompts"
 
 
-def table_1(r: Experiment) -> Table:
+def table_1(r: Experiment) -> PaperTable:
     why = {arm: _no_similarity(r, arm) for arm in ("RLOO", "R2M")}
     rows = [
         (f"{arm}'s trained policies{', response alone' * alone}",
          tuple(measured(r, arm, r.similarity(arm, kind, alone), 3, why=why[arm]) for kind in KIND_LABELS)
-         + (Cell(),) * len(KIND_LABELS))
+         + (PaperCell(),) * len(KIND_LABELS))
         for arm in why for alone in (False, True)
     ]  # fmt: skip
-    theirs = tuple(published(paper.TABLE_1[kind], 2) for kind in KIND_LABELS)
-    rows.append(("the paper's policy", (Cell(),) * len(KIND_LABELS) + theirs))
+    theirs = tuple(published(PRINTED["table_1"][kind], 2) for kind in KIND_LABELS)
+    rows.append(("the paper's policy", (PaperCell(),) * len(KIND_LABELS) + theirs))
     what = [
         f"{arm}, seed {seed}: {known.similarity.what}."
         for arm in why
         for seed, known in r.assessed(arm).items()
         if known.similarity
     ]
-    return Table(
+    return PaperTable(
         1, "Similarity of hidden states of hacking and normal responses",
         f"measured: recipe {r.recipe}, cosine of mean-token hidden states", "responses of",
-        _columns([(MEASURED, KIND_LABELS.values()), (paper.SIMILARITY, KIND_LABELS.values())]),
+        _columns([(MEASURED, KIND_LABELS.values()), (SIMILARITY, KIND_LABELS.values())]),
         tuple(rows), (*what[:1], ALONE),
     )  # fmt: skip
 
 
-def table_2(r: Experiment) -> Table:
+def table_2(r: Experiment) -> PaperTable:
     rows = []
     for arm in METHODS:
         cells = (
@@ -76,91 +82,91 @@ def table_2(r: Experiment) -> Table:
             measured(r, arm, r.mean_of(arm, "gold"), 2),
         )
         if arm == "SFT":
-            itself = Cell(text="50", why="by construction: it is compared with itself")
+            itself = PaperCell(text="50", why="by construction: it is compared with itself")
             cells = (itself, itself, *cells[2:])
-        rows.append((arm, cells + _theirs(paper.TABLE_2[arm])))
+        rows.append((arm, cells + _theirs(PRINTED["table_2"][arm])))
     three = ("LC, %", "WR, %", "length")
-    return Table(
+    return PaperTable(
         2, "Methods", judged(r), "method",
-        _columns([(MEASURED, (*three, "gold")), (paper.QWEN, three), (paper.LLAMA, three),
-                  (paper.TLDR, ["WR, %"])]),
+        _columns([(MEASURED, (*three, "gold")), (QWEN, three), (LLAMA, three),
+                  (TLDR, ["WR, %"])]),
         tuple(rows), (CONTROLLED, "SFT against itself is 50 % by construction.", ONE_MODEL),
     )  # fmt: skip
 
 
-def table_3(r: Experiment) -> Table:
+def table_3(r: Experiment) -> PaperTable:
     sets = r.pair_sets("R2M") or ["held-out"]
     rows = [
         (label,
          tuple(measured(r, "R2M", r.accuracy("R2M", pairs, when)) for pairs in sets)
-         + _theirs(paper.TABLE_3[when]))
+         + _theirs(PRINTED["table_3"][when]))
         for when, label in ACCURACIES.items()
     ]  # fmt: skip
-    return Table(
+    return PaperTable(
         3, "Accuracy of the reward model",
         f"measured: recipe {r.recipe}, the reward models of R2M's runs, %", "reward model",
-        _columns([(MEASURED, sets), (paper.ACCURACY, ("Qwen2.5-3B", "LLaMA3-8B"))]), tuple(rows),
+        _columns([(MEASURED, sets), (ACCURACY, ("Qwen2.5-3B", "LLaMA3-8B"))]), tuple(rows),
         ("Before training, feedback has the weight that the trained model gives it (ω = Ω).",),
     )  # fmt: skip
 
 
-def table_4(r: Experiment) -> Table:
+def table_4(r: Experiment) -> PaperTable:
     rows = [
         (arm,
          (measured(r, arm, r.win_rate(arm, "reference")),
           measured(r, arm, r.mean_of(arm, "gold"), 2),
           measured(r, arm, r.mean_of(arm, "no_space_share", PERCENT), 1),
-          published(paper.TABLE_4[arm])))
+          published(PRINTED["table_4"][arm])))
         for arm in COLLAPSE
     ]  # fmt: skip
-    return Table(
+    return PaperTable(
         4, "The collapse", judged(r, "the author's references"), "method",
-        _columns([(MEASURED, ("WR, %", "gold", "words without a space, %")), (paper.COLLAPSED, ["WR, %"])]),
+        _columns([(MEASURED, ("WR, %", "gold", "words without a space, %")), (COLLAPSED, ["WR, %"])]),
         tuple(rows), (PERFECT,) * (r.judge == "gold") + (ONE_MODEL,),
     )  # fmt: skip
 
 
-def table_5(r: Experiment) -> Table:
+def table_5(r: Experiment) -> PaperTable:
     rows = []
     for arm in ABLATIONS:
-        cells: list[Cell] = []
+        cells: list[PaperCell] = []
         for of, places in (
             (lambda a: r.win_rate(a, controlled=True), 1), (r.win_rate, 1), (lambda a: r.mean_of(a, "gold"), 2)
         ):  # fmt: skip
             mine, full = of(arm), of("R2M")
-            change = Cell() if arm == "R2M" else delta(r, arm, mine, full, places)
+            change = PaperCell() if arm == "R2M" else delta(r, arm, mine, full, places)
             cells += [measured(r, arm, mine, places), change]
         cells.append(measured(r, arm, r.mean_of(arm, "characters")))
-        rows.append((arm, (*cells, *_theirs(paper.TABLE_5.get(arm, (None,) * 5)))))
+        rows.append((arm, (*cells, *_theirs(PRINTED["table_5"].get(arm, (None,) * 5)))))
     theirs = ("LC, %", "Δ", "WR, %", "Δ", "length")
-    return Table(
+    return PaperTable(
         5, "Ablations", judged(r), "method",
-        _columns([(MEASURED, ("LC, %", "Δ", "WR, %", "Δ", "gold", "Δ", "length")), (paper.LLAMA, theirs)]),
+        _columns([(MEASURED, ("LC, %", "Δ", "WR, %", "Δ", "gold", "Δ", "length")), (LLAMA, theirs)]),
         tuple(rows),
         ("Δ: minus R2M on the same seeds; better or worse where five seeds or more show it.",
          f"\"R2M, fixed omega\" (ω = Ω = {FIXED_OMEGA} in every round) is not in the paper.", CONTROLLED),
     )  # fmt: skip
 
 
-def measured(r: Experiment, arm: str, values: Values, places: int = 1, why: str = "") -> Cell:
+def measured(r: Experiment, arm: str, values: Values, places: int = 1, why: str = "") -> PaperCell:
     """The mean over an arm's runs; `why`: what to say where no run has a value."""
     if not values:
-        return Cell(MISSING, why=why or _absent(r, arm))
+        return PaperCell(MISSING, why=why or _absent(r, arm))
     estimate = mean_estimate(list(values.values()))
-    return Cell(estimate=estimate, places=places, runs=r.run_ids(arm, values))
+    return PaperCell(estimate=estimate, places=places, runs=r.run_ids(arm, values))
 
 
-def delta(r: Experiment, arm: str, values: Values, other: Values, places: int) -> Cell:
+def delta(r: Experiment, arm: str, values: Values, other: Values, places: int) -> PaperCell:
     """The paired difference values - other over the seeds that both have, and what it shows."""
     d = paired(values, other)
     if d is None:
-        return Cell(MISSING, why="no seed that both arms have")
+        return PaperCell(MISSING, why="no seed that both arms have")
     runs = r.run_ids(arm, {seed: values[seed] for seed in d.seeds})
-    return Cell(estimate=d.estimate, places=places, runs=runs, finding=d.finding)
+    return PaperCell(estimate=d.estimate, places=places, runs=runs, finding=d.estimate.finding)
 
 
-def published(value: float | None, places: int = 1) -> Cell:
-    return Cell() if value is None else Cell(text=f"{value:.{places}f}".replace("-", "−"))
+def published(value: float | None, places: int = 1) -> PaperCell:
+    return PaperCell() if value is None else PaperCell(text=f"{value:.{places}f}".replace("-", "−"))
 
 
 def _absent(r: Experiment, arm: str) -> str:
@@ -172,7 +178,7 @@ def _absent(r: Experiment, arm: str) -> str:
     return "its assessments do not have it"
 
 
-def _theirs(row: tuple[float | None, ...]) -> tuple[Cell, ...]:
+def _theirs(row: tuple[float | None, ...]) -> tuple[PaperCell, ...]:
     return tuple(published(value, 0 if isinstance(value, int) else 1) for value in row)
 
 

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
+from matplotlib.figure import Figure
+
 from r2m.errors import UserError
 from r2m.metrics import metric
-from r2m.reports.style import BOLD, FAINT, GRID, THIN, Group, drawn
+from r2m.reports.style import BOLD, FAINT, THIN, Group, drawn
 from r2m.runs.journal import JournalView
 
 if TYPE_CHECKING:
@@ -17,23 +20,9 @@ if TYPE_CHECKING:
 PANELS = (
     "reward/proxy", "reward/vanilla", "reward/gold", "kl/sequence", "task/no_space_share", "reward/gold_correlation",
 )  # fmt: skip
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "axes.edgecolor": "#888888",
-    "axes.axisbelow": True,
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.08,
-    "legend.frameon": False,
-    "text.parse_math": False,  # labels may hold a $
-    "svg.hashsalt": "r2m",  # the same curves make the same file
-}
+STYLE = matplotlib.rc_params_from_file(
+    Path(__file__).parent / "templates" / "curves.mplstyle", use_default_template=False
+)
 _POINTS = 0.72  # a line's width here, of a pixel's on a page
 
 
@@ -43,9 +32,6 @@ def plot(groups: Sequence[Group], path: Path | str) -> None:
 
     Raises UserError where no run has any of the metrics.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     panels = drawn(groups, PANELS)
     if not panels:
         raise UserError(f"runs = {[group.label for group in groups]}: no rounds with any of {', '.join(PANELS)}")

@@ -78,7 +78,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     """The headline first. `finding`: "better" or "worse" gives it its colour."""
 
     sentences: Sequence[str]
@@ -106,11 +106,11 @@ class Beside:
     parts: Sequence[Part]
 
 
-Part: TypeAlias = Table | Plot | Note | Text | Verdict | Tiles | Details | Beside
+Part: TypeAlias = Table | Plot | Note | Text | Headline | Tiles | Details | Beside
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     key: str
     title: str
     parts: Sequence[Part]
@@ -123,10 +123,10 @@ class Page:
     tab: str
     title: str
     parts: Sequence[Part]
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]
 
 
-def setting(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A setting's value as people read it."""
     if isinstance(value, bool):
         return "on" if value else "off"

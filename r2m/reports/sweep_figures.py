@@ -6,7 +6,8 @@ Optuna's own where they show what we have to show; ours also have the pruned tri
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import optuna
@@ -27,6 +28,7 @@ NONE_COMPLETE = "No trial is complete yet: this plot shows complete trials."
 
 Views: TypeAlias = Mapping[str, JournalView]
 Arms: TypeAlias = dict[str, Group]
+XY: TypeAlias = Callable[[Ranked], tuple[Any, float]]  # x and y
 
 
 def confirmed(answer: Answer, views: Views) -> Arms:
@@ -50,8 +52,8 @@ def reward_over_kl(answer: Answer, arms: Arms) -> go.Figure | str:
     rest = [arm for arm in answer.ranking if arm.name not in arms]
     for column, (key, field) in enumerate(ends.items()):
         place: dict[str, Any] = {**places[key], "showlegend": column == 0}
-        ends_there = [getattr(arm, field) for arm in rest]
-        scatter(figure, answer, rest, "other trials", "circle", [arm.kl for arm in rest], ends_there, **place)
+        end = partial(_end, field)
+        scatter(figure, answer, rest, "other trials", "circle", end, **place)
         for name, group in arms.items():
             for view in group.views:
                 x, y = zip(*trajectory(view, key).values() or [((), ())], strict=True)
@@ -59,8 +61,7 @@ def reward_over_kl(answer: Answer, arms: Arms) -> go.Figure | str:
                 figure.add_scatter(x=x, y=y, mode="lines", opacity=FAINT, hoverinfo="skip", line=line,
                                    **place | {"showlegend": False})  # fmt: skip
             arm = answer.arm(name)
-            scatter(figure, answer, [arm], arm.label, "circle", [arm.kl], [getattr(arm, field)], group.colour, 12,
-                    **place)  # fmt: skip
+            scatter(figure, answer, [arm], arm.label, "circle", end, group.colour, 12, **place)
     return figure
 
 
@@ -79,11 +80,9 @@ def history(answer: Answer, own: Mapping[str, str]) -> go.Figure | str:
         ("stopped early", "x-thin-open", [a for a in shown if a.state == "pruned"]),
         ("running", "diamond-open", [a for a in shown if a.state == "running"]),
     ):
-        scatter(figure, answer, members, name, symbol, [a.trial for a in members], [a.values[0] for a in members])
+        scatter(figure, answer, members, name, symbol, _in_time)
     if answer.winner is not None:
-        best_arm = answer.arm(answer.winner)
-        place = [best_arm.trial], [best_arm.values[0]]
-        scatter(figure, answer, [best_arm], "best feasible", "circle", *place, WINNER, size=12)
+        scatter(figure, answer, [answer.arm(answer.winner)], "best feasible", "circle", _in_time, WINNER, 12)
     best, steps = None, []
     sign = 1 if answer.directions[0] == "maximize" else -1
     for arm in trials:
@@ -107,18 +106,16 @@ def history(answer: Answer, own: Mapping[str, str]) -> go.Figure | str:
     return styled(figure, 380)
 
 
-def importance(answer: Answer) -> go.Figure | str:
+def importance_bars(answer: Answer) -> go.Figure | str:
     import plotly.graph_objects as go
 
     if not answer.importance:
         return f"No importance: {answer.importance_note}."
     names, shares = list(answer.importance)[::-1], list(answer.importance.values())[::-1]
-    figure = go.Figure(
-        go.Bar(
-            x=shares, y=[plain(name) for name in names], orientation="h", marker_color=COLOURS["R2M"],
-            text=[f"{share:.0%}" for share in shares], textposition="outside", cliponaxis=False,
-            hovertemplate="%{y}: %{text}<extra></extra>",
-        )
+    figure = go.Figure().add_bar(
+        x=shares, y=[plain(name) for name in names], orientation="h", marker_color=COLOURS["R2M"],
+        text=[f"{share:.0%}" for share in shares], textposition="outside", cliponaxis=False,
+        hovertemplate="%{y}: %{text}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title_text="share of importance (PED-ANOVA)", tickformat=".0%", range=[0, 1.12 * max(shares)])
     figure.update_yaxes(automargin=True, showgrid=False)
@@ -167,15 +164,19 @@ def pareto(answer: Answer) -> go.Figure | str:
         ("dominated", "circle", rest),
         ("breaks a constraint", "circle-open", [a for a in complete if not a.feasible]),
     ):
-        scatter(figure, answer, members, name, symbol, [a.values[1] for a in members], [a.values[0] for a in members],
-                WINNER if members is front else REST)  # fmt: skip
+        scatter(figure, answer, members, name, symbol, _traded, WINNER if members is front else REST)
     by_x = sorted(front, key=lambda a: a.values[1])
     figure.add_scatter(x=[a.values[1] for a in by_x], y=[a.values[0] for a in by_x], mode="lines", showlegend=False,
                        line={"color": WINNER, "width": 1.5, "shape": "hv"}, hoverinfo="skip")  # fmt: skip
-    better = ["more is better" if d == "maximize" else "less is better" for d in answer.directions]
-    figure.update_xaxes(title_text=f"{answer.objectives[1]} ({better[1]})")
-    figure.update_yaxes(title_text=f"{answer.objectives[0]} ({better[0]})")
+    y_title, x_title, *_ = objectives(answer)
+    figure.update_xaxes(title_text=x_title).update_yaxes(title_text=y_title)
     return styled(figure, 420)
+
+
+def objectives(answer: Answer) -> list[str]:
+    """Each with what is better of it."""
+    better = {"maximize": "more", "minimize": "less"}
+    return [f"{name} ({better[d]} is better)" for name, d in zip(answer.objectives, answer.directions, strict=True)]
 
 
 def _first(trial: FrozenTrial) -> float:
@@ -198,24 +199,32 @@ def _nothing(study: optuna.Study) -> str | None:
 
 
 def scatter(
-    figure: go.Figure, answer: Answer, arms: Sequence[Ranked], name: str, symbol: str,
-    x: Sequence[Any], y: Sequence[Any],
+    figure: go.Figure, answer: Answer, arms: Sequence[Ranked], name: str, symbol: str, place: XY,
     colour: str = REST, size: int = 9, **fields: Any,
 ) -> None:  # fmt: skip
-    if not arms:
-        return
-    figure.add_scatter(
-        x=x, y=y, mode="markers", name=plain(name), text=[hover(answer, arm) for arm in arms],
-        hovertemplate="%{text}<extra></extra>",
-        marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 1.5, "color": colour}},
-        **fields,
-    )  # fmt: skip
+    if arms:
+        x, y = zip(*map(place, arms), strict=True)
+        figure.add_scatter(
+            x=x, y=y, mode="markers", name=plain(name), text=[hover(answer, arm) for arm in arms],
+            hovertemplate="%{text}<extra></extra>",
+            marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 1.5, "color": colour}},
+            **fields,
+        )  # fmt: skip
+
+
+def _in_time(arm: Ranked) -> tuple[Any, float]:
+    return arm.trial, arm.values[0]
+
+
+def _traded(arm: Ranked) -> tuple[float, float]:
+    return arm.values[1], arm.values[0]
+
+
+def _end(field: str, arm: Ranked) -> tuple[float, float]:
+    return arm.kl, getattr(arm, field)
 
 
 def hover(answer: Answer, arm: Ranked) -> str:
-    label = f"{arm.label} ({arm.name})" if arm.baseline and arm.trial is not None else arm.label
     values = [f"{metric}: {value:.4g}" for metric, value in zip(answer.objectives, arm.values, strict=True)]
-    params = [
-        f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}" for key, value in arm.params.items()
-    ]
-    return "<br>".join([f"<b>{plain(label)}</b>", *map(plain, values), *map(plain, params)])
+    params = [f"{key}: {f'{v:.4g}' if isinstance(v, float) else v}" for key, v in arm.params.items()]
+    return "<br>".join([f"<b>{plain(arm.in_search)}</b>", *map(plain, values), *map(plain, params)])

@@ -14,33 +14,31 @@ from r2m.reports.render import render
 from r2m.reports.sweep_figures import Views
 from r2m.results.answer import Answer, Ranked
 
-BETTER = {"maximize": "more", "minimize": "less"}
 LEARNING = ("reward/gold", "reward/vanilla", "kl/sequence")
 
 
-def html(a: Answer, study: optuna.Study, views: Views, sweep_file: str) -> str:
+def sweep_html(a: Answer, study: optuna.Study, views: Views, sweep_file: str) -> str:
     """One file that needs no network. `sweep_file`: its text. `views`: the runs' journals, by the run's name."""
-    judged = [f"{name} ({BETTER[d]} is better)" for name, d in zip(a.objectives, a.directions, strict=True)]
     kept = f", keeping {' and '.join(a.constraints)}" if a.constraints else ""
     seeds, fresh = (", ".join(map(str, seeds)) for seeds in (a.seeds, a.confirm))
     arms = figures.confirmed(a, views)
     own = {name: group.colour for name, group in arms.items()}
     means = "Means over the search's seeds at each run's" if len(a.seeds) > 1 else "Each run's"
     lead: list[doc.Part] = [
-        doc.Note(f"Judged on held-out prompts by {' and '.join(judged)}{kept}. Search on seed {seeds}, confirmation "
-             f"on {fresh}."),
-        doc.Verdict(a.verdict, doc.colour_of({c.finding for c in a.comparisons})),
+        doc.Note(f"Judged on held-out prompts by {' and '.join(figures.objectives(a))}{kept}. Search on seed "
+             f"{seeds}, confirmation on {fresh}."),
+        doc.Headline(a.verdict, doc.colour_of({c.finding for c in a.comparisons})),
         tables.tiles(a),
     ]  # fmt: skip
     optimistic = doc.Note(f"{means} last evaluation. The search chose among these values, so the best one is "
                       "optimistic: the fresh seeds decide.")  # fmt: skip
     sections = [
-        doc.Section("confirmation", "Winner and baselines on fresh seeds", tables.confirmation(a, own)),
-        doc.Section("ranking", "Ranking", [optimistic, tables.ranking(a, own)]),
-        doc.Section("search", "What the search saw", _search(a, study, own)),
-        doc.Section("curves", "Learning curves, and reward over KL", _curves(a, arms)),
-        doc.Section("commands", "Every arm again", _commands(a)),
-        doc.Section("file", "The sweep file", [doc.Text("file", sweep_file)]),
+        doc.PageSection("confirmation", "Winner and baselines on fresh seeds", tables.confirmation(a, own)),
+        doc.PageSection("ranking", "Ranking", [optimistic, tables.ranking(a, own)]),
+        doc.PageSection("search", "What the search saw", _search(a, study, own)),
+        doc.PageSection("curves", "Learning curves, and reward over KL", _curves(a, arms)),
+        doc.PageSection("commands", "Every arm again", _commands(a)),
+        doc.PageSection("file", "The sweep file", [doc.Text("file", sweep_file)]),
     ]
     return render(doc.Page(f"{a.name} · R2M sweep", a.name, lead, sections))
 
@@ -64,7 +62,7 @@ def _search(a: Answer, study: optuna.Study, own: tables.Colours) -> list[doc.Par
         doc.Beside([
             doc.Plot("history", "History", figures.history(a, own),
                  "Every trial in its order; dashed: the baselines."),
-            doc.Plot("importance", "Importance", figures.importance(a),
+            doc.Plot("importance", "Importance", figures.importance_bars(a),
                  f"How much each parameter separates the best trials from the rest.{mind}"),
         ]),
         doc.Plot("parallel", "Parallel coordinates", figures.parallel(a, study), "A line is a complete trial."),

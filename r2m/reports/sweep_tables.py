@@ -1,24 +1,29 @@
-"""The numbers of a sweep's report, for its page and for a terminal: tiles, the confirmation, the ranking."""
+"""A sweep's numbers: tiles, confirmation and ranking for its page and for MLflow, and the answer in a terminal."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from r2m.reports.document import Cell, Line, Note, Part, Table, Tiles, heading, setting
+from r2m.reports.document import Cell, Line, Note, Part, Table, Tiles, heading, setting_text
+from r2m.reports.table import rich_table
 from r2m.results.answer import Answer
-from r2m.results.findings import METHOD
-from r2m.results.numbers import decimals, estimate_cells, finite, number
-from r2m.results.verdict import fields, held_out, state
+from r2m.results.numbers import METHOD, decimals, estimate_cells, finite, number
+from r2m.results.verdict import counted, fields, held_out, spent, state
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_TOP = 10  # arms shown in a terminal
+WIDTH = 80
 
 Colours = Mapping[str, str]  # an arm's name -> its colour
 
 
 def tiles(a: Answer) -> Tiles:
     states = [arm.state for arm in a.ranking if arm.trial is not None]
-    counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states)) or "none"
-    shown = [(str(len(states)), f"trials: {counts}")]
+    shown = [(str(len(states)), f"trials: {counted(states) or 'none'}")]
     if a.winner is not None:
         best, mine, objective = a.arm(a.winner), a.confirmation[0], a.objectives[0]
         shown = [
@@ -50,16 +55,8 @@ def confirmation(a: Answer, own: Colours) -> list[Part]:
     ]  # fmt: skip
     parts: list[Part] = [Note(f"{a.objectives[0]} of finished runs, a seed each."), Table(head, rows)]
     if a.comparisons:
-        head = [
-            "winner against",
-            "seeds",
-            "mean gain",
-            "95 % interval",
-            "p",
-            "finding",
-            "KL of winner",
-            "KL of baseline",
-        ]
+        head = ["winner against", "seeds", "mean gain", "95 % interval", "p", "finding", "KL of winner",
+                "KL of baseline"]  # fmt: skip
         compared: list[Line] = [
             ("", [
                 Cell(c.label, colour=own[c.arm]), str(c.difference.n), *estimate_cells(c.difference),
@@ -73,16 +70,15 @@ def confirmation(a: Answer, own: Colours) -> list[Part]:
 
 
 def ranking(a: Answer, own: Colours) -> Table:
-    keys, limits = params(a), bool(a.constraints)
+    keys, limits = _params(a), bool(a.constraints)
     head = ["", "arm", "state", *map(heading, a.objectives), *["excess"] * limits, *held_out(a),
             *map(heading, keys), "trajectories", "worker s"]  # fmt: skip
     rows: list[Line] = []
     for i, arm in enumerate(a.ranking, 1):
-        label = f"{arm.label} ({arm.name})" if arm.baseline and arm.trial is not None else arm.label
         cells: list[Cell | str] = [
-            str(i), Cell(label, colour=own.get(arm.name, "")), state(a, arm),
+            str(i), Cell(arm.in_search, colour=own.get(arm.name, "")), state(a, arm),
             *map(decimals, arm.values), *[_excess(arm.violation)] * limits, *fields(a, arm),
-            *(setting(arm.params[key]) if key in arm.params else "" for key in keys),
+            *(setting_text(arm.params[key]) if key in arm.params else "" for key in keys),
             f"{arm.trajectories:,}", f"{arm.worker_s:,.0f}",
         ]  # fmt: skip
         settled = arm.state == "complete" and arm.feasible
@@ -92,7 +88,7 @@ def ranking(a: Answer, own: Colours) -> Table:
 
 def ranking_table(a: Answer) -> dict[str, Any]:
     """MLflow's table: {"columns": [...], "data": [[...], ...]}; a number that is not finite is null."""
-    keys = params(a)
+    keys = _params(a)
     names = ("kl", "gold", "frozen", "violation", "trajectories", "worker_s", "command")
     settings = [key.replace(".", "/") for key in keys]  # MLflow takes a dot for a path into the row
     columns = ["rank", "arm", "label", "state", *a.objectives, "feasible", *names, *settings]
@@ -104,7 +100,51 @@ def ranking_table(a: Answer) -> dict[str, Any]:
     return {"columns": columns, "data": finite(data)}
 
 
-def params(a: Answer) -> list[str]:
+def sweep_terminal(a: Answer) -> Group:
+    """The answer, to be printed by a rich console of 80 columns."""
+    from rich.console import Group
+    from rich.text import Text
+
+    shown = {name: name for name in ("arm", "state", *map(heading, a.objectives), *held_out(a))}
+    shown |= {"trajectories": "traj.", "worker s": "worker s"}
+    parts: list[Any] = [rich_table(ranking(a, {}), shown, most=_TOP)]
+    if len(a.ranking) > _TOP:
+        parts.append(Text(f"... {len(a.ranking) - _TOP} more"))
+    if any(c.values or c.failed for c in a.confirmation):
+        parts.append(rich_table(_short_confirmation(a)))
+    headline, *rest = a.verdict
+    parts += [Text(headline, style="bold"), *map(Text, rest)]
+    if a.winner is not None and (command := a.arm(a.winner).command):
+        parts.append(Text(f"\nagain, {a.winner}:\n{_continued(command)}"))
+    if a.search:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in a.importance.items())
+        mind = f" ({a.importance_note})" if shares and a.importance_note else ""
+        parts.append(Text(f"\nimportance: {shares or f'none: {a.importance_note}'}{mind}"))
+    parts.append(Text(f"spent: {spent(a)}"))
+    return Group(*parts)
+
+
+def _continued(command: str) -> str:
+    """The command on lines that fit, each but the last continued by a backslash, so that it can be copied."""
+    lines = [""]
+    for part in command.replace(" --set ", "\n--set ").split("\n"):
+        if lines[-1] and len(lines[-1]) + len(part) > WIDTH - 3:
+            lines.append("   ")
+        lines[-1] += f" {part}" if lines[-1] else part
+    return " \\\n".join(lines)
+
+
+def _short_confirmation(a: Answer) -> Table:
+    against = {c.arm: estimate_cells(c.difference) for c in a.comparisons}
+    rows = [
+        ("", [c.label, "winner" if c.arm == a.winner else "", str(len(c.values)), decimals(c.mean),
+              decimals(c.kl, 2), *against.get(c.arm, ["", "", ""])])
+        for c in a.confirmation
+    ]  # fmt: skip
+    return Table(["fresh seeds", "", "n", heading(a.objectives[0]), "KL", "gain", "95 % interval", "p"], rows, {0, 1})
+
+
+def _params(a: Answer) -> list[str]:
     return list(dict.fromkeys(key for arm in a.ranking for key in arm.params))
 
 

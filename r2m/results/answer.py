@@ -40,6 +40,11 @@ class Ranked:
         return trial_label(self.trial, self.label if self.baseline else None)
 
     @property
+    def in_search(self) -> str:
+        """A baseline's label, with its trial's name where it is one."""
+        return f"{self.label} ({self.name})" if self.baseline and self.trial is not None else self.label
+
+    @property
     def feasible(self) -> bool:
         return self.violation <= 0
 
@@ -76,7 +81,7 @@ class Against:
     label: str
     difference: Estimate
     kl: tuple[float, float]  # the winner's and the baseline's on those seeds
-    finding: str  # one of findings.FINDINGS
+    finding: str  # one of statistics.FINDINGS
 
 
 @dataclass(frozen=True)

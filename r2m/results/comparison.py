@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from r2m.errors import UserError
 from r2m.results.arms import Setup, setups
-from r2m.results.findings import finding
 from r2m.results.readings import KL, Point, at_kl, cost, last, mean, trajectory
 from r2m.results.statistics import Estimate, mean_estimate, paired_difference
 from r2m.results.table import Arm, Result, paired
@@ -24,7 +23,7 @@ SECONDS = "worker_s"
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmRow:
     """`values`: metric -> its last value over the seeds, of those of COLUMNS that a run has; and the cost of a run.
 
     `gain`: metric -> its last value less its first, of the judged metric and the frozen reward.
@@ -34,6 +33,17 @@ class Row:
     so_far: bool  # no run has finished
     values: dict[str, Estimate]
     gain: dict[str, Estimate]
+
+    @property
+    def status(self) -> str:
+        """How many runs, and how far those have come that have not finished."""
+        rounds: dict[str, list[int]] = {}
+        for view in self.arm.runs:
+            rounds.setdefault(view.status, []).append(len(view.rounds))
+        return ", ".join(
+            f"{len(of)} {status}" + (f" at {_rounds(min(of), max(of))}" if status != "finished" else "")
+            for status, of in sorted(rounds.items())
+        )
 
 
 @dataclass(frozen=True)
@@ -47,10 +57,6 @@ class Difference:
     seeds: tuple[int, ...]
     kl: tuple[float, float]  # nats per sequence, mean over the pairs: the arm's and the baseline's
 
-    @property
-    def finding(self) -> str:
-        return finding(self.estimate)
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -59,7 +65,7 @@ class Comparison:
     setup: str
     metric: str | None
     baseline: str
-    rows: tuple[Row, ...]
+    rows: tuple[ArmRow, ...]
     differences: tuple[Difference, ...]
 
 
@@ -131,13 +137,17 @@ def matched(a: Sequence[Point], b: Sequence[Point]) -> tuple[float, float, float
     return kl, at_kl(a, kl), at_kl(b, kl)
 
 
-def _row(arm: Arm) -> Row:
+def _rounds(low: int, high: int) -> str:
+    return f"round {low}" if low == high else f"rounds {low} to {high}"
+
+
+def _row(arm: Arm) -> ArmRow:
     views = list(arm.finished.values()) or arm.runs
     values = {key: e for key in COLUMNS if (e := _estimate([last(view, key) for view in views]))}
     if spent := _estimate([cost(view)[1] for view in views]):
         values[SECONDS] = spent
     gain = {key: e for key in JUDGED if (e := _estimate([_gain(view, key) for view in views], paired=True))}
-    return Row(arm, not arm.finished, values, gain)
+    return ArmRow(arm, not arm.finished, values, gain)
 
 
 def _estimate(values: Sequence[float], paired: bool = False) -> Estimate | None:
@@ -152,7 +162,7 @@ def _gain(view: JournalView, metric: str) -> float:
     return values[-1] - values[0] if len(values) > 1 else math.nan
 
 
-def _judged(row: Row, metric: str | None) -> float:
+def _judged(row: ArmRow, metric: str | None) -> float:
     return row.values[metric].mean if metric in row.values else -math.inf
 
 

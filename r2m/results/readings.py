@@ -14,7 +14,7 @@ Point = tuple[float, float]  # KL, a metric
 
 
 def mean(values: Iterable[float]) -> float:
-    """NaN of none, or where one is NaN."""
+    """NaN where there are no values, or one is NaN."""
     values = list(values)
     return fmean(values) if values else math.nan
 
@@ -45,14 +45,14 @@ def trajectory(view: JournalView, metric: str) -> dict[int, Point]:
 
 
 def mean_curve(curves: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    """The mean of runs' curves (step -> value) at the steps that all of them have; {} of none."""
+    """The mean of runs' curves (step -> value) at the steps that all of them have; {} where there are none."""
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
     return {step: fmean(curve[step] for curve in curves) for step in steps}
 
 
 def at_kl(points: Sequence[Point], kl: float) -> float:
     """The value where a run's held-out KL first reaches `kl` nats, interpolated linearly between the evaluations
-    before and after: the first evaluation's if that is beyond it, the last one's if none is. NaN of no points.
+    before and after: the first evaluation's if that is beyond it, the last one's if none is. NaN of no evaluation.
 
     Args:
         points: those of a trajectory.

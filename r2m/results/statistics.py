@@ -21,6 +21,9 @@ import numpy as np
 RESAMPLES = 10_000
 EXACT_UP_TO = 12  # 4,096 flips
 LEVEL = 0.95
+FINDINGS = ("better", "worse", "not distinguishable", "too few seeds")
+ENOUGH = 5  # seeds: fewer can all agree by chance in more than 2 / 2^5 of cases
+MOST_P = 2 / 2**ENOUGH  # the least p that five seeds can show
 
 Interval = tuple[float, float]
 
@@ -33,6 +36,19 @@ class Estimate:
     interval: Interval | None
     n: int
     p: float | None = None
+
+    @property
+    def finding(self) -> str:
+        """One of FINDINGS, of a difference, where more is better. Better or worse takes five seeds, an interval off 0
+        and a sign-flip p of at most 0.0625: the interval alone is too narrow for a handful of seeds."""
+        if self.n < ENOUGH:
+            return "too few seeds"
+        assert self.interval is not None
+        assert self.p is not None
+        low, high = self.interval
+        if low <= 0 <= high or self.p > MOST_P:
+            return "not distinguishable"
+        return "better" if low > 0 else "worse"
 
 
 def mean_estimate(values: Sequence[float], seed: int = 0) -> Estimate:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from r2m.results.assessment import Assessment
-from r2m.results.findings import finding
 from r2m.results.statistics import Estimate, paired_difference
 from r2m.runs.journal import JournalView
 
@@ -43,6 +42,10 @@ class Arm:
         return tuple(result.view for result in self.results.values())
 
     @property
+    def seeds(self) -> str:
+        return ", ".join(map(str, self.results))
+
+    @property
     def finished(self) -> dict[int, JournalView]:
         """By seed."""
         return {seed: r.view for seed, r in self.results.items() if r.view.status == "finished"}
@@ -58,11 +61,6 @@ class Paired:
 
     estimate: Estimate
     seeds: tuple[int, ...]
-
-    @property
-    def finding(self) -> str:
-        """One of findings.FINDINGS: whether a is better, where more is."""
-        return finding(self.estimate)
 
 
 def trial_label(number: int | None, baseline: str | None = None) -> str:

@@ -16,7 +16,7 @@ from r2m.results.table import Arm
 
 
 @dataclass(frozen=True)
-class Text:
+class ArmText:
     """`prompt`: text, or a chat's messages. `round`: None for the trained policy on held-out prompts."""
 
     run: str
@@ -29,7 +29,7 @@ class Text:
     gap: float = math.nan
 
 
-def texts_of(arm: Arm) -> list[Text]:
+def texts_of(arm: Arm) -> list[ArmText]:
     """The samples in the journals and the rows of the assessments, with their gaps. Of equal responses to a prompt
     the last."""
     found = {}
@@ -39,7 +39,7 @@ def texts_of(arm: Arm) -> list[Text]:
         assessed = result.assessment.rows if result.assessment else []
         for step, row in [*said, *((None, vars(row)) for row in assessed)]:
             scores = (_number(row.get(key)) for key in ("proxy", "vanilla", "gold"))
-            text = Text(run, step, row["prompt"], row["response"], *scores)
+            text = ArmText(run, step, row["prompt"], row["response"], *scores)
             found[run, str(text.prompt), text.response] = text
     texts = list(found.values())
     both = [t for t in texts if math.isfinite(t.proxy) and math.isfinite(t.gold)]
@@ -48,7 +48,7 @@ def texts_of(arm: Arm) -> list[Text]:
     return [replace(t, gap=gaps.get(id(t), math.nan)) for t in texts]
 
 
-def picks(texts: Sequence[Text], most: int = 3) -> dict[str, list[Text]]:
+def picks(texts: Sequence[ArmText], most: int = 3) -> dict[str, list[ArmText]]:
     """Title -> texts: the best and the worst by gold (by the frozen reward where there is no gold), and those with
     the largest gaps above 0. Later rounds first among equals. No text is both best and worst, and what several runs
     said is there once."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from r2m.results.answer import LAST, Against, Answer, Confirmed, Ranked
-from r2m.results.findings import sentence
-from r2m.results.numbers import decimals, number
+from r2m.results.answer import LAST, Answer, Confirmed, Ranked
+from r2m.results.numbers import decimals, number, sentence
 
 FIELDS = {"KL": "kl", "gold": "gold", "frozen": "frozen"}  # heading -> of an arm
 
@@ -18,39 +18,25 @@ def verdict(a: Answer) -> tuple[str, ...]:
     if a.winner is None:
         return (_no_winner(a),)
     mine, *others = a.confirmation
-    best = a.arm(a.winner)
-    itself = best.baseline
-    head = [f"The search found nothing better than {best.label}, its best trial ({best.name})."] * itself
-    for comparison in a.comparisons:
-        head.append(_sentence(a, mine, comparison))
-    search = (
-        f"The search had it at {number(best.values[0])}, chosen as the best of {_complete(a)} and so optimistic"
-        if not itself else f"The search had it at {number(best.values[0])}"
-    )  # fmt: skip
-    if mine.values:
-        confirmed = mine.mean
-        tail = [f"{search}; on {_seeds(len(mine.values))} its mean {a.objectives[0]} is {number(confirmed)}."]
-    else:
-        tail = [f"{search}; no fresh seed has confirmed it yet."]
+    best, metric, lower = a.arm(a.winner), a.objectives[0], a.directions[0] == "minimize"
+    head = [f"The search found nothing better than {best.label}, its best trial ({best.name})."] * best.baseline
+    head += [sentence(mine.label, c.label, metric, c.difference, "fresh seed", lower) for c in a.comparisons]
     if not head:
-        head = [
-            f"{best.label} leads the search by {a.objectives[0]}, with no baseline to compare on a fresh seed yet."
-        ]
+        head = [f"{best.label} leads the search by {metric}, with no baseline to compare on a fresh seed yet."]
+    n, m = sum(arm.state == "complete" and arm.trial is not None for arm in a.ranking), len(mine.values)
+    chosen = f", chosen as the best of {n} complete trial{'s' * (n != 1)} and so optimistic" * (not best.baseline)
+    fresh = f"on {m} fresh seed{'s' * (m != 1)} its mean {metric} is {number(mine.mean)}"
+    confirmed = fresh if m else "no fresh seed has confirmed it yet"
+    tail = [f"The search had it at {number(best.values[0])}{chosen}; {confirmed}."]
     if mine.violation > 0:
         kept = " and ".join(a.constraints)
         tail.append(f"On fresh seeds {best.label} does not keep {kept}: it misses by {number(mine.violation)}.")
     return (*head, *tail, *_missing(a, mine, others), *_running(a))
 
 
-def _sentence(a: Answer, mine: Confirmed, c: Against) -> str:
-    lower = a.directions[0] == "minimize"
-    return sentence(mine.label, c.label, a.objectives[0], c.difference, "fresh seed", lower)
-
-
 def _no_search(a: Answer) -> str:
     done = sum(arm.state == "complete" for arm in a.ranking)
-    seeds = f"{len(a.seeds)} seed{'s' * (len(a.seeds) > 1)}"
-    arms = f"{done} of {len(a.ranking)} arms are complete, on {seeds} each"
+    arms = f"{done} of {len(a.ranking)} arms are complete, on {len(a.seeds)} seed{'s' * (len(a.seeds) > 1)} each"
     return f"No search: {arms}; r2m compare {a.name} compares them."
 
 
@@ -59,9 +45,8 @@ def _no_winner(a: Answer) -> str:
     if not any(arm.trial is not None for arm in a.ranking):
         return "No trial has started yet."
     if not complete:
-        states = [arm.state for arm in a.ranking if arm.trial is not None]
-        counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
-        return f"No trial is complete ({counts}): there is nothing to choose from."
+        states = counted([arm.state for arm in a.ranking if arm.trial is not None])
+        return f"No trial is complete ({states}): there is nothing to choose from."
     nearest = complete[0]
     return (
         f"No trial keeps {' and '.join(a.constraints)}: the nearest is {nearest.label}, which misses by "
@@ -83,24 +68,19 @@ def _running(a: Answer) -> list[str]:
     return [f"The search is not over: {running} arm{'s' * (running > 1)} still running."] * bool(running)
 
 
-def _complete(a: Answer) -> str:
-    n = sum(arm.state == "complete" and arm.trial is not None for arm in a.ranking)
-    return f"{n} complete trial{'s' * (n != 1)}"
-
-
-def _seeds(n: int) -> str:
-    return f"{n} fresh seed{'s' * (n != 1)}"
-
-
 def fields(a: Answer, of: Ranked | Confirmed) -> list[str]:
-    """What `held_out` names, of an arm or its confirmation."""
+    """The columns that `held_out` names, of an arm or of its confirmation."""
     return [decimals(getattr(of, FIELDS[name]), 2 if name == "KL" else 3) for name in held_out(a)]
 
 
 def held_out(a: Answer) -> list[str]:
-    """Those of FIELDS that an arm has and that is no objective as it is."""
+    """Those of FIELDS that some arm has, but for the objectives, which have columns of their own."""
     return [key for key, name in FIELDS.items() if LAST[name] not in a.objectives
             and any(not math.isnan(getattr(arm, name)) for arm in a.ranking)]  # fmt: skip
+
+
+def counted(states: Sequence[str]) -> str:
+    return ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
 
 
 def state(a: Answer, arm: Ranked) -> str:

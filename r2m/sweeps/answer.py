@@ -89,7 +89,7 @@ def _against(sweep: Sweep, mine: Confirmed, other: Confirmed, views: Mapping[str
     if found is None:
         return None
     kl, others_kl = (mean(last(views[c.runs[seed]], KL) for seed in found.seeds) for c in (mine, other))
-    return Against(other.arm, other.label, found.estimate, (kl, others_kl), found.finding)
+    return Against(other.arm, other.label, found.estimate, (kl, others_kl), found.estimate.finding)
 
 
 def _spent(views: Mapping[str, JournalView], wall_s: float | None) -> Spent:

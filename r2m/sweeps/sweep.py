@@ -25,7 +25,7 @@ from r2m.config.uris import sqlite_uri
 from r2m.errors import UserError
 from r2m.files import folder_made_whole, made_whole, write_whole
 from r2m.line_file import is_held
-from r2m.reports.sweep_page import html, picture
+from r2m.reports.sweep_page import picture, sweep_html
 from r2m.reports.sweep_tables import ranking_table
 from r2m.results.answer import Answer
 from r2m.runs.find import sweep_runs
@@ -219,7 +219,7 @@ def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, 
     texts = {
         "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
         "ranking.json": json.dumps(ranking_table(known)),
-        "report.html": html(known, study, views, opened.text),
+        "report.html": sweep_html(known, study, views, opened.text),
     }
     for name, text in texts.items():
         write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver

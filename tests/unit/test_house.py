@@ -16,14 +16,6 @@ DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted((ROO
 PATH = re.compile(r"(?<![\w./-])((?:r2m|tests|docs|benchmarks|search_spaces|dashboards)/[\w./*-]*[\w/*])")
 PATH_AND_NAMES = re.compile(r"`(r2m/[\w/]+\.py)` (`\w+(?:\.\w+)?`(?:, `\w+`)*)")
 
-# Of pages, claims and comparisons: still to be told apart. Nothing is added here.
-LEFT = {
-    "Asked", "CHECKPOINTS", "Cell", "Judge", "KINDS", "PHASES", "POINTS", "Part", "REWARDS", "Row",
-    "Section", "Share", "T", "TOP", "Table", "Verdict", "cost", "curves", "differences", "held_out", "html",
-    "importance", "means", "over_training", "reward_over_kl", "runs_of", "setting", "shown", "status",
-    "terminal",
-}  # fmt: skip
-
 
 def homes() -> dict[str, set[str]]:
     """Public functions, classes and constants of modules, but for those of commands, which are named as they are
@@ -50,7 +42,7 @@ def test_modules_are_small() -> None:
 
 
 def test_a_public_name_has_one_home() -> None:
-    assert {name: sorted(paths) for name, paths in homes().items() if len(paths) > 1 and name not in LEFT} == {}
+    assert {name: sorted(paths) for name, paths in homes().items() if len(paths) > 1} == {}
 
 
 def test_the_readme_says_what_is_in_each_folder() -> None:

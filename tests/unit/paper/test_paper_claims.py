@@ -6,7 +6,7 @@ import pytest
 from made_paper import MadePaper, cost, whole
 
 from r2m.paper.claims import Contrast, cheap, judge_all
-from r2m.reports.paper_parts import FAILS, HOLDS, OPEN
+from r2m.reports.paper_page import FAILS, HOLDS, OPEN
 from r2m.results.experiment import Experiment
 from r2m.results.table import Values
 

@@ -7,21 +7,20 @@ import pytest
 from made_paper import SETS, MadePaper, whole
 from plotly.offline import get_plotlyjs
 
-from r2m.paper import published
-from r2m.paper.tables import table_1, table_2, table_3, table_4, table_5, tables
+from r2m.paper.tables import ACCURACY, LLAMA, PRINTED, SIMILARITY, table_1, table_2, table_3, table_4, table_5, tables
 from r2m.reports import paper_formats as formats
 from r2m.reports.document import Page
-from r2m.reports.paper_parts import MEASURED, MISSING, Cell, Column, Table
+from r2m.reports.paper_formats import MEASURED, MISSING, Column, PaperCell, PaperTable
 from r2m.reports.render import render
 from r2m.results.statistics import Estimate
 
 
-def cell(table: Table, label: str, heading: str, source: str = MEASURED) -> Cell:
+def cell(table: PaperTable, label: str, heading: str, source: str = MEASURED) -> PaperCell:
     i = [(c.source, c.heading) for c in table.columns].index((source, heading))
     return dict(table.rows)[label][i]
 
 
-def mean(found: Cell) -> float:
+def mean(found: PaperCell) -> float:
     assert found.estimate is not None
     return found.estimate.mean
 
@@ -29,9 +28,9 @@ def mean(found: Cell) -> float:
 def test_the_paper_s_tables_agree_with_each_other() -> None:
     """Table 5 repeats Table 2's LLaMA rows, and its Δ are differences to R2M."""
     for arm in ("RLOO", "R2M"):
-        lc, _, wr, _, length = published.TABLE_5[arm]
-        assert (lc, wr, length) == published.TABLE_2[arm][3:6]
-    for arm, (lc, d_lc, wr, d_wr, _) in published.TABLE_5.items():
+        lc, _, wr, _, length = PRINTED["table_5"][arm]
+        assert [lc, wr, length] == PRINTED["table_2"][arm][3:6]
+    for arm, (lc, d_lc, wr, d_wr, _) in PRINTED["table_5"].items():
         if arm != "R2M":
             assert d_lc == pytest.approx(lc - 34.5)
             assert d_wr == pytest.approx(wr - 38.2)
@@ -48,9 +47,9 @@ def test_the_methods(made: MadePaper) -> None:
     assert mean(cell(table, "RLOO", "LC, %")) == pytest.approx(40.0)
     assert mean(cell(table, "RLOO", "gold")) == pytest.approx(0.7)
     assert mean(cell(table, "RLOO", "length")) == pytest.approx(55.0)
-    assert cell(table, "RLOO", "length", published.LLAMA).text == "2186"
+    assert cell(table, "RLOO", "length", LLAMA).text == "2186"
     assert cell(table, "SFT", "WR, %").text == "50"
-    assert cell(table, "R2M", "gold") == Cell(MISSING, why="no run of R2M has finished")
+    assert cell(table, "R2M", "gold") == PaperCell(MISSING, why="no run of R2M has finished")
     assert "against the supervised policy" in table.measured
 
 
@@ -69,7 +68,7 @@ def test_accuracy_before_and_after_on_each_set_of_pairs(made: MadePaper) -> None
     table = table_3(made.results(1))
     found = [[mean(cell(table, label, pairs)) for label, _ in table.rows] for pairs in SETS]
     assert found == [pytest.approx([70, 60, 80]), pytest.approx([50, 40, 30])]
-    assert [cell(table, label, "LLaMA3-8B", published.ACCURACY).text for label, _ in table.rows] == [
+    assert [cell(table, label, "LLaMA3-8B", ACCURACY).text for label, _ in table.rows] == [
         "72.3", "69.2", "78.6",
     ]  # fmt: skip
 
@@ -78,7 +77,7 @@ def test_similarity_and_the_collapse(made: MadePaper) -> None:
     r = whole(made, 2)
     one, four = table_1(r), table_4(r)
     assert mean(cell(one, "RLOO's trained policies", "across")) == pytest.approx(0.45)
-    assert cell(one, "the paper's policy", "across", published.SIMILARITY).text == "0.45"
+    assert cell(one, "the paper's policy", "across", SIMILARITY).text == "0.45"
     assert mean(cell(one, "RLOO's trained policies, response alone", "across")) == pytest.approx(0.35)
     assert one.notes[0] == "RLOO, seed 0: hacking: <half> & more."
     assert mean(cell(four, "RLOO", "words without a space, %")) == pytest.approx(70)
@@ -101,7 +100,7 @@ def test_ablations_are_compared_with_r2m_seed_by_seed(made: MadePaper) -> None:
     change, gold = row[3], row[5]
     assert (mean(change), mean(row[1])) == (pytest.approx(-10), pytest.approx(10))
     assert (change.finding, gold.finding) == ("worse", "not distinguishable")
-    assert dict(table.rows)["R2M"][3] == Cell()
+    assert dict(table.rows)["R2M"][3] == PaperCell()
     assert dict(table.rows)["R2M, fixed omega"][-1].text == ""  # the paper has no such row
 
 
@@ -128,13 +127,13 @@ def test_the_csv_reads_back_unrounded(made: MadePaper) -> None:
 EVIL = r"a_b & 5 % {x} \ <i>|$^~#"
 
 
-def evil_table() -> Table:
-    measured = Cell(estimate=Estimate(-1.25, (-2.0, -0.5), 5, 0.0625), runs=(EVIL,), finding="worse")
-    fewer = Cell(estimate=Estimate(0.04, None, 1), runs=("r",))
+def evil_table() -> PaperTable:
+    measured = PaperCell(estimate=Estimate(-1.25, (-2.0, -0.5), 5, 0.0625), runs=(EVIL,), finding="worse")
+    fewer = PaperCell(estimate=Estimate(0.04, None, 1), runs=("r",))
     columns = (Column(MEASURED, EVIL), Column(MEASURED, "n"), Column(EVIL, "WR"))
-    missing = Cell(MISSING, why=EVIL)
-    rows = ((EVIL, (measured, fewer, Cell("31.2"))), ("Δ", (missing, missing, Cell())))
-    return Table(2, EVIL, EVIL, EVIL, columns, rows, (EVIL,))
+    missing = PaperCell(MISSING, why=EVIL)
+    rows = ((EVIL, (measured, fewer, PaperCell("31.2"))), ("Δ", (missing, missing, PaperCell())))
+    return PaperTable(2, EVIL, EVIL, EVIL, columns, rows, (EVIL,))
 
 
 def test_latex_is_escaped() -> None:
@@ -151,7 +150,7 @@ def test_latex_is_escaped() -> None:
 
 
 def test_html_and_markdown_are_escaped() -> None:
-    page, plain = render(Page("", "", [formats.shown(evil_table())], [])), formats.to_markdown(evil_table())
+    page, plain = render(Page("", "", [formats.to_part(evil_table())], [])), formats.to_markdown(evil_table())
     page = page.replace(get_plotlyjs(), "")
     assert "<i>" not in page
     assert page.count("&lt;i&gt;") >= 5  # label, headings, source, run, reason
@@ -169,5 +168,5 @@ def test_what_is_missing_is_said_once(made: MadePaper) -> None:
 
 def test_every_run_of_a_row_is_named(made: MadePaper) -> None:
     r = whole(made, 2)
-    assert formats.runs_of(table_4(r))["SFT"] == ["paper-forum-sft-s0", "paper-forum-sft-s1"]
+    assert formats.runs_by_row(table_4(r))["SFT"] == ["paper-forum-sft-s0", "paper-forum-sft-s1"]
     assert "SFT: paper-forum-sft-s0, paper-forum-sft-s1" in formats.to_markdown(table_4(r))

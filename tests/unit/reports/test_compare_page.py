@@ -8,11 +8,10 @@ from pages import CHROMIUM, Page, drawn_plots, grids
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
-from r2m.reports.compare_page import html
-from r2m.reports.compare_terminal import numbers, terminal
+from r2m.reports.compare_page import compare_html, compare_terminal
 from r2m.reports.render import plain, visible
 from r2m.results.comparison import compare_runs
-from r2m.results.comparison_text import sentences
+from r2m.results.comparison_text import numbers, sentences
 
 R2M = ["reward.feedback=on"]
 EVIL = "<script>document.title='owned'</script>\x00\x1b[31m\u202e\"'&\ud800"
@@ -29,13 +28,13 @@ def made(runs):
 
 def page_of(runs, assessments=None):
     comparisons, notes = compare_runs(runs.results(assessments))
-    return html(f"runs {EVIL}", comparisons, notes)
+    return compare_html(f"runs {EVIL}", comparisons, notes)
 
 
 def printed(runs, width=80):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     for comparison in compare_runs(runs.results())[0]:
-        console.print(terminal(comparison))
+        console.print(compare_terminal(comparison))
     return console.export_text()
 
 
@@ -122,7 +121,7 @@ def test_the_terminal_fits_80_columns_and_has_every_arm_and_sentence(runs):
     text = printed(runs)
     assert max(map(len, text.splitlines())) <= 80
     ((comparison,), _) = compare_runs(runs.results())
-    means, differences = grids(terminal(comparison))
+    means, differences = grids(compare_terminal(comparison))
     assert len(means.rows) == len(comparison.rows) == 4
     assert means.number("RLOO.* 2 finished", under="gold") == 0.25
     assert means.number("R2M.*omega_min=0.125", under="KL") == 1

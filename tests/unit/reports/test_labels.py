@@ -14,12 +14,11 @@ from pages import Page, grids
 from r2m.metrics import METRICS
 from r2m.paper.claims import judge_all
 from r2m.paper.tables import tables
-from r2m.reports.compare_page import html as compare_html
-from r2m.reports.compare_terminal import terminal as compare_terminal
+from r2m.reports.compare_page import compare_html, compare_terminal
 from r2m.reports.curves import STYLE, plot
-from r2m.reports.paper_page import html as paper_html
+from r2m.reports.paper_page import paper_html
 from r2m.reports.style import groups
-from r2m.reports.sweep_page import html as sweep_html
+from r2m.reports.sweep_page import sweep_html
 from r2m.reports.sweep_tables import ranking_table
 from r2m.reports.table import runs_table
 from r2m.results.comparison import compare_runs

@@ -11,17 +11,16 @@ from pages import CHROMIUM, Page, drawn_plots
 from r2m.paper.claims import judge_all
 from r2m.paper.tables import tables
 from r2m.reports import paper_figures as figures
-from r2m.reports.paper_page import html, summary, write
-from r2m.reports.paper_parts import FAILS, HOLDS, OPEN, Judged
+from r2m.reports.paper_page import FAILS, HOLDS, OPEN, Judged, paper_html, summary, write
 from r2m.results.experiment import Experiment
-from r2m.results.findings import ENOUGH
+from r2m.results.statistics import ENOUGH
 
 PLOTS = {"similarity", "over-training", "conditions", "learning", "reward-kl", "cost"}
 EVIL = "<script>document.title='owned'</script>"
 
 
 def page_of(r: Experiment) -> str:
-    return html(r, tables(r), judge_all(r), "r2m paper --recipe forum")
+    return paper_html(r, tables(r), judge_all(r), "r2m paper --recipe forum")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on this machine")
@@ -89,7 +88,7 @@ def test_the_reward_in_three_ways_is_a_mean_over_seeds(made: MadePaper) -> None:
 
 
 def test_the_cost_is_stacked_by_phase_and_shows_each_process(made: MadePaper) -> None:
-    figure = figures.cost(whole(made, 1))
+    figure = figures.cost_bars(whole(made, 1).cost["measurements"])
     bars = {trace.name: list(trace.y) for trace in figure.data if trace.type == "bar"}
     assert bars[None] == [100.0, 104.0]
     assert bars["policy"] == [pytest.approx(0.29), pytest.approx(0.32)]

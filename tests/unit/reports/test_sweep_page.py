@@ -16,8 +16,7 @@ from r2m.reports import sweep_figures as figures
 from r2m.reports import sweep_page as report
 from r2m.reports.plots import curves
 from r2m.reports.style import COLOURS, WINNER
-from r2m.reports.sweep_tables import ranking_table
-from r2m.reports.sweep_terminal import terminal
+from r2m.reports.sweep_tables import ranking_table, sweep_terminal
 
 RLOO = {"reward.feedback": False}
 PLOTS = ("history", "importance", "parallel", "slice", "learning", "reward-kl")
@@ -47,12 +46,12 @@ def swept(made, trials=6, **tree):
 
 def printed(answer, width=80):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(terminal(answer))
+    console.print(sweep_terminal(answer))
     return console.export_text()
 
 
 def page_of(m, text=None):
-    return report.html(m.answer(5400), m.study, m.views, m.text if text is None else text)
+    return report.sweep_html(m.answer(5400), m.study, m.views, m.text if text is None else text)
 
 
 def test_the_terminal_shows_ten_arms_and_says_how_many_more_there_are(made):
@@ -60,7 +59,7 @@ def test_the_terminal_shows_ten_arms_and_says_how_many_more_there_are(made):
     a = m.answer(5400)
     lines = printed(a).splitlines()
     assert max(map(len, lines)) <= 80
-    ranking = grids(terminal(a))[0]
+    ranking = grids(sweep_terminal(a))[0]
     assert [cells[0].split()[0] for cells in ranking.rows] == [
         "t004", "R2M", "RLOO", "t003", "t002", "t001", "t005", "t006", "t007", "t008",
     ]  # fmt: skip
@@ -89,7 +88,7 @@ def test_the_terminal_of_a_sweep_that_has_not_begun(made):
     text = " ".join(printed(a).split())
     for said in (*a.verdict, a.importance_note):
         assert said in text
-    assert len(grids(terminal(a))) == 1  # no confirmation
+    assert len(grids(sweep_terminal(a))) == 1  # no confirmation
 
 
 def test_the_page_is_one_file_with_plotly_once_and_no_address(made):

@@ -88,7 +88,7 @@ def test_differences_are_of_the_seeds_that_both_have(runs):
     runs.run("alone", (0.0, 1.0), (9.0, 4.0), seed=7)
     end, kl, frozen = one(runs).differences
     assert (end.arm, end.metric, end.matched, end.seeds, end.kl) == ("R2M", "eval/gold", False, (0, 1), (4.0, 4.0))
-    assert (end.estimate.mean, end.estimate.n, end.finding) == (0.5, 2, "too few seeds")
+    assert (end.estimate.mean, end.estimate.n, end.estimate.finding) == (0.5, 2, "too few seeds")
     assert (kl.matched, kl.estimate.mean, kl.kl) == (True, 0.5, (4.0, 4.0))
     assert (frozen.metric, frozen.matched, frozen.estimate.mean) == ("eval/vanilla", True, 0.0)
 
@@ -134,7 +134,7 @@ def test_what_judges_is_the_first_that_there_is(runs):
 def test_better_takes_five_seeds_and_says_its_numbers(runs):
     pairs(runs, [(0.25, 0.5), (0.25, 0.75), (0.25, 0.5), (0.25, 0.75), (0.25, 0.5)])
     c = one(runs)
-    assert c.differences[0].finding == "better"
+    assert c.differences[0].estimate.finding == "better"
     end, kl = sentences(c)[:2]
     for said in (end, kl):
         for fact in ("R2M is better than RLOO", "eval/gold", "0.35", "0.25 to 0.45", "p = 0.0625", "5 seeds"):

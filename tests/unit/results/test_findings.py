@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from r2m.results.findings import finding, sentence
+from r2m.results.numbers import sentence
 from r2m.results.statistics import Estimate
 
 
@@ -23,7 +23,7 @@ from r2m.results.statistics import Estimate
     ],
 )
 def test_a_finding_takes_five_seeds_the_interval_and_the_sign_flips(mean, interval, n, p, found):
-    assert finding(Estimate(mean, interval, n, p)) == found
+    assert Estimate(mean, interval, n, p).finding == found
 
 
 def numbers(text):

@@ -52,13 +52,13 @@ def test_a_pair_is_a_seed_that_both_have():
     found = paired({0: 1.0, 1: 2.0, 2: 9.0}, {1: 0.5, 0: 0.5, 7: 0.0})
     assert found is not None
     assert (found.estimate.mean, found.estimate.n, found.seeds) == (1.0, 2, (0, 1))
-    assert found.finding == "too few seeds"
+    assert found.estimate.finding == "too few seeds"
     assert paired({0: 1.0}, {1: 1.0}) is None
 
 
 def test_the_finding_is_of_a_against_b():
     a, b = dict.fromkeys(range(5), 1.0), dict.fromkeys(range(5), 0.5)
-    assert [getattr(paired(*pair), "finding", None) for pair in ((a, b), (b, a), (a, a))] == [
+    assert [paired(*pair).estimate.finding for pair in ((a, b), (b, a), (a, a))] == [
         "better", "worse", "not distinguishable",
     ]  # fmt: skip
 

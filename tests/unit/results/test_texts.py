@@ -6,7 +6,7 @@ import pytest
 from made_assessments import assessment, response
 
 from r2m.results.arms import setups
-from r2m.results.texts import Text, picks, texts_of
+from r2m.results.texts import ArmText, picks, texts_of
 
 
 def row(response, proxy, gold, vanilla=0.0, prompt="p"):
@@ -14,7 +14,7 @@ def row(response, proxy, gold, vanilla=0.0, prompt="p"):
 
 
 def text(response, gold, round=1, vanilla=0.0, gap=math.nan):
-    return Text("run", round, "p", response, 0.0, vanilla, gold, gap)
+    return ArmText("run", round, "p", response, 0.0, vanilla, gold, gap)
 
 
 def of(runs, assessments=None):
