@@ -25,9 +25,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import yaml
+from r2m.results.findings import finding
 
 from r2m.config import load, override
-from r2m.results.findings import finding
 from r2m.results.statistics import Estimate, paired_difference
 from r2m.runs.journal import JournalView
 from r2m.stages.prepare import prepare

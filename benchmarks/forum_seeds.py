@@ -31,13 +31,13 @@ MEASURES = {
     "gold, end": lambda view: at_end(view, "reward/gold"),
     "held-out gold, end": lambda view: view.series("eval/gold")[1][-1],
     "proxy, end": lambda view: at_end(view, "reward/proxy"),
-    "frozen reward, end": lambda view: at_end(view, "reward/vanilla"),
+    "vanilla reward, end": lambda view: at_end(view, "reward/vanilla"),
     "KL, end (nats)": lambda view: at_end(view, "kl/sequence"),
     "words without a space, end": lambda view: at_end(view, "task/no_space_share"),
     "correlation of proxy and gold, end": lambda view: at_end(view, "reward/gold_correlation"),
-    "correlation of frozen reward and gold, end": lambda view: at_end(view, "reward/vanilla_gold_correlation"),
+    "correlation of vanilla reward and gold, end": lambda view: at_end(view, "reward/vanilla_gold_correlation"),
     "best/worst choice agrees with gold, mean": lambda view: mean_of(view, "reward/choice_accuracy"),
-    "the same by the frozen reward": lambda view: mean_of(view, "reward/vanilla_choice_accuracy"),
+    "the same by the vanilla reward": lambda view: mean_of(view, "reward/vanilla_choice_accuracy"),
 }
 
 

@@ -41,7 +41,7 @@ class Round(NamedTuple):
     queries: Sequence[Query]
     trajectories: Trajectories
     scores_NK: Tensor  # that trained the policy
-    vanilla_NK: Tensor  # of the frozen reward model
+    vanilla_NK: Tensor  # of the vanilla reward model
 
 
 def train(

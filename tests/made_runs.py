@@ -26,8 +26,8 @@ class MadeRuns:
         status: str = "finished", data: str = "d", samples: Mapping[int, list[dict[str, Any]]] | None = None,
         fields: Sequence[str] = EVALUATED, start: Mapping[str, Any] | None = None,
     ) -> JournalView:  # fmt: skip
-        """A run of RLOO if the settings say nothing else. Its rounds each end with an evaluation: gold, KL, frozen,
-        of as many as are given; the round's own gold, KL and frozen reward are the same."""
+        """A run of RLOO if the settings say nothing else. Its rounds each end with an evaluation: gold, KL, vanilla,
+        of as many as are given; the round's own gold, KL and vanilla reward are the same."""
         config = load("forum", ["reward.feedback=off", *settings, f"run.seed={seed}"]).model_dump(mode="json")
         with Journal(self.storage / "runs" / name / "journal.jsonl") as journal:
             journal.start(

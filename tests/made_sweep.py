@@ -42,7 +42,7 @@ class MadeSweep:
         self.views: dict[str, JournalView] = {}
 
     def run(self, arm: str, params: dict[str, Any], seed: int, *evaluations: Any, status: str = "finished") -> str:
-        """A run whose rounds each end with an evaluation: gold alone, or (gold, KL), or (gold, KL, frozen)."""
+        """A run whose rounds each end with an evaluation: gold alone, or (gold, KL), or (gold, KL, vanilla)."""
         name = run_name(self.name, arm, seed)
         config = config_of(self.sweep, params, seed).model_dump(mode="json")
         with Journal(self.folder / "runs" / name / "journal.jsonl") as journal:

@@ -11,7 +11,7 @@ from r2m.results.assessment import Accuracy, Assessment, PairSet, Wins
 from r2m.results.statistics import Interval
 
 MEANS = {
-    "gold": "gold", "vanilla": "frozen reward", "proxy": "reward with feedback", "kl": "KL (nats)",
+    "gold": "gold", "vanilla": "vanilla reward", "proxy": "reward with feedback", "kl": "KL (nats)",
     "tokens": "tokens", "characters": "characters",
 }  # fmt: skip
 
@@ -55,7 +55,7 @@ def win_rate_table(rates: Sequence[Wins]) -> RenderableType:
 def _accuracy_table(sets: Sequence[PairSet]) -> RenderableType:
     """Ties count as wrong; [UNK] is the share of the reward model's tokens that stand for what it does not know."""
     table = terminal_table(
-        "accuracy on pairs from", "n", "[UNK]", "frozen", "untrained head", "trained head", text=[0]
+        "accuracy on pairs from", "n", "[UNK]", "vanilla", "untrained head", "trained head", text=[0]
     )
     for pairs in sets:
         accuracies = map(_accuracy, (pairs.without, pairs.before, pairs.after))

@@ -58,7 +58,7 @@ def run_or_model(
     storage: Storage = None,
     prompts: Annotated[int | None, Option(help="the first held-out prompts only")] = None,
     max_tokens: Annotated[int | None, Option(help="cut responses there (TL;DR, F.3: 50)")] = None,
-    judge: Annotated[str | None, Option(help="gold, frozen, or a reward model's folder or hub id")] = None,
+    judge: Annotated[str | None, Option(help="gold, vanilla, or a reward model's folder or hub id")] = None,
     against: Annotated[str | None, Option(help="sft, reference, another run, or a model_outputs.json")] = None,
     pairs: Annotated[
         str | None,
@@ -87,6 +87,7 @@ def run_or_model(
     where = storage_path(storage)
     subject = home(subject)
     judge, against, pairs = (x and os.path.expanduser(x) for x in (judge, against, pairs))
+    judge = "vanilla" if judge == "frozen" else judge  # what it was called before
     if spoken.verdicts is not None and (judge is not None or against is None):
         raise UserError("--verdicts: --against is needed with it, and --judge is another judge")
     if against is not None:

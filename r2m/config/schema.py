@@ -76,7 +76,7 @@ class Reward(Section):
 
     model: Place | None = None  # hub id or local folder; null: the task's own reward model
     dtype: Literal["float32", "bfloat16"] = "float32"
-    feedback: bool = True  # off: the frozen reward model, plain RLOO
+    feedback: bool = True  # off: the vanilla reward model, plain RLOO
     hidden: Literal["policy", "noise"] = "policy"  # noise: Gaussian in the feedback's place; Table 5, Fig. 4
     train_head: bool = True  # off: feedback by an untrained head; Table 5
     omega_min: Share = 0.0  # Ω of Eq. 3; F.2, F.3

@@ -42,7 +42,7 @@ def assess(
     Raises UserError for a run that is not there, has not finished or whose models are gone, and for unusable options.
     """
     folder, view, config = finished_run(storage, name)
-    if not refresh and pairs is None and judge in (None, "gold", "frozen"):
+    if not refresh and pairs is None and judge in (None, "gold", "vanilla"):
         there = _on_file(folder, view)
         if there and there.prompts == (config.task.held_out if prompts is None else prompts):
             return there

@@ -1,4 +1,4 @@
-"""Win rates of responses by the judges of a recipe: its gold program, its frozen reward model, any other model."""
+"""Win rates of responses by the judges of a recipe: its gold program, its vanilla reward model, any other model."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def as_judges_read(prompt: Prompt) -> str:
 
 
 def judges(bench: Bench, other: str | None = None) -> list[ScoreJudge]:
-    """Gold where the task has one, the frozen reward model, run.judge where it is set, and `other`, a reward model's
+    """Gold where the task has one, the vanilla reward model, run.judge where it is set, and `other`, a reward model's
     folder or hub id, unless it names one of them. They read texts: a response is scored as one that has ended."""
     gold = None if bench.gold is None else "gold"
-    names = dict.fromkeys((gold, "frozen", bench.config.run.judge, other))
+    names = dict.fromkeys((gold, "vanilla", bench.config.run.judge, other))
     return [named_judge(bench, name) for name in names if name is not None]
 
 
 def named_judge(bench: Bench, name: str) -> ScoreJudge:
-    """ "gold", "frozen" or a reward model. Raises UserError for gold where the task has none, or no such model."""
+    """ "gold", "vanilla" or a reward model. Raises UserError for gold where the task has none, or no such model."""
     prompt_of = {as_judges_read(prompt): prompt for prompt in bench.prompts}
     if name == "gold":
         gold = bench.gold
         if gold is None:
             raise UserError(
-                f"--judge 'gold': {bench.config.recipe} has no gold program; frozen or a model is allowed"
+                f"--judge 'gold': {bench.config.recipe} has no gold program; vanilla or a model is allowed"
             )
         return ScoreJudge(name, lambda prompts, texts: gold([prompt_of[p] for p in prompts], texts))
     model, tokenizer = bench.reward_model, bench.reward_tokenizer
-    if name != "frozen":
+    if name != "vanilla":
         tokenizer = load_tokenizer(name, "--judge")
         model, _ = load_reward_model(name, "float32", device_of(bench.config), "--judge")
         if bench.prompts[0].messages is not None:

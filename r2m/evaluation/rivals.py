@@ -65,7 +65,7 @@ def win_rates(config: Config, assessed: Assessment, rival: Rival, judge: str | N
 
 
 def differences(assessed: Assessment, rival: Rival) -> dict[str, Estimate]:
-    """Ours minus theirs in gold and in the frozen reward, paired by prompt; only of a rival that is a run."""
+    """Ours minus theirs in gold and in the vanilla reward, paired by prompt; only of a rival that is a run."""
     found = {}
     both = [(row, other) for row in assessed.rows if (other := rival.rows.get(asked(row)))]
     for key in ("gold", "vanilla"):

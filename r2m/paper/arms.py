@@ -33,7 +33,7 @@ ABLATIONS = ("RLOO", "R2M, noise", "R2M, no training", "R2M, no BT", "R2M, no GR
 
 EVALUATIONS = 12  # of a run, at least
 CHECKPOINTS_A_RUN = 4  # spread over a run: Fig. 1b's t = 60, 120, 180, 240
-MATCHED_KL = 10.0  # nats, at which the frozen reward is read where nothing else judges
+MATCHED_KL = 10.0  # nats, at which the vanilla reward is read where nothing else judges
 
 
 def sweep_tree(recipe: str, base: Config, settings: dict[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def sweep_tree(recipe: str, base: Config, settings: dict[str, Any], seeds: Seque
 
 
 def objective(base: Config) -> dict[str, Any]:
-    """What orders the arms in the sweep's own report: gold, a judge's win rate, or the frozen reward at one KL."""
+    """What orders the arms in the sweep's own report: gold, a judge's win rate, or the vanilla reward at one KL."""
     if base.task.kind == "forum":
         return {"metric": "eval/gold"}
     if base.run.judge is not None:

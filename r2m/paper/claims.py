@@ -205,7 +205,7 @@ CLAIMS: tuple[tuple[str, str, Judging], ...] = (  # what is claimed, where, and 
     ("R2M's responses are shorter than RLOO's", "Sec. 5.1, Table 2", _means("Characters", "characters", -1)),
     ("Hidden states of hacking and normal responses are less similar than within either", "Sec. 3, Table 1",
      across_lower),
-    ("With feedback the reward follows that of the frozen reward model", "Sec. 5.2, Fig. 4", trend),
+    ("With feedback the reward follows that of the vanilla reward model", "Sec. 5.2, Fig. 4", trend),
     ("Rewards with feedback are higher than without", "Sec. 5.2, Fig. 4",
      _held_out("With feedback − without", "eval/proxy", "eval/vanilla", 1)),
     ("Noise in the feedback's place lowers the reward", "Sec. 5.2, Fig. 4",

@@ -70,7 +70,7 @@ def _setup(number: int, c: Comparison) -> list[doc.Part]:
         doc.Plot(f"training-{number}", "In training", curves(drawn, TRAINING, columns=2),
              f"On training prompts. Thin: a seed. Bold: their mean, where all of them have a round.{few}"),
         doc.Plot(f"held-out-{number}", "On held-out prompts", curves(drawn, HELD_OUT, columns=2),
-             "The same draws for every run. The frozen reward that rises while gold falls is reward hacking."),
+             "The same draws for every run. The vanilla reward that rises while gold falls is reward hacking."),
         doc.Plot(f"reward-kl-{number}", "Reward over KL", over_kl(drawn, _REWARDS),
              "A point is a training round. The proxy of an arm with feedback is a scale of its own."),
         doc.Text("heading", "Texts"),
@@ -156,7 +156,7 @@ def _table(texts: Sequence[ArmText]) -> doc.Table:
         ])
         for t in texts
     ]  # fmt: skip
-    return doc.Table(["prompt", "response", "proxy", "frozen", "gold", "gap", "run", "round"], rows, {0, 1, 6})
+    return doc.Table(["prompt", "response", "proxy", "vanilla", "gold", "gap", "run", "round"], rows, {0, 1, 6})
 
 
 def _said(prompt: str | Sequence[dict[str, str]]) -> str:

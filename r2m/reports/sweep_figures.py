@@ -43,8 +43,8 @@ def confirmed(answer: Answer, views: Views) -> Arms:
 
 
 def reward_over_kl(answer: Answer, arms: Arms) -> go.Figure | str:
-    """Held-out gold and frozen reward over held-out KL: where each arm ended, and those arms' trajectories."""
-    ends = {LAST[field]: field for field in ("gold", "frozen")
+    """Held-out gold and vanilla reward over held-out KL: where each arm ended, and those arms' trajectories."""
+    ends = {LAST[field]: field for field in ("gold", "vanilla")
             if any(not math.isnan(getattr(a, field) + a.kl) for a in answer.ranking)}  # fmt: skip
     if not ends:
         return "No arm has an evaluation with its KL yet."

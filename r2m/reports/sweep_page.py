@@ -81,7 +81,7 @@ def _curves(a: Answer, arms: figures.Arms) -> list[doc.Part]:
              f"On training prompts, {which}. Thin: a seed. Bold: their mean, where all of them have a round."),
         doc.Plot("reward-kl", "Reward over KL", figures.reward_over_kl(a, arms),
              "Held-out prompts. A point is where an arm ended in the search; a thin line is the trajectory of a run "
-             "in the learning curves. Frozen reward that rises with KL while gold falls is reward hacking."),
+             "in the learning curves. Vanilla reward that rises with KL while gold falls is reward hacking."),
     ]  # fmt: skip
 
 

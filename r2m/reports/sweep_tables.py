@@ -89,7 +89,7 @@ def ranking(a: Answer, own: Colours) -> Table:
 def ranking_table(a: Answer) -> dict[str, Any]:
     """MLflow's table: {"columns": [...], "data": [[...], ...]}; a number that is not finite is null."""
     keys = _params(a)
-    names = ("kl", "gold", "frozen", "violation", "trajectories", "worker_s", "command")
+    names = ("kl", "gold", "vanilla", "violation", "trajectories", "worker_s", "command")
     settings = [key.replace(".", "/") for key in keys]  # MLflow takes a dot for a path into the row
     columns = ["rank", "arm", "label", "state", *a.objectives, "feasible", *names, *settings]
     data = [

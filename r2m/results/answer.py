@@ -10,7 +10,7 @@ from r2m.results.readings import KL, mean
 from r2m.results.statistics import Estimate
 from r2m.results.table import trial_label
 
-LAST = {"kl": KL, "gold": "eval/gold", "frozen": "eval/vanilla"}  # field of an arm -> the metric, at a run's end
+LAST = {"kl": KL, "gold": "eval/gold", "vanilla": "eval/vanilla"}  # field of an arm -> the metric, at a run's end
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Ranked:
     violation: float  # the worst constraint's excess: at most 0 where all are kept
     kl: float  # the last evaluation's, mean over the seeds
     gold: float
-    frozen: float
+    vanilla: float
     trajectories: int
     worker_s: float
     runs: tuple[str, ...]
@@ -63,7 +63,7 @@ class Confirmed:
     values: dict[int, float]
     kl: float
     gold: float
-    frozen: float
+    vanilla: float
     violation: float
     failed: tuple[int, ...]
     runs: dict[int, str]

@@ -1,6 +1,6 @@
 """Runs as arms: those that differ in nothing but the seed are repeats of one arm.
 
-Arms are compared within a setup: the same task, data, starting policy, frozen reward model and evaluation. What runs
+Arms are compared within a setup: the same task, data, starting policy, vanilla reward model and evaluation. What runs
 of two setups measure is not the same thing.
 """
 

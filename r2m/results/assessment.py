@@ -27,7 +27,7 @@ Shown = str | list[dict[str, Any]]  # a prompt: text, or a chat's messages
 
 @dataclass(frozen=True)
 class Response:
-    """One response to a held-out prompt. `rival`: the supervised policy's; `vanilla`: by the frozen reward model;
+    """One response to a held-out prompt. `rival`: the supervised policy's; `vanilla`: by the vanilla reward model;
     `proxy`: with feedback at ω = Ω; `kl`: nats, k1 against the supervised policy."""
 
     prompt: Shown
@@ -168,7 +168,8 @@ class Assessment:
 def read_assessment(folder: Path) -> Assessment | None:
     """That of a run's folder; None where there is none, or none that is whole and of this version."""
     try:
-        found = _reader().validate_json((folder / ASSESSMENT).read_bytes(), strict=True)
+        text = (folder / ASSESSMENT).read_bytes().replace(b'"judge": "frozen"', b'"judge": "vanilla"')  # as it was
+        found = _reader().validate_json(text, strict=True)
     except (OSError, ValueError):
         return None
     return found if found.version == VERSION and found.prompts == len(found.rows) else None

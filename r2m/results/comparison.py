@@ -26,7 +26,7 @@ SECONDS = "worker_s"
 class ArmRow:
     """`values`: metric -> its last value over the seeds, of those of COLUMNS that a run has; and the cost of a run.
 
-    `gain`: metric -> its last value less its first, of the judged metric and the frozen reward.
+    `gain`: metric -> its last value less its first, of the judged metric and the vanilla reward.
     """
 
     arm: Arm

@@ -12,7 +12,7 @@ from r2m.results.statistics import FINDINGS, MOST_P
 
 FEW_ARMS = 2  # more are listed by finding, not told one by one
 MOST_ARMS = 6  # more are counted, not named
-FINDING_WORDS = {"better": "higher", "worse": "lower"}  # of the frozen reward, whose height is no merit by itself
+FINDING_WORDS = {"better": "higher", "worse": "lower"}  # of the vanilla reward, whose height is no merit by itself
 
 
 def sentences(c: Comparison) -> list[str]:
@@ -95,7 +95,7 @@ def _unpaired(c: Comparison) -> list[str]:
 
 
 def _hacking(c: Comparison) -> list[str]:
-    """What gold and the frozen reward did from the first evaluation to the last: hacking where they part."""
+    """What gold and the vanilla reward did from the first evaluation to the last: hacking where they part."""
     both = ("eval/gold", "eval/vanilla")
     rows = [row for row in c.rows if row.gain.keys() >= {*both}]
     parted = [row for row in rows if row.gain["eval/gold"].mean < 0 < row.gain["eval/vanilla"].mean]
@@ -107,15 +107,15 @@ def _hacking(c: Comparison) -> list[str]:
             few = len(rows) <= FEW_ARMS
             arms = ", ".join(map(_numbers, chosen)) if few else _some([row.arm.label for row in chosen])
             told.append(
-                f"{what}: from the first evaluation to the last, gold falls while the frozen reward rises in {arms}."
+                f"{what}: from the first evaluation to the last, gold falls while the vanilla reward rises in {arms}."
             )
     return told
 
 
 def _numbers(row: ArmRow) -> str:
-    gold, frozen = row.gain["eval/gold"], row.gain["eval/vanilla"]
-    between = [f", {interval(e)}" if e.interval else "" for e in (gold, frozen)]
-    changes = f"gold {number(gold.mean)}{between[0]}; frozen reward {number(frozen.mean)}{between[1]}"
+    gold, vanilla = row.gain["eval/gold"], row.gain["eval/vanilla"]
+    between = [f", {interval(e)}" if e.interval else "" for e in (gold, vanilla)]
+    changes = f"gold {number(gold.mean)}{between[0]}; vanilla reward {number(vanilla.mean)}{between[1]}"
     return f"{row.arm.label} ({changes}; {gold.n} seed{'s' * (gold.n > 1)})"
 
 

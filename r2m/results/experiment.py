@@ -43,9 +43,9 @@ class Experiment:
 
     @property
     def judge(self) -> str:
-        """Who decides the win rates: gold where the task has it, else another judge than the frozen reward model."""
+        """Who decides the win rates: gold where the task has it, else another judge than the vanilla reward model."""
         judges = [w.judge for arm in self.arms for a in self.assessed(arm).values() for w in a.win_rates]
-        return min(judges, key=lambda judge: (judge != "gold", judge == "frozen"), default="gold")
+        return min(judges, key=lambda judge: (judge != "gold", judge == "vanilla"), default="gold")
 
     def win_rate(self, arm: str, against: str = "sft", controlled: bool = False) -> Values:
         """Per cent, by `judge`. The supervised policy's against itself is 1/2 by construction."""

@@ -49,7 +49,7 @@ def texts_of(arm: Arm) -> list[ArmText]:
 
 
 def picks(texts: Sequence[ArmText], most: int = 3) -> dict[str, list[ArmText]]:
-    """Title -> texts: the best and the worst by gold (by the frozen reward where there is no gold), and those with
+    """Title -> texts: the best and the worst by gold (by the vanilla reward where there is no gold), and those with
     the largest gaps above 0. Later rounds first among equals. No text is both best and worst, and what several runs
     said is there once."""
     latest = sorted(texts, key=lambda t: -math.inf if t.round is None else -t.round)
@@ -57,7 +57,7 @@ def picks(texts: Sequence[ArmText], most: int = 3) -> dict[str, list[ArmText]]:
     golden = [t for t in latest if math.isfinite(t.gold)]
     name = "gold" if golden else "vanilla"
     judged = golden or [t for t in latest if math.isfinite(t.vanilla)]
-    by = "gold" if golden else "the frozen reward"
+    by = "gold" if golden else "the vanilla reward"
     best = sorted(judged, key=lambda t: -getattr(t, name))[: min(most, -(-len(judged) // 2))]
     worst = sorted((t for t in judged if t not in best), key=lambda t: getattr(t, name))[:most]
     gaps = sorted((t for t in golden if t.gap > 0), key=lambda t: -t.gap)[:most]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from r2m.results.answer import LAST, Answer, Confirmed, Ranked
 from r2m.results.numbers import decimals, number, sentence
 
-FIELDS = {"KL": "kl", "gold": "gold", "frozen": "frozen"}  # heading -> of an arm
+FIELDS = {"KL": "kl", "gold": "gold", "vanilla": "vanilla"}  # heading -> of an arm
 
 
 def verdict(a: Answer) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def greedy_scores(
     greedy: Trajectories, omega: float, a: Algorithm, reward: Reward, *, device: torch.device | str,
     workers: Workers, seed: int, step: int,
 ) -> Tensor:  # fmt: skip
-    """Scores N of ReMax's greedy responses by the reward that the round's others have: the frozen model's, or, at
+    """Scores N of ReMax's greedy responses by the reward that the round's others have: the vanilla model's, or, at
     the cost of a forward of the policy, that with feedback. `device`: where their hidden states wait."""
     H_N1D = reward_model.embed(queries, greedy)
     if head is None:

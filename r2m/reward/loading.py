@@ -1,4 +1,4 @@
-"""The frozen reward model from a Hugging Face id or folder, whether its scores are its classifier's own, and the
+"""The vanilla reward model from a Hugging Face id or folder, whether its scores are its classifier's own, and the
 feedback head beside it."""
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HARMLESS = re.compile(
 def load_reward_model(
     model: str, dtype: str = "float32", device: str | torch.device = "cpu", field: str = "reward.model"
 ) -> tuple[RewardModel, FeedbackHead | None]:
-    """The frozen reward model, and the feedback head saved beside it (None where there is none).
+    """The vanilla reward model, and the feedback head saved beside it (None where there is none).
 
     Raises UserError for a model that cannot be had, has not one label, or has weights for a head that is not its
     class's.

@@ -31,7 +31,7 @@ class Objective(Section):
         _check_metric(self.metric)
         if self.metric == "eval/vanilla" and self.matched_kl is None:
             raise ValueError(
-                "metric = 'eval/vanilla': give matched_kl (nats): the frozen reward's height says nothing without "
+                "metric = 'eval/vanilla': give matched_kl (nats): the vanilla reward's height says nothing without "
                 "the KL that it was bought with"
             )
         if self.metric == KL and (self.direction == "maximize" or self.matched_kl is not None):

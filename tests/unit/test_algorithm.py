@@ -270,7 +270,7 @@ def test_a_round_is_the_papers(
 
 
 def test_rloo_is_r2m_without_the_feedback_lines(make_trainer: MakeTrainer) -> None:
-    """With Ω = 1 the scores are the frozen model's in the first round, so the policy moves as under RLOO."""
+    """With Ω = 1 the scores are the vanilla model's in the first round, so the policy moves as under RLOO."""
     r2m, rloo = (make_trainer(f"reward.feedback={on}", "reward.omega_min=1") for on in ("on", "off"))
     with_feedback, without = next(r2m.rounds(1)), next(rloo.rounds(1))
     assert with_feedback.metrics["head/omega"] == 1
@@ -531,11 +531,11 @@ class TestSettings:
 
     def test_the_reference_and_the_reward_model_never_move(self, make_trainer: MakeTrainer) -> None:
         trainer = make_trainer()
-        frozen = [*trainer.reference.parameters(), *trainer.reward_model.parameters()]
-        before = [p.clone() for p in frozen]
+        vanilla = [*trainer.reference.parameters(), *trainer.reward_model.parameters()]
+        before = [p.clone() for p in vanilla]
         for _ in trainer.rounds(1):
             pass
-        assert all(torch.equal(p, b) and p.grad is None for p, b in zip(frozen, before, strict=True))
+        assert all(torch.equal(p, b) and p.grad is None for p, b in zip(vanilla, before, strict=True))
 
 
 class TestDescend:

@@ -49,7 +49,7 @@ def test_runs_and_a_sweep_are_compared_and_written(compare, runs, tmp_path):
     assert "R2M is better than RLOO" in " ".join(out.split())
     page = Page((runs.storage / "compare.html").read_text("utf-8"))
     assert page.text.startswith("rloo-0, rloo-1, s")
-    assert page.table("runs", "frozen").number("R2M", under="gold") == 0.5
+    assert page.table("runs", "vanilla").number("R2M", under="gold") == 0.5
     assert "from a journal" in page.text
     (setup,) = json.loads((tmp_path / "numbers.json").read_text())["setups"]
     assert [arm["runs"] for arm in setup["arms"]] == [["rloo-0", "rloo-1"], ["s-r2m-s0", "s-r2m-s1"]]

@@ -98,7 +98,7 @@ class TestTheTree:
     def test_win_rates_by_gold_are_counts_of_the_rows(self, trees: dict[str, Assessment]) -> None:
         tree = trees["r2m"]
         assert [(w.judge, w.against) for w in tree.win_rates] == [
-            ("gold", "sft"), ("gold", "reference"), ("frozen", "sft"), ("frozen", "reference"),
+            ("gold", "sft"), ("gold", "reference"), ("vanilla", "sft"), ("vanilla", "reference"),
         ]  # fmt: skip
         for rate, rival in zip(tree.win_rates, ("rival_gold", "reference_gold"), strict=False):
             wins = [(row.gold > bar) + 0.5 * (row.gold == bar) for row in tree.rows for bar in [getattr(row, rival)]]
@@ -206,9 +206,9 @@ class TestAnyPolicy:
         tree = assess_policy(load(recipe), forum_models[0])
         assert {row.gold for row in tree.rows} == {None}
         assert [row.reference for row in tree.rows] == [" numb", " angry"]
-        assert [(w.judge, w.against) for w in tree.win_rates] == [("frozen", "sft"), ("frozen", "reference")]
+        assert [(w.judge, w.against) for w in tree.win_rates] == [("vanilla", "sft"), ("vanilla", "reference")]
         assert (tree.similarity, tree.reward_accuracy, tree.means["gold"]) == (None, [], None)
         with_another = assess_policy(load(recipe), forum_models[0], judge=forum_models[1])
-        assert [w.judge for w in with_another.win_rates] == ["frozen", "frozen", *[forum_models[1]] * 2]
-        frozen, other = with_another.win_rates[:2], with_another.win_rates[2:]
-        assert [w.rate for w in frozen] == [w.rate for w in other]  # the same model
+        assert [w.judge for w in with_another.win_rates] == ["vanilla", "vanilla", *[forum_models[1]] * 2]
+        vanilla, other = with_another.win_rates[:2], with_another.win_rates[2:]
+        assert [w.rate for w in vanilla] == [w.rate for w in other]  # the same model

@@ -46,12 +46,12 @@ def test_a_run(r2m: Command, storage: str) -> None:
     assert code == 0, err
     tree = json.loads((Path(storage) / "runs" / "r2m" / ASSESSMENT).read_text())
     assert "r2m, R2M, seed 3: 12 held-out prompts" in out
-    assert f"gold {tree['means']['gold']:.3g}, frozen reward {tree['means']['vanilla']:.3g}" in out
+    assert f"gold {tree['means']['gold']:.3g}, vanilla reward {tree['means']['vanilla']:.3g}" in out
     (by_gold,) = [w for w in tree["win_rates"] if (w["judge"], w["against"]) == ("gold", "sft")]
     assert f"{100 * by_gold['rate']:.1f} %" in out
     assert f"assessment: {Path(storage) / 'runs' / 'r2m' / ASSESSMENT}" in out
     # Options before the name, and what is chosen of the same assessment.
-    code, chosen, _ = r2m("evaluate", "--storage", storage, "--judge", "frozen", "--against", "reference", "r2m")
+    code, chosen, _ = r2m("evaluate", "--storage", storage, "--judge", "vanilla", "--against", "reference", "r2m")
     assert code == 0
     assert "reference" in chosen
     assert "sft" not in chosen
@@ -157,7 +157,7 @@ def test_gold_is_refused_where_there_is_none(
     command = ("evaluate", forum_models[0], "--recipe", recipe, "--storage", str(tmp_path / "s"))
     code, _, err = r2m(*command, "--judge", "gold")
     assert code == 2
-    assert "error: --judge 'gold': text has no gold program; frozen or a model is allowed" in err
+    assert "error: --judge 'gold': text has no gold program; vanilla or a model is allowed" in err
     code, _, err = r2m(*command, "--against", "reference")
     assert code == 2
     assert "--against 'reference'" in err

@@ -32,16 +32,16 @@ def test_a_prompt_is_shown_as_plain_text_where_it_can_be() -> None:
 def test_a_recipe_s_judges(config: Config, forum_models: tuple[str, str]) -> None:
     model = forum_models[1]
     bench = open_bench(config, prompts=1)
-    assert [judge.name for judge in judges(bench)] == ["gold", "frozen"]
-    assert [judge.name for judge in judges(bench, "gold")] == ["gold", "frozen"]
-    assert [judge.name for judge in judges(bench, model)] == ["gold", "frozen", model]
+    assert [judge.name for judge in judges(bench)] == ["gold", "vanilla"]
+    assert [judge.name for judge in judges(bench, "gold")] == ["gold", "vanilla"]
+    assert [judge.name for judge in judges(bench, model)] == ["gold", "vanilla", model]
     own = config.model_copy(update={"run": config.run.model_copy(update={"judge": model})})
-    assert [judge.name for judge in judges(open_bench(own, prompts=1), model)] == ["gold", "frozen", model]
+    assert [judge.name for judge in judges(open_bench(own, prompts=1), model)] == ["gold", "vanilla", model]
 
 
 def test_the_frozen_judge_prefers_the_higher_score_and_says_nothing_of_what_is_too_long(config: Config) -> None:
     bench = open_bench(config, prompts=3)
-    judge = named_judge(bench, "frozen")
+    judge = named_judge(bench, "vanilla")
     texts = [" mom", " mom sold my tv", "", " i feel sad and need help"]
 
     def score(prompt: Prompt, text: str) -> float:
@@ -80,7 +80,7 @@ def test_outputs_have_each_prompt_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("judge", ["gold", "frozen"])
+@pytest.mark.parametrize("judge", ["gold", "vanilla"])
 def test_the_same_prompt_twice_is_judged_row_by_row(config: Config, judge: str) -> None:
     bench = open_bench(config, prompts=1)
     text = bench.prompts[0].text

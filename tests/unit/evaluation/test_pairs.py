@@ -157,7 +157,7 @@ def test_the_loop_pairs_and_judges_give_a_conversation_one_score(text_recipe, tm
     found = {
         "loop": bench.measure(bench.supervised, queries, t, None, kl=False)["eval/vanilla"],
         "pairs": bench.measure(bench.supervised, queries, t, None, kl=False, texts_N=texts)["eval/vanilla"],
-        "frozen": named_judge(bench, "frozen").scores([as_judges_read(p) for p in prompts], texts),
+        "vanilla": named_judge(bench, "vanilla").scores([as_judges_read(p) for p in prompts], texts),
         "--judge": named_judge(bench, str(tmp_path / "reward")).scores([as_judges_read(p) for p in prompts], texts),
     }
     scorer = RewardEmbedder(bench.reward_model, tokenizer, bench.supervised.tokenizer, 4)

@@ -100,7 +100,7 @@ def test_only_seeds_of_both_sides_count() -> None:
         assert fact in said
 
 
-@pytest.mark.parametrize(("judge", "words"), [("gold", "Gold, "), ("frozen", "Win rate over the references, ")])
+@pytest.mark.parametrize(("judge", "words"), [("gold", "Gold, "), ("vanilla", "Win rate over the references, ")])
 def test_nothing_is_prevented_where_rloo_does_not_collapse(made: MadePaper, judge: str, words: str) -> None:
     """By gold where there is one, else by the win rate against the references."""
     for seed in range(5):

@@ -55,9 +55,9 @@ def test_the_methods(made: MadePaper) -> None:
 
 def test_a_judge_is_named_where_the_task_has_no_gold(made: MadePaper) -> None:
     made.run("RLOO", 0, {"reward/proxy": 1.0})
-    made.assess("RLOO", 0, rate=0.7, gold=None, judge="frozen")
+    made.assess("RLOO", 0, rate=0.7, gold=None, judge="vanilla")
     table = table_2(made.results(1))
-    assert "the frozen reward model as judge" in table.measured
+    assert "the vanilla reward model as judge" in table.measured
     assert mean(cell(table, "RLOO", "WR, %")) == pytest.approx(70.0)
     assert cell(table, "RLOO", "gold").why == "its assessments do not have it"
 

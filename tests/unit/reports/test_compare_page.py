@@ -61,7 +61,7 @@ def test_the_page_is_one_file_with_plotly_once_and_no_address(runs):
 
 def test_the_page_has_the_verdict_the_numbers_and_the_texts_in_this_order(runs):
     page = Page(page_of(made(runs)))
-    means = page.table("runs", "frozen")
+    means = page.table("runs", "vanilla")
     assert means.number("RLOO", under="gold") == 0.25
     assert means.number("R2M", under="gold") == 0.5
     assert means.number("R2M", under="KL") == 4.0
@@ -69,7 +69,7 @@ def test_the_page_has_the_verdict_the_numbers_and_the_texts_in_this_order(runs):
     differences = page.table("p", "interval", "finding")
     assert differences.number("R2M", "gold at end", under="mean") == 0.25
     assert differences.number("R2M", "gold at same KL", under="mean") == 0.25
-    assert differences.number("R2M", "frozen at same KL", under="mean") == 0
+    assert differences.number("R2M", "vanilla at same KL", under="mean") == 0
     assert differences.number("R2M", "gold at end", under=r"\bp\b") == 0.5
     assert differences.cell("R2M", "gold at end", under="finding") == "too few seeds"
     (comparison,), _ = compare_runs(runs.results())
@@ -102,7 +102,7 @@ def test_setups_have_sections_of_their_own_and_a_warning(runs):
     assert "2 setups" in page.text
     assert page.tags.count("section") == 2
     assert len(page.drawings) == 6
-    assert len([table for table in page.tables if "frozen" in table.head and "runs" in table.head]) == 2
+    assert len([table for table in page.tables if "vanilla" in table.head and "runs" in table.head]) == 2
 
 
 def test_what_is_not_there_is_said(runs):

@@ -25,7 +25,7 @@ from r2m.results.comparison import compare_runs
 
 WORDS = {  # of a figure's title and of its axis
     "reward/proxy": ("proxy|in training", "score|reward"),
-    "reward/vanilla": ("frozen", "score"),
+    "reward/vanilla": ("vanilla", "score"),
     "reward/gold": ("gold", "gold"),
     "reward/gold_correlation": ("correlation.*gold", "pearson"),
     "kl/sequence": ("KL", "nats.*sequence"),
@@ -34,11 +34,11 @@ WORDS = {  # of a figure's title and of its axis
     "task/no_space_share": ("space", "share"),
     "eval/gold": ("gold.*held-out", "gold"),
     "eval/win_rate": ("win rate.*held-out", "share"),
-    "eval/vanilla": ("frozen.*held-out", "score"),
+    "eval/vanilla": ("vanilla.*held-out", "score"),
     "eval/kl_sequence": ("KL.*held-out", "nats.*sequence"),
 }
 LABELS = {  # of a column
-    "eval/gold": "gold", "eval/win_rate": "win rate", "eval/vanilla": "frozen", "eval/kl_sequence": r"KL\b.*",
+    "eval/gold": "gold", "eval/win_rate": "win rate", "eval/vanilla": "vanilla", "eval/kl_sequence": r"KL\b.*",
     "eval/response_tokens": "tokens", "worker_s": r"worker\W*s.*",
 }  # fmt: skip
 TRAINED = tuple(key for key in WORDS if not key.startswith("eval/"))
@@ -81,7 +81,7 @@ def by_title(panels, keys):
 def test_the_columns_of_a_comparison(runs: MadeRuns) -> None:
     comparison, page = compared(runs)
     means, *_ = grids(compare_terminal(comparison))
-    table = page.table("runs", "frozen")
+    table = page.table("runs", "vanilla")
     for key, heading in LABELS.items():
         expected = 9.0 if key == "worker_s" else value(key, 4)  # three rounds of 2 s, three evaluations of 1 s
         assert table.number("RLOO", under=f"^{heading}$") == pytest.approx(expected, abs=0.005), key
@@ -111,23 +111,23 @@ def test_the_columns_and_panels_of_a_sweep(tmp_path) -> None:
     page = Page(sweep_html(a, made.study, made.views, made.text))
     ranking = page.table("state", "alpha")
     expected = {
-        "eval/gold": 0.75, r"KL\b.*": 11, "frozen": 3, "reward.alpha": 0.25, "reward.omega_min": 0.125,
+        "eval/gold": 0.75, r"KL\b.*": 11, "vanilla": 3, "reward.alpha": 0.25, "reward.omega_min": 0.125,
         "trajectories": 16, r"worker s.*": 6,
     }  # fmt: skip
     assert {h: ranking.number("R2M|t000", under=f"^{h}$") for h in expected} == expected
     assert page.table("seed 100").number("R2M|t000", under=r"^KL\b") == 12
-    assert page.table("seed 100").number("R2M|t000", under="^frozen") == 4
+    assert page.table("seed 100").number("R2M|t000", under="^vanilla") == 4
     tree = ranking_table(a)
     row = dict(zip(tree["columns"], next(r for r in tree["data"] if r[1] == "t000"), strict=True))
-    assert [row[key] for key in ("eval/gold", "kl", "frozen", "trajectories", "worker_s")] == [0.75, 11, 3, 16, 6]
-    (gold, frozen) = page.drawings["reward-kl"]
+    assert [row[key] for key in ("eval/gold", "kl", "vanilla", "trajectories", "worker_s")] == [0.75, 11, 3, 16, 6]
+    (gold, vanilla) = page.drawings["reward-kl"]
     label = next(iter(key for key in gold.traces if key.startswith(("t000", "R2M")) and key != "R2M"), "t000")
-    for panel, title, y in ((gold, "gold", 0.75), (frozen, "frozen", 3.0)):
+    for panel, title, y in ((gold, "gold", 0.75), (vanilla, "vanilla", 3.0)):
         assert re.search(title, panel.title, re.I)
         assert panel.traces[label] == ([11.0], [y])
         assert re.search("KL.*nats", panel.x)
     learning = page.drawings["learning"]
-    for panel, (title, y) in zip(learning, (("gold", 0.625), ("frozen", 4.0), ("KL", 12.0)), strict=True):
+    for panel, (title, y) in zip(learning, (("gold", 0.625), ("vanilla", 4.0), ("KL", 12.0)), strict=True):
         assert re.search(title, panel.title, re.I)
         assert panel.traces[label][1] == [y]
 
@@ -158,7 +158,7 @@ def test_the_columns_of_a_summary(runs: MadeRuns) -> None:
     table = runs_table([a_run(runs)])
     ((_, row),) = table.rows
     found = dict(zip(table.head, row, strict=True))
-    for key, label in (("reward/proxy", "proxy"), ("reward/vanilla", "frozen"), ("reward/gold", "gold"),
+    for key, label in (("reward/proxy", "proxy"), ("reward/vanilla", "vanilla"), ("reward/gold", "gold"),
                        ("kl/sequence", "KL"), ("task/no_space_share", "space")):  # fmt: skip
         (cell,) = [cell for heading, cell in found.items() if label in heading]
         last = cell.split("→")[-1]
@@ -243,9 +243,9 @@ def test_the_tables_of_the_paper(made: MadePaper) -> None:
 
 
 SPOKEN = {  # by a metric's name: what its label and its title have to speak of
-    "proxy": "proxy", "proxy_std": "std|spread", "vanilla": "frozen", "greedy": "greedy", "gold": "gold",
-    "gold_correlation": "proxy.*gold", "vanilla_gold_correlation": "frozen.*gold",
-    "choice_accuracy": "right choices|by proxy", "vanilla_choice_accuracy": "frozen",
+    "proxy": "proxy", "proxy_std": "std|spread", "vanilla": "vanilla", "greedy": "greedy", "gold": "gold",
+    "gold_correlation": "proxy.*gold", "vanilla_gold_correlation": "vanilla.*gold",
+    "choice_accuracy": "right choices|by proxy", "vanilla_choice_accuracy": "vanilla",
     "policy_loss": "policy loss", "clip_fraction": "clip", "ratio_error_first_minibatch": "ratio",
     "entropy": "entropy", "grad_norm": "gradient", "lr": "rate", "advantage_std": "advantage",
     "token": "token", "response_tokens": "token|length", "greedy_tokens": "greedy", "no_eos_share": "end",

@@ -65,7 +65,7 @@ def test_the_terminal_shows_ten_arms_and_says_how_many_more_there_are(made):
     ]  # fmt: skip
     assert "4 more" in printed(a)
     assert ranking.cell("t004", under="state") == "complete"
-    numbers = [ranking.number("t004", under=h) for h in ("gold", "KL", "frozen", "traj", "worker")]
+    numbers = [ranking.number("t004", under=h) for h in ("gold", "KL", "vanilla", "traj", "worker")]
     assert numbers == [0.3, 19, 2, 16, 6]
     styles = {mark for cells, mark in zip(ranking.rows, ranking.marks, strict=True) if "t004" not in cells[0]}
     assert ranking.mark("t004") not in styles  # the winner stands out
@@ -108,7 +108,7 @@ def test_the_page_begins_with_the_verdict_and_has_every_arm_parameter_and_comman
         for word in shlex.split(arm.command):
             assert word in page.text
     assert "max: 20" in page.text
-    numbers = [ranking.number("t003", under=h) for h in ("eval/gold", "KL", "frozen", "alpha", "omega_min", "traj")]
+    numbers = [ranking.number("t003", under=h) for h in ("eval/gold", "KL", "vanilla", "alpha", "omega_min", "traj")]
     assert numbers == [0.2, 16, 2, 0.333, 0.2, 16]
     assert ranking.number("t005", under="excess") == 2
     assert ranking.cell("t004", under="excess") == ""
@@ -116,7 +116,7 @@ def test_the_page_begins_with_the_verdict_and_has_every_arm_parameter_and_comman
     for table in (ranking, confirmation):
         rest = {mark for cells, mark in zip(table.rows, table.marks, strict=True) if "t004" not in cells[:2]}
         assert table.mark("t004") not in rest  # the winner stands out
-    assert [confirmation.number("R2M default", under=h) for h in ("seed 102", "mean", "KL", "frozen")] == [
+    assert [confirmation.number("R2M default", under=h) for h in ("seed 102", "mean", "KL", "vanilla")] == [
         0.4, 0.4, 14, 2,
     ]  # fmt: skip
     differences = page.table("interval", "finding")

@@ -39,7 +39,7 @@ def printed(table, **options):
 
 def test_a_row_has_the_first_the_best_and_the_last_value_and_nan_is_left_out():
     table = runs_table([FINISHED, RUNNING])
-    assert [name.split("\n")[0] for name in table.head[2:]] == ["proxy", "frozen", "gold", "KL", "no space"]
+    assert [name.split("\n")[0] for name in table.head[2:]] == ["proxy", "vanilla", "gold", "KL", "no space"]
     assert [cells for _, cells in table.rows] == [
         ROW,
         ["b-0 (running at 2)", "R2M", "1.00→1.00", "0.12", "0.50→0.50→0.50", "–", "–"],

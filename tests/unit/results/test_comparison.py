@@ -19,7 +19,7 @@ def one(runs, **asked):
 
 
 def pairs(runs, golds, **fields):
-    """RLOO and R2M on as many seeds: (RLOO's last gold, R2M's). Both gain 1 in the frozen reward and end at KL 4."""
+    """RLOO and R2M on as many seeds: (RLOO's last gold, R2M's). Both gain 1 in the vanilla reward and end at KL 4."""
     for seed, (rloo, r2m) in enumerate(golds):
         runs.run(f"rloo-{seed}", (0.5, 1.0, 1.0), (rloo, 4.0, 2.0), seed=seed, **fields)
         runs.run(f"r2m-{seed}", (0.5, 1.0, 1.0), (r2m, 4.0, 2.0), seed=seed, settings=R2M, **fields)
@@ -86,11 +86,11 @@ def test_an_arm_without_a_finished_run_is_shown_so_far_and_is_in_no_difference(r
 def test_differences_are_of_the_seeds_that_both_have(runs):
     pairs(runs, [(0.25, 0.5), (0.25, 1.0)])
     runs.run("alone", (0.0, 1.0), (9.0, 4.0), seed=7)
-    end, kl, frozen = one(runs).differences
+    end, kl, vanilla = one(runs).differences
     assert (end.arm, end.metric, end.matched, end.seeds, end.kl) == ("R2M", "eval/gold", False, (0, 1), (4.0, 4.0))
     assert (end.estimate.mean, end.estimate.n, end.estimate.finding) == (0.5, 2, "too few seeds")
     assert (kl.matched, kl.estimate.mean, kl.kl) == (True, 0.5, (4.0, 4.0))
-    assert (frozen.metric, frozen.matched, frozen.estimate.mean) == ("eval/vanilla", True, 0.0)
+    assert (vanilla.metric, vanilla.matched, vanilla.estimate.mean) == ("eval/vanilla", True, 0.0)
 
 
 def test_a_pair_with_a_value_that_is_none_is_left_out_and_an_arm_without_one_comes_last(runs):
@@ -146,7 +146,7 @@ def test_hacking_is_said_where_gold_falls_and_the_frozen_reward_rises_on_five_se
     pairs(runs, [(0.25, 0.5), (0.25, 0.75), (0.0, 0.5), (0.25, 0.75), (0.0, 0.5)])
     *_, told = sentences(one(runs))  # R2M's gold does not fall
     assert told.startswith("Reward hacking")
-    assert re.search(r"RLOO.*gold −0\.35.*−0\.45 to −0\.25.*frozen reward 1\b.*1 to 1.*5 seeds", told)
+    assert re.search(r"RLOO.*gold −0\.35.*−0\.45 to −0\.25.*vanilla reward 1\b.*1 to 1.*5 seeds", told)
     assert "R2M" not in told
 
 
@@ -155,7 +155,7 @@ def test_with_few_seeds_the_same_is_said_with_its_doubt(runs):
     *_, told = sentences(one(runs))
     assert "oo few seeds" in told
     assert "hacking" in told
-    assert re.search(r"RLOO.*gold −0\.25.*frozen reward 1\b.*1 seed\b", told)
+    assert re.search(r"RLOO.*gold −0\.25.*vanilla reward 1\b.*1 seed\b", told)
     assert "interval" not in told
 
 

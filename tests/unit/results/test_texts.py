@@ -87,7 +87,7 @@ def test_no_text_is_both_best_and_worst(n):
 def test_without_gold_the_frozen_reward_judges_and_there_is_no_gap():
     chosen = picks([text("a", math.nan, vanilla=1.0), text("b", math.nan, vanilla=2.0)])
     assert {title: [t.response for t in found] for title, found in chosen.items()} == {
-        "Best by the frozen reward": ["b"],
-        "Worst by the frozen reward": ["a"],
+        "Best by the vanilla reward": ["b"],
+        "Worst by the vanilla reward": ["a"],
     }
     assert picks([]) == {}

@@ -104,7 +104,7 @@ def test_a_row_has_the_means_over_the_seeds_the_cost_and_the_command_that_repeat
     m.trial(0.25, (0.2, 8.0, 1.5), (0.4, 12.0, 2.5), values=(0.5,))
     m.run("t000", {"reward.alpha": 0.25, "reward.omega_min": 0.5}, 1, (0.6, 20.0, 3.5))
     arm = m.answer().arm("t000")
-    assert (arm.kl, arm.gold, arm.frozen) == (16.0, 0.5, 3.0)  # last evaluations
+    assert (arm.kl, arm.gold, arm.vanilla) == (16.0, 0.5, 3.0)  # last evaluations
     assert arm.params == {"reward.alpha": 0.25, "reward.omega_min": 0.5}
     assert arm.trajectories == (2 + 1) * 2 * 4
     assert arm.worker_s == 3 * (2.0 + 1.0)
