@@ -84,6 +84,12 @@ class TestGroupRewardEntropy:
         assert gradient_NK.isfinite().all()
         assert gradient_NK.abs().max() < 1e6
 
+    def test_a_spread_above_the_floor_changes_nothing(self) -> None:
+        """The floor is a millionth of a reward unit: only what is closer together counts as equal."""
+        rewards_NK = rewards(4, 5)
+        torch.testing.assert_close(group_reward_entropy(rewards_NK * 1e-5), group_reward_entropy(rewards_NK))
+        assert (group_reward_entropy(rewards_NK * 1e-8) > math.log(5) - 1e-3).all()
+
     def test_outlier_among_equals_is_its_minimum(self) -> None:
         K = 8
         lowest = group_reward_entropy(torch.tensor([[1.0] + [0.0] * (K - 1)], dtype=torch.float64))
