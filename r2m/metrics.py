@@ -33,16 +33,11 @@ class Phase(NamedTuple):
     metrics: tuple[Metric, ...]
 
 
-def _phases() -> tuple[Phase, ...]:
-    tree = yaml.load(
-        (files("r2m") / "metrics.yaml").read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    )
-    return tuple(
-        Phase(p["phase"], p["about"], p.get("note", ""), tuple(Metric(**m) for m in p["metrics"])) for p in tree
-    )
-
-
-PHASES = _phases()
+_TEXT = (files("r2m") / "metrics.yaml").read_text("utf-8")
+PHASES = tuple(
+    Phase(p["phase"], p["about"], p.get("note", ""), tuple(Metric(**m) for m in p["metrics"]))
+    for p in yaml.load(_TEXT, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+)
 METRICS = {metric.key: metric for phase in PHASES for metric in phase.metrics}
 
 

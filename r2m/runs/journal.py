@@ -90,18 +90,10 @@ class Journal(LineFile):
             raise UserError(f"journal = {str(self.path)!r}: the run has started already; resume it")
         optional = {"experiment": experiment, "parent": parent, "tags": tags}
         self._append(
-            "start",
-            run_id=run_id,
-            task=task,
-            policy=policy,
-            config=config,
-            versions=versions,
-            git=git,
-            config_hash=config_hash,
-            data_hash=data_hash,
-            datasets=datasets,
+            "start", run_id=run_id, task=task, policy=policy, config=config, versions=versions, git=git,
+            config_hash=config_hash, data_hash=data_hash, datasets=datasets,
             **{key: value for key, value in optional.items() if value is not None},
-        )
+        )  # fmt: skip
 
     def round(self, step: int, metrics: dict[str, float]) -> None:
         self._append("round", step=step, metrics={key: float(value) for key, value in metrics.items()})

@@ -58,15 +58,18 @@ def _status(error: BaseException) -> int | None:
 
     if isinstance(error, RequestException):  # of an artifact
         return 503 if error.response is None else error.response.status_code
-    if answered := re.search(r"too many (\d{3}) error responses|error code (\d{3}) ", str(error)):
-        return int(answered[1] or answered[2])
+    if answered := _answered(error):
+        return int(answered)
     return error.get_http_status_code() if isinstance(error, MlflowException) else None
 
 
 def reason(error: BaseException) -> str:
     """What went wrong, in one line."""
-    text = str(error)
-    if answered := re.search(r"too many (\d{3}) error responses|error code (\d{3}) ", text):
-        status = answered[1] or answered[2]
+    if status := _answered(error):
         return f"the server answers {status}" + OF_STATUS.get(status, "")
-    return next((said for words, said in MEANINGS.items() if words in text), reason_of(error))
+    return next((said for words, said in MEANINGS.items() if words in str(error)), reason_of(error))
+
+
+def _answered(error: BaseException) -> str:
+    found = re.search(r"(?<=too many )\d{3}(?= error responses)|(?<=error code )\d{3}(?= )", str(error))
+    return found[0] if found else ""

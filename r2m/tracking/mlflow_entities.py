@@ -54,13 +54,9 @@ def _view(tag: str) -> str:
 
     Without it the runs of a sweep are folded into one row, and the charts show that row alone.
     """
-    keys = [{"mode": "tag", "groupByData": tag}]
-    state = {
-        "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
-        "useGroupedValuesInCharts": True,
-        "hideEmptyCharts": True,
-        "runsHiddenMode": "FIRST_20_RUNS",
-    }
+    group = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": tag}]}
+    state = {"groupBy": group, "useGroupedValuesInCharts": True, "hideEmptyCharts": True}
+    state |= {"runsHiddenMode": "FIRST_20_RUNS"}
     return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
 
 
@@ -124,15 +120,6 @@ def mlflow_table(rows: Sequence[Record]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     data = [[_finite(row.get(column)) for column in columns] for row in rows]
     return json.dumps({"columns": columns, "data": data})
-
-
-def tables_tag(names: Sequence[str]) -> str:
-    return json.dumps([{"path": name, "type": "table"} for name in names])
-
-
-def tables_of(run: Run) -> list[str]:
-    """The tables that the run's tag names."""
-    return [entry["path"] for entry in json.loads(run.data.tags.get(TABLES_TAG, "[]"))]
 
 
 def _finite(value: Any) -> Any:

@@ -9,6 +9,7 @@ is RUNNING in MLflow, as in its journal, until it is resumed.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -188,7 +189,8 @@ class Sink:
     def _show_as_table(self, name: str) -> None:
         if name not in self._tables and self._client:
             tables = [*self._tables, name]
-            self._client.set_tag(self._mlflow_run, entities.TABLES_TAG, entities.tables_tag(tables))
+            entries = json.dumps([{"path": table, "type": "table"} for table in tables])
+            self._client.set_tag(self._mlflow_run, entities.TABLES_TAG, entries)
             self._tables = tables
 
     def _open(self) -> MlflowClient:
@@ -196,7 +198,7 @@ class Sink:
         from mlflow import MlflowClient
         from mlflow.entities import Param, RunTag
 
-        start, database = self._start, _sqlite(self._uri)
+        start, database = self._start, (path := uris.sqlite_path(self._uri)) and path.resolve()
         time_ms, tags = entities.milliseconds(start), entities.mlflow_tags(start)
         if database:
             _check_writable(self._uri, database)
@@ -226,16 +228,11 @@ class Sink:
             datasets = entities.datasets(self._start["datasets"])
             self._opening.append(partial(client.log_inputs, run_id, datasets))
         self._unknown = set(run.data.metrics)
-        self._tables = entities.tables_of(run)
+        self._tables = [entry["path"] for entry in json.loads(run.data.tags.get(entities.TABLES_TAG, "[]"))]
         self._config = [path for name in CONFIGS if (path := self._run_dir / name).is_file()]
         self._sent = []
         self._mlflow_run, self._mlflow_status = run_id, run.data.tags.get("r2m.status", "")
         return client
-
-
-def _sqlite(uri: str) -> Path | None:
-    path = uris.sqlite_path(uri)
-    return path and path.resolve()
 
 
 def _check_writable(uri: str, database: Path) -> None:

@@ -8,10 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
-from types import FrameType
 
 from r2m.errors import UserError
 from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, default_tracking_uri
@@ -33,17 +33,12 @@ def serve(storage: Path | str, port: int = 5000) -> int:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
             raise UserError(f"port = {port}: cannot be served ({error}); choose another") from None
-    stop = False
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal stop
-        stop = True
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     server = start_server(default_tracking_uri(storage), Path(storage).resolve() / "mlartifacts", port)
     try:
         told = False
-        while not stop and server.poll() is None:
+        while not stop.is_set() and server.poll() is None:
             if not told and answers(port):
                 print(f"MLflow: http://{HOST}:{port}", flush=True)
                 told = True
@@ -52,7 +47,7 @@ def serve(storage: Path | str, port: int = 5000) -> int:
         stop_server(server)
         for number, handler in before.items():
             signal.signal(number, handler)
-    return 0 if stop else server.returncode
+    return 0 if stop.is_set() else server.returncode
 
 
 def start_server(tracking_uri: str, artifacts: Path, port: int) -> subprocess.Popen[bytes]:

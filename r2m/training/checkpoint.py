@@ -38,7 +38,7 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts: 
 
     Newer ones were refused, or the run would be past them: they don't count, and stay until their step is reached.
     """
-    target = folder / _name(step)
+    target = folder / f"step-{step:06d}"
     with made_whole(target, folder / f".{target.name}.writing") as aside:
         aside.mkdir(parents=True)
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, aside / STATE)
@@ -56,11 +56,8 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts: 
 
 def found(folder: Path) -> list[Path]:
     """The checkpoints in the folder, newest first, whole or not."""
-    return sorted(
-        (path for path in folder.glob("step-*") if re.fullmatch(r"step-[0-9]{6,}", path.name)),
-        key=_step,
-        reverse=True,
-    )
+    paths = (path for path in folder.glob("step-*") if re.fullmatch(r"step-[0-9]{6,}", path.name))
+    return sorted(paths, key=_step, reverse=True)
 
 
 def load_checkpoint(path: Path, config_hash: str | None = None) -> tuple[dict[str, Tensor], Facts]:
@@ -150,10 +147,6 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tenso
     for name, value in tensors.items():
         if name.startswith(prefix + "/"):
             yield name.removeprefix(prefix + "/"), value
-
-
-def _name(step: int) -> str:
-    return f"step-{step:06d}"
 
 
 def _step(path: Path) -> int:

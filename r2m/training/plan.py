@@ -113,10 +113,7 @@ def plan(
     head = host = 0
     if r.feedback:
         head = 4 * (2 * r.attention_width * (reward.width + policy.width) + reward.width + 1)  # fp32
-        if r.train_head:
-            memory["feedback head, trained"] = 4 * head
-        else:
-            memory["feedback head"] = head
+        memory |= {"feedback head, trained": 4 * head} if r.train_head else {"feedback head": head}
         memory["hidden states"] = hidden_states(config, policy, P)
         if run.hidden_on_host and device == "gpu":
             host = memory.pop("hidden states")

@@ -69,16 +69,10 @@ def new_run(
     models = prepare(config, progress)
     facts = facts_of(config, models)
     tree = config.model_dump(mode="json")
+    all_tags = tags_of(tree) | dict(tags or {})
     with folder_made_whole(folder, f"--name {name!r}") as aside, Journal(aside / JOURNAL) as journal:
         (aside / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-        journal.start(
-            run_id=name,
-            config=tree,
-            config_hash=config.digest(),
-            tags=tags_of(tree) | dict(tags or {}),
-            **facts,
-            **group,
-        )
+        journal.start(name, config=tree, config_hash=config.digest(), tags=all_tags, **facts, **group)
     return StartedRun(config, folder, models)
 
 
@@ -146,8 +140,7 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
             why = ", where its rope begins to depend on a sequence's length" if context == longest(hf) else ""
             raise UserError(
                 f"{field} = {model!r}: its context is {context} tokens{why}; the longest prompt has {prompt} "
-                f"and algorithm.max_response_tokens is {response}; set task.max_prompt_tokens to at most "
-                f"{most}"
+                f"and algorithm.max_response_tokens is {response}; set task.max_prompt_tokens to at most {most}"
             )
     return datasets
 

@@ -54,7 +54,9 @@ class Trainer:
         self.head: FeedbackHead | None = None
         self.head_optimizer = None
         if config.reward.feedback:
-            self.head = (head or self._new_head()).to(device)
+            r, width = config.reward, hidden_width(self.policy)
+            head = head or FeedbackHead.from_score(self.reward_model.phi, width, r.attention_width, r.num_heads)
+            self.head = head.to(device)
             if self.head.score.bias is not None:
                 # The head's loss depends on differences of scores alone: a bias would be moved by rounding errors.
                 self.head.score.bias.requires_grad_(False)
@@ -75,11 +77,6 @@ class Trainer:
             judge_tokenizer = load_tokenizer(config.run.judge, "run.judge")
             self._judge = frozen_judge(RewardEmbedder(judge, judge_tokenizer, self.tokenizer, a.microbatch))
         self._rival_N1: Tensor | None = None  # what the judge gives the reference's responses
-
-    def _new_head(self) -> FeedbackHead:
-        r = self.config.reward
-        width = hidden_width(self.policy)
-        return FeedbackHead.from_score(self.reward_model.phi, width, r.attention_width, r.num_heads)
 
     def rounds(self, first_step: int) -> Iterator[Round]:
         c = self.config
@@ -123,14 +120,12 @@ class Trainer:
             self.policy, self.reference, self.scorer, self.held_out, t, self.head, weight, c.algorithm, c.reward,
             self.workers, c.run.eval_seed,
         )  # fmt: skip
-        judges: dict[str, Scorer] = {}
         if self.gold_program is not None:
-            judges["eval/gold"] = self.gold
+            columns["eval/gold"] = self.gold(self.held_out, t).squeeze(1)
         if self._judge is not None:
             if self._rival_N1 is None:  # the reference's responses, with the same draws
                 self._rival_N1 = self._judge(self.held_out, self._sample(self.reference, prompts, uniforms_N1R))
-            judges["eval/win_rate"] = wins_over(self._judge, self._rival_N1)
-        columns |= {name: judge(self.held_out, t).squeeze(1) for name, judge in judges.items()}
+            columns["eval/win_rate"] = wins_over(self._judge, self._rival_N1)(self.held_out, t).squeeze(1)
         means = self.workers.gather(torch.stack(list(columns.values()), -1)).mean(0)
         return dict(zip(columns, means.tolist(), strict=True))
 
@@ -147,7 +142,6 @@ class Trainer:
         K = r.scores_NK.shape[1]
         texts = response_texts(self.tokenizer, r.queries, r.trajectories)
         distinct = [len(set(texts[i : i + K])) / K for i in range(0, len(texts), K)]
-        local = {"rollout/unique_share": sum(distinct) / len(distinct)}
         prompts = [q.prompt for q in r.queries for _ in range(K)]
         gold_NK = None
         if self.gold_program is not None:
@@ -158,8 +152,8 @@ class Trainer:
             everything = self.workers.gather_all(list(zip(prompts, texts, strict=True)))
             measured = self.measures(*zip(*everything, strict=True))
             metrics |= {f"task/{name}": value for name, value in measured.items()}
-        means = self.workers.sum(torch.tensor(list(local.values()), dtype=torch.float64)) / self.workers.size
-        metrics |= dict(zip(local, means.tolist(), strict=True))
+        unique_share = torch.tensor(sum(distinct) / len(distinct), dtype=torch.float64)
+        metrics["rollout/unique_share"] = float(self.workers.sum(unique_share)) / self.workers.size
         metrics["memory/peak_mib"] = peak_mib(self.policy.device)
         count = min(self.config.run.samples, len(texts))
         every = len(texts) // count
