@@ -9,8 +9,6 @@ Where it departs from the printed algorithm, or fills it in (docs/decisions.md h
 - A response without an end token gets a stated score, not the reward model's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 

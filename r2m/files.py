@@ -1,7 +1,5 @@
 """Files and folders that are written whole or not at all, locks that a killed process lets go of, room on a disk."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """A file of lines that one process appends to: locked while open, and each line on the disk before it counts."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -4,8 +4,6 @@ It is kept in metrics.yaml. The reports take their headings, titles and units fr
 from it. A task may report measures of its own under "task/": `metric` knows any key.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import NamedTuple

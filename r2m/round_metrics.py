@@ -3,8 +3,6 @@
 Axes: N queries of this worker, K responses, R response tokens.
 """
 
-from __future__ import annotations
-
 import resource
 import time
 from collections.abc import Iterator

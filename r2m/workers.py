@@ -1,7 +1,5 @@
 """The data-parallel workers as the algorithm sees them: who am I, how many are we, add this up."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any

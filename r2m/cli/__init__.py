@@ -1,7 +1,5 @@
 """r2m: the command line. Each command is a few lines over the package; heavy imports wait until they are needed."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

@@ -1,7 +1,5 @@
 """An assessment on a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.console import RenderableType

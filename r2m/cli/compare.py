@@ -1,7 +1,5 @@
 """Finished, running and stopped runs beside each other."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

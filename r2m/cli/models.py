@@ -1,7 +1,5 @@
 """Models to start from: supervised fine-tuning, reward models, and a small language model to fetch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Options that commands share, and what a value given on the command line means."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The name of what is compared, an arm, and the tags by which a run is found in a table of results."""
 
-from __future__ import annotations
-
 from typing import Any
 
 ESTIMATORS = {

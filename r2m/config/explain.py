@@ -1,7 +1,5 @@
 """Mistakes in a tree of settings, as one line."""
 
-from __future__ import annotations
-
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError

@@ -1,7 +1,5 @@
 """Settings from a recipe and `key=value` overrides."""
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import suppress

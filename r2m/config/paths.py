@@ -3,8 +3,6 @@
 A setting that names a model or data may name a local one or one on the hub.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

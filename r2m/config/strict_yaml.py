@@ -1,7 +1,5 @@
 """YAML as settings need it: plain values, each key once, no dates, no times, never more than is worth reading."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a setting may be: numbers with limits, names, places."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints

@@ -1,7 +1,5 @@
 """MLflow's address: what is allowed as one, and SQLite's from a file's path and back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 

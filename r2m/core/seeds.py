@@ -1,7 +1,5 @@
 """Independent random streams by name, seed and index, so that nothing needs to be saved to resume."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -25,8 +25,6 @@ the predictions' mean over instructions: it does not contain the uncertainty of 
 All rates and errors are in per cent. Axes: N rows of annotations, G rows of the gamed baseline.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -7,8 +7,6 @@ where there is one. Every reader raises UserError for a file that is missing or 
 key.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Every reader raises UserError for a file that is missing or malformed; it names the file, the row and the column.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ Made are one response to each prompt with its scores, win rates against the supe
 reward model's accuracy (Table 3) and the similarity of hidden states (Table 1, Fig. 1); see r2m.results.assessment.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Axes: N prompts, K responses, B responses that are read as text, R response tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -11,8 +11,6 @@ alone. Besides it, the environment says only which proxy and which certificates 
 SSL_CERT_FILE); the variables of openai's own are not read.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -5,8 +5,6 @@ its reasoning is lacking, and says why. The content may be text, text in parts, 
 stands before `</think>` is reasoning, too.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

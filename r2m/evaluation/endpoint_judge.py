@@ -5,8 +5,6 @@ usable verdict: the next run would pay for the same words. What had no answer, o
 is asked again by the next run. Where nothing is answered at all, asking ends early.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import threading

@@ -5,8 +5,6 @@ between marks that carry a digest of all of them, which no text can know in adva
 between marks is material; and only the last line of the reply is read. An injection is harder, not impossible.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Win rates of responses by the judges of a recipe: its gold program, its vanilla reward model, any other model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

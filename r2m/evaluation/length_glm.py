@@ -8,8 +8,6 @@ convex objective is solved to the end, which moves a win rate by about 0.005 poi
 Axes: N rows, P parameters (at most three).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 

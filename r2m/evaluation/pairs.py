@@ -3,8 +3,6 @@
 Axes: N pairs, B responses.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence

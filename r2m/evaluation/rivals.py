@@ -1,7 +1,5 @@
 """A policy's responses against those of another one, on the same prompts: win rates and paired differences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ A query-response pair is one vector, the mean over its tokens of the policy's la
 Axes: B pairs, T tokens, D width; H hacking and N normal responses to one query, S policies along a training run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path

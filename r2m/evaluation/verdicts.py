@@ -13,8 +13,6 @@ it. Of two lines with one key the first counts. A line with neither a preference
 wrote, may be a reply that was cut off: it counts as none, and is asked again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

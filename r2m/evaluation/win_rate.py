@@ -11,8 +11,6 @@ no difference. It takes out what the verdicts on these very prompts have to do w
 Axes: N prompts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol

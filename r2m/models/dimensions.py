@@ -3,8 +3,6 @@
 As published in each model's config.json. Only planning reads this; a run loads the model's own configuration.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from transformers import AutoConfig

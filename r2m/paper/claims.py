@@ -5,8 +5,6 @@ that calls it worse. With fewer than five seeds, or a difference that cannot be 
 nothing was seen does not show that there is nothing.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

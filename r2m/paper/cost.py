@@ -4,8 +4,6 @@ The arms take turns, so that a machine that grows slower is unfair to neither. A
 memory: it has the process's peak so far, and a sweep's processes run many runs.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import tempfile
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Runs are those of sweeps without a search, so they can be stopped and gone on wi
 sweep of the missing ones. Nothing that is there is done again.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

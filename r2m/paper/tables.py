@@ -1,7 +1,5 @@
 """Tables 1 to 5 from runs, each beside the paper's own figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

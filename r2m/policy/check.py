@@ -3,8 +3,6 @@
 Axes: N queries, K responses, P prompt tokens, R response tokens, S = P + R - 1 inputs, D width, V vocabulary.
 """
 
-from __future__ import annotations
-
 import warnings
 from itertools import islice
 from typing import NamedTuple

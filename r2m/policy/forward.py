@@ -7,8 +7,6 @@ by its K responses, with gradients: the cost falls from K (P + R) to P + K R tok
 K separate sequences.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """The policy from a Hugging Face id or folder, and its frozen twin, the reference."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -3,8 +3,6 @@
 Axes: N tokens, D width, V vocabulary.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -3,8 +3,6 @@
 Axes: N queries, K responses, R response tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

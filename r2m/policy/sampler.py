@@ -7,8 +7,6 @@ Every draw is a function of (seed, step, query, response, position), so what is 
 batch size, on the rows that have finished, or on the number of workers, and needs no state to resume.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Sequence
 from itertools import groupby

@@ -3,8 +3,6 @@
 All but CSV show a cell as mean [interval].
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from dataclasses import dataclass

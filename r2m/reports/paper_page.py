@@ -1,7 +1,5 @@
 """What `r2m paper` leaves: paper.html, one file that needs no network, and the tables as CSV, Markdown and LaTeX."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How figures look, in plotly and in matplotlib: colours, an arm's line, its seeds' curves and their mean."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle

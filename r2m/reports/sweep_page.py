@@ -1,7 +1,5 @@
 """A sweep's answer as one self-contained HTML file, and its picture."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import optuna

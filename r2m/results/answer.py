@@ -1,7 +1,5 @@
 """What a sweep has found: the types. r2m.sweeps.answer makes an Answer of a study and its runs' journals."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

@@ -4,8 +4,6 @@ Arms are compared within a setup: the same task, data, starting policy, vanilla 
 of two setups measure is not the same thing.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Only finished runs count where an arm has any: an arm that has none is shown as 
 difference.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

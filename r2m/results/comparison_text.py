@@ -1,7 +1,5 @@
 """What a comparison says: sentences that claim no more than its numbers do, and these as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any

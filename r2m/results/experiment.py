@@ -1,7 +1,5 @@
 """An experiment over arms and seeds as the paper has it: one reading of the table of results."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Which parameters separate the best trials from the rest: Optuna's PED-ANOVA, or why it cannot be told."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

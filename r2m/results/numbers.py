@@ -1,7 +1,5 @@
 """Numbers and paired differences as people read them, in tables and sentences, and as JSON has them."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a journal says of its run: its last value of a metric, its cost, its trajectory over KL, its value at a KL."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean

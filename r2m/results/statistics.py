@@ -9,8 +9,6 @@ A percentile interval is too narrow for small n: of normal differences a nominal
 be is 2 / 2^n, 0.25 at n = 3 and 0.0625 at n = 5.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ sweep's run, r2m.sweep, r2m.trial (what its arm is called there) and r2m.role. J
 of older versions too.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A text's gap is its proxy less its gold, each standardised over all the texts of
 standard deviation; where all are equal, 0): scores and gold have no unit in common.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Is the winner really better? Sentences from the numbers, which claim no more than these do."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

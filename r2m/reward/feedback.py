@@ -3,8 +3,6 @@
 Axes: N queries of this worker, K responses, B trajectories, T tokens, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -7,8 +7,6 @@ last token is the one that is read.
 Axes: K responses.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase

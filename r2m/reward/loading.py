@@ -1,8 +1,6 @@
 """The vanilla reward model from a Hugging Face id or folder, whether its scores are its classifier's own, and the
 feedback head beside it."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection

@@ -3,8 +3,6 @@
 Axes: B sequences, T tokens, D width.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel

@@ -3,8 +3,6 @@
 Axes: N queries, K responses, B = N K, T tokens, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

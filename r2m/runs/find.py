@@ -1,7 +1,5 @@
 """The journals of runs, found by the run's name or its sweep's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -4,8 +4,6 @@
 assessment.json once it has been assessed.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

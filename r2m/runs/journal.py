@@ -19,8 +19,6 @@ rounds since its last checkpoint, so a step may occur twice: the first one count
 A sweep has a journal of its own: run_id is its name, config its file's tree, round k its k-th settled trial.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path

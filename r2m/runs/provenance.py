@@ -1,7 +1,5 @@
 """What a run ran on: versions and commit. No paths of the machine and no environment variables (secrets)."""
 
-from __future__ import annotations
-
 import contextlib
 import platform
 import subprocess

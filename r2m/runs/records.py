@@ -1,7 +1,5 @@
 """A journal's records as lines of bytes, and back."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

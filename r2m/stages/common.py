@@ -1,8 +1,6 @@
 """What both stages before RL share: splits, batches, the schedule, progress, and the way from a file of data to a
 folder that is whole or absent."""
 
-from __future__ import annotations
-
 import json
 import random
 import secrets

@@ -1,7 +1,5 @@
 """The forum's own SFT and reward model: noisy references, and pairs sampled from the policy (App. F.5, G.1)."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ A cached model is a folder named by a digest of what determines it. It is built 
 and renamed into place, so it is whole or absent, and processes that start together train it once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple

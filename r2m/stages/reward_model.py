@@ -3,8 +3,6 @@
 Axes: B pairs (2B sequences: the chosen, then the rejected ones), T tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Axes: B sequences, T tokens, D width, M completion tokens of the batch, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

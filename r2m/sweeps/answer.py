@@ -1,7 +1,5 @@
 """What a sweep has found, from its study and its runs' journals: pure, at any time, nothing is stored."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 n queries, K responses of each, T rounds; a round has n·K trajectories.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import lcm
 from typing import Annotated, Any

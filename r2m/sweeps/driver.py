@@ -1,7 +1,5 @@
 """Running a sweep: Tune in a thread, and in this one progress, MLflow, the sweep's journal, Ctrl-C."""
 
-from __future__ import annotations
-
 import math
 import threading
 import time

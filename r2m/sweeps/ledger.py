@@ -5,8 +5,6 @@ the baselines on fresh seeds. Nothing but the study and the journals is remember
 was killed anywhere goes on from what they say: a trial that the study has as running takes up its runs' checkpoints.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 import threading

@@ -4,8 +4,6 @@ A trial is a run of the worker loop: in the Tune process itself (one worker on a
 that a process of the trial's own, its driver, waits for. Sizes are bytes unless a name says GiB.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor

@@ -4,8 +4,6 @@ A trial's value is the one that the study has (the driver told it the mean over 
 from the journals. "Better" always means in the objective's own direction.
 """
 
-from __future__ import annotations
-
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence

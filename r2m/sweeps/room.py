@@ -1,7 +1,5 @@
 """Room for a sweep: on this machine, or on the cluster that it joins."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """The settings that a sweep file gives outright: those of all runs, and those of its baselines."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Container, Mapping
 from typing import Any

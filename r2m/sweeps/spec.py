@@ -5,8 +5,6 @@ of the same keys without parameters and conditional, and suggest(trial), which r
 by dotted key. It is the user's own code, and it is run.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Mapping

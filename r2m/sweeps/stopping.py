@@ -1,7 +1,5 @@
 """When a trial may be stopped early: never before its Ω has acted."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import ceil
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """Optuna's part of a sweep: the study, the sampler, the rule by which trials are stopped."""
 
-from __future__ import annotations
-
 import math
 import sqlite3
 import time

@@ -5,8 +5,6 @@ nothing to it from then on), study.db (Optuna's), the sweep's journal, and what 
 answer.json, report.html, ranking.json and answer.png. The open journal is the lock against a second driver.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets

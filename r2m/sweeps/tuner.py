@@ -5,8 +5,6 @@ Tune never stops a trial, reports nothing and restores nothing here: a stop file
 results are in the journals, and a new session starts a new experiment from the ledger.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

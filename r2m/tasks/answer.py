@@ -3,8 +3,6 @@
 Axes: N queries, K responses.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import lru_cache

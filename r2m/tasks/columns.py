@@ -8,8 +8,6 @@ A row that cannot be used is left out and counted, with the first of its kind na
 most a tenth of the rows are such; else the data are refused.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ front when it decodes. So on their own "mom" and " mom" have the same ids, or on
 `▁mom` and `mom` the same text. Behind other text they differ: an anchor is put in front, and taken off again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

@@ -6,8 +6,6 @@ the name says. A table's cells may be parted by semicolons, too, as spreadsheets
 numbers.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

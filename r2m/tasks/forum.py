@@ -8,8 +8,6 @@ them. Every word is one token with its leading space and another without (App. F
 spaces and keep its meaning.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The task that a config names."""
 
-from __future__ import annotations
-
 from transformers import PreTrainedTokenizerBase
 
 from r2m.config import ForumTask, TextTask

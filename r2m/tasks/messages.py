@@ -4,8 +4,6 @@ ShareGPT: messages of from and value, in the column conversations. Alpaca: instr
 in parts: [{"type": "text", "text": ...}]. What is in TRL's form already is passed on as it is.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A query as a task states it, and the tokens that a policy is given for it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

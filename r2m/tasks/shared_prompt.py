@@ -6,8 +6,6 @@ there is none, or writing without spaces (Chinese, Japanese, Thai ...) follows i
 words (UAX 29) in both texts: "2+2=4" and "2+2=5" share "2+2=".
 """
 
-from __future__ import annotations
-
 import re
 
 import regex

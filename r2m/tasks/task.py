@@ -1,7 +1,5 @@
 """What a run needs to know of a task: its prompts, and its own measure of success where it has one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

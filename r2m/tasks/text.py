@@ -1,7 +1,5 @@
 """Tasks made of data: prompts of a Hugging Face data set or a local file, without a gold reward."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What MLflow, its database or the network raised: whether it may pass by itself, and how to say it in one line."""
 
-from __future__ import annotations
-
 import re
 
 from r2m.errors import UserError, reason_of

@@ -1,7 +1,5 @@
 """Runs by an MLflow filter."""
 
-from __future__ import annotations
-
 import os
 
 from r2m.config.uris import sqlite_path

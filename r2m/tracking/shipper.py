@@ -1,7 +1,5 @@
 """Many journals shipped to MLflow by one thread, out of the way of whoever runs the training."""
 
-from __future__ import annotations
-
 import math
 import threading
 import time

@@ -1,7 +1,5 @@
 """`r2m sync`: what the journals of a run, or of a sweep with all of its runs, have and MLflow has not."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path

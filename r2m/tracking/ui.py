@@ -1,7 +1,5 @@
 """MLflow's pages on a storage folder, on this machine's loopback address only."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

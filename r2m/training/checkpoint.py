@@ -4,8 +4,6 @@ A checkpoint is a folder `step-000010` with `state.safetensors` (all tensors) an
 which holds the rest of the state, the hash of the tensors' file and a hash of itself. Nothing in it is a pickle.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The Ray cluster that runs go on: one that is there, or one of our own."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

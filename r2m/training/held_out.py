@@ -3,8 +3,6 @@
 Axes: N queries of this worker, K = 1 response, R response tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

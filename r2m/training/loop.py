@@ -3,8 +3,6 @@
 It knows nothing of Ray: a Ray Train worker calls it, and so can a test or a Tune function.
 """
 
-from __future__ import annotations
-
 import time
 from contextlib import nullcontext
 from pathlib import Path

@@ -4,8 +4,6 @@ Letters: n queries of a worker and K responses a round, P prompt and R response 
 D width, V vocabulary. Sizes are bytes of one worker. The policy is replicated on all workers, not sharded.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

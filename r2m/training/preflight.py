@@ -1,7 +1,5 @@
 """The plan of a configured run on this machine, before anything is trained, downloaded or started."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from typing import Any

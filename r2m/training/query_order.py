@@ -1,7 +1,5 @@
 """Which queries a round takes: seeded permutations of the data, pass after pass, with no state to save."""
 
-from __future__ import annotations
-
 import torch
 
 from r2m.core.seeds import generator

@@ -1,7 +1,5 @@
 """The dimensions of a model, from which the memory that it takes is worked out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs as folders: checked and started before anything runs, found again to be resumed."""
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

@@ -1,7 +1,5 @@
 """One worker's models, data and state of a run: what Algorithm 1 is given, and what is asked of it on the way."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
