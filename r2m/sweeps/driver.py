@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from r2m.errors import UserError, reason_of
 from r2m.results.answer import Answer
 from r2m.results.readings import KL, cost, last, mean
-from r2m.runs.folder import JOURNAL
+from r2m.runs.folder import JOURNAL, run_folder
 from r2m.runs.journal import Journal, read
 from r2m.stages.prepare import prepare
 from r2m.sweeps.ledger import ENDED, Job, Ledger
@@ -72,6 +72,8 @@ class _Session:
         self.runs += len(sweep.confirm) * (len(sweep.baselines) + 1)
         self.shipper = BackgroundShipper(opened.tracking_uri)
         self.shipper.add(opened.folder)
+        for name in self.ended:  # a driver that was killed may not have shipped the end of a run
+            self.shipper.finish(run_folder(opened.storage, name))
         self.recorded = {int(m["sweep/trial"]) for m in read(journal.path).rounds.values()}
 
     def run(self) -> tuple[Answer, bool]:
