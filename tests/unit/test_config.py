@@ -36,7 +36,7 @@ class TestLoad:
         assert c.algorithm.total_rounds == 10  # of 24 * 4
 
     def test_settings_cannot_be_changed_later(self) -> None:
-        with pytest.raises(ValueError, match="vanilla"):
+        with pytest.raises(ValueError, match="frozen"):
             load("forum").run.seed = 1  # type: ignore[misc]
 
 

@@ -46,7 +46,7 @@ class TestLoad:
         assert config_of(sweep, {}, 0).algorithm.lr == 3e-4
 
     def test_it_cannot_be_changed_later(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="vanilla"):
+        with pytest.raises(ValueError, match="frozen"):
             written(tmp_path).recipe = "other"  # type: ignore[misc]
 
     @pytest.mark.parametrize(
