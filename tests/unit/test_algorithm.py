@@ -531,11 +531,11 @@ class TestSettings:
 
     def test_the_reference_and_the_reward_model_never_move(self, make_trainer: MakeTrainer) -> None:
         trainer = make_trainer()
-        vanilla = [*trainer.reference.parameters(), *trainer.reward_model.parameters()]
-        before = [p.clone() for p in vanilla]
+        frozen = [*trainer.reference.parameters(), *trainer.reward_model.parameters()]
+        before = [p.clone() for p in frozen]
         for _ in trainer.rounds(1):
             pass
-        assert all(torch.equal(p, b) and p.grad is None for p, b in zip(vanilla, before, strict=True))
+        assert all(torch.equal(p, b) and p.grad is None for p, b in zip(frozen, before, strict=True))
 
 
 class TestDescend:

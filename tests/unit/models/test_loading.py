@@ -265,8 +265,8 @@ class TestMapped:
         policy(input_ids=torch.arange(8).view(2, 4)).logits.square().mean().backward()
         optimizer.step()
         assert file.read_bytes() == before
-        for trained, vanilla, old in zip(policy.parameters(), twin.parameters(), as_loaded.parameters(), strict=True):
-            assert torch.equal(vanilla, old)
+        for trained, frozen, old in zip(policy.parameters(), twin.parameters(), as_loaded.parameters(), strict=True):
+            assert torch.equal(frozen, old)
             assert not torch.equal(trained, old)
 
     def test_reward_model(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:

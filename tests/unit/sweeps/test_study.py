@@ -124,7 +124,7 @@ class TestReadOnly:
     """`sweep status` writes what it can, and says what it can't."""
 
     @pytest.fixture
-    def vanilla(self, sweep_file: Callable[..., str], read_only: ReadOnly) -> Callable[..., Opened]:
+    def frozen(self, sweep_file: Callable[..., str], read_only: ReadOnly) -> Callable[..., Opened]:
         from r2m.sweeps.sweep import new_sweep
 
         disk, freeze = read_only
@@ -137,15 +137,15 @@ class TestReadOnly:
                     trial = study.ask()
                     opened.sweep.suggest(trial)
                     study.tell(trial, value)
-                study._storage._backend.engine.dispose()  # type: ignore[attr-defined]  # an open file is no vanilla one
+                study._storage._backend.engine.dispose()  # type: ignore[attr-defined]  # an open file is no frozen one
             freeze()
             return open_sweep(str(disk), "tiny")
 
         return make
 
     @pytest.mark.parametrize("begun", [True, False])
-    def test_the_status(self, vanilla: Callable[..., Opened], r2m: Command, begun: bool) -> None:
-        opened = vanilla(begun)
+    def test_the_status(self, frozen: Callable[..., Opened], r2m: Command, begun: bool) -> None:
+        opened = frozen(begun)
         code, out, err = r2m("sweep", "status", "tiny", "--storage", opened.storage)
         assert code == 0
         assert out.startswith("tiny: interrupted\n")
@@ -156,8 +156,8 @@ class TestReadOnly:
         complete = [arm.values[0] for arm in known.ranking if arm.state == "complete"]
         assert sorted(complete) == ([0.25, 0.75] if begun else [])
 
-    def test_it_is_not_gone_on_with(self, vanilla: Callable[..., Opened], r2m: Command) -> None:
-        opened = vanilla(True)
+    def test_it_is_not_gone_on_with(self, frozen: Callable[..., Opened], r2m: Command) -> None:
+        opened = frozen(True)
         code, _, err = r2m("sweep", "--resume", "tiny", "--storage", opened.storage)
         (line,) = err.splitlines()
         assert code == 2
