@@ -12,7 +12,7 @@ from r2m.errors import UserError, reason_of
 from r2m.results.answer import Answer
 from r2m.results.readings import KL, cost, last, mean
 from r2m.runs.folder import JOURNAL, run_folder
-from r2m.runs.journal import Journal, read
+from r2m.runs.journal import Journal, JournalReader, read
 from r2m.stages.prepare import prepare
 from r2m.sweeps.ledger import ENDED, Job, Ledger
 from r2m.sweeps.objective import value_of
@@ -72,8 +72,13 @@ class _Session:
         self.runs += len(sweep.confirm) * (len(sweep.baselines) + 1)
         self.shipper = BackgroundShipper(opened.tracking_uri)
         self.shipper.add(opened.folder)
-        for name in self.ended:  # a driver that was killed may not have shipped the end of a run
-            self.shipper.finish(run_folder(opened.storage, name))
+        # A driver that was killed may not have shipped the runs that had just ended. The others it has: to ask MLflow
+        # for each would take dozens of requests a run.
+        records = JournalReader(journal.path).new_records()
+        lived = max(r["time"] for r in records if r.get("name") not in ("resume", "torn-end"))
+        for name in self.ended:
+            if views[name].events[-1]["time"] > lived - SHIP_TIMEOUT_S:
+                self.shipper.finish(run_folder(opened.storage, name))
         self.recorded = {int(m["sweep/trial"]) for m in read(journal.path).rounds.values()}
 
     def run(self) -> tuple[Answer, bool]:
