@@ -156,7 +156,8 @@ def _table(texts: Sequence[ArmText]) -> doc.Table:
         ])
         for t in texts
     ]  # fmt: skip
-    return doc.Table(["prompt", "response", "proxy", "vanilla", "gold", "gap", "run", "round"], rows, {0, 1, 6})
+    rewards = [metric(f"reward/{name}").label for name in ("proxy", "vanilla", "gold")]
+    return doc.Table(["prompt", "response", *rewards, "gap", "run", "round"], rows, {0, 1, 6})
 
 
 def _said(prompt: str | Sequence[dict[str, str]]) -> str:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from r2m.metrics import metric
 from r2m.results.answer import LAST, Answer, Confirmed, Ranked
 from r2m.results.numbers import decimals, number, sentence
 
-FIELDS = {"KL": "kl", "gold": "gold", "vanilla": "vanilla"}  # heading -> of an arm
+FIELDS = {metric(key).label: field for field, key in LAST.items()}  # heading -> of an arm
 
 
 def verdict(a: Answer) -> tuple[str, ...]:
@@ -68,7 +69,7 @@ def _running(a: Answer) -> list[str]:
 
 def fields(a: Answer, of: Ranked | Confirmed) -> list[str]:
     """The columns that `held_out` names, of an arm or of its confirmation."""
-    return [decimals(getattr(of, FIELDS[name]), 2 if name == "KL" else 3) for name in held_out(a)]
+    return [decimals(getattr(of, FIELDS[name]), 2 if FIELDS[name] == "kl" else 3) for name in held_out(a)]
 
 
 def held_out(a: Answer) -> list[str]:
