@@ -80,7 +80,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     *sections, last = key.strip().split(".")
     node = tree
     for section in sections:
-        node = node.setdefault(section, {})
+        if node.get(section) is None:  # not there, or null: off
+            node[section] = {}
+        node = node[section]
         if not isinstance(node, dict):
             raise UserError(f"--set {shown(override)}: {section} is a value, not a section")
     try:

@@ -66,9 +66,29 @@ class TextTask(Section):
     held_out: Count = 64  # rows taken off the end for evaluation
 
 
+class Lora(Section):
+    """Low-rank adapters in the place of the policy's own weights: Hu et al., 2021, arXiv:2106.09685."""
+
+    rank: Count = 16  # r; trl
+    alpha: Positive = 32.0  # the adapters' product is weighed by alpha / rank; trl
+    targets: Literal["all-linear"] | Annotated[tuple[Name, ...], Field(min_length=1)] = "all-linear"  # layers' names
+
+
 class Policy(Section):
     model: Place | None = None  # hub id or local folder; null: the task's own supervised model
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of compute; what AdamW updates is fp32 with either
+    sharding: Literal["none", "zero1", "zero2", "zero3"] = "none"  # over the workers, by DeepSpeed's ZeRO
+    offload: Literal["none", "optimizer", "all"] = "none"  # to host memory: AdamW's states; zero3: weights, too
+    recompute: bool = False  # activations in the backward: less memory, another forward
+    lora: Lora | None = None  # null: all weights are trained
+
+    @model_validator(mode="after")
+    def _offload_of_shards(self) -> Policy:
+        needs = {"none": (), "optimizer": ("zero1", "zero2", "zero3"), "all": ("zero3",)}[self.offload]
+        if needs and self.sharding not in needs:
+            allowed = " or ".join(f"sharding={stage}" for stage in needs)
+            raise ValueError(f"offload = {self.offload!r} needs {allowed} (it is {self.sharding!r})")
+        return self
 
 
 class Reward(Section):
@@ -123,6 +143,8 @@ class Algorithm(Section):
     ratio_level: Literal["token", "sequence"] = "token"  # here
     kl_placement: Literal["loss", "reward"] = "loss"  # Eq. 2
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"  # here
+    sampler_correction: Literal["none", "truncated"] = "none"  # weight of trainer against sampler
+    sampler_cap: Positive = 2.0  # at most so large: Yao et al., 2025; trl
     # here: the gradient of Eq. 2's expectation over sequences
     loss_aggregation: Aggregation = "sequence_mean_token_sum"
 
@@ -154,6 +176,14 @@ class Algorithm(Section):
         return self.rounds or (self.trajectories or 0) // (self.queries * self.responses)
 
 
+class Rollout(Section):
+    """What samples the responses."""
+
+    engine: Literal["own", "vllm"] = "own"
+    gpus: Whole = 0  # vllm: of its own, an equal part for each worker; 0: the workers', where it sleeps in between
+    memory: Annotated[Share, Field(gt=0)] = 0.3  # vllm: share of a GPU for its weights and caches; trl
+
+
 class Run(Section):
     seed: Seed = 0
     workers: Count = 1
@@ -179,6 +209,7 @@ class Config(Section):
     policy: Policy = Policy()
     reward: Reward = Reward()
     algorithm: Algorithm
+    rollout: Rollout = Rollout()
     run: Run = Field(Run(), validate_default=True)
 
     @field_validator("run")
@@ -210,6 +241,12 @@ class Config(Section):
             raise ValueError(
                 f"algorithm.queries = {a.queries} must be a multiple of reward.minibatches * workers = "
                 f"{r.minibatches * self.run.workers}"
+            )
+        own = self.rollout.gpus
+        if own and (self.rollout.engine == "own" or own % self.run.workers):
+            raise ValueError(
+                f"rollout.gpus = {own}: GPUs of rollout.engine=vllm (it is {self.rollout.engine!r}), a multiple of "
+                f"run.workers = {self.run.workers}: each worker has an engine of its own"
             )
         if self.task.kind == "text":
             for section in ("policy", "reward"):
