@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 BUCKET = 2**25  # values: large enough for full bandwidth, small beside a model
 
@@ -44,7 +44,7 @@ class Workers:
         dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Add the gradients up over the workers, in messages of about BUCKET values."""
         if self.size == 1:
             return

@@ -6,5 +6,17 @@ schema  the tree    types  of its values    load  recipes, overrides, absolute p
 from r2m.config.arms import ESTIMATORS, arm_of, tags_of
 from r2m.config.explain import explain
 from r2m.config.load import load, override, recipes, validate
-from r2m.config.schema import Algorithm, Config, ForumTask, Policy, Reward, Run, Section, TextTask, digest
+from r2m.config.schema import (
+    Algorithm,
+    Config,
+    ForumTask,
+    Lora,
+    Policy,
+    Reward,
+    Rollout,
+    Run,
+    Section,
+    TextTask,
+    digest,
+)
 from r2m.config.types import Count, Int, Number, Positive, Seed, Share, Whole

@@ -130,18 +130,23 @@ class Batch(NamedTuple):
     total: Total
 
 
+class Estimator(NamedTuple):
+    advantages: Callable[[Batch], Tensor]  # NKT of a round
+    greedy: bool = False  # it wants a greedy response to each query
+
+
 def _remax(batch: Batch) -> Tensor:
     assert batch.greedy_N is not None
     return remax(batch.to_go_NKT, batch.greedy_N)
 
 
-# Advantages NKT of a round. Keys are the values of algorithm.advantage.
-ADVANTAGES: dict[str, Callable[[Batch], Tensor]] = {
-    "rloo": lambda b: rloo(b.rewards_NK)[..., None],
-    "grpo": lambda b: grpo(b.rewards_NK)[..., None],
-    "remax": _remax,
-    "reinforce_pp": lambda b: reinforce_pp(b.to_go_NKT, b.mask_NKR, b.total),
-    "reinforce_pp_baseline": lambda b: reinforce_pp_baseline(b.rewards_NK, b.mask_NKR, b.total)[..., None],
+# Keys are the values of algorithm.advantage.
+ADVANTAGES: dict[str, Estimator] = {
+    "rloo": Estimator(lambda b: rloo(b.rewards_NK)[..., None]),
+    "grpo": Estimator(lambda b: grpo(b.rewards_NK)[..., None]),
+    "remax": Estimator(_remax, greedy=True),
+    "reinforce_pp": Estimator(lambda b: reinforce_pp(b.to_go_NKT, b.mask_NKR, b.total)),
+    "reinforce_pp_baseline": Estimator(lambda b: reinforce_pp_baseline(b.rewards_NK, b.mask_NKR, b.total)[..., None]),
 }
 
 

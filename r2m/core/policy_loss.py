@@ -1,6 +1,6 @@
 """The policy's loss (Eq. 2), with what frameworks that name it alike do differently as explicit arguments.
 
-Axes: B trajectories, T response tokens. Log-probs are of the sampled tokens, in nats.
+Axes: N queries, K responses, R response tokens; or any others before R. Log-probs are of the sampled tokens, in nats.
 """
 
 from collections.abc import Callable, Collection
@@ -29,12 +29,12 @@ KL_ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "k3": lambda d: torch.expm1(-d) + d,
 }
 
-# Of values_BT, 0 at padding. The normalisers are the whole minibatch's, so that its parts sum to it.
+# Of values_NKR, 0 at padding. The normalisers are the whole minibatch's, so that its parts sum to it.
 LOSS_AGGREGATIONS: dict[str, Callable[[Tensor, Tensor, Any, Any], Tensor]] = {
-    "token_mean": lambda values_BT, mask_BT, sequences, tokens: values_BT.sum() / tokens,
-    "sequence_mean_token_sum": lambda values_BT, mask_BT, sequences, tokens: values_BT.sum() / sequences,
-    "sequence_mean_token_mean": lambda values_BT, mask_BT, sequences, tokens: (
-        (values_BT.sum(-1) / mask_BT.sum(-1).clamp(min=1)).sum() / sequences
+    "token_mean": lambda values_NKR, mask_NKR, sequences, tokens: values_NKR.sum() / tokens,
+    "sequence_mean_token_sum": lambda values_NKR, mask_NKR, sequences, tokens: values_NKR.sum() / sequences,
+    "sequence_mean_token_mean": lambda values_NKR, mask_NKR, sequences, tokens: (
+        (values_NKR.sum(-1) / mask_NKR.sum(-1).clamp(min=1)).sum() / sequences
     ),
 }
 RATIO_LEVELS = ("token", "sequence")
@@ -50,34 +50,39 @@ class PolicyLoss(NamedTuple):
     max_ratio_deviation: Tensor  # scalar: the greatest |ratio - 1|, 0 for the first minibatch of a round
 
 
-def kl_estimate(log_probs_BT: Tensor, ref_log_probs_BT: Tensor, estimator: str) -> Tensor:
-    """Estimated D_KL[π || π_ref] at each sampled token, BT in nats, by one of KL_ESTIMATORS.
+def kl_estimate(log_probs_NKR: Tensor, ref_log_probs_NKR: Tensor, estimator: str) -> Tensor:
+    """Estimated D_KL[π || π_ref] at each sampled token, NKR in nats, by one of KL_ESTIMATORS.
 
     Raises:
         ValueError: an unknown estimator.
     """
     _check("estimator", estimator, KL_ESTIMATORS)
-    return KL_ESTIMATORS[estimator](log_probs_BT - ref_log_probs_BT)
+    return KL_ESTIMATORS[estimator](log_probs_NKR - ref_log_probs_NKR)
 
 
 def kl_in_reward(
-    rewards_B: Tensor, log_probs_BT: Tensor, ref_log_probs_BT: Tensor, mask_BT: Tensor, beta: float, estimator: str
+    rewards_NK: Tensor,
+    log_probs_NKR: Tensor,
+    ref_log_probs_NKR: Tensor,
+    mask_NKR: Tensor,
+    beta: float,
+    estimator: str,
 ) -> Tensor:
-    """r - β KL, with the KL summed over a trajectory's response tokens (Eq. 8). B, in reward units.
+    """r - β KL, with the KL summed over a trajectory's response tokens (Eq. 8). NK, in reward units.
 
     Raises:
         ValueError: an unknown estimator.
     """
-    kl_BT = kl_estimate(log_probs_BT, ref_log_probs_BT, estimator)
-    return rewards_B - beta * kl_BT.masked_fill(~mask_BT.bool(), 0.0).sum(-1)
+    kl_NKR = kl_estimate(log_probs_NKR, ref_log_probs_NKR, estimator)
+    return rewards_NK - beta * kl_NKR.masked_fill(~mask_NKR.bool(), 0.0).sum(-1)
 
 
 def policy_loss(
-    log_probs_BT: Tensor,
-    old_log_probs_BT: Tensor,
-    ref_log_probs_BT: Tensor | None,
-    advantages_B: Tensor,
-    mask_BT: Tensor,
+    log_probs_NKR: Tensor,
+    old_log_probs_NKR: Tensor,
+    ref_log_probs_NKR: Tensor | None,
+    advantages_NK: Tensor,
+    mask_NKR: Tensor,
     *,
     ratio_level: str = "token",
     clip_low: float = 0.2,
@@ -92,11 +97,11 @@ def policy_loss(
     """Minus Eq. 2: the clipped surrogate and the KL to the reference.
 
     Args:
-        log_probs_BT: of the policy that is trained, with gradient.
-        old_log_probs_BT: of the policy that sampled.
-        ref_log_probs_BT: of the reference. Unused, and may be None, if beta is 0 or the KL is in the reward.
-        advantages_B: Â (Eq. 1), one a trajectory; or one a token, BT, where ratio_level is "token".
-        mask_BT: true at response tokens. What is elsewhere is ignored, and an empty row contributes nothing.
+        log_probs_NKR: of the policy that is trained, with gradient.
+        old_log_probs_NKR: of the policy that sampled.
+        ref_log_probs_NKR: of the reference. Unused, and may be None, if beta is 0 or the KL is in the reward.
+        advantages_NK: Â (Eq. 1), one a trajectory; or one a token, NKR, where ratio_level is "token".
+        mask_NKR: true at response tokens. What is elsewhere is ignored, and an empty row contributes nothing.
         ratio_level: "token", or "sequence": one ratio a trajectory, exp of the summed log-ratios, whose
             surrogates are averaged over sequences; loss_aggregation is then of the KL alone.
         clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
@@ -110,50 +115,51 @@ def policy_loss(
 
     Raises:
         ValueError: an unknown option, an advantage for each token of a ratio of the sequence, or
-            ref_log_probs_BT is None where it is needed.
+            ref_log_probs_NKR is None where it is needed.
     """
     _check("ratio_level", ratio_level, RATIO_LEVELS)
     _check("kl_placement", kl_placement, KL_PLACEMENTS)
     _check("kl_estimator", kl_estimator, KL_ESTIMATORS)
     _check("loss_aggregation", loss_aggregation, LOSS_AGGREGATIONS)
-    advantages_BT = advantages_B if advantages_B.dim() == 2 else advantages_B.unsqueeze(-1)
-    if ratio_level == "sequence" and advantages_BT.shape[-1] > 1:
+    per_token = advantages_NK.dim() == log_probs_NKR.dim()
+    advantages_NKR = advantages_NK if per_token else advantages_NK.unsqueeze(-1)
+    if ratio_level == "sequence" and advantages_NKR.shape[-1] > 1:
         raise ValueError("ratio_level is 'sequence', allowed: one advantage a trajectory, not one a token")
-    mask_BT = mask_BT.bool()
+    mask_NKR = mask_NKR.bool()
     if total_sequences is None:
-        total_sequences = mask_BT.any(-1).sum().clamp(min=1)
+        total_sequences = mask_NKR.any(-1).sum().clamp(min=1)
     if total_tokens is None:
-        total_tokens = mask_BT.sum().clamp(min=1)
+        total_tokens = mask_NKR.sum().clamp(min=1)
 
     # Filled before exp, so that padding can neither overflow nor send NaN back.
-    log_ratio_BT = (log_probs_BT - old_log_probs_BT).masked_fill(~mask_BT, 0.0)
-    if ratio_level == "sequence":  # T = 1 from here on: one term a trajectory
-        log_ratio_BT, term_mask_BT = log_ratio_BT.sum(-1, keepdim=True), mask_BT.any(-1, keepdim=True)
+    log_ratio_NKR = (log_probs_NKR - old_log_probs_NKR).masked_fill(~mask_NKR, 0.0)
+    if ratio_level == "sequence":  # R = 1 from here on: one term a trajectory
+        log_ratio_NKR, term_mask_NKR = log_ratio_NKR.sum(-1, keepdim=True), mask_NKR.any(-1, keepdim=True)
         surrogate_aggregation = "sequence_mean_token_sum"
     else:
-        term_mask_BT, surrogate_aggregation = mask_BT, loss_aggregation
-    ratio_BT = log_ratio_BT.exp()
-    unclipped_BT = ratio_BT * advantages_BT
-    clipped_BT = ratio_BT.clamp(1 - clip_low, 1 + clip_high) * advantages_BT
-    surrogate_BT = torch.minimum(unclipped_BT, clipped_BT).masked_fill(~term_mask_BT, 0.0)
+        term_mask_NKR, surrogate_aggregation = mask_NKR, loss_aggregation
+    ratio_NKR = log_ratio_NKR.exp()
+    unclipped_NKR = ratio_NKR * advantages_NKR
+    clipped_NKR = ratio_NKR.clamp(1 - clip_low, 1 + clip_high) * advantages_NKR
+    surrogate_NKR = torch.minimum(unclipped_NKR, clipped_NKR).masked_fill(~term_mask_NKR, 0.0)
     aggregate = LOSS_AGGREGATIONS[surrogate_aggregation]
-    loss = -aggregate(surrogate_BT, term_mask_BT, total_sequences, total_tokens)
+    loss = -aggregate(surrogate_NKR, term_mask_NKR, total_sequences, total_tokens)
 
     if beta != 0 and kl_placement == "loss":
-        if ref_log_probs_BT is None:
+        if ref_log_probs_NKR is None:
             raise ValueError(
-                f"ref_log_probs_BT is None, allowed: a tensor where beta = {beta} weighs a KL in the loss"
+                f"ref_log_probs_NKR is None, allowed: a tensor where beta = {beta} weighs a KL in the loss"
             )
-        d_BT = (log_probs_BT - ref_log_probs_BT).masked_fill(~mask_BT, 0.0)
+        d_NKR = (log_probs_NKR - ref_log_probs_NKR).masked_fill(~mask_NKR, 0.0)
         aggregate = LOSS_AGGREGATIONS[loss_aggregation]
-        kl_BT = KL_ESTIMATORS[kl_estimator](d_BT)
-        loss = loss + beta * aggregate(kl_BT, mask_BT, total_sequences, total_tokens)
+        kl_NKR = KL_ESTIMATORS[kl_estimator](d_NKR)
+        loss = loss + beta * aggregate(kl_NKR, mask_NKR, total_sequences, total_tokens)
 
     return PolicyLoss(
         loss=loss,
-        clipped_terms=((clipped_BT < unclipped_BT) & term_mask_BT).sum(),
-        terms=term_mask_BT.sum(),
-        max_ratio_deviation=(ratio_BT.detach() - 1).abs().max(),
+        clipped_terms=((clipped_NKR < unclipped_NKR) & term_mask_NKR).sum(),
+        terms=term_mask_NKR.sum(),
+        max_ratio_deviation=(ratio_NKR.detach() - 1).abs().max(),
     )
 
 

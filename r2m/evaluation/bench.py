@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r2m.config import Config
+from r2m.config import Config, Policy, Rollout
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.masking import pad
 from r2m.core.trajectories import Trajectories
@@ -21,6 +21,7 @@ from r2m.policy.loading import load_policy
 from r2m.policy.output import padding_id
 from r2m.policy.queries import Query, response_texts, same_tokens
 from r2m.policy.sampler import HELD_OUT_STREAM, eos_token_ids, sample, uniform_draws
+from r2m.policy.whole import FrozenPolicy
 from r2m.results.assessment import Shown
 from r2m.reward.model import RewardModel
 from r2m.reward.scoring import RewardEmbedder
@@ -81,11 +82,11 @@ class Bench:
         supervised policy, for a policy with the same tokens. `texts_N`: what `t` is made of, for the reward model."""
         c = self.config
         scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch)
-        reference = self.supervised.model if kl and same_tokens(policy.tokenizer, self.supervised.tokenizer) else None
         columns = held_out_columns(
-            policy.model, reference, scorer, queries, t, head, c.reward.omega_min, c.algorithm, c.reward,
-            Workers(), c.run.eval_seed,
+            FrozenPolicy(policy.model, self.supervised.model), scorer, queries, t, head, c.reward.omega_min,
+            c.algorithm, c.reward, Workers(), c.run.eval_seed,
             None if texts_N is None else scorer.embed_texts([q.prompt for q in queries], texts_N)[:, None],
+            kl and same_tokens(policy.tokenizer, self.supervised.tokenizer),
         )  # fmt: skip
         return {name: values_N.tolist() for name, values_N in columns.items()}
 
@@ -101,10 +102,14 @@ def open_bench(config: Config, prompts: int | None = None, progress: Progress = 
     models = prepare(config, progress)
     # A Trainer draws its head as that of the run did: from the same seed, after the same models.
     run = config.run.model_copy(update={"eval_queries": prompts or there, "judge": None})
-    trainer = Trainer(config.model_copy(update={"run": run}), models, Workers(), device_of(config))
+    plain = Policy(model=config.policy.model, dtype=config.policy.dtype)  # one worker, nothing to train
+    alone = config.model_copy(update={"run": run, "policy": plain, "rollout": Rollout()})
+    trainer = Trainer(alone, models, Workers(), device_of(config))
+    with trainer.policy.whole(reference=True) as supervised:
+        pass
     return Bench(
         config, [query.prompt for query in trainer.held_out], trainer.gold_program, trainer.measures,
-        AssessedPolicy(trainer.reference, trainer.tokenizer), trainer.reward_model, trainer.reward_tokenizer,
+        AssessedPolicy(supervised, trainer.tokenizer), trainer.reward_model, trainer.reward_tokenizer,
         trainer.head,
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from r2m.config import ForumTask
 from r2m.core.trajectories import microbatches
 from r2m.evaluation.bench import AssessedPolicy, Bench, encoded, shown_prompt
 from r2m.policy.forward import HiddenStates, policy_forward
+from r2m.policy.state import restore_module
 from r2m.results.assessment import Followed, OverTraining, Similarities, Similarity
 from r2m.stages.common import Progress, silent
 from r2m.tasks.forum import judge
@@ -101,10 +102,12 @@ def states_over_training(
     paths = checkpoint.found(checkpoints)[::-1]
     for done, path in enumerate(paths, 1):
         try:
-            tensors, facts = checkpoint.load_checkpoint(path)
+            tensors, _, facts = checkpoint.load_checkpoint(path)
         except checkpoint.CorruptCheckpointError:
             continue
-        checkpoint.restore_module("policy", trained.model, tensors)
+        if not all(f"policy/{name}" in tensors for name, _ in trained.model.named_parameters()):
+            continue  # adapters, or shards
+        restore_module("policy", trained.model, tensors)
         steps.append(int(facts["step"]))
         vectors_SBD.append(vectors(trained, asked, texts, bench)[0])
         progress("over training", done, len(paths))

@@ -1,25 +1,28 @@
 """Checkpoints that are whole or not there: written aside, synced, hashed, renamed.
 
-A checkpoint is a folder `step-000010` with `state.safetensors` (all tensors) and `manifest.json`, written last,
-which holds the rest of the state, the hash of the tensors' file and a hash of itself. Nothing in it is a pickle.
+A checkpoint is a folder `step-000010`: `state.safetensors` with all tensors that are worker 0's or everybody's; of
+each further worker that has a part of its own `state-1.safetensors` and so on; and `manifest.json`, which worker 0
+writes last, with the rest of the state, the hashes of all tensors' files and a hash of itself. Nothing in it is a
+pickle.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from r2m.errors import UserError, brief
 from r2m.files import made_whole, removed, synced
+from r2m.workers import Workers
 
 Facts = dict[str, Any]
 STATE, MANIFEST = "state.safetensors", "manifest.json"
+ALONE = Workers()
 OWN_HASH = "manifest_sha256"  # of the manifest without this key
 
 
@@ -31,16 +34,25 @@ class ForeignCheckpointError(CorruptCheckpointError):
     """A whole checkpoint, of another run."""
 
 
-def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts: Facts, keep: int) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, tensors: dict[str, Tensor], facts: Facts, keep: int, workers: Workers = ALONE
+) -> Path:
     """Write the checkpoint of `step` into `folder`, then drop all but the newest `keep` up to it.
 
-    Newer ones were refused, or the run would be past them: they don't count, and stay until their step is reached.
+    All workers call it, each with its own tensors, and with the folder in common. Newer checkpoints were refused, or
+    the run would be past them: they don't count, and stay until their step is reached.
     """
     target = folder / f"step-{step:06d}"
-    with made_whole(target, folder / f".{target.name}.writing") as aside:
+    aside = folder / f".{target.name}.writing"
+    if workers.rank:
+        workers.gather_all([None])  # worker 0 has made the folder
+        workers.gather_all(_written(aside, tensors, workers.rank))
+        return target
+    with made_whole(target, aside):
         aside.mkdir(parents=True)
-        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, aside / STATE)
-        manifest = {"step": step, "sha256": {STATE: _sha256(synced(aside / STATE))}, **facts}
+        workers.gather_all([None])
+        hashes = dict(workers.gather_all(_written(aside, tensors, 0)))
+        manifest = {"step": step, "sha256": hashes, **facts}
         manifest[OWN_HASH] = _own_hash(manifest)
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
         synced(aside / MANIFEST)
@@ -52,25 +64,43 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], facts: 
     return target
 
 
+def _written(folder: Path, tensors: dict[str, Tensor], rank: int) -> list[tuple[str, str]]:
+    """Write a worker's file, if it has tensors. Its name and its hash."""
+    if not tensors:
+        return []
+    save_file({name: t.detach().contiguous() for name, t in tensors.items()}, folder / _file(rank))
+    return [(_file(rank), _sha256(synced(folder / _file(rank))))]
+
+
+def _file(rank: int) -> str:
+    return f"state-{rank}.safetensors" if rank else STATE
+
+
 def found(folder: Path) -> list[Path]:
     """The checkpoints in the folder, newest first, whole or not."""
     paths = (path for path in folder.glob("step-*") if re.fullmatch(r"step-[0-9]{6,}", path.name))
     return sorted(paths, key=_step, reverse=True)
 
 
-def load_checkpoint(path: Path, config_hash: str | None = None) -> tuple[dict[str, Tensor], Facts]:
-    """The tensors and the facts of one checkpoint; `config_hash`: what these must have, if given.
+def load_checkpoint(
+    path: Path, config_hash: str | None = None, rank: int = 0
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Facts]:
+    """The tensors of worker 0, those of worker `rank` (worker 0's where it wrote none), and the facts of one
+    checkpoint; `config_hash`: what these must have, if given.
 
     Raises CorruptCheckpointError, one line, for one that is truncated, altered, incomplete or another run's.
     """
     manifest = _manifest(path)
-    if not (path / STATE).is_file() or _sha256(path / STATE) != manifest["sha256"][STATE]:
-        raise CorruptCheckpointError(f"{path.name}: {STATE} is not the file that was written")
+    own = _file(rank) if _file(rank) in manifest["sha256"] else STATE
+    for name in {STATE, own}:
+        if not (path / name).is_file() or _sha256(path / name) != manifest["sha256"][name]:
+            raise CorruptCheckpointError(f"{path.name}: {name} is not the file that was written")
     if config_hash is not None and manifest.get("config_hash") != config_hash:
         raise ForeignCheckpointError(
             f"{path.name}: of a run with config hash {manifest.get('config_hash')}, this one's is {config_hash}"
         )
-    return load_file(path / STATE), manifest
+    shared = load_file(path / STATE)
+    return shared, shared if own == STATE else load_file(path / own), manifest
 
 
 def _manifest(path: Path) -> Facts:
@@ -82,69 +112,35 @@ def _manifest(path: Path) -> Facts:
         raise CorruptCheckpointError(f"{path.name}: its manifest is not what was written")
     if manifest.get("step") != _step(path):
         raise CorruptCheckpointError(f"{path.name}: its manifest is of step {manifest.get('step')}")
-    if not isinstance(manifest.get("sha256"), dict) or manifest["sha256"].keys() != {STATE}:
+    hashes = manifest.get("sha256")
+    if not isinstance(hashes, dict) or not hashes or list(hashes) != [_file(rank) for rank in range(len(hashes))]:
         raise CorruptCheckpointError(f"{path.name}: its manifest does not name {STATE}, and nothing else")
     return manifest
 
 
 def newest_whole(
-    folder: Path, refused: Callable[[str], None], config_hash: str | None = None
-) -> tuple[dict[str, Tensor], Facts] | None:
-    """The newest checkpoint that is whole and of this config; each newer one that is not is reported to `refused`.
+    folder: Path, refused: Callable[[str], None], config_hash: str | None = None, workers: Workers = ALONE
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Facts] | None:
+    """As `load_checkpoint`, of the newest checkpoint that all workers find whole and of this config; each newer one
+    that is not is reported to `refused`.
 
     Raises UserError where only other runs' are whole: to start over would write over them.
     """
     foreign = None
-    for path in found(folder):
+    for path in workers.gather_all([] if workers.rank else found(folder)):
+        state, trouble = None, []
         try:
-            return load_checkpoint(path, config_hash)
+            state = load_checkpoint(path, config_hash, workers.rank)
         except CorruptCheckpointError as error:
-            refused(str(error))
+            trouble = [str(error)]
             if isinstance(error, ForeignCheckpointError):
                 foreign = foreign or error
+        if not (trouble := workers.gather_all(trouble)):
+            return state
+        refused(trouble[0])
     if foreign is not None:
         raise UserError(f"checkpoint {folder}: none is this run's: {foreign}; move them away to start over")
     return None
-
-
-def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as flat tensors: `prefix/<parameter>/<name>`."""
-    return {
-        f"{prefix}/{index}/{name}": value
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
-
-
-def restore_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under(prefix, tensors):
-        index, key = name.split("/")
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def module_tensors(prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    """Parameters (a tied one once) and buffers as flat tensors."""
-    return {f"{prefix}/{name}": p for name, p in _owned(module)}
-
-
-@torch.no_grad()
-def restore_module(prefix: str, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    stored = dict(_under(prefix, tensors))
-    for name, p in _owned(module):
-        p.copy_(stored[name])
-
-
-def _owned(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    for name, value in tensors.items():
-        if name.startswith(prefix + "/"):
-            yield name.removeprefix(prefix + "/"), value
 
 
 def _step(path: Path) -> int:

@@ -4,20 +4,34 @@ Axes: N queries of this worker, K = 1 response, R response tokens.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
-from transformers import PreTrainedModel
 
 from r2m.config import Algorithm, Reward
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories, microbatches
-from r2m.policy.forward import HiddenStates, policy_forward
+from r2m.policy.forward import HiddenStates, PolicyOutput
 from r2m.policy.queries import Query
 from r2m.reward.feedback import NoiseStates, feedback_scores
 from r2m.reward.scoring import RewardEmbedder, end_token_rule
 from r2m.workers import Workers
 
 Scorer = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
+
+
+class Assessed(Protocol):
+    """What is asked of a policy that is assessed: as r2m.policy.policy.Policy has it."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def forward(self, block: Trajectories, temperature: float, *, entropy: bool = False) -> PolicyOutput: ...
+
+    def reference(self, block: Trajectories, temperature: float) -> PolicyOutput: ...
 
 
 def wins_over(judge: Scorer, rival_NK: torch.Tensor) -> Scorer:
@@ -37,8 +51,7 @@ def frozen_judge(scorer: RewardEmbedder) -> Scorer:
 
 @torch.no_grad()
 def held_out_columns(
-    policy: PreTrainedModel,
-    reference: PreTrainedModel | None,
+    policy: Assessed,
     reward_model: RewardEmbedder,
     queries: Sequence[Query],
     t: Trajectories,
@@ -49,10 +62,11 @@ def held_out_columns(
     workers: Workers,
     seed: int = 0,
     H_N1D: torch.Tensor | None = None,
+    kl: bool = True,
 ) -> dict[str, torch.Tensor]:
     """Of each response of `t` (K = 1), a tensor N each: eval/vanilla, eval/proxy (the score that would train the
-    policy now), eval/response_tokens, with a `reference` eval/kl_sequence (nats), and where a head reads the policy's
-    hidden states eval/noise: the score with Gaussian noise of the same moments in their place (Fig. 4).
+    policy now), eval/response_tokens, with `kl` eval/kl_sequence (nats, to the reference), and where a head reads the
+    policy's hidden states eval/noise: the score with Gaussian noise of the same moments in their place (Fig. 4).
 
     `seed` is that of the noise: the same at every call. `H_N1D`: the reward token embeddings, where there are some
     already."""
@@ -64,16 +78,16 @@ def held_out_columns(
         "eval/proxy": vanilla_N,
         "eval/response_tokens": t.lengths_NK.squeeze(1).float(),
     }
-    if reference is not None:
+    if kl:
         columns["eval/kl_sequence"] = torch.zeros(N, device=device)
     hidden = HiddenStates(t, policy.dtype, device) if head is not None else None
     for at in microbatches(range(N), 1, algorithm.microbatch):
-        if hidden is None and reference is None:
+        if hidden is None and not kl:
             break
         block = t.block(*at)
-        out = policy_forward(policy, block, algorithm.temperature, entropy=False)
-        if reference is not None:
-            ref = policy_forward(reference, block, algorithm.temperature, entropy=False).log_probs_NKR
+        out = policy.forward(block, algorithm.temperature)
+        if kl:
+            ref = policy.reference(block, algorithm.temperature).log_probs_NKR
             k1_NKR = (out.log_probs_NKR - ref) * block.response_mask_NKR
             columns["eval/kl_sequence"][at[0]] = k1_NKR.sum((1, 2))
         if hidden is not None:

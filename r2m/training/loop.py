@@ -44,7 +44,7 @@ def run_loop(
         try:
             trainer.check_export(run_dir)
             step = _go_on(trainer, step, run_dir, journal)
-            if journal is not None and step == config.algorithm.total_rounds:
+            if step == config.algorithm.total_rounds:
                 saved = "the last checkpoint has the trained weights: the models could not be saved"
                 with told(saved):  # no other try would go better
                     trainer.export(run_dir)
@@ -75,9 +75,10 @@ def _go_on(trainer: Trainer, step: int, run_dir: Path, journal: Journal | None) 
             journal.round(step, metrics)
             if step == 1 or step % run.sample_every == 0 or step == T:
                 journal.samples(step, samples)
-            if stop or step == T or step % run.checkpoint_every == 0:
-                started = time.perf_counter()
-                trainer.save(run_dir / CHECKPOINTS, step)
+        if stop or step == T or step % run.checkpoint_every == 0:
+            started = time.perf_counter()
+            trainer.save(run_dir / CHECKPOINTS, step)
+            if journal is not None:
                 journal.event("checkpoint", step=step, seconds=time.perf_counter() - started)
         if stop:
             break

@@ -6,21 +6,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from r2m.algorithm import Round, train
 from r2m.config import Config
+from r2m.core.advantages import ADVANTAGES
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
 from r2m.core.trajectories import Trajectories
 from r2m.models.loading import load_tokenizer
 from r2m.models.saving import check_savable, save_model
+from r2m.policy.build import build_policy
+from r2m.policy.descent import Descent
 from r2m.policy.forward import hidden_width
-from r2m.policy.loading import frozen_twin, load_policy
-from r2m.policy.output import padding_id
 from r2m.policy.queries import Query, response_texts
-from r2m.policy.sampler import HELD_OUT_STREAM, eos_token_ids, sample, uniform_draws
+from r2m.policy.sampling import OwnSampler, Sampler
+from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from r2m.reward.loading import load_reward_model, save_feedback_head
+from r2m.reward.reward import FeedbackReward, RoundReward, VanillaReward
 from r2m.reward.scoring import RewardEmbedder
 from r2m.round_metrics import gold_metrics, peak_mib
 from r2m.tasks.load import load_task
@@ -37,38 +39,58 @@ class Trainer:
     ) -> None:
         """`models`: the policy's and the reward model's folder or hub id."""
         policy_path, reward_path = models
-        a = config.algorithm
+        a, r = config.algorithm, config.reward
         torch.manual_seed(config.run.seed)
         self.config, self.models, self.workers = config, models, workers
         self.tokenizer = load_tokenizer(policy_path)
-        self.policy = load_policy(policy_path, config.policy.dtype, device)
-        self.reference = frozen_twin(self.policy)
-        self.reward_tokenizer = load_tokenizer(reward_path, "reward.model")
-        self.reward_model, head = load_reward_model(reward_path, config.reward.dtype, device)
-        self.scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, self.tokenizer, a.microbatch)
-        self.policy_optimizer = torch.optim.AdamW(
-            self.policy.parameters(), a.lr, eps=a.adam_eps, weight_decay=a.weight_decay, fused=True
+        self.policy = build_policy(policy_path, config.policy, a, workers, device)
+        self.sampler: Sampler = OwnSampler(
+            self.policy,
+            self.tokenizer,
+            a,
+            workers,
+            greedy=ADVANTAGES[a.advantage].greedy,
+            seed=config.run.seed,
+            eval_seed=config.run.eval_seed,
         )
+        self.reward_tokenizer = load_tokenizer(reward_path, "reward.model")
+        self.reward_model, head = load_reward_model(reward_path, r.dtype, device)
+        self.scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, self.tokenizer, a.microbatch)
         self.head: FeedbackHead | None = None
-        self.head_optimizer = None
-        if config.reward.feedback:
-            r, width = config.reward, hidden_width(self.policy)
+        self.head_descent: Descent | None = None
+        self.reward: RoundReward = VanillaReward(self.scorer, r)
+        if r.feedback:
+            width = hidden_width(self.policy.model)
             head = head or FeedbackHead.from_score(self.reward_model.phi, width, r.attention_width, r.num_heads)
             self.head = head.to(device)
             if self.head.score.bias is not None:
                 # The head's loss depends on differences of scores alone: a bias would be moved by rounding errors.
                 self.head.score.bias.requires_grad_(False)
-            if config.reward.train_head:
-                self.head_optimizer = torch.optim.AdamW(
-                    self.head.parameters(), config.reward.lr, eps=a.adam_eps, weight_decay=0.0, fused=True
+            if r.train_head:
+                self.head_descent = Descent(
+                    self.head.named_parameters(),
+                    r.lr,
+                    adam_eps=a.adam_eps,
+                    weight_decay=0.0,
+                    max_grad_norm=a.max_grad_norm,
+                    workers=workers,
                 )
+            self.reward = FeedbackReward(
+                self.scorer,
+                r,
+                self.head,
+                self.head_descent,
+                total_rounds=a.total_rounds,
+                microbatch=a.microbatch,
+                workers=workers,
+                seed=config.run.seed,
+            )
         task = load_task(config.task, self.tokenizer)
         self.gold_program, self.measures = task.gold, task.measures
         self.train_queries = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.train]
         held_out = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.held_out[: config.run.eval_queries]]
         whole = len(held_out) - len(held_out) % workers.size
         self.held_out = [held_out[i] for i in workers.own(whole)]
-        self._eos_ids = eos_token_ids(self.policy, self.tokenizer.eos_token_id)
         self._judge: Scorer | None = self.gold if self.gold_program is not None else None
         if config.run.judge is not None:
             judge, _ = load_reward_model(config.run.judge, "float32", device, "run.judge")
@@ -79,50 +101,44 @@ class Trainer:
     def rounds(self, first_step: int) -> Iterator[Round]:
         c = self.config
         return train(
-            self.policy, self.reference, self.scorer, self._sample_round, self._queries,
-            self.policy_optimizer, self.head, self.head_optimizer,
-            algorithm=c.algorithm, reward=c.reward, first_step=first_step, workers=self.workers,
-            hidden_device="cpu" if c.run.hidden_on_host else None, seed=c.run.seed,
-        )  # fmt: skip
+            self.policy,
+            self.sampler,
+            self.reward,
+            self._queries,
+            algorithm=c.algorithm,
+            head=c.reward,
+            first_step=first_step,
+            workers=self.workers,
+            hidden_device="cpu" if c.run.hidden_on_host else None,
+        )
 
     def _queries(self, step: int) -> list[Query]:
         c = self.config
         indices = query_indices(len(self.train_queries), c.algorithm.queries, step, c.run.seed)
         return [self.train_queries[indices[i]] for i in self.workers.own(len(indices))]
 
-    def _sample_round(self, prompts: Sequence[list[int]], step: int) -> Trajectories:
-        a = self.config.algorithm
-        draws = uniform_draws(self.config.run.seed, step, a.queries, a.responses, a.max_response_tokens)
-        own = draws[self.workers.own(a.queries)]
-        return self._sample(self.policy, prompts, own, a.advantage == "remax")
-
-    def _sample(
-        self, policy: PreTrainedModel, prompts: Sequence[list[int]], uniforms_NKR: Tensor, greedy: bool = False
-    ) -> Trajectories:
-        a = self.config.algorithm
-        return sample(
-            policy, prompts, uniforms_NKR, temperature=a.temperature, eos_ids=self._eos_ids,
-            pad_id=padding_id(policy, self.tokenizer), batch=a.sample_batch, greedy=greedy,
-        )  # fmt: skip
-
     def evaluate(self, step: int) -> dict[str, float]:
         """Means over the held-out prompts of all workers, with the same draws whenever it is called."""
-        c, n = self.config, len(self.held_out)
-        R = c.algorithm.max_response_tokens
-        draws = uniform_draws(c.run.eval_seed, 0, n * self.workers.size, 1, R, stream=HELD_OUT_STREAM)
-        uniforms_N1R = draws[self.workers.own(len(draws))]
-        prompts = [q.ids for q in self.held_out]
-        t = self._sample(self.policy, prompts, uniforms_N1R)
+        c = self.config
+        t = self.sampler.held_out(self.held_out)
         weight = omega(step, c.algorithm.total_rounds, c.reward.omega_min, c.reward.omega_schedule)
         columns = held_out_columns(
-            self.policy, self.reference, self.scorer, self.held_out, t, self.head, weight, c.algorithm, c.reward,
-            self.workers, c.run.eval_seed,
-        )  # fmt: skip
+            self.policy,
+            self.scorer,
+            self.held_out,
+            t,
+            self.head,
+            weight,
+            c.algorithm,
+            c.reward,
+            self.workers,
+            c.run.eval_seed,
+        )
         if self.gold_program is not None:
             columns["eval/gold"] = self.gold(self.held_out, t).squeeze(1)
         if self._judge is not None:
             if self._rival_N1 is None:  # the reference's responses, with the same draws
-                self._rival_N1 = self._judge(self.held_out, self._sample(self.reference, prompts, uniforms_N1R))
+                self._rival_N1 = self._judge(self.held_out, self.sampler.held_out(self.held_out, reference=True))
             columns["eval/win_rate"] = wins_over(self._judge, self._rival_N1)(self.held_out, t).squeeze(1)
         means = self.workers.gather(torch.stack(list(columns.values()), -1)).mean(0)
         return dict(zip(columns, means.tolist(), strict=True))
@@ -167,13 +183,14 @@ class Trainer:
         return metrics, samples
 
     def save(self, folder: Path, step: int) -> None:
-        """A checkpoint after `step` rounds: everything that the next round depends on."""
-        modules, optimizers = self._parts()
-        tensors = {"torch_rng": torch.get_rng_state()}
-        for prefix, module in modules.items():
-            tensors |= checkpoint.module_tensors(prefix, module)
-        for prefix, optimizer in optimizers.items():
-            tensors |= checkpoint.optimizer_tensors(prefix, optimizer)
+        """A checkpoint after `step` rounds: everything that the next round depends on. All workers call it."""
+        tensors = self.policy.state()
+        if self.workers.rank == 0:
+            tensors |= {"torch_rng": torch.get_rng_state()}
+            if self.head is not None:
+                tensors |= module_tensors("head", self.head)
+            if self.head_descent is not None:
+                tensors |= optimizer_tensors("head_optimizer", self.head_descent.optimizer)
         c = self.config
         facts = {
             "total_rounds": c.algorithm.total_rounds,  # the horizon of ω
@@ -181,40 +198,34 @@ class Trainer:
             "seed": c.run.seed,  # with the step, the state of the sampler and of the data order
             "config_hash": c.digest(),
         }
-        checkpoint.save_checkpoint(folder, step, tensors, facts, c.run.keep_checkpoints)
+        checkpoint.save_checkpoint(folder, step, tensors, facts, c.run.keep_checkpoints, self.workers)
 
     def restore(self, folder: Path, refused: Callable[[str], None]) -> int:
         """Load the newest whole checkpoint. Returns the step after which it was written, 0 where there is none."""
-        state = checkpoint.newest_whole(folder, refused, self.config.digest())
+        state = checkpoint.newest_whole(folder, refused, self.config.digest(), self.workers)
         if state is None:
             return 0
-        tensors, facts = state
-        modules, optimizers = self._parts()
-        for prefix, module in modules.items():
-            checkpoint.restore_module(prefix, module, tensors)
-        for prefix, optimizer in optimizers.items():
-            checkpoint.restore_optimizer(prefix, optimizer, tensors)
-        torch.set_rng_state(tensors["torch_rng"])
-        return int(facts["step"])
-
-    def _parts(self) -> tuple[dict[str, torch.nn.Module], dict[str, torch.optim.Optimizer]]:
-        modules: dict[str, torch.nn.Module] = {"policy": self.policy}
-        optimizers: dict[str, torch.optim.Optimizer] = {"policy_optimizer": self.policy_optimizer}
+        shared, own, facts = state
+        self.policy.restore(own or shared)
         if self.head is not None:
-            modules["head"] = self.head
-        if self.head_optimizer is not None:
-            optimizers["head_optimizer"] = self.head_optimizer
-        return modules, optimizers
+            restore_module("head", self.head, shared)
+        if self.head_descent is not None:
+            restore_optimizer("head_optimizer", self.head_descent.optimizer, shared)
+        torch.set_rng_state(shared["torch_rng"])
+        self.sampler.weights_changed(int(facts["step"]))
+        return int(facts["step"])
 
     def check_export(self, folder: Path) -> None:
         """Raises UnsavableError where `export` would fail after the last round; the trial leaves nothing behind."""
         policy, reward = self.models
-        check_savable(self.policy, self.tokenizer, folder, f"policy.model = {policy!r}")
+        check_savable(self.policy.model, self.tokenizer, folder, f"policy.model = {policy!r}")
         check_savable(self.reward_model.model, self.reward_tokenizer, folder, f"reward.model = {reward!r}")
 
     def export(self, folder: Path) -> None:
-        """The trained policy, and the reward model with its head beside it, as Hugging Face folders."""
-        save_model(folder / "policy", self.policy, self.tokenizer)
-        save_model(folder / "reward", self.reward_model.model, self.reward_tokenizer)
-        if self.head is not None:
-            save_feedback_head(folder / "reward", self.head)
+        """The trained policy, and the reward model with its head beside it, as Hugging Face folders, which rank 0
+        writes. All workers call it."""
+        self.policy.export(folder / "policy", self.tokenizer)
+        if self.workers.rank == 0:
+            save_model(folder / "reward", self.reward_model.model, self.reward_tokenizer)
+            if self.head is not None:
+                save_feedback_head(folder / "reward", self.head)

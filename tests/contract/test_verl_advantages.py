@@ -82,9 +82,9 @@ def verl_reinforce_pp_baseline(rewards: Tokens, _: list[float]) -> Tokens:
 )
 def test_advantages_of_every_token(name: str, verl, beta: float) -> None:
     ours, rewards, greedy = batch_of(beta)
-    advantages_NKR = ADVANTAGES[name](ours).expand(-1, -1, R)
+    advantages_NKR = ADVANTAGES[name].advantages(ours).expand(-1, -1, R)
     expected = verl(rewards, greedy)
     assert {at: float(advantages_NKR[at]) for at in expected} == pytest.approx(expected, abs=1e-12)
     without, _, _ = batch_of(0.0)
     if beta:  # else the KL would go untested
-        assert (advantages_NKR - ADVANTAGES[name](without)).abs().max() > 0.01
+        assert (advantages_NKR - ADVANTAGES[name].advantages(without)).abs().max() > 0.01

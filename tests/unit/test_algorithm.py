@@ -405,7 +405,7 @@ def test_a_round_in_bfloat16_is_that_of_fp32_as_far_as_its_digits_go(make_traine
     b = next(bf16.rounds(1))
 
     assert bf16.head is not None
-    assert {p.dtype for p in (*bf16.policy.parameters(), *bf16.reference.parameters())} == {torch.bfloat16}
+    assert {p.dtype for p in (*bf16.policy.model.parameters(), *bf16.reference.parameters())} == {torch.bfloat16}
     assert {p.dtype for p in bf16.reward_model.model.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in bf16.head.parameters()} == {torch.float32}  # what is trained of the reward model
     assert b.scores_NK.dtype == torch.float32
@@ -459,9 +459,9 @@ class TestAlarms:
         sample = trainer._sample
 
         def stale(*arguments: object) -> object:
-            fresh = copy.deepcopy(trainer.policy.state_dict())
+            fresh = copy.deepcopy(trainer.policy.model.state_dict())
             with torch.no_grad():
-                for p in trainer.policy.parameters():
+                for p in trainer.policy.model.parameters():
                     p.mul_(1.01)
             t = sample(*arguments)  # type: ignore[arg-type]
             trainer.policy.load_state_dict(fresh)

@@ -41,7 +41,7 @@ def run_rounds(config: Config, models: tuple[str, str], workers: Workers) -> tup
         observed, _ = trainer.observe(r)
         metrics.append(r.metrics | observed | trainer.evaluate(r.step))
     assert trainer.head is not None
-    return trainer.policy.state_dict() | trainer.head.state_dict(), metrics
+    return trainer.policy.model.state_dict() | trainer.head.state_dict(), metrics
 
 
 def worker(rank: int, size: int, cases: list[dict], models: tuple[str, str], folder: Path) -> None:

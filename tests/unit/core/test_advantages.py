@@ -175,4 +175,4 @@ def test_the_dict_gives_each_what_it_takes() -> None:
     }
     assert ADVANTAGES.keys() == expected.keys()
     for name, advantages_NKT in expected.items():
-        assert torch.equal(ADVANTAGES[name](batch), advantages_NKT), name
+        assert torch.equal(ADVANTAGES[name].advantages(batch), advantages_NKT), name

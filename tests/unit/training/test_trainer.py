@@ -21,9 +21,9 @@ from r2m.models.loading import load_tokenizer
 from r2m.models.saving import save_model
 from r2m.policy.loading import load_policy
 from r2m.policy.queries import response_texts
+from r2m.policy.state import module_tensors, optimizer_tensors
 from r2m.reward.loading import load_reward_model
 from r2m.tasks.forum import forum_tokenizer
-from r2m.training import checkpoint
 from r2m.training.query_order import query_indices
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
@@ -34,12 +34,11 @@ MakeTrainer = Callable[..., Trainer]
 
 
 def state(trainer: Trainer) -> dict[str, Tensor]:
-    modules, optimizers = trainer._parts()
-    tensors: dict[str, Tensor] = {}
-    for name, module in modules.items():
-        tensors |= checkpoint.module_tensors(name, module)
-    for name, optimizer in optimizers.items():
-        tensors |= checkpoint.optimizer_tensors(name, optimizer)
+    tensors = trainer.policy.state()
+    if trainer.head is not None:
+        tensors |= module_tensors("head", trainer.head)
+    if trainer.head_descent is not None:
+        tensors |= optimizer_tensors("head_optimizer", trainer.head_descent.optimizer)
     return {name: t.detach().clone() for name, t in tensors.items()}
 
 
@@ -216,12 +215,12 @@ class TestState:
     def test_that_of_another_configuration_is_refused(self, make_trainer: MakeTrainer, tmp_path: Path) -> None:
         make_trainer().save(tmp_path, 1)
         other = make_trainer("algorithm.lr=2e-3")
-        before = copy.deepcopy(other.policy.state_dict())
+        before = copy.deepcopy(other.policy.model.state_dict())
         with pytest.raises(
             UserError, match=r"checkpoint .*: none is this run's: step-000001: of a run with config hash \w+, this"
         ):
             other.restore(tmp_path, lambda reason: None)
-        assert_equal(before, other.policy.state_dict())
+        assert_equal(before, other.policy.model.state_dict())
 
     def test_where_a_run_is_stored_is_not_its_configuration(self, make_trainer: MakeTrainer, tmp_path: Path) -> None:
         make_trainer().save(tmp_path, 1)
@@ -245,7 +244,7 @@ class TestExport:
             pass
         trainer.export(tmp_path)
         policy, (reward, head) = (load_policy(str(tmp_path / "policy")), load_reward_model(str(tmp_path / "reward")))
-        assert_equal(trainer.policy.state_dict(), policy.state_dict())
+        assert_equal(trainer.policy.model.state_dict(), policy.state_dict())
         assert_equal(trainer.reward_model.state_dict(), reward.state_dict())
         assert trainer.head is not None
         assert head is not None

@@ -1,0 +1,78 @@
+"""A policy that is whole on each worker: replicated, its gradients summed."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from r2m.config import Algorithm
+from r2m.core.trajectories import Trajectories
+from r2m.models.saving import save_model
+from r2m.policy.descent import Descent
+from r2m.policy.forward import PolicyOutput, policy_forward
+from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from r2m.workers import Workers
+
+
+class FrozenPolicy:
+    """A policy and its reference to look at, without training."""
+
+    def __init__(self, model: PreTrainedModel, reference: PreTrainedModel) -> None:
+        self.model, self._reference = model, reference
+        self.device, self.dtype = model.device, model.dtype
+
+    def forward(self, block: Trajectories, temperature: float, *, entropy: bool = False) -> PolicyOutput:
+        return policy_forward(self.model, block, temperature, entropy=entropy)
+
+    @torch.no_grad()
+    def reference(self, block: Trajectories, temperature: float) -> PolicyOutput:
+        return policy_forward(self._reference, block, temperature, entropy=False)
+
+
+class WholePolicy(FrozenPolicy):
+    """See r2m.policy.policy.Policy. `reference`: its frozen twin."""
+
+    def __init__(
+        self, model: PreTrainedModel, reference: PreTrainedModel, algorithm: Algorithm, workers: Workers
+    ) -> None:
+        super().__init__(model, reference)
+        a, self._workers = algorithm, workers
+        self._descent = Descent(
+            model.named_parameters(), a.lr, adam_eps=a.adam_eps, weight_decay=a.weight_decay,
+            max_grad_norm=a.max_grad_norm, workers=workers,
+        )  # fmt: skip
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self, lr: float) -> float:
+        return self._descent.step(lr)
+
+    def whole(self, *, reference: bool = False) -> AbstractContextManager[PreTrainedModel]:
+        return nullcontext(self._reference if reference else self.model)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        for name, p in self.model.named_parameters():
+            yield name, p.detach()
+
+    def state(self) -> dict[str, Tensor]:
+        if self._workers.rank:
+            return {}
+        tensors = module_tensors("policy", self.model) | {
+            f"policy/{name}": master for name, master in self._descent.masters.items()
+        }
+        return tensors | optimizer_tensors("policy_optimizer", self._descent.optimizer)
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        restore_module("policy", self.model, tensors)
+        for name, master in self._descent.masters.items():
+            master.copy_(tensors[f"policy/{name}"])
+        restore_optimizer("policy_optimizer", self._descent.optimizer, tensors)
+
+    def export(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        if self._workers.rank == 0:
+            save_model(folder, self.model, tokenizer)
