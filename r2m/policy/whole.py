@@ -21,7 +21,7 @@ class FrozenPolicy:
     """A policy and its reference to look at, without training."""
 
     def __init__(self, model: PreTrainedModel, reference: PreTrainedModel) -> None:
-        self.model, self._reference = model, reference
+        self.model, self.reference_model = model, reference
         self.device, self.dtype = model.device, model.dtype
 
     def forward(self, block: Trajectories, temperature: float, *, entropy: bool = False) -> PolicyOutput:
@@ -29,7 +29,7 @@ class FrozenPolicy:
 
     @torch.no_grad()
     def reference(self, block: Trajectories, temperature: float) -> PolicyOutput:
-        return policy_forward(self._reference, block, temperature, entropy=False)
+        return policy_forward(self.reference_model, block, temperature, entropy=False)
 
 
 class WholePolicy(FrozenPolicy):
@@ -40,7 +40,7 @@ class WholePolicy(FrozenPolicy):
     ) -> None:
         super().__init__(model, reference)
         a, self._workers = algorithm, workers
-        self._descent = Descent(
+        self.descent = Descent(
             model.named_parameters(), a.lr, adam_eps=a.adam_eps, weight_decay=a.weight_decay,
             max_grad_norm=a.max_grad_norm, workers=workers,
         )  # fmt: skip
@@ -49,10 +49,10 @@ class WholePolicy(FrozenPolicy):
         loss.backward()
 
     def step(self, lr: float) -> float:
-        return self._descent.step(lr)
+        return self.descent.step(lr)
 
     def whole(self, *, reference: bool = False) -> AbstractContextManager[PreTrainedModel]:
-        return nullcontext(self._reference if reference else self.model)
+        return nullcontext(self.reference_model if reference else self.model)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         for name, p in self.model.named_parameters():
@@ -62,16 +62,16 @@ class WholePolicy(FrozenPolicy):
         if self._workers.rank:
             return {}
         tensors = module_tensors("policy", self.model) | {
-            f"policy/{name}": master for name, master in self._descent.masters.items()
+            f"policy/{name}": master for name, master in self.descent.masters.items()
         }
-        return tensors | optimizer_tensors("policy_optimizer", self._descent.optimizer)
+        return tensors | optimizer_tensors("policy_optimizer", self.descent.optimizer)
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
         restore_module("policy", self.model, tensors)
-        for name, master in self._descent.masters.items():
+        for name, master in self.descent.masters.items():
             master.copy_(tensors[f"policy/{name}"])
-        restore_optimizer("policy_optimizer", self._descent.optimizer, tensors)
+        restore_optimizer("policy_optimizer", self.descent.optimizer, tensors)
 
     def export(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         if self._workers.rank == 0:

@@ -14,9 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from r2m.algorithm import Round, descend
+from r2m.algorithm import Round
 from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
+from r2m.core.trajectories import Trajectories
+from r2m.policy.queries import Query
+from r2m.policy.sampling import Sampled
+from r2m.reward.reward import FeedbackReward
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
 
@@ -34,8 +38,24 @@ def strengthen(trainer: Trainer) -> Trainer:
     return trainer
 
 
+class Given:
+    """A sampler of trajectories that are there already."""
+
+    def __init__(self, t: Trajectories) -> None:
+        self.t = t
+
+    def __call__(self, queries: Sequence[Query], step: int) -> Sampled:
+        return Sampled(self.t, None)
+
+    def held_out(self, queries: Sequence[Query], *, reference: bool = False) -> Trajectories:
+        return self.t
+
+    def weights_changed(self, step: int) -> None:
+        pass
+
+
 def weights(trainer: Trainer) -> dict[str, Tensor]:
-    modules = {"policy": trainer.policy} | ({"head": trainer.head} if trainer.head is not None else {})
+    modules = {"policy": trainer.policy.model} | ({"head": trainer.head} if trainer.head is not None else {})
     return {
         f"{m}.{name}": p.detach().clone() for m, module in modules.items() for name, p in module.named_parameters()
     }
@@ -263,7 +283,7 @@ def test_a_round_is_the_papers(
         assert told == pytest.approx(slow.metrics, rel=1e-4, abs=1e-5)
     moved = max(float((w - before[name]).abs().max()) for name, w in weights(trainer).items())
     assert moved > 1e-3  # a hundred times the tolerance
-    for module, expected in [(trainer.policy, slow.policy), (trainer.head, slow.head)]:
+    for module, expected in [(trainer.policy.model, slow.policy), (trainer.head, slow.head)]:
         if module is not None and expected is not None:
             for (name, p), q in zip(module.named_parameters(), expected.parameters(), strict=True):
                 torch.testing.assert_close(p, q, atol=1e-5, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
@@ -320,10 +340,12 @@ class TestAblations:
             fixed = next(make_trainer().rounds(1)).trajectories
             queries = trainer._queries(1)
             trainer._queries = lambda step, queries=queries: queries  # type: ignore[method-assign]
-            trainer._sample_round = lambda prompts, step, t=fixed: t  # type: ignore[method-assign]
-            trainer.config = trainer.config.model_copy(
-                update={"run": trainer.config.run.model_copy(update={"seed": seed})}
-            )
+            trainer.sampler = Given(fixed)
+            assert trainer.head is not None
+            trainer.reward = FeedbackReward(
+                trainer.scorer, trainer.config.reward, trainer.head, trainer.head_descent, total_rounds=4,
+                microbatch=16, workers=Workers(), seed=seed,
+            )  # fmt: skip
             scores.append(next(trainer.rounds(first)).scores_NK)
         ended = fixed.ended_NK
         for other in scores[1:]:
@@ -401,11 +423,13 @@ def test_a_round_in_bfloat16_is_that_of_fp32_as_far_as_its_digits_go(make_traine
     fp32, bf16 = (strengthen(make_trainer("algorithm.lr=1e-2", "reward.no_eos=keep", *dtype)) for dtype in ((), low))
     before = weights(fp32), weights(bf16)
     a = next(fp32.rounds(1))
-    bf16._sample = lambda *_: a.trajectories  # type: ignore[method-assign, assignment]
+    bf16.sampler = Given(a.trajectories)
     b = next(bf16.rounds(1))
 
     assert bf16.head is not None
-    assert {p.dtype for p in (*bf16.policy.model.parameters(), *bf16.reference.parameters())} == {torch.bfloat16}
+    assert {p.dtype for p in (*bf16.policy.model.parameters(), *bf16.policy.reference_model.parameters())} == {
+        torch.bfloat16
+    }
     assert {p.dtype for p in bf16.reward_model.model.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in bf16.head.parameters()} == {torch.float32}  # what is trained of the reward model
     assert b.scores_NK.dtype == torch.float32
@@ -456,18 +480,14 @@ class TestAlarms:
 
     def test_a_stale_sampler_shows(self, make_trainer: MakeTrainer) -> None:
         trainer = make_trainer()
-        sample = trainer._sample
-
-        def stale(*arguments: object) -> object:
-            fresh = copy.deepcopy(trainer.policy.model.state_dict())
-            with torch.no_grad():
-                for p in trainer.policy.model.parameters():
-                    p.mul_(1.01)
-            t = sample(*arguments)  # type: ignore[arg-type]
-            trainer.policy.load_state_dict(fresh)
-            return t
-
-        trainer._sample = stale  # type: ignore[method-assign, assignment]
+        sampler, model = trainer.sampler, trainer.policy.model
+        queries = trainer._queries(1)
+        fresh = copy.deepcopy(model.state_dict())
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(1.01)
+        trainer.sampler = Given(sampler(queries, 1).trajectories)
+        model.load_state_dict(fresh)
         assert next(trainer.rounds(1)).metrics["rollout/log_prob_error"] > 0.01
 
     @pytest.mark.parametrize("part", ["policy", "head"])
@@ -476,7 +496,7 @@ class TestAlarms:
         self, make_trainer: MakeTrainer, part: str, bad: float
     ) -> None:
         trainer = make_trainer()
-        module = trainer.policy if part == "policy" else trainer.head
+        module = trainer.policy.model if part == "policy" else trainer.head
         assert module is not None
         next(iter(module.parameters())).register_hook(lambda grad: grad * bad)
         before = {k: v for k, v in weights(trainer).items() if k.startswith(part)}
@@ -488,8 +508,8 @@ class TestAlarms:
 class TestSettings:
     def test_dropout_is_off(self, make_trainer: MakeTrainer) -> None:
         trainer = make_trainer()
-        assert trainer.policy.config.attention_dropout == 0.3  # as saved: it would move every ratio
-        assert not trainer.policy.training
+        assert trainer.policy.model.config.attention_dropout == 0.3  # as saved: it would move every ratio
+        assert not trainer.policy.model.training
         assert next(trainer.rounds(1)).metrics["train/ratio_error_first_minibatch"] < 1e-5
 
     def test_a_response_without_an_end_token_has_the_stated_score(self, make_trainer: MakeTrainer) -> None:
@@ -508,7 +528,7 @@ class TestSettings:
         trainer = make_trainer(f"algorithm.lr_decay={decay}", "algorithm.lr=1e-4", "reward.feedback=off")
         seen = [r.metrics["train/lr"] for r in trainer.rounds(1)]
         assert seen == pytest.approx([1e-4 * share for share in expected])
-        assert trainer.policy_optimizer.param_groups[0]["lr"] == seen[-1]
+        assert trainer.policy.descent.optimizer.param_groups[0]["lr"] == seen[-1]
 
     def test_lr_of_a_resumed_run_goes_on(self, make_trainer: MakeTrainer) -> None:
         trainer = make_trainer("algorithm.lr_decay=linear", "reward.feedback=off")
@@ -522,7 +542,7 @@ class TestSettings:
     def test_the_temperature_divides_policy_old_and_reference_alike(self, make_trainer: MakeTrainer) -> None:
         """Output weights twice as large at twice the temperature are the same policy."""
         plain, doubled = make_trainer("algorithm.temperature=0.8"), make_trainer("algorithm.temperature=1.6")
-        for model in (doubled.policy, doubled.reference):
+        for model in (doubled.policy.model, doubled.policy.reference_model):
             with torch.no_grad():
                 model.get_output_embeddings().weight.mul_(2)
         a, b = next(plain.rounds(1)).metrics, next(doubled.rounds(1)).metrics
@@ -531,20 +551,8 @@ class TestSettings:
 
     def test_the_reference_and_the_reward_model_never_move(self, make_trainer: MakeTrainer) -> None:
         trainer = make_trainer()
-        frozen = [*trainer.reference.parameters(), *trainer.reward_model.parameters()]
+        frozen = [*trainer.policy.reference_model.parameters(), *trainer.reward_model.parameters()]
         before = [p.clone() for p in frozen]
         for _ in trainer.rounds(1):
             pass
         assert all(torch.equal(p, b) and p.grad is None for p, b in zip(frozen, before, strict=True))
-
-
-class TestDescend:
-    def test_a_worked_step(self) -> None:
-        """Gradient (3, 4) has norm 5; cut to 1 it is (0.6, 0.8); one step of SGD at lr 0.5 moves by half."""
-        layer = nn.Linear(2, 1, bias=False)
-        nn.init.zeros_(layer.weight)
-        layer.weight.grad = torch.tensor([[3.0, 4.0]])
-        optimizer = torch.optim.SGD(layer.parameters(), 0.5)
-        assert descend(layer, optimizer, 1.0, Workers(), 1) == pytest.approx(5.0)
-        torch.testing.assert_close(layer.weight.detach(), torch.tensor([[-0.3, -0.4]]), atol=1e-5, rtol=0)
-        assert layer.weight.grad is None

@@ -23,17 +23,17 @@ def random_batch(B: int = 6, T: int = 5) -> dict[str, Tensor]:
     mask_BT = torch.arange(T) < lengths_B.unsqueeze(-1)
     padding_BT = torch.where(mask_BT, 0.0, torch.nan)
     return {
-        "log_probs_BT": old_BT + 0.3 * noise_BT + padding_BT,
-        "old_log_probs_BT": old_BT + padding_BT,
-        "ref_log_probs_BT": old_BT + 0.3 * ref_noise_BT,
-        "advantages_B": torch.randn(B, dtype=torch.float64, generator=generator),
-        "mask_BT": mask_BT,
+        "log_probs_NKR": old_BT + 0.3 * noise_BT + padding_BT,
+        "old_log_probs_NKR": old_BT + padding_BT,
+        "ref_log_probs_NKR": old_BT + 0.3 * ref_noise_BT,
+        "advantages_NK": torch.randn(B, dtype=torch.float64, generator=generator),
+        "mask_NKR": mask_BT,
     }
 
 
 def loss_and_gradient(batch: dict[str, Tensor], **options: Any) -> tuple[Tensor, Tensor]:
-    log_probs_BT = batch["log_probs_BT"].clone().requires_grad_()
-    loss = policy_loss(**{**batch, "log_probs_BT": log_probs_BT}, **options).loss
+    log_probs_BT = batch["log_probs_NKR"].clone().requires_grad_()
+    loss = policy_loss(**{**batch, "log_probs_NKR": log_probs_BT}, **options).loss
     loss.backward()
     assert log_probs_BT.grad is not None
     return loss.detach(), log_probs_BT.grad
@@ -113,7 +113,7 @@ class TestSurrogate:
     def test_one_advantage_in_a_column_is_one_a_trajectory(self, ratio_level: str) -> None:
         batch = random_batch()
         expected, gradient_BT = loss_and_gradient(batch, ratio_level=ratio_level, beta=0.0)
-        batch["advantages_B"] = batch["advantages_B"].unsqueeze(-1)
+        batch["advantages_NK"] = batch["advantages_NK"].unsqueeze(-1)
         loss, column_gradient_BT = loss_and_gradient(batch, ratio_level=ratio_level, beta=0.0)
         assert torch.equal(loss, expected)
         assert torch.equal(column_gradient_BT, gradient_BT)
@@ -131,8 +131,8 @@ class TestSurrogate:
         assert result.clipped_terms.item() == 1
 
     def test_clipped_terms_have_no_gradient(self) -> None:
-        batch = {"log_probs_BT": LOG_PROBS_BT, "old_log_probs_BT": OLD_BT, "ref_log_probs_BT": OLD_BT}
-        batch |= {"advantages_B": ADVANTAGES_B, "mask_BT": MASK_BT}
+        batch = {"log_probs_NKR": LOG_PROBS_BT, "old_log_probs_NKR": OLD_BT, "ref_log_probs_NKR": OLD_BT}
+        batch |= {"advantages_NK": ADVANTAGES_B, "mask_NKR": MASK_BT}
         _, gradient_BT = loss_and_gradient(batch, **OPTIONS)
         # Only the term 0.5 · 2 moves: d(-ratio Â / 2) / d log π = -ratio Â / 2.
         torch.testing.assert_close(gradient_BT, torch.tensor([[0.0, -0.5], [0.0, 0.0]]))
@@ -141,12 +141,12 @@ class TestSurrogate:
     def test_first_minibatch(self, ratio_level: str) -> None:
         """π = π_old: ratio 1, nothing clipped, and the gradient is REINFORCE's."""
         batch = random_batch()
-        batch["log_probs_BT"] = batch["old_log_probs_BT"]
+        batch["log_probs_NKR"] = batch["old_log_probs_NKR"]
         result = policy_loss(**batch, ratio_level=ratio_level, beta=0.0)
         assert result.max_ratio_deviation.item() == 0
         assert result.clipped_terms.item() == 0
         _, gradient_BT = loss_and_gradient(batch, ratio_level=ratio_level, beta=0.0)
-        expected_BT = torch.where(batch["mask_BT"], -batch["advantages_B"].unsqueeze(-1) / 5, 0.0)
+        expected_BT = torch.where(batch["mask_NKR"], -batch["advantages_NK"].unsqueeze(-1) / 5, 0.0)
         torch.testing.assert_close(gradient_BT, expected_BT)
 
     @pytest.mark.parametrize("ratio_level", ["token", "sequence"])
@@ -179,7 +179,7 @@ class TestKLInLoss:
     def test_placement_in_reward_leaves_the_surrogate(self) -> None:
         batch = random_batch()
         in_reward = policy_loss(**batch, beta=0.1, kl_placement="reward").loss
-        without = policy_loss(**{**batch, "ref_log_probs_BT": None}, beta=0.0).loss
+        without = policy_loss(**{**batch, "ref_log_probs_NKR": None}, beta=0.0).loss
         torch.testing.assert_close(in_reward, without, rtol=0, atol=0)
         assert policy_loss(**batch, beta=0.1).loss > without
 
@@ -191,7 +191,7 @@ class TestWholeMinibatch:
         batch = random_batch()
         options: dict[str, Any] = {"beta": 0.1, "ratio_level": ratio_level, "loss_aggregation": loss_aggregation}
         whole_loss, whole_gradient_BT = loss_and_gradient(batch, **options)
-        totals = {"total_sequences": 5, "total_tokens": batch["mask_BT"].sum()}  # row 2 is empty
+        totals = {"total_sequences": 5, "total_tokens": batch["mask_NKR"].sum()}  # row 2 is empty
         parts = [
             loss_and_gradient({name: tensor[rows] for name, tensor in batch.items()}, **options, **totals)
             for rows in (slice(0, 1), slice(1, 3), slice(3, 6))
@@ -214,7 +214,7 @@ class TestWholeMinibatch:
 
     def test_empty_rows_have_no_nan(self, ratio_level: str, loss_aggregation: str) -> None:
         batch = random_batch()
-        batch["mask_BT"] = torch.zeros_like(batch["mask_BT"])
+        batch["mask_NKR"] = torch.zeros_like(batch["mask_NKR"])
         loss, gradient_BT = loss_and_gradient(
             batch, beta=0.1, ratio_level=ratio_level, loss_aggregation=loss_aggregation
         )
@@ -224,7 +224,7 @@ class TestWholeMinibatch:
     @pytest.mark.parametrize("kl_estimator", KL_ESTIMATORS)
     def test_gradcheck(self, ratio_level: str, loss_aggregation: str, kl_estimator: str) -> None:
         batch = random_batch()
-        log_probs_BT = batch.pop("log_probs_BT").nan_to_num(0.0).requires_grad_()
+        log_probs_BT = batch.pop("log_probs_NKR").nan_to_num(0.0).requires_grad_()
 
         def loss(log_probs_BT: Tensor) -> Tensor:
             return policy_loss(
@@ -246,7 +246,7 @@ class TestWholeMinibatch:
         ("kl_placement", "both", "kl_placement is 'both', allowed: loss, reward"),
         ("kl_estimator", "k4", "kl_estimator is 'k4', allowed: k1, k2, k3"),
         ("loss_aggregation", "sum", "loss_aggregation is 'sum', allowed: token_mean, sequence_mean_token_sum,"),
-        ("ref_log_probs_BT", None, "ref_log_probs_BT is None, allowed: a tensor where beta = 0.1"),
+        ("ref_log_probs_NKR", None, "ref_log_probs_NKR is None, allowed: a tensor where beta = 0.1"),
     ],
 )
 def test_refuses(option: str, value: str | None, message: str) -> None:

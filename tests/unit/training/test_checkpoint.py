@@ -6,17 +6,20 @@ import os
 import resource
 import shutil
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+import torch.distributed as dist
+from torch import Tensor
 
 from r2m.errors import UserError
 from r2m.training import checkpoint
 from r2m.training.checkpoint import CorruptCheckpointError, found, load_checkpoint, newest_whole, save_checkpoint
+from r2m.workers import Workers
 
 
 def tensors(value: float) -> dict[str, Tensor]:
@@ -32,12 +35,12 @@ def newest(folder: Path) -> tuple[int | None, list[str]]:
     """The step that would be resumed, and what was refused before it."""
     refused: list[str] = []
     state = newest_whole(folder, refused.append)
-    return (None if state is None else state[1]["step"]), refused
+    return (None if state is None else state[2]["step"]), refused
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "new" / "folder", 3, tensors(1.5), {"seed": 7, "config_hash": "abc"}, 2)
-    loaded, facts = load_checkpoint(path)
+    loaded, _, facts = load_checkpoint(path)
     assert (facts["step"], facts["seed"], facts["config_hash"]) == (3, 7, "abc")
     assert loaded.keys() == tensors(0).keys()
     for name, value in tensors(1.5).items():
@@ -187,7 +190,7 @@ def test_one_of_another_run_is_refused_and_the_one_before_it_taken(tmp_path: Pat
     refused: list[str] = []
     state = newest_whole(tmp_path, refused.append, "mine")
     assert state is not None
-    assert state[1]["step"] == 2
+    assert state[2]["step"] == 2
     assert refused == [
         "step-000006: of a run with config hash None, this one's is mine",
         "step-000004: of a run with config hash other, this one's is mine",
@@ -260,64 +263,122 @@ class TestInterrupted:
         assert newest(tmp_path) == (2, [])
 
 
-class TestModules:
-    def test_tied_weights_are_stored_once_and_stay_tied(self) -> None:
-        def make(seed: int) -> LlamaForCausalLM:
-            torch.manual_seed(seed)
-            return LlamaForCausalLM(LlamaConfig(
-                vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-                tie_word_embeddings=True,
-            ))  # fmt: skip
-
-        source, target = make(0), make(1)
-        stored = checkpoint.module_tensors("policy", source)
-        assert sum("embed_tokens" in name or "lm_head" in name for name in stored) == 1
-        checkpoint.restore_module("policy", target, stored)
-        assert target.lm_head.weight is target.model.embed_tokens.weight
-        ids = torch.tensor([[1, 2, 3]])
-        assert torch.equal(source(ids).logits, target(ids).logits)
-
-    def test_buffers_are_part_of_it(self) -> None:
-        source, target = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
-        source(torch.randn(8, 3))
-        checkpoint.restore_module("m", target, checkpoint.module_tensors("m", source))
-        assert torch.equal(source.running_mean, target.running_mean)
-        assert target.num_batches_tracked == 1
-
-    def test_a_missing_tensor_is_an_error(self) -> None:
-        stored = checkpoint.module_tensors("m", nn.Linear(2, 2))
-        del stored["m/bias"]
-        with pytest.raises(KeyError, match="bias"):
-            checkpoint.restore_module("m", nn.Linear(2, 2), stored)
-
-
-@pytest.mark.parametrize("steps", [0, 3])
-def test_an_optimiser_goes_on_as_if_never_interrupted(tmp_path: Path, steps: int) -> None:
-    """Through the file; also one that has not taken a step."""
-
-    def make() -> tuple[nn.Linear, torch.optim.Optimizer]:
-        torch.manual_seed(0)
-        layer = nn.Linear(3, 2)
-        return layer, torch.optim.AdamW(layer.parameters(), 0.1, fused=True)
-
-    def descend(layer: nn.Linear, optimizer: torch.optim.Optimizer, times: int) -> None:
-        for i in range(times):
-            layer(torch.full((1, 3), float(i + 1))).square().sum().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-    (layer, optimizer), (other, other_optimizer) = make(), make()
-    descend(layer, optimizer, steps)
-    state = checkpoint.module_tensors("m", layer) | checkpoint.optimizer_tensors("o", optimizer)
-    stored, _ = load_checkpoint(save_checkpoint(tmp_path, steps, state, {}, 2))
-    checkpoint.restore_module("m", other, stored)
-    checkpoint.restore_optimizer("o", other_optimizer, stored)
-    descend(layer, optimizer, 3)
-    descend(other, other_optimizer, 3)
-    assert torch.equal(layer.weight, other.weight)
-
-
 def test_the_manifest_is_plain_json_and_nothing_is_a_pickle(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 1, tensors(1), {"seed": 7}, 2)
     assert json.loads((path / "manifest.json").read_text())["seed"] == 7
     assert {file.name for file in path.iterdir()} == {"manifest.json", "state.safetensors"}
+
+
+class TestSeveralWorkers:
+    """Real processes over gloo, each with a file of its own."""
+
+    def test_each_gets_what_it_wrote_and_what_is_everybodys(self, tmp_path: Path) -> None:
+        def work(workers: Workers) -> None:
+            save_checkpoint(tmp_path, 2, {"own": torch.tensor(workers.rank)}, {"seed": 7}, 2, workers)
+            dist.barrier()
+            state = newest_whole(tmp_path, pytest.fail, None, workers)
+            assert state is not None
+            shared, own, facts = state
+            assert (int(shared["own"]), int(own["own"]), facts["seed"]) == (0, workers.rank, 7)
+
+        assert ended(side_by_side(work, tmp_path)) == [0, 0]
+        assert {path.name for path in (tmp_path / "step-000002").iterdir()} == {
+            "manifest.json", "state.safetensors", "state-1.safetensors",
+        }  # fmt: skip
+
+    def test_one_that_one_of_them_finds_spoilt_is_refused_by_all(self, tmp_path: Path) -> None:
+        def work(workers: Workers) -> None:
+            for step in (2, 4):
+                save_checkpoint(tmp_path, step, {"own": torch.tensor(workers.rank)}, {}, 2, workers)
+            dist.barrier()
+            if workers.rank == 0:
+                (tmp_path / "step-000004" / "state-1.safetensors").write_bytes(b"?")
+            dist.barrier()
+            refused: list[str] = []
+            state = newest_whole(tmp_path, refused.append, None, workers)
+            assert state is not None
+            assert state[2]["step"] == 2
+            assert refused == ["step-000004: state-1.safetensors is not the file that was written"]
+
+        assert ended(side_by_side(work, tmp_path)) == [0, 0]
+
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_killed_at_any_write_it_leaves_the_one_before(self, tmp_path: Path, rank: int) -> None:
+        """One worker dies at its n-th write, sync or rename; the other, which waits for it, is then ended as by
+        Ray."""
+        survived = 0
+        for point in range(20):
+            folder = tmp_path / str(point)
+
+            def work(workers: Workers, point: int = point, folder: Path = folder) -> None:
+                save_checkpoint(folder, 2, {"own": torch.tensor(workers.rank)}, {}, 9, workers)
+                dist.barrier()
+                if workers.rank == rank:
+                    die_at(point)
+                save_checkpoint(folder, 4, {"own": torch.tensor(workers.rank + 10)}, {}, 9, workers)
+
+            folder.mkdir()
+            processes = side_by_side(work, folder)
+            codes = ended(processes, first=rank)
+            step, refused = newest(folder)
+            assert refused == []
+            if codes[rank] == 0:
+                assert step == 4
+                survived = point
+                break
+            assert codes[rank] == 9
+            assert step == (4 if (folder / "step-000004").exists() else 2)
+            save_steps(folder, 6)  # what is left is in nobody's way
+            assert newest(folder) == (6, [])
+        assert survived >= (5 if rank == 0 else 2)
+
+
+def side_by_side(work: Callable[[Workers], None], folder: Path) -> list[int]:
+    """Two forked workers of one gloo group; their process ids."""
+    pids = []
+    for rank in range(2):
+        pid = os.fork()
+        if pid:
+            pids.append(pid)
+            continue
+        code = 1
+        try:
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+            rendezvous = f"file://{folder}/.rendezvous"
+            dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+            work(Workers(rank, 2))
+            dist.barrier()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pids
+
+
+def ended(pids: list[int], first: int = 0) -> list[int]:
+    """Exit codes, once the first named has ended; one that died takes the other with it."""
+    codes = {first: os.waitstatus_to_exitcode(os.waitpid(pids[first], 0)[1])}
+    if codes[first]:
+        os.kill(pids[1 - first], signal.SIGKILL)
+    codes[1 - first] = os.waitstatus_to_exitcode(os.waitpid(pids[1 - first], 0)[1])
+    return [codes[0], codes[1]]
+
+
+def die_at(point: int) -> None:
+    """Let this process end before its n-th step that changes the disk."""
+    left = [point]
+
+    def mortal(step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if left[0] == 0:
+                os._exit(9)
+            left[0] -= 1
+            return step(*args, **kwargs)
+
+        return run
+
+    checkpoint.save_file = mortal(checkpoint.save_file)
+    checkpoint.synced = mortal(checkpoint.synced)
+    for name in ("mkdir", "write_text", "replace"):
+        setattr(Path, name, mortal(getattr(Path, name)))

@@ -5,10 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from r2m.config import Config
 from r2m.core.schedule import omega
-from r2m.policy.sampler import HELD_OUT_STREAM, uniform_draws
+from r2m.core.trajectories import Trajectories
+from r2m.policy.sampler import HELD_OUT_STREAM, sample, uniform_draws
 from r2m.reward.loading import HEAD_FILE
 from r2m.runs.journal import read
 from r2m.training.loop import run_loop
@@ -28,6 +30,14 @@ FIGURES = {
 }
 
 
+def drawn(trainer: Trainer, model: PreTrainedModel, ids: list[int], uniforms_R: torch.Tensor) -> Trajectories:
+    """The response to one prompt that these draws give."""
+    eos = trainer.tokenizer.eos_token_id
+    return sample(
+        model, [ids], uniforms_R[None], temperature=trainer.config.algorithm.temperature, eos_ids=[eos], pad_id=0
+    )
+
+
 def test_it_repeats_itself(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     first = trainer.evaluate(1)
@@ -40,7 +50,7 @@ def test_it_changes_nothing_in_training(make_trainer: MakeTrainer) -> None:
     for a, b in zip(asked.rounds(1), left_alone.rounds(1), strict=True):
         asked.evaluate(a.step)
         assert torch.equal(a.trajectories.response_ids_NKR, b.trajectories.response_ids_NKR)
-    for p, q in zip(asked.policy.parameters(), left_alone.policy.parameters(), strict=True):
+    for p, q in zip(asked.policy.model.parameters(), left_alone.policy.model.parameters(), strict=True):
         assert torch.equal(p, q)
 
 
@@ -65,11 +75,11 @@ def test_the_proxy_is_the_score_that_would_train_the_policy_now(make_trainer: Ma
     R, proxies, vanillas = 8, [], []
     draws = uniform_draws(0, 0, len(trainer.held_out), 1, R, stream=HELD_OUT_STREAM)
     for query, u in zip(trainer.held_out, draws, strict=True):
-        t = trainer._sample(trainer.policy, [query.ids], u[None])
+        t = drawn(trainer, trainer.policy.model, query.ids, u)
         response = t.response_ids_NKR[0, 0, : int(t.lengths_NK)].tolist()
         ids = torch.tensor([query.ids + response])
         with torch.no_grad():
-            h_1SD = trainer.policy(ids, output_hidden_states=True).hidden_states[-1][:, :-1]
+            h_1SD = trainer.policy.model(ids, output_hidden_states=True).hidden_states[-1][:, :-1]
             H_1D = trainer.reward_model.embed(ids, torch.ones_like(ids, dtype=torch.bool))
             mask = torch.ones(h_1SD.shape[:2], dtype=torch.bool)
             proxies.append(float(trainer.head(H_1D, h_1SD, mask, omega(3, 4, 0.0))))
@@ -97,13 +107,15 @@ def test_the_win_rate_is_the_share_of_prompts_that_the_judge_gives_to_the_policy
     trainer = make_trainer(*([f"run.judge={forum_models[1]}"] if judge == "model" else []))
     assert trainer.evaluate(1)["eval/win_rate"] == 0.5  # the same responses: ties
     with torch.no_grad():
-        weight = trainer.policy.get_output_embeddings().weight
+        weight = trainer.policy.model.get_output_embeddings().weight
         weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     said = trainer.evaluate(2)["eval/win_rate"]
     queries, wins = trainer.held_out, []
     draws = uniform_draws(0, 0, len(queries), 1, 8, stream=HELD_OUT_STREAM)
     for query, u in zip(queries, draws, strict=True):
-        mine, its = (trainer._sample(policy, [query.ids], u[None]) for policy in (trainer.policy, trainer.reference))
+        mine, its = (
+            drawn(trainer, model, query.ids, u) for model in (trainer.policy.model, trainer.policy.reference_model)
+        )
         if judge == "gold":
             a, b = float(trainer.gold([query], mine)), float(trainer.gold([query], its))
         else:

@@ -23,7 +23,7 @@ from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.families import CacheUse
 from r2m.policy.forward import HiddenStates, policy_forward
-from r2m.training.checkpoint import module_tensors, optimizer_tensors
+from r2m.policy.state import module_tensors, optimizer_tensors
 from r2m.training.plan import GIB, Plan, human, plan, plan_table, resolve_device
 from r2m.training.shape import Shape, shape_of
 
