@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from r2m.config.arms import arm_of
 from r2m.config.tasks import ForumTask, Section, TextTask
-from r2m.config.types import Count, Name, Number, Place, Positive, Seed, Share, Whole
+from r2m.config.types import Count, Name, Names, Number, Place, Positive, Seed, Share, Whole
 from r2m.config.uris import check_uri
 
 Aggregation = Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"]
@@ -26,7 +26,9 @@ class Lora(Section):
 
     rank: Count = 16  # r; trl
     alpha: Positive = 32.0  # the adapters' product is weighed by alpha / rank; trl
-    targets: Literal["all-linear"] | Annotated[tuple[Name, ...], Field(min_length=1)] = "all-linear"  # layers' names
+    targets: Names = (
+        "all-linear",
+    )  # layers by their names; all-linear: all but the output layer; Dettmers et al., 2023
 
 
 class Policy(Section):
