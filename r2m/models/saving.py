@@ -79,7 +79,7 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wh
 
 @contextmanager
 def _never_wrapped() -> Iterator[None]:
-    """Saving a model asks whether it is an engine of DeepSpeed's, and imports that to ask, for four seconds. None is."""
+    """Saving asks whether a model is an engine of DeepSpeed's, and imports that to ask, for four seconds. None is."""
     asked = other.is_deepspeed_available
     other.is_deepspeed_available = lambda: False
     try:
