@@ -53,7 +53,7 @@ def llama_scorer(config: LlamaConfig) -> LlamaForSequenceClassification:
 
 
 class Fixed:
-    """A sampler (r2m.policy.sampling.Sampler) of prompts that are there, with an end token that is given."""
+    """A sampler (r2m.policy.sampling.ResponseSampler) of prompts that are there, with an end token that is given."""
 
     def __init__(self, model: PreTrainedModel, eos: int, a: Algorithm) -> None:
         self._model, self._eos, self._a = model, eos, a

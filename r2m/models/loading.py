@@ -6,17 +6,22 @@ A mapped file may be deleted or replaced by renaming. Cut short in place it woul
 loaded here while others may be writing it is renamed into place whole (r2m.stages).
 """
 
+from __future__ import annotations
+
 import functools
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import constants
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from r2m.errors import UserError, brief
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NOWHERE = "no such folder, not in the cache, and the hub cannot be reached"
 TIMEOUT_S = 5.0  # to see whether the hub can be reached: its client would try for half a minute
 
 
@@ -48,11 +53,34 @@ def fetch(loader: Any, field: str, model: str, **options: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # damaged files make the parsers and the models' own code raise anything
-        reason = "no such folder, not in the cache, and the hub cannot be reached" if cached else brief(error)
-        raise UserError(f"{field} = {model!r}: a Hugging Face folder or hub id is needed; {reason}") from None
+        raise _needed(field, model, NOWHERE if cached else brief(error)) from None
+
+
+def _needed(field: str, model: str, reason: str) -> UserError:
+    return UserError(f"{field} = {model!r}: a Hugging Face folder or hub id is needed; {reason}")
+
+
+def config_file(model: str, field: str) -> Path | None:
+    """The model's config.json, found without transformers; None where that will have to say why there is none.
+
+    Raises UserError for a model that is neither a folder nor to be had of the hub.
+    """
+    if Path(model).is_dir():
+        return Path(model) / "config.json"
+    from huggingface_hub import hf_hub_download
+
+    cached = only_cached(model)
+    try:
+        return Path(hf_hub_download(model, "config.json", local_files_only=cached))
+    except Exception as error:  # the HTTP client's errors have no base class of the hub's own
+        if cached:
+            raise _needed(field, model, NOWHERE) from error
+        return None
 
 
 def load_config(model: str, field: str = "policy.model") -> Any:
+    from transformers import AutoConfig
+
     return fetch(AutoConfig, field, model)
 
 
@@ -64,6 +92,8 @@ def check_one_label(config: Any, field: str, model: str) -> None:
 
 def load_tokenizer(model: str, field: str = "policy.model") -> PreTrainedTokenizerBase:
     """A tokenizer whose padding token differs from its end token, where it has a token to spare for it."""
+    from transformers import AutoTokenizer
+
     tokenizer = fetch(AutoTokenizer, field, model)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{field} = {model!r}: its tokenizer has no end-of-sequence token")

@@ -2,17 +2,16 @@
 
 import torch
 
-from r2m.config import Algorithm
-from r2m.config import Policy as Settings
+from r2m.config import Algorithm, Policy
 from r2m.policy.loading import frozen_twin, load_policy
-from r2m.policy.policy import Policy
+from r2m.policy.policy import TrainedPolicy
 from r2m.policy.whole import WholePolicy
 from r2m.workers import Workers
 
 
 def build_policy(
-    path: str, settings: Settings, algorithm: Algorithm, workers: Workers, device: torch.device | str
-) -> Policy:  # fmt: skip
+    path: str, settings: Policy, algorithm: Algorithm, workers: Workers, device: torch.device | str
+) -> TrainedPolicy:  # fmt: skip
     """Of a Hugging Face folder or hub id. Raises as `load_policy`."""
     model = load_policy(path, settings.dtype, device)
     return WholePolicy(model, frozen_twin(model), algorithm, workers)

@@ -33,7 +33,7 @@ class FrozenPolicy:
 
 
 class WholePolicy(FrozenPolicy):
-    """See r2m.policy.policy.Policy. `reference`: its frozen twin."""
+    """See r2m.policy.policy.TrainedPolicy. `reference`: its frozen twin."""
 
     def __init__(
         self, model: PreTrainedModel, reference: PreTrainedModel, algorithm: Algorithm, workers: Workers
