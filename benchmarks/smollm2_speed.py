@@ -11,6 +11,7 @@ training; of the output layer for the tokens that are scored.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -65,8 +66,11 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def by_turns(rounds: int, *contenders: Callable[[], object]) -> list[list[float]]:
-    """CPU seconds of each contender's rounds."""
-    measured = [[seconds(work) for work in contenders] for _ in range(rounds)]
+    """CPU seconds of each contender's rounds; they are told as they come."""
+    measured = []
+    for _ in range(rounds):
+        measured.append([seconds(work) for work in contenders])
+        print(*(f"{s:.2f}" for s in measured[-1]), file=sys.stderr, flush=True)
     return [list(column) for column in zip(*measured, strict=True)]
 
 

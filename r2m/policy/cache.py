@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-CHUNK = 64  # tokens that room is made for at once
+ROOM = 64  # tokens that room is made for at once
 
 
 def growing_cache(config: Any) -> DynamicCache:
@@ -45,6 +45,6 @@ def _moved(kept: Tensor, tokens: int, rows_A: Tensor | None = None) -> Tensor:
     """Room for at least so many tokens, with those of `kept`, of some of its rows, in front."""
     rows = len(kept) if rows_A is None else len(rows_A)
     _, H, S, D = kept.shape
-    room = kept.new_empty(rows, H, -(-tokens // CHUNK) * CHUNK, D)
+    room = kept.new_empty(rows, H, -(-tokens // ROOM) * ROOM, D)
     room[:, :, :S] = kept if rows_A is None else kept[rows_A]
     return room

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from r2m.core.masking import LOGITS_AT_ONCE, positions, token_log_probs
+from r2m.core.masking import positions, token_log_probs
 from r2m.core.trajectories import Trajectories
 from r2m.models.families import CacheUse
 from r2m.policy.output import base, cache_use, own_logits, unused_ids, vocabulary
@@ -43,10 +43,10 @@ def policy_forward(
     shared = cache_use(model) is CacheUse.SHARED and (not recompute or has_prefix_cache(model.config))
     with recomputed(base(model)) if recompute else nullcontext():
         prompt_hidden_NPD, predicting_BRD = (_shared if shared else _apart)(model, t)
+    limit = {"max_elements": RECOMPUTED_LOGITS} if recompute else {}
     log_probs_BR, entropy_BR = token_log_probs(
         predicting_BRD, lambda hidden_ND: own_logits(model, hidden_ND), t.response_ids_NKR.reshape(N * K, R),
-        temperature, vocabulary(model), unused_ids(model), entropy=entropy,
-        max_elements=RECOMPUTED_LOGITS if recompute else LOGITS_AT_ONCE,
+        temperature, vocabulary(model), unused_ids(model), entropy=entropy, **limit,
     )  # fmt: skip
     response_hidden_NKRD = predicting_BRD[:, 1:].reshape(N, K, R - 1, predicting_BRD.shape[-1])
     return PolicyOutput(log_probs_BR.view(N, K, R), entropy_BR.view(N, K, R), prompt_hidden_NPD, response_hidden_NKRD)

@@ -11,7 +11,7 @@ from transformers import DynamicCache, LlamaConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from r2m.policy.attention import grouped_sdpa
-from r2m.policy.cache import CHUNK, growing_cache
+from r2m.policy.cache import ROOM, growing_cache
 from r2m.policy.packing import packed
 from tests.families import tiny
 
@@ -25,7 +25,7 @@ def test_a_growing_cache_holds_what_a_copied_one_holds() -> None:
     config = LlamaConfig(num_hidden_layers=2)
     caches = growing_cache(config), DynamicCache(config=config)
     rows = 3
-    for step, tokens in enumerate((CHUNK - 2, 1, 1, 1, CHUNK, 1, 1)):
+    for step, tokens in enumerate((ROOM - 2, 1, 1, 1, ROOM, 1, 1)):
         if step in (2, 5):
             kept = torch.tensor([2, 0, 0, 1]) if step == 2 else torch.tensor([1, 3])
             for cache in caches:
