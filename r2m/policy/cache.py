@@ -29,7 +29,7 @@ class GrowingLayer(DynamicLayer):
         S, T = self.get_seq_length(), key_states.shape[-2]
         for i, new in enumerate((key_states, value_states)):
             if self._rooms[i].shape[-2] < S + T:
-                self._rooms[i] = _moved(self._rooms[i][..., :S, :], S + T)
+                self._rooms[i] = _enlarged(self._rooms[i][..., :S, :], S + T)
             self._rooms[i][..., S : S + T, :] = new
         self.keys, self.values = (room[..., : S + T, :] for room in self._rooms)
         return self.keys, self.values
@@ -37,14 +37,13 @@ class GrowingLayer(DynamicLayer):
     def reorder_cache(self, beam_idx: Tensor) -> None:
         S = self.get_seq_length()
         if S:
-            self._rooms = [_moved(room[..., :S, :], S + 1, beam_idx) for room in self._rooms]
+            self._rooms = [room.index_select(0, beam_idx) for room in self._rooms]
             self.keys, self.values = (room[..., :S, :] for room in self._rooms)
 
 
-def _moved(kept: Tensor, tokens: int, rows_A: Tensor | None = None) -> Tensor:
-    """Room for at least so many tokens, with those of `kept`, of some of its rows, in front."""
-    rows = len(kept) if rows_A is None else len(rows_A)
-    _, H, S, D = kept.shape
-    room = kept.new_empty(rows, H, -(-tokens // ROOM) * ROOM, D)
-    room[:, :, :S] = kept if rows_A is None else kept[rows_A]
+def _enlarged(kept: Tensor, tokens: int) -> Tensor:
+    """Room for at least so many tokens, with those of `kept` in front."""
+    A, H, S, D = kept.shape
+    room = kept.new_empty(A, H, -(-tokens // ROOM) * ROOM, D)
+    room[:, :, :S] = kept
     return room
