@@ -51,7 +51,7 @@ class Request(NamedTuple):
     seed: int | None  # None: the likeliest token at every position
 
 
-class Written(NamedTuple):
+class Drawn(NamedTuple):
     ids: list[int]  # the end token included
     log_probs: list[float]  # under the distribution that they were drawn from; of the likeliest, at temperature 1
 
@@ -70,7 +70,7 @@ class Engine(Protocol):
     def load(self, weights: Iterator[tuple[str, Tensor]], version: int) -> None:
         """Take these weights over, all of them; what was cached under those before is dropped."""
 
-    def write(self, requests: Sequence[Request]) -> tuple[int | None, list[Written]]:
+    def write(self, requests: Sequence[Request]) -> tuple[int | None, list[Drawn]]:
         """The version of the weights, and by them a response to each."""
 
     def restart(self) -> None:
@@ -180,7 +180,7 @@ def engine_settings(
 
 
 def trajectories(
-    prompts: Sequence[list[int]], written: Sequence[Written], eos_ids: Sequence[int], pad_id: int
+    prompts: Sequence[list[int]], written: Sequence[Drawn], eos_ids: Sequence[int], pad_id: int
 ) -> Trajectories:
     """Of N prompts and N K responses, prompt by prompt."""
     N = len(prompts)

@@ -15,9 +15,9 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from r2m.policy.vllm_sampler import EngineDiedError, EngineSettings, Request, Written
+from r2m.policy.vllm_sampler import Drawn, EngineDiedError, EngineSettings, Request
 
-BUCKET = 2**30  # bytes of weights that are on their way at once, at least one tensor
+AT_ONCE = 2**30  # bytes of weights that are on their way at once, at least one tensor
 CPU_CACHE = 2**28  # bytes of keys and values that wait beside a CPU
 
 
@@ -60,7 +60,7 @@ class VllmEngine:
         self._llm.reset_prefix_cache()
         self._version = version
 
-    def write(self, requests: Sequence[Request]) -> tuple[int | None, list[Written]]:
+    def write(self, requests: Sequence[Request]) -> tuple[int | None, list[Drawn]]:
         from vllm import SamplingParams, TokensPrompt
 
         self._wake()
@@ -82,7 +82,7 @@ class VllmEngine:
         written = []
         for out in (o.outputs[0] for o in outputs):
             log_probs = [at[token].logprob for token, at in zip(out.token_ids, out.logprobs, strict=True)]
-            written.append(Written(list(out.token_ids), log_probs))
+            written.append(Drawn(list(out.token_ids), log_probs))
         return self._version, written
 
     def _wake(self) -> None:
@@ -105,8 +105,8 @@ class RayEngine:
                 self._ask("load", path)
         self._ask("end_reload", version)
 
-    def write(self, requests: Sequence[Request]) -> tuple[int | None, list[Written]]:
-        answer: tuple[int | None, list[Written]] = self._ask("write", requests)
+    def write(self, requests: Sequence[Request]) -> tuple[int | None, list[Drawn]]:
+        answer: tuple[int | None, list[Drawn]] = self._ask("write", requests)
         return answer
 
     def restart(self) -> None:
@@ -163,7 +163,7 @@ def engine_gpus(workers_own: Sequence[str], gpus: int) -> Sequence[str]:
     return sorted(workers_own, key=int)[1:] if gpus else workers_own
 
 
-def buckets(weights: Iterator[tuple[str, Tensor]], size: int = BUCKET) -> Iterator[dict[str, Tensor]]:
+def buckets(weights: Iterator[tuple[str, Tensor]], size: int = AT_ONCE) -> Iterator[dict[str, Tensor]]:
     """Weights on the host, in parts of at most `size` bytes or of one tensor."""
     bucket: dict[str, Tensor] = {}
     held = 0

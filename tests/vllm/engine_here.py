@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from r2m.policy.vllm_sampler import EngineSettings, Request, Written
+from r2m.policy.vllm_sampler import Drawn, EngineSettings, Request
 from r2m.training.vllm_engine import VllmEngine, buckets, shared
 
 HOLES = 3  # ids after the last token's, in the tests' policies
@@ -23,7 +23,7 @@ class EngineHere:
                 self.engine.load(path)
         self.engine.end_reload(version)
 
-    def write(self, requests: Sequence[Request]) -> tuple[int | None, list[Written]]:
+    def write(self, requests: Sequence[Request]) -> tuple[int | None, list[Drawn]]:
         return self.engine.write(requests)
 
     def restart(self) -> None:
