@@ -74,11 +74,12 @@ def memory(config: Config, policy: Shape, reward: Shape, P: int, device: str, de
     update += _in_the_making(config, policy, trained, item, stage)
     if stage:
         held["ZeRO's buffers"] = min(BUCKET, trained) * (item if stage == 3 else FP32)
-    phases = {"sampling": _sampling(config, policy, P, device, stage)}
-    if config.rollout.engine == "vllm" and not config.rollout.gpus:
-        phases["sampling"] = int(config.rollout.memory * (device_gib or 0) * GIB)
+    phases = {"policy update": update}
+    if config.rollout.engine == "own":
+        phases["sampling"] = _sampling(config, policy, P, device, stage)
+    elif not config.rollout.gpus:
+        phases["sampling by vLLM"] = int(config.rollout.memory * (device_gib or 0) * GIB)
         host["vLLM's weights, asleep"] = policy.parameters * item
-    phases["policy update"] = update
     if r.feedback:
         head = head_parameters(config, policy, reward)
         held |= {"feedback head, trained": 4 * FP32 * head} if r.train_head else {"feedback head": FP32 * head}

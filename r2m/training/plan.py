@@ -41,6 +41,7 @@ class Plan:
     host: dict[str, int] = field(default_factory=dict)  # what waits in host memory beside a GPU
     rollout_gpus: int = 0  # of vLLM's own, beside the workers'
     time: Guess | None = None
+    fits: str = ""  # that it fits the machine that was assumed, and how closely
 
     @property
     def trajectories(self) -> int:
