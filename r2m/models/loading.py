@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from r2m.errors import UserError, brief
+from r2m.models.adapters import whole_model
 
 TIMEOUT_S = 5.0  # to see whether the hub can be reached: its client would try for half a minute
 
@@ -53,7 +54,8 @@ def fetch(loader: Any, field: str, model: str, **options: Any) -> Any:
 
 
 def load_config(model: str, field: str = "policy.model") -> Any:
-    return fetch(AutoConfig, field, model)
+    """Of adapters, that of the model that they are to."""
+    return fetch(AutoConfig, field, whole_model(model, field))
 
 
 def check_one_label(config: Any, field: str, model: str) -> None:
@@ -64,7 +66,9 @@ def check_one_label(config: Any, field: str, model: str) -> None:
 
 def load_tokenizer(model: str, field: str = "policy.model") -> PreTrainedTokenizerBase:
     """A tokenizer whose padding token differs from its end token, where it has a token to spare for it."""
-    tokenizer = fetch(AutoTokenizer, field, model)
+    base = whole_model(model, field)
+    own = base == model or (Path(model) / "tokenizer_config.json").is_file()  # else that of what adapters are to
+    tokenizer = fetch(AutoTokenizer, field, model if own else base)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{field} = {model!r}: its tokenizer has no end-of-sequence token")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
