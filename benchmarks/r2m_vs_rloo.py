@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from side_by_side import PAD, llama, llama_config, llama_scorer, one_thread, print_table, ratios, spread  # isort: skip
+from side_by_side import Fixed, llama, llama_config, llama_scorer, one_thread, print_table, ratios, spread  # isort: skip
 
 import torch
 
@@ -26,14 +26,17 @@ import r2m.config
 from r2m.algorithm import Round, train
 from r2m.config import Algorithm, Reward
 from r2m.core.feedback_head import FeedbackHead
+from r2m.policy.descent import Descent
 from r2m.policy.forward import HiddenStates, hidden_width
 from r2m.policy.queries import Query
-from r2m.policy.sampler import sample, uniform_draws
+from r2m.policy.whole import WholePolicy
 from r2m.reward.model import RewardModel
+from r2m.reward.reward import FeedbackReward, RoundReward, VanillaReward
 from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.forum import new_policy
 from r2m.tasks.forum import forum_tokenizer, write_prompts
 from r2m.tasks.prompt import Prompt, prompt_ids
+from r2m.workers import Workers
 
 WARM_UP, ROUNDS, PROCESSES = 2, 9, 3
 FORUM = r2m.config.load("forum")
@@ -84,20 +87,21 @@ SETTINGS: dict[str, Callable[[], Setting]] = {"forum recipe": forum, "larger": l
 def rounds(s: Setting, feedback: bool) -> Iterator[Round]:
     a, policy = s.algorithm, copy.deepcopy(s.policy)
     torch.manual_seed(2)
-    head = head_optimizer = None
+    reward: RoundReward = VanillaReward(s.scorer, s.reward)
     if feedback:
         width = hidden_width(policy)
         head = FeedbackHead.from_score(s.scorer.phi, width, s.reward.attention_width, s.reward.num_heads)
-        head_optimizer = torch.optim.AdamW(head.parameters(), s.reward.lr, weight_decay=0.0, fused=True)
+        descent = Descent(
+            head.named_parameters(), s.reward.lr, adam_eps=a.adam_eps, weight_decay=0.0, max_grad_norm=1.0,
+            workers=Workers(),
+        )  # fmt: skip
+        reward = FeedbackReward(
+            s.scorer, s.reward, head, descent, total_rounds=a.total_rounds, microbatch=a.microbatch,
+            workers=Workers(), seed=0,
+        )  # fmt: skip
     return train(
-        policy, copy.deepcopy(policy).requires_grad_(False), s.scorer,
-        lambda ids, step: sample(
-            policy, ids, uniform_draws(0, step, len(ids), a.responses, a.max_response_tokens),
-            temperature=a.temperature, eos_ids=[s.eos], pad_id=PAD,
-        ),
-        lambda step: s.queries,
-        torch.optim.AdamW(policy.parameters(), a.lr, weight_decay=0.0, fused=True), head, head_optimizer,
-        algorithm=a, reward=s.reward,
+        WholePolicy(policy, copy.deepcopy(policy).requires_grad_(False), a, Workers()), Fixed(policy, s.eos, a),
+        reward, lambda step: s.queries, algorithm=a, head=s.reward,
     )  # fmt: skip
 
 

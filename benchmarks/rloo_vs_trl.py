@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from side_by_side import PAD, llama, llama_config, one_thread, print_table, ratios, spread  # isort: skip
+from side_by_side import PAD, Fixed, llama, llama_config, one_thread, print_table, ratios, spread  # isort: skip
 
 import torch
 from datasets import Dataset
@@ -32,8 +32,10 @@ from r2m.core.policy_loss import TRL_RLOO
 from r2m.core.trajectories import Trajectories
 from r2m.policy.loading import load_policy
 from r2m.policy.queries import Query
-from r2m.policy.sampler import sample, uniform_draws
+from r2m.policy.whole import WholePolicy
+from r2m.reward.reward import VanillaReward
 from r2m.tasks.prompt import Prompt, prompt_ids
+from r2m.workers import Workers
 
 
 class Size(NamedTuple):
@@ -83,18 +85,15 @@ def our_rounds(folder: str, size: Size, texts: Sequence[str]) -> Iterator[Round]
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     policy, reference = load_policy(folder), load_policy(folder).requires_grad_(False)
     queries = [Query(Prompt(text=text), prompt_ids(Prompt(text=text), tokenizer)) for text in texts]
+    a = Algorithm(
+        queries=N, responses=K, rounds=WARM_UP + ROUNDS, epochs=EPOCHS, microbatch=N * K, temperature=1.0,
+        max_response_tokens=R, lr=LR, beta=BETA, **TRL_RLOO,
+    )  # fmt: skip
+    settings = Reward(feedback=False, no_eos="keep")
     return train(
-        policy, reference, EvenWords(tokenizer),
-        lambda ids, step: sample(
-            policy, ids, uniform_draws(0, step, N, K, R), temperature=1.0, eos_ids=[size.vocabulary], pad_id=PAD
-        ),
-        lambda step: queries[(step - 1) * N : step * N],
-        torch.optim.AdamW(policy.parameters(), LR, weight_decay=0.0, fused=True), None, None,
-        algorithm=Algorithm(
-            queries=N, responses=K, rounds=WARM_UP + ROUNDS, epochs=EPOCHS, microbatch=N * K, temperature=1.0,
-            max_response_tokens=R, lr=LR, beta=BETA, **TRL_RLOO,
-        ),
-        reward=Reward(feedback=False, no_eos="keep"),
+        WholePolicy(policy, reference, a, Workers()), Fixed(policy, size.vocabulary, a),
+        VanillaReward(EvenWords(tokenizer), settings), lambda step: queries[(step - 1) * N : step * N],
+        algorithm=a, head=settings,
     )  # fmt: skip
 
 

@@ -13,9 +13,13 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
 
 import r2m.round_metrics
+from r2m.config import Algorithm
+from r2m.policy.queries import Query
+from r2m.policy.sampler import sample, uniform_draws
+from r2m.policy.sampling import Sampled
 
 PAD = 0
 
@@ -46,6 +50,23 @@ def llama_scorer(config: LlamaConfig) -> LlamaForSequenceClassification:
     config = copy.deepcopy(config)
     config.num_labels = 1
     return LlamaForSequenceClassification(config).eval()
+
+
+class Fixed:
+    """A sampler (r2m.policy.sampling.ResponseSampler) of prompts that are there, with an end token that is given."""
+
+    def __init__(self, model: PreTrainedModel, eos: int, a: Algorithm) -> None:
+        self._model, self._eos, self._a = model, eos, a
+
+    def __call__(self, queries: Sequence[Query], step: int) -> Sampled:
+        a = self._a
+        draws = uniform_draws(0, step, len(queries), a.responses, a.max_response_tokens)
+        ids = [query.ids for query in queries]
+        t = sample(self._model, ids, draws, temperature=a.temperature, eos_ids=[self._eos], pad_id=PAD)
+        return Sampled(t, None)
+
+    def weights_changed(self, step: int) -> None:
+        pass
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -24,9 +24,9 @@ from r2m.core.policy_loss import kl_estimate, kl_in_reward, policy_loss
 from r2m.core.reward_loss import best_and_worst, bradley_terry, gre_bt, group_reward_entropy
 from r2m.core.trajectories import Trajectories, microbatches
 from r2m.policy.forward import HiddenStates
-from r2m.policy.policy import Policy
+from r2m.policy.policy import TrainedPolicy
 from r2m.policy.queries import Query
-from r2m.policy.sampling import Sampler
+from r2m.policy.sampling import ResponseSampler
 from r2m.reward.reward import RoundReward, Scored
 from r2m.round_metrics import Clock, greedy_metrics, round_metrics
 from r2m.workers import Workers
@@ -43,7 +43,7 @@ class Round(NamedTuple):
     vanilla_NK: Tensor  # of the vanilla reward model
 
 
-class Annotations(NamedTuple):
+class Annotation(NamedTuple):
     """What forwards of the annotation phase give of a round's trajectories. Log-probs are of the sampled tokens."""
 
     old_NKR: Tensor  # under π_old, the policy that sampled
@@ -53,8 +53,8 @@ class Annotations(NamedTuple):
 
 
 def train(
-    policy: Policy,
-    sampler: Sampler,
+    policy: TrainedPolicy,
+    sampler: ResponseSampler,
     reward: RoundReward,
     queries_of: Callable[[int], Sequence[Query]],
     *,
@@ -90,7 +90,7 @@ def train(
             scored = reward.score(queries, t, old.hidden, step)  # line 8
             greedy_N = None
             if greedy is not None:  # ReMax: by the reward that the others have
-                states = hidden_states(policy, greedy, a, keep)
+                states = states_of(policy, greedy, a, keep)
                 greedy_N = reward.score(queries, greedy, states, step, greedy=True).scores_NK.squeeze(1)
             rewarded_NK, to_go_NKT = with_kl(scored.scores_NK, old, t.response_mask_NKR, a)
             batch = Batch(rewarded_NK, to_go_NKT, t.response_mask_NKR, greedy_N, workers.sum)
@@ -104,7 +104,7 @@ def train(
         learned: dict[str, float] = {}
         if reward.learns:
             with clock("head"):
-                learned = train_reward(reward, scored, head, a.microbatch, workers, step)  # 14-20
+                learned = train_head(reward, scored, head, a.microbatch, workers, step)  # 14-20
         if reward.reads_hidden:
             learned["head/omega"] = scored.omega
 
@@ -120,7 +120,7 @@ def train(
         yield Round(step, metrics, queries, t, scored.scores_NK, scored.vanilla_NK)
 
 
-def annotate(policy: Policy, t: Trajectories, a: Algorithm, keep: torch.device | str | None) -> Annotations:
+def annotate(policy: TrainedPolicy, t: Trajectories, a: Algorithm, keep: torch.device | str | None) -> Annotation:
     """Forwards of π_old and π_ref on all trajectories; the hidden states stay on the device `keep`."""
     N, K, _ = t.response_ids_NKR.shape
     old_NKR, ref_NKR, entropy_NKR = (torch.zeros_like(t.sampler_log_probs_NKR) for _ in range(3))
@@ -133,11 +133,11 @@ def annotate(policy: Policy, t: Trajectories, a: Algorithm, keep: torch.device |
         if hidden is not None:
             hidden.store(*at, out)  # line 6
         ref_NKR[*at, :width] = policy.reference(block, a.temperature).log_probs_NKR
-    return Annotations(old_NKR, ref_NKR, entropy_NKR, hidden)
+    return Annotation(old_NKR, ref_NKR, entropy_NKR, hidden)
 
 
-def hidden_states(
-    policy: Policy, t: Trajectories, a: Algorithm, keep: torch.device | str | None
+def states_of(
+    policy: TrainedPolicy, t: Trajectories, a: Algorithm, keep: torch.device | str | None
 ) -> HiddenStates | None:  # fmt: skip
     """Of trajectories that have no part in training."""
     if keep is None:
@@ -148,7 +148,7 @@ def hidden_states(
     return hidden
 
 
-def with_kl(scores_NK: Tensor, old: Annotations, mask_NKR: Tensor, a: Algorithm) -> tuple[Tensor, Tensor]:
+def with_kl(scores_NK: Tensor, old: Annotation, mask_NKR: Tensor, a: Algorithm) -> tuple[Tensor, Tensor]:
     """Rewards NK of whole responses and NKT of each token and those after it, less β KL where it is in the reward."""
     if a.kl_placement == "loss":
         return scores_NK, scores_NK[..., None]
@@ -158,7 +158,7 @@ def with_kl(scores_NK: Tensor, old: Annotations, mask_NKR: Tensor, a: Algorithm)
 
 
 def train_policy(
-    policy: Policy, t: Trajectories, old: Annotations, advantages_NKT: Tensor, lr: float, a: Algorithm,
+    policy: TrainedPolicy, t: Trajectories, old: Annotation, advantages_NKT: Tensor, lr: float, a: Algorithm,
     workers: Workers, step: int,
 ) -> dict[str, float]:  # fmt: skip
     """The RL optimisation phase: epochs of Eq. 2. Its metrics; none where there is no epoch."""
@@ -187,7 +187,7 @@ def train_policy(
                 totals += torch.stack([part.loss.detach(), part.clipped_terms, part.terms])
                 if iteration == 1 and j == 0:
                     first_ratio_error = torch.maximum(first_ratio_error, part.max_ratio_deviation)
-            grad_norm += finite(policy.step(lr), step) / updates
+            grad_norm += healthy(policy.step(lr), step) / updates
     if not updates:
         return {}
     loss_sum, clipped, terms = workers.sum(totals).tolist()
@@ -200,7 +200,7 @@ def train_policy(
     }
 
 
-def train_reward(
+def train_head(
     reward: RoundReward, scored: Scored, r: Reward, microbatch: int, workers: Workers, step: int
 ) -> dict[str, float]:  # fmt: skip
     """The reward optimisation phase: epochs of Eq. 6 over the round's groups. Its metrics."""
@@ -218,7 +218,7 @@ def train_reward(
                 total = gre_bt(bt_N, entropy_N, r.alpha).sum()  # Eq. 6
                 (total / (len(minibatch) * workers.size)).backward()
                 sums += torch.stack([bt_N.sum(), entropy_N.sum()]).detach() / r.epochs
-            grad_norm += finite(reward.step(), step) / (r.epochs * r.minibatches)  # line 20
+            grad_norm += healthy(reward.step(), step) / (r.epochs * r.minibatches)  # line 20
     bt, gre = (workers.sum(sums) / (N * workers.size)).tolist()
     return {
         "head/bt": bt, "head/gre": gre, "head/grad_norm": grad_norm, "head/loss": (1 - r.alpha) * bt + r.alpha * gre,
@@ -231,7 +231,7 @@ def split(n: int, parts: int) -> list[range]:
     return [range(i * size, (i + 1) * size) for i in range(parts)]
 
 
-def finite(norm: float, step: int) -> float:
+def healthy(norm: float, step: int) -> float:
     """A gradient's norm. Raises FloatingPointError where it is not finite: nothing was changed by it."""
     if not norm < float("inf"):
         raise FloatingPointError(f"round {step}: the gradient's norm is {norm}; the run has diverged")

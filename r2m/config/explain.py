@@ -37,6 +37,8 @@ def _siblings(path: tuple[Any, ...], root: type[BaseModel]) -> list[str]:
         if hasattr(node, "model_fields"):
             fields = {field.alias or name: field for name, field in node.model_fields.items()}
             node = fields[part].annotation
+            if type(None) in get_args(node):  # a section that may be left out
+                node = next(member for member in get_args(node) if member is not type(None))
         else:  # a list's or a mapping's item, or a union's member by its tag
             members = get_args(node)
             tagged = [m for m in members if hasattr(m, "model_fields") and "kind" in m.model_fields]

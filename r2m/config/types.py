@@ -43,5 +43,11 @@ RowCount = Annotated[Count, Field(le=10_000_000)]  # that are made
 Seed = Annotated[Int, Field(ge=0, le=2**32 - 1)]
 PlainText = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_printable)]
 Name = Annotated[PlainText, StringConstraints(min_length=1, max_length=200)]
+# One name may stand alone.
+Names = Annotated[
+    tuple[Name, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    Field(min_length=1, max_length=100),
+]
 # A folder or file, or an id on the hub: see r2m.config.paths.
 Place = Annotated[str, AfterValidator(printable_path)]

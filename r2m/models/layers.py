@@ -18,20 +18,20 @@ LINEAR: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_targets(lora: Lora, layers: Iterable[str]) -> None:
-    """Raises UserError where a target is none of these layers, named by all or the last of its parts."""
+def targeted(lora: Lora, layers: Iterable[str]) -> list[str]:
+    """Those of the layers that a setting names, by the whole name or its last parts, as peft sees it.
+
+    Raises UserError for a target that names none.
+    """
     names = list(layers)
-    if lora.targets == "all-linear" and not names:
-        raise UserError("policy.lora: the policy has no linear layer to put adapters on")
-    for target in () if lora.targets == "all-linear" else lora.targets:
-        if not any(is_target(name, (target,)) for name in names):
+    found: dict[str, None] = {}
+    for target in lora.targets:
+        own = [n for n in names if target in ("all-linear", n) or n.endswith(f".{target}")]
+        if not own:
             allowed = ", ".join(dict.fromkeys(name.split(".")[-1] for name in names))
             raise UserError(
                 f"policy.lora.targets = {shown(target)}: no linear layer of the policy, other than the output layer, "
-                f"is called that; all-linear, or some of {allowed}"
+                f"is called that; all-linear, or some of {allowed or 'none'}"
             )
-
-
-def is_target(layer: str, targets: tuple[str, ...]) -> bool:
-    """As peft sees it: a layer's name ends with a target, at a part's beginning."""
-    return any(layer == target or layer.endswith(f".{target}") for target in targets)
+        found |= dict.fromkeys(own)
+    return list(found)

@@ -18,7 +18,7 @@ from r2m.config import Lora
 from r2m.core.seeds import generator
 from r2m.errors import UserError, said
 from r2m.models.adapters import WEIGHTS
-from r2m.models.layers import check_targets, is_target
+from r2m.models.layers import targeted
 
 # Layers whose weights these families read past their forward: an adapter would never be seen.
 READ_DIRECTLY = {
@@ -40,9 +40,7 @@ def add_adapters(policy: PreTrainedModel, settings: Lora, seed: int) -> None:
     """
     from peft import LoraConfig
 
-    layers = linear_layers(policy)
-    check_targets(settings, layers)
-    names = [name for name in layers if settings.targets == "all-linear" or is_target(name, settings.targets)]
+    names = targeted(settings, linear_layers(policy))
     options: Any = {"lora_alpha": settings.alpha}  # peft says int, and divides
     config = LoraConfig(
         task_type="CAUSAL_LM", r=settings.rank, **options, target_modules=names, lora_dropout=0.0,

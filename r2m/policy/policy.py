@@ -16,7 +16,7 @@ from r2m.core.trajectories import Trajectories
 from r2m.policy.forward import PolicyOutput
 
 
-class Policy(Protocol):
+class TrainedPolicy(Protocol):
     """A policy, the reference that it started from, and its optimiser. All workers call each method alike."""
 
     @property

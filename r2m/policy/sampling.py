@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from r2m.config import Algorithm
 from r2m.core.trajectories import Trajectories
 from r2m.policy.output import padding_id
-from r2m.policy.policy import Policy
+from r2m.policy.policy import TrainedPolicy
 from r2m.policy.queries import Query
 from r2m.policy.sampler import HELD_OUT_STREAM, eos_token_ids, sample, uniform_draws
 from r2m.workers import Workers
@@ -20,7 +20,7 @@ class Sampled(NamedTuple):
     greedy: Trajectories | None  # of each query the likeliest response (K = 1), where it is wanted
 
 
-class Sampler(Protocol):
+class ResponseSampler(Protocol):
     """Writes responses from the policy's present weights. All workers call each method alike."""
 
     def __call__(self, queries: Sequence[Query], step: int) -> Sampled:
@@ -37,7 +37,7 @@ class OwnSampler:
     """r2m.policy.sampler's, on whole weights."""
 
     def __init__(
-        self, policy: Policy, tokenizer: PreTrainedTokenizerBase, algorithm: Algorithm, workers: Workers, *,
+        self, policy: TrainedPolicy, tokenizer: PreTrainedTokenizerBase, algorithm: Algorithm, workers: Workers, *,
         greedy: bool, seed: int, eval_seed: int,
     ) -> None:  # fmt: skip
         self._policy, self._a, self._workers = policy, algorithm, workers

@@ -41,7 +41,7 @@ class FrozenPolicy:
 
 
 class WholePolicy(FrozenPolicy):
-    """See r2m.policy.policy.Policy."""
+    """See r2m.policy.policy.TrainedPolicy."""
 
     def __init__(
         self, model: PreTrainedModel, reference: PreTrainedModel | None, algorithm: Algorithm, workers: Workers

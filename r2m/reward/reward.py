@@ -47,7 +47,7 @@ class RoundReward(Protocol):
         """Scores [groups, K] as the head is now (line 18), with gradients, no rule applied."""
 
     def step(self) -> float:
-        """One step of the head (line 20), as Policy.step."""
+        """One step of the head (line 20), as TrainedPolicy.step."""
 
 
 class VanillaReward:

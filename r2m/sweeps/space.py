@@ -26,6 +26,7 @@ _SPEED = "it changes speed and memory, not the result, and the sweep sets what i
 NOT_SEARCHED = {
     "task": "the task is what every trial is asked",
     "policy": _MODELS,
+    "rollout": _SPEED,
     "run": "run.* does not change the result; repetitions are the sweep's seeds",
     "reward.model": _MODELS,
     "reward.dtype": _MODELS,

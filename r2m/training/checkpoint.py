@@ -22,7 +22,7 @@ from r2m.workers import Workers
 
 Facts = dict[str, Any]
 STATE, MANIFEST = "state.safetensors", "manifest.json"
-ALONE = Workers()
+_ALONE = Workers()
 OWN_HASH = "manifest_sha256"  # of the manifest without this key
 
 
@@ -35,7 +35,7 @@ class ForeignCheckpointError(CorruptCheckpointError):
 
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: dict[str, Tensor], facts: Facts, keep: int, workers: Workers = ALONE
+    folder: Path, step: int, tensors: dict[str, Tensor], facts: Facts, keep: int, workers: Workers = _ALONE
 ) -> Path:
     """Write the checkpoint of `step` into `folder`, then drop all but the newest `keep` up to it.
 
@@ -119,7 +119,7 @@ def _manifest(path: Path) -> Facts:
 
 
 def newest_whole(
-    folder: Path, refused: Callable[[str], None], config_hash: str | None = None, workers: Workers = ALONE
+    folder: Path, refused: Callable[[str], None], config_hash: str | None = None, workers: Workers = _ALONE
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Facts] | None:
     """As `load_checkpoint`, of the newest checkpoint that all workers find whole and of this config; each newer one
     that is not is reported to `refused`.

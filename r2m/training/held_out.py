@@ -21,7 +21,7 @@ Scorer = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
 
 
 class Assessed(Protocol):
-    """What is asked of a policy that is assessed: as r2m.policy.policy.Policy has it."""
+    """What is asked of a policy that is assessed: as r2m.policy.policy.TrainedPolicy has it."""
 
     @property
     def device(self) -> torch.device: ...

@@ -19,7 +19,7 @@ from r2m.policy.build import build_policy
 from r2m.policy.descent import Descent
 from r2m.policy.forward import hidden_width
 from r2m.policy.queries import Query, response_texts
-from r2m.policy.sampling import OwnSampler, Sampler
+from r2m.policy.sampling import OwnSampler, ResponseSampler
 from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from r2m.reward.loading import load_reward_model, save_feedback_head
 from r2m.reward.reward import FeedbackReward, RoundReward, VanillaReward
@@ -44,7 +44,7 @@ class Trainer:
         self.config, self.models, self.workers = config, models, workers
         self.tokenizer = load_tokenizer(policy_path)
         self.policy = build_policy(policy_path, config.policy, a, workers, device, config.run.seed)
-        self.sampler: Sampler = OwnSampler(
+        self.sampler: ResponseSampler = OwnSampler(
             self.policy,
             self.tokenizer,
             a,

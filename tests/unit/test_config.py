@@ -272,6 +272,40 @@ class TestRecipes:
         assert load(str(path)) == c
 
 
+class TestScale:
+    """Settings of how a policy is held and sampled."""
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("policy.sharding=zero4", r"^policy.sharding = 'zero4': input should be 'none', 'zero1', 'zero2' or"),
+            ("policy.offload=all", r"^policy: offload = 'all' needs sharding=zero3 \(it is 'none'\)$"),
+            ("policy.offload=optimizer", r"^policy: offload = 'optimizer' needs sharding=zero1 or sharding=zero2 or"),
+            ("policy.lora.ranks=4", r"^policy.lora.ranks: unknown key; allowed: rank, alpha, targets"),
+            ("policy.lora.rank=0", r"^policy.lora.rank = 0: input should be greater than or equal to 1$"),
+            ("policy.lora.targets=[]", r"^policy.lora.targets = \[\]: "),
+            ("policy.lora.targets=5", r"^policy.lora.targets = 5: "),
+            ("rollout.gpus=1", r"^rollout.gpus = 1: GPUs of rollout.engine=vllm \(it is 'own'\)"),
+            ("rollout.memory=0", r"^rollout.memory = 0: input should be greater than 0$"),
+            ("algorithm.sampler_cap=0", r"^algorithm.sampler_cap = 0: input should be greater than 0$"),
+        ],
+    )
+    def test_refused(self, override: str, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            load("forum", [override])
+
+    def test_engines_of_unequal_parts(self) -> None:
+        with pytest.raises(UserError, match=r"^rollout.gpus = 3: .* a multiple of run.workers = 2"):
+            load("forum", ["rollout.engine=vllm", "rollout.gpus=3", "run.workers=2"])
+
+    def test_a_section_that_is_off_is_on_with_a_setting_of_its_own(self) -> None:
+        assert load("forum").policy.lora is None
+        assert load("forum", ["policy.lora=null"]).policy.lora is None
+        lora = load("forum", ["policy.lora=null", "policy.lora.rank=8", "policy.lora.targets=q_proj"]).policy.lora
+        assert lora is not None
+        assert (lora.rank, lora.alpha, lora.targets) == (8, 32.0, ("q_proj",))
+
+
 class TestStrict:
     """What YAML or pydantic would let through."""
 

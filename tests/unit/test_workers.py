@@ -78,7 +78,7 @@ def test_several_workers_give_the_updates_of_one(
     mp.spawn(worker, (size, trees, forum_models, tmp_path), nprocs=size)  # type: ignore[no-untyped-call]
     for i, config in enumerate(configs):
         expected, expected_metrics = run_rounds(config, forum_models, Workers())
-        start = Trainer(config, forum_models, Workers()).policy.state_dict()
+        start = Trainer(config, forum_models, Workers()).policy.model.state_dict()
         moved = max(float((expected[name] - start[name]).abs().max()) for name in start)
         assert moved > 1e-3  # a hundred times the tolerance
         for rank in range(size):

@@ -57,7 +57,7 @@ def test_200_updates_of_a_millionth_arrive_in_bfloat16() -> None:
     for _ in range(200):
         layer(torch.ones(1, 1, dtype=torch.bfloat16)).sum().backward()
         optimiser.step()
-    assert optimiser.masters["weight"].item() == pytest.approx(1 - 200e-6, abs=1e-6)
+    assert optimiser.masters["weight"].item() == pytest.approx(1 - 200e-6, abs=5e-6)
     assert optimiser.masters["weight"].dtype == torch.float32
     small = nn.Linear(1, 1, bias=False, dtype=torch.bfloat16)  # a weight of the size that models have
     nn.init.constant_(small.weight, 0.01)

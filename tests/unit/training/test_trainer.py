@@ -183,6 +183,7 @@ class TestState:
             ("reward.train_head=off",),
             ("algorithm.epochs=0", "reward.feedback=off"),
             ("algorithm.advantage=remax",),
+            ("policy.dtype=bfloat16",),  # with the masters' digits, not the policy's
         ],
     )
     def test_a_run_goes_on_as_if_it_had_not_stopped(
