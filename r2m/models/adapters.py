@@ -5,7 +5,7 @@ from pathlib import Path
 
 from r2m.errors import UserError, shown
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def chain(model: str, field: str) -> list[str]:
@@ -28,7 +28,7 @@ def whole_model(model: str, field: str) -> str:
 
 
 def holds_adapters(model: str) -> bool:
-    return (Path(model) / CONFIG).is_file()
+    return (Path(model) / ADAPTER_CONFIG).is_file()
 
 
 def _base(model: str, field: str) -> str | None:
@@ -37,17 +37,17 @@ def _base(model: str, field: str) -> str | None:
         return None
     what = f"{field} = {model!r}"
     if (Path(model) / "config.json").exists():
-        raise UserError(f"{what}: it holds a whole model (config.json) and adapters ({CONFIG}): take one away")
+        raise UserError(f"{what}: it holds both a whole model (config.json) and adapters ({ADAPTER_CONFIG})")
     try:
-        settings = json.loads((Path(model) / CONFIG).read_text(encoding="utf-8"))
+        settings = json.loads((Path(model) / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         kind, base = settings["peft_type"], settings["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{what}: its {CONFIG} is damaged, or names no base_model_name_or_path") from None
+        raise UserError(f"{what}: its {ADAPTER_CONFIG} is damaged, or names no base_model_name_or_path") from None
     if kind != "LORA" or settings.get("megatron_config"):  # whose name of a module peft would import
         raise UserError(f"{what}: adapters of peft_type = 'LORA' without Megatron are allowed, not {shown(kind)}")
     if not isinstance(base, str) or not base or (Path(base).is_absolute() and not Path(base).is_dir()):
         raise UserError(
             f"{what}: the model that its adapters are to, {shown(base)}, is not there; base_model_name_or_path in "
-            f"its {CONFIG} says where"
+            f"its {ADAPTER_CONFIG} says where"
         )
     return base

@@ -23,7 +23,7 @@ def check_weights(model: str, field: str) -> None:
     *below, folder = map(Path, adapters.chain(model, field))
     if below:
         if field != "policy.model":
-            raise UserError(f"{field} = {model!r}: it holds adapters ({adapters.CONFIG}); a whole model is needed")
+            raise UserError(f"{field} = {model!r}: it holds adapters (adapter_config.json); a whole model is needed")
         check_weights(str(below[-1]), field)
     if not folder.is_dir():
         return
@@ -39,7 +39,7 @@ def check_weights(model: str, field: str) -> None:
 
 
 def _files(folder: Path, what: str) -> list[str]:
-    whole = adapters.WEIGHTS if adapters.holds_adapters(str(folder)) else WHOLE
+    whole = adapters.ADAPTER_WEIGHTS if adapters.holds_adapters(str(folder)) else WHOLE
     if (folder / whole).exists():
         return [whole]
     if (folder / INDEX).exists():

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from r2m.config import Lora
 from r2m.core.seeds import generator
 from r2m.errors import UserError, said
-from r2m.models.adapters import WEIGHTS
+from r2m.models.adapters import ADAPTER_WEIGHTS
 from r2m.models.layers import targeted
 
 # Layers whose weights these families read past their forward: an adapter would never be seen.
@@ -46,7 +46,8 @@ def add_adapters(policy: PreTrainedModel, settings: Lora, seed: int) -> None:
         task_type="CAUSAL_LM", r=settings.rank, **options, target_modules=names, lora_dropout=0.0,
         bias="none",
     )  # fmt: skip
-    with _drawn_from(seed):
+    with _drawn_from(seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what peft does by itself for a Conv1D, or for experts
         policy.add_adapter(config)
 
 
@@ -100,7 +101,7 @@ def merge_folder(model: PreTrainedModel, folder: str, named: str) -> None:
         with _drawn_from(0), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             adapted = get_peft_model(model, LoraConfig.from_pretrained(folder))
-            loaded: Any = set_peft_model_state_dict(adapted, load_file(Path(folder) / WEIGHTS))
+            loaded: Any = set_peft_model_state_dict(adapted, load_file(Path(folder) / ADAPTER_WEIGHTS))
     except Exception as error:  # whatever peft raises for what is not this model's
         raise UserError(f"{named}: its adapters are not those of its model; {said(error)[:200]}") from None
     wrong = [*loaded.unexpected_keys, *(key for key in loaded.missing_keys if ".lora_" in key)]
