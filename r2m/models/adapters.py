@@ -31,6 +31,12 @@ def holds_adapters(model: str) -> bool:
     return (Path(model) / ADAPTER_CONFIG).is_file()
 
 
+def check_no_adapters(model: str, field: str) -> None:
+    """Raises UserError where only a whole model will do."""
+    if holds_adapters(model):
+        raise UserError(f"{field} = {model!r}: it holds adapters ({ADAPTER_CONFIG}); a whole model is needed")
+
+
 def _base(model: str, field: str) -> str | None:
     """The model that adapters in the folder `model` are to; None where it holds none."""
     if not holds_adapters(model):

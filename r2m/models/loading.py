@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from r2m.errors import UserError, brief
-from r2m.models.adapters import whole_model
+from r2m.models.adapters import check_no_adapters, whole_model
 
 TIMEOUT_S = 5.0  # to see whether the hub can be reached: its client would try for half a minute
 
@@ -59,7 +59,8 @@ def load_config(model: str, field: str = "policy.model") -> Any:
 
 
 def check_one_label(config: Any, field: str, model: str) -> None:
-    """Raises UserError for a configuration that is no reward model's."""
+    """Raises UserError for a configuration that is no reward model's, and for adapters."""
+    check_no_adapters(model, field)
     if config.num_labels != 1:
         raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
 

@@ -23,7 +23,7 @@ def check_weights(model: str, field: str) -> None:
     *below, folder = map(Path, adapters.chain(model, field))
     if below:
         if field != "policy.model":
-            raise UserError(f"{field} = {model!r}: it holds adapters (adapter_config.json); a whole model is needed")
+            adapters.check_no_adapters(model, field)
         check_weights(str(below[-1]), field)
     if not folder.is_dir():
         return

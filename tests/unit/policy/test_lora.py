@@ -21,6 +21,7 @@ from r2m.training.trainer import Trainer
 from r2m.workers import Workers
 from tests.families import EOS, tiny
 from tests.family_contract import trajectories
+from tests.family_tables import CACHED
 
 Make = Callable[..., PreTrainedModel]
 MakeTrainer = Callable[..., Trainer]
@@ -81,17 +82,21 @@ class TestOneLayer:
             add_adapters(make_policy(), Lora(targets=("q_proj", target)), 0)
 
 
-# One of each use of caches, tied embeddings (gpt2), Conv1D (gpt2), no nn.Linear (falcon), experts in one tensor
-# (afmoe, mixtral), a router that gives two outputs (phimoe), blocks that share weights (zamba).
-@pytest.mark.parametrize(
-    "family",
-    ["llama", "qwen2", "gpt2", "gpt_neox", "falcon", "afmoe", "mixtral", "phimoe", "gemma3", "mamba", "zamba",
-     "jamba", "bart", "rwkv", "roberta"],
+# All that transformers 5.19 ships pass, but for those that are refused as policies; these are one of each kind: tied
+# embeddings and Conv1D (gpt2), a linear class of its own (falcon), experts in one tensor (afmoe, mixtral, gpt_oss,
+# deepseek_v3), routers that give two outputs or whose weights are read directly (phimoe, longcat_flash), blocks that
+# share weights (zamba), recurrent layers, no cache (rwkv, roberta), an encoder's attention that is not run (bart).
+FAMILIES = (
+    "llama", "qwen2", "gemma3", "gpt2", "gpt_neox", "falcon", "phi3", "afmoe", "mixtral", "gpt_oss", "deepseek_v3",
+    "phimoe", "longcat_flash", "mamba", "mamba2", "jamba", "zamba", "qwen3_next", "bart", "rwkv", "roberta",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_families(family: str) -> None:
-    """Fresh adapters change no bit, those that are off neither (a last bit in Mamba's sums over time, which come in
-    another order); only they are trained; merged they say the same."""
-    last_bit = 1e-6 if family in ("mamba", "jamba") else 0.0
+    """Fresh adapters change no bit, those that are off neither (a last bit in recurrent layers, whose sums
+    over time come in another order); only they are trained; merged they say the same."""
+    last_bit = 2e-6 if family in CACHED else 0.0
     model, merged = tiny(family).eval(), tiny(family).eval()
     before = log_probs(model)
     names = [name for name, _ in model.named_parameters()]
@@ -105,7 +110,7 @@ def test_families(family: str) -> None:
     policy_forward(model, T, 0.8).log_probs_NKR[T.response_mask_NKR].sum().backward()
     moved = {name for name, p in model.named_parameters() if p.grad is not None}
     assert moved <= adapters(model).keys()
-    assert len(moved) > 4
+    assert len(moved) >= 4
     weights = dict(merged_weights(model))
     assert list(weights) == names
     with torch.no_grad():
