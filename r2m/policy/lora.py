@@ -4,8 +4,8 @@ the reference. peft puts them in; it is imported where there are some.
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ READ_DIRECTLY = {
     "jamba": ("dt_proj",),
     "longcat_flash": ("classifier",),
 }
+Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 LINEAR_CLASSES = "Linear", "Conv1D", "FalconLinear"  # of others' subclasses some give several outputs, or are grouped
 
 
@@ -79,13 +80,18 @@ def adapters_off(policy: PreTrainedModel) -> Iterator[PreTrainedModel]:
 
 
 @torch.no_grad()
-def merged_weights(policy: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+def merged_weights(
+    policy: PreTrainedModel, gathered: Gather = lambda _: nullcontext()
+) -> Iterator[tuple[str, Tensor]]:
     """All weights by the names that they have without adapters, a tied one once, what an adapter adds to one added:
-    one after another, so that there is no second copy."""
+    one after another, so that there is no second copy. `gathered`: makes parameters whole for as long as one is out."""
     adapted = {id(_own_weight(layer)): layer for layer in _adapted(policy)}
     for name, p in policy.named_parameters():
-        if ".lora_A." not in name and ".lora_B." not in name:
-            layer = adapted.get(id(p))
+        if ".lora_A." in name or ".lora_B." in name:
+            continue
+        layer = adapted.get(id(p))
+        own = [] if layer is None else [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+        with gathered([p, *own]):
             whole = p.detach() if layer is None else p + layer.get_delta_weight("default")
             yield name.replace(".base_layer", ""), whole
 

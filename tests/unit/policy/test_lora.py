@@ -19,7 +19,7 @@ from r2m.policy.loading import load_policy
 from r2m.policy.lora import adapters_off, add_adapters, linear_layers, merged_weights
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
-from tests.families import EOS, tiny
+from tests.families import EOS, tiny, tokenizer
 from tests.family_contract import trajectories
 from tests.family_tables import CACHED
 
@@ -117,6 +117,20 @@ def test_families(family: str) -> None:
         for name, p in merged.named_parameters():
             p.copy_(weights[name])
     torch.testing.assert_close(log_probs(merged), now, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "afmoe", "zamba"])
+def test_families_come_back(family: str, tmp_path: Path) -> None:
+    """By peft to the last bit, by us in one model."""
+    save_model(tmp_path / "base", tiny(family), tokenizer())
+    model = load_policy(str(tmp_path / "base"))
+    add_adapters(model, Lora(rank=4), 0)
+    save_model(tmp_path / "adapters", disturb(model), tokenizer())
+    ids = torch.tensor([[5, 6, 7, 8]])
+    oracle = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapters")
+    assert torch.equal(oracle(ids).logits, model(ids).logits)
+    opened = load_policy(str(tmp_path / "adapters"))
+    torch.testing.assert_close(log_probs(opened), log_probs(model), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", LINEAR)
