@@ -84,7 +84,7 @@ def merged_weights(
     policy: PreTrainedModel, gathered: Gather = lambda _: nullcontext()
 ) -> Iterator[tuple[str, Tensor]]:
     """All weights by the names that they have without adapters, a tied one once, what an adapter adds to one added:
-    one after another, so that there is no second copy. `gathered`: makes parameters whole for as long as one is out."""
+    one after another, so that there is no second copy. `gathered`: makes parameters whole while one is out."""
     adapted = {id(_own_weight(layer)): layer for layer in _adapted(policy)}
     for name, p in policy.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
