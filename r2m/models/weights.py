@@ -30,7 +30,7 @@ def check_weights(model: str, field: str) -> None:
     what = f"{field} = {model!r}"
     for name in _files(folder, what):
         try:
-            with safe_open(folder / name, "pt") as file:
+            with safe_open(folder / name, "np") as file:
                 file.keys()
         except FileNotFoundError:
             raise UserError(f"{what}: {name}, which its index names, is missing") from None
