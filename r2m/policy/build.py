@@ -13,5 +13,13 @@ def build_policy(
     path: str, settings: Policy, algorithm: Algorithm, workers: Workers, device: torch.device | str
 ) -> TrainedPolicy:  # fmt: skip
     """Of a Hugging Face folder or hub id. Raises as `load_policy`."""
-    model = load_policy(path, settings.dtype, device)
-    return WholePolicy(model, frozen_twin(model), algorithm, workers)
+    if settings.sharding == "none":
+        model = load_policy(path, settings.dtype, device)
+        return WholePolicy(model, frozen_twin(model), algorithm, workers)
+    from r2m.policy.sharded import ShardedPolicy
+
+    # At stage 3 no device has to hold a whole model: its weights wait in host memory, mapped from their file.
+    zero3 = settings.sharding == "zero3"
+    model = load_policy(path, settings.dtype, "cpu" if zero3 else device)
+    reference = frozen_twin(model, share=zero3)
+    return ShardedPolicy(model, reference, settings, algorithm, workers, device)
