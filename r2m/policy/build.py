@@ -14,9 +14,15 @@ def build_policy(
     path: str, settings: Policy, algorithm: Algorithm, workers: Workers, device: torch.device | str, seed: int
 ) -> TrainedPolicy:  # fmt: skip
     """Of a Hugging Face folder or hub id; `seed`: of its adapters. Raises as `load_policy` and `add_adapters`."""
-    model, reference = load_policy(path, settings.dtype, device), None
+    # At stage 3 no device has to hold a whole model: its weights wait in host memory, mapped from their file.
+    zero3 = settings.sharding == "zero3"
+    model, reference = load_policy(path, settings.dtype, "cpu" if zero3 else device), None
     if settings.lora is None:
-        reference = frozen_twin(model)
+        reference = frozen_twin(model, share=zero3)
     else:
         add_adapters(model, settings.lora, seed)
-    return WholePolicy(model, reference, algorithm, workers)
+    if settings.sharding == "none":
+        return WholePolicy(model, reference, algorithm, workers)
+    from r2m.policy.sharded import ShardedPolicy
+
+    return ShardedPolicy(model, reference, settings, algorithm, workers, device)

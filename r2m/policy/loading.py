@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from r2m.errors import UserError
@@ -42,13 +43,15 @@ def load_policy(model: str, dtype: str = "float32", device: str | torch.device =
     return policy
 
 
-def frozen_twin(policy: PreTrainedModel) -> PreTrainedModel:
+def frozen_twin(policy: PreTrainedModel, *, share: bool = False) -> PreTrainedModel:
     """The policy as it is now, frozen: the reference.
 
     The twin takes the policy's weights, mapped from a file if they were, and the policy, which is to be trained,
-    takes the copies.
+    takes the copies. `share`: there are no copies; both are on the same weights, which nothing may write to.
     """
-    twin = copy.deepcopy(policy).requires_grad_(False)
-    for trained, frozen in zip(policy.parameters(), twin.parameters(), strict=True):
-        trained.data, frozen.data = frozen.data, trained.data
+    own = {id(p): nn.Parameter(p.data, requires_grad=False) for p in policy.parameters()}
+    twin = copy.deepcopy(policy, own if share else None).requires_grad_(False)
+    if not share:
+        for trained, frozen in zip(policy.parameters(), twin.parameters(), strict=True):
+            trained.data, frozen.data = frozen.data, trained.data
     return twin
