@@ -11,6 +11,7 @@ from r2m.files import GIB
 from r2m.models.dense import dense_config
 from r2m.models.dimensions import FORUM_WIDTH, config_for_planning, forum_dimensions
 from r2m.models.families import text_of
+from r2m.models.layers import check_targets
 from r2m.models.loading import check_one_label
 from r2m.models.weights import check_sizes, check_weights
 from r2m.tasks.forum import TOKENS
@@ -77,6 +78,8 @@ def shapes_for(config: Config) -> Shapes:
     policy, reward, judge = config.policy.model, config.reward.model, config.run.judge
     policy_config = config_for_planning(policy, "policy.model") if policy else _forum(config.task, "policy")
     reward_config = config_for_planning(reward, "reward.model") if reward else _forum(config.task, "reward")
+    if config.policy.lora is not None:
+        check_targets(config.policy.lora, text_of(policy_config).model_type)
     if reward is not None:
         check_one_label(reward_config, "reward.model", reward)
     if judge is not None:
