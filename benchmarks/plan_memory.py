@@ -20,17 +20,19 @@ from r2m.training.plan import arithmetic
 from r2m.training.preflight import plan_for
 from r2m.workers import Workers
 
+# Two microbatches a step, and two steps: AdamW's states are there from the second on.
 SMOLLM2 = (
-    "algorithm.queries=4", "algorithm.rounds=2", "algorithm.responses=3", "algorithm.microbatch=3",
-    "algorithm.max_response_tokens=16", "run.eval_every=0",
+    "smollm2_tldr_small", "algorithm.rounds=1", "algorithm.epochs=2", "algorithm.responses=3",
+    "algorithm.microbatch=3", "algorithm.max_response_tokens=16", "run.eval_every=0",
 )  # fmt: skip
+ONE, TWO = (*SMOLLM2, "algorithm.queries=2"), (*SMOLLM2, "algorithm.queries=4", "run.workers=2")
 CASES: dict[str, tuple[str, ...]] = {
     "forum": ("forum", "algorithm.trajectories=null", "algorithm.rounds=2", "run.eval_every=0"),
-    "unsharded": ("smollm2_tldr_small", *SMOLLM2),
-    "recompute": ("smollm2_tldr_small", *SMOLLM2, "policy.recompute=true"),
-    "lora": ("smollm2_tldr_small", *SMOLLM2, "policy.lora.rank=16"),
-    "zero2": ("smollm2_tldr_small", *SMOLLM2, "policy.sharding=zero2", "run.workers=2"),
-    "zero3": ("smollm2_tldr_small", *SMOLLM2, "policy.sharding=zero3", "run.workers=2"),
+    "unsharded": ONE,
+    "recompute": (*ONE, "policy.recompute=true"),
+    "lora": (*ONE, "policy.lora.rank=16"),
+    "zero2": (*TWO, "policy.sharding=zero2"),
+    "zero3": (*TWO, "policy.sharding=zero3"),
 }
 
 

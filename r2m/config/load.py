@@ -31,8 +31,8 @@ def load(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
 
 
 def read_tree(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
-    """What `load` validates: a recipe as it is written, on top of its `base` where it names one, a recipe of ours; and
-    the overrides on top of both."""
+    """What `load` validates: a recipe as it is written, with the overrides on top; below it its `base`, a recipe of
+    ours, where it names one."""
     tree = read_mapping(recipe_path(recipe), f"recipe = {shown(recipe)}", "of sections")
     if "base" in tree:
         tree = _merged(_base_of(tree.pop("base"), recipe), tree)
