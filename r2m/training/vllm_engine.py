@@ -164,14 +164,14 @@ def engine_gpus(workers_own: Sequence[str], gpus: int) -> Sequence[str]:
 
 
 def buckets(weights: Iterator[tuple[str, Tensor]], size: int = AT_ONCE) -> Iterator[dict[str, Tensor]]:
-    """Weights on the host, in parts of at most `size` bytes or of one tensor."""
+    """Copies on the host, in parts of at most `size` bytes or of one tensor: the next may take their place."""
     bucket: dict[str, Tensor] = {}
     held = 0
     for name, weight in weights:
         if bucket and held + weight.nbytes > size:
             yield bucket
             bucket, held = {}, 0
-        bucket[name] = weight.cpu().contiguous()
+        bucket[name] = weight.to("cpu", copy=True).contiguous()
         held += weight.nbytes
     if bucket:
         yield bucket
