@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
 SHIP_TIMEOUT_S = 30.0
-SHOWN_EVENTS = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
+SHOWN_EVENTS = (
+    "torn-end",
+    "checkpoint-refused",
+    "resume",
+    "engine-restarted",
+)  # events of a session that the terminal shows
 
 
 def execute(
@@ -63,12 +68,13 @@ def _worker(settings: dict[str, Any]) -> None:
 
     with without("sklearn", "scipy"):  # seconds, for parts of transformers that nothing here uses
         from r2m.training.loop import run_loop
+    from r2m.training.vllm_engine import RayEngine
     from r2m.workers import Workers
 
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size())
     folder, models = Path(settings["folder"]), settings["models"]
-    run_loop(validate(settings["config"]), folder, models, workers, ray.train.torch.get_device())
+    run_loop(validate(settings["config"]), folder, models, workers, ray.train.torch.get_device(), RayEngine)
 
 
 class _Fit:
@@ -97,17 +103,16 @@ def torch_trainer(config: Config, folder: Path, models: tuple[str, str], gpu_sha
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    r = config.run
-    gpu = resolve_device(r, ray.cluster_resources().get("GPU", 0) / gpu_share) == "gpu"
+    r, engines = config.run, config.rollout.gpus
+    gpu = resolve_device(r, (ray.cluster_resources().get("GPU", 0) - engines) / gpu_share) == "gpu"
+    gpus = gpu_share + engines // r.workers  # the worker's, and those of its engine beside them
     settings = {"config": config.model_dump(mode="json"), "folder": str(folder), "models": models}
     return TorchTrainer(
         _worker,
         train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=r.workers,
-            use_gpu=gpu,
-            resources_per_worker={"CPU": 1.0, **({"GPU": gpu_share} if gpu else {})},
+            num_workers=r.workers, use_gpu=gpu, resources_per_worker={"CPU": 1.0, **({"GPU": gpus} if gpu else {})}
         ),
         run_config=RunConfig(
             name=folder.name,
