@@ -248,9 +248,9 @@ def config_of(arm: str, models: tuple[str, str], folder: Path) -> Config:
     return load("forum", [
         f"policy.model={models[0]}", f"reward.model={models[1]}", f"run.storage={folder / 'storage'}", ARMS[arm],
         "task.posts=40", "task.held_out=4", "algorithm.queries=4", "algorithm.rounds=3", "algorithm.microbatch=4",
-        "algorithm.max_grad_norm=0.5",
         "algorithm.max_response_tokens=8", "algorithm.temperature=0.8", "algorithm.lr=1e-3",
-        "algorithm.adam_eps=1e-4", "reward.lr=1e-3", "reward.attention_width=16", "reward.num_heads=2", "run.device=cpu", "run.eval_queries=4",
+        "algorithm.adam_eps=1e-4", "algorithm.max_grad_norm=0.5", "reward.lr=1e-3", "reward.attention_width=16",
+        "reward.num_heads=2", "run.device=cpu", "run.eval_queries=4",
     ])  # fmt: skip
 
 
