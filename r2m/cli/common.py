@@ -14,13 +14,13 @@ from rich.console import Console
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
-    from r2m.stages.common import Progress
+    from r2m.stages.progress import Progress
 
 out, err = Console(markup=False), Console(stderr=True, markup=False)  # names may hold what reads as markup
 
 
 def progress() -> AbstractContextManager[Progress]:
-    from r2m.stages.common import progress_bar
+    from r2m.stages.progress import progress_bar
 
     return progress_bar()
 

@@ -77,9 +77,7 @@ def run_or_model(
     """
     from r2m.cli.assessment import MEANS, parts, win_rate_table
     from r2m.evaluation.alpaca_files import write_rows
-    from r2m.evaluation.judging import TEXT_OF, output_rows
-    from r2m.evaluation.judging import against as against_rival
-    from r2m.evaluation.rivals import check_rival, differences, find_rival, win_rates
+    from r2m.evaluation.subjects import TEXT_OF, check_rival
     from r2m.results.numbers import interval, number
     from r2m.runs.folder import ASSESSMENT, run_folder
 
@@ -98,6 +96,10 @@ def run_or_model(
         with progress() as bar:
             options = {"prompts": prompts, "pairs": pairs, "judge": judge, "progress": bar}
             config, known = _assess(subject, recipe, where, max_tokens, refresh, **options)
+        from r2m.evaluation.judging import against as against_rival
+        from r2m.evaluation.judging import output_rows
+        from r2m.evaluation.rivals import differences, find_rival, win_rates
+
         own = asked is None and against in (None, *TEXT_OF)
         rates = known.win_rates if own else []
         listed = [rate for rate in rates if against in (None, rate.against) and judge in (None, rate.judge)]
@@ -132,8 +134,7 @@ def _assess(
 ) -> tuple[Config, Assessment]:
     """Of a run that is in the storage, else of a model."""
     from r2m.config import load, override
-    from r2m.evaluation.assess import assess, assess_policy, finished_run
-    from r2m.evaluation.rivals import is_run
+    from r2m.evaluation.subjects import finished_run, is_run
     from r2m.runs.folder import existing_folder
 
     if recipe is None:
@@ -142,10 +143,14 @@ def _assess(
         except UserError as error:
             raise UserError(f"{error}; a model needs --recipe, which says what it is asked") from None
         folder, _, config = finished_run(storage, subject)
+        from r2m.evaluation.assess import assess, assess_policy
+
         if max_tokens is None:
             return config, assess(storage, subject, refresh=refresh, **options)
         return config, assess_policy(config, folder / "policy", max_tokens=max_tokens, **options)
     if is_run(storage, subject):
         raise UserError(f"--recipe {recipe!r}: {subject!r} is a run, which has its own")
     config = load(recipe, [override("run.storage", storage)])
+    from r2m.evaluation.assess import assess_policy
+
     return config, assess_policy(config, subject, max_tokens=max_tokens, **options)

@@ -102,17 +102,20 @@ def _go_on(opened: Opened, address: str | None) -> str:
 
 def _status(storage: str, name: str) -> None:
     from r2m.reports.sweep_tables import sweep_terminal
-    from r2m.sweeps.sweep import open_sweep, status_of, write_answer
+    from r2m.sweeps.sweep import answer_of, open_sweep, runs_of, status_of, write_answer
 
     opened = open_sweep(storage, name)
+    status = status_of(opened)
     try:
         study = opened.study_to_read(say)
-        answer, _ = write_answer(opened, study, lambda error: say(f"not written: {reason_of(error)}"))
+        if status == "running":  # its driver draws it
+            answer = answer_of(opened, study, runs_of(opened))
+        else:
+            answer, _ = write_answer(opened, study, lambda error: say(f"not written: {reason_of(error)}"))
     except Exception as error:
         if not of_database(error):
             raise
         raise UserError(f"SWEEP = {name!r}: its study cannot be read: {reason_of(error)}") from error
-    status = status_of(opened)
     out.print(f"{name}: {status}")
     out.print(sweep_terminal(answer))
     _look(opened)

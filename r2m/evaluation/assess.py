@@ -14,17 +14,16 @@ from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.evaluation.bench import AssessedPolicy, Bench, open_bench, open_policy, shown_prompt
-from r2m.evaluation.judging import TEXT_OF, against, judges, kept
+from r2m.evaluation.judging import against, judges, kept
 from r2m.evaluation.pairs import file_pairs, reward_accuracy
 from r2m.evaluation.similarity import similarity, states_over_training
+from r2m.evaluation.subjects import TEXT_OF, finished_run, on_file
 from r2m.models.loading import load_config
-from r2m.results.assessment import VERSION, Assessment, Response, read_assessment
+from r2m.results.assessment import VERSION, Assessment, Response
 from r2m.reward.loading import load_feedback_head
-from r2m.runs.folder import CHECKPOINTS, JOURNAL, existing_folder
-from r2m.runs.journal import JournalView, read
-from r2m.stages.common import Progress, silent
+from r2m.runs.folder import CHECKPOINTS
 from r2m.stages.forum import reproducible
-from r2m.training.start import kept_config
+from r2m.stages.progress import Progress, silent
 
 
 def assess(
@@ -41,7 +40,7 @@ def assess(
     """
     folder, view, config = finished_run(storage, name)
     if not refresh and pairs is None and judge in (None, "gold", "vanilla"):
-        there = _on_file(folder, view)
+        there = on_file(folder, view)
         if there and there.prompts == (config.task.held_out if prompts is None else prompts):
             return there
     if not (folder / "policy").is_dir():
@@ -55,7 +54,7 @@ def assess(
         known = _assessed(bench, name, view.start["config_hash"], trained, head, None, pairs, judge, progress)
         followed = states_over_training(bench, trained, folder / CHECKPOINTS, progress)
     known = replace(known, over_training=followed).finite()
-    there = _on_file(folder, view)
+    there = on_file(folder, view)
     if there is None or there.prompts <= known.prompts:
         known.write(folder)
     return known
@@ -79,21 +78,6 @@ def assess_policy(
         policy = open_policy(config, model)
         known = _assessed(bench, None, config.digest(), policy, None, max_tokens, pairs, judge, progress)
     return known.finite()
-
-
-def finished_run(storage: str, name: str) -> tuple[Path, JournalView, Config]:
-    """Folder, journal and configuration. Raises UserError for a run that is not there or has not finished."""
-    folder = existing_folder(storage, name)
-    view = read(folder / JOURNAL)
-    if view.status != "finished":
-        raise UserError(f"RUN = {name!r}: it is {view.status}; a finished run can be assessed")
-    return folder, view, kept_config(view, storage)
-
-
-def _on_file(folder: Path, view: JournalView) -> Assessment | None:
-    """The run's assessment, if there is one, and of the configuration that the run has."""
-    found = read_assessment(folder)
-    return found if found and found.config_hash == view.start["config_hash"] else None
 
 
 def _assessed(

@@ -25,8 +25,8 @@ from r2m.policy.whole import FrozenPolicy
 from r2m.results.assessment import Shown
 from r2m.reward.model import RewardModel
 from r2m.reward.scoring import RewardEmbedder
-from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
+from r2m.stages.progress import Progress, silent
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.prompt import Prompt, prompt_ids
 from r2m.training.held_out import held_out_columns

@@ -17,8 +17,6 @@ from r2m.reward.loading import load_reward_model
 from r2m.tasks.answer import frame
 from r2m.tasks.prompt import Prompt
 
-TEXT_OF = {"sft": "rival", "reference": "reference"}  # whose responses, and where rows have them
-
 
 def as_judges_read(prompt: Prompt) -> str:
     """A prompt as a judge reads it: plain text, the one message of a conversation, or all with their roles."""

@@ -17,8 +17,8 @@ from r2m.models.families import context_of
 from r2m.results.assessment import Accuracy, PairSet
 from r2m.results.statistics import wilson_interval
 from r2m.reward.inputs import response_ids
-from r2m.stages.common import Progress, silent
 from r2m.stages.forum import PAIR_TEMPERATURE, RESPONSES, label_pairs, respond, two_pairs
+from r2m.stages.progress import Progress, silent
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import comparable, place_in_file, preference_pairs
 from r2m.tasks.files import read_rows

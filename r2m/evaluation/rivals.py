@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from r2m.config import Config
 from r2m.errors import UserError
 from r2m.evaluation.alpaca_files import read_outputs
 from r2m.evaluation.assess import assess
 from r2m.evaluation.bench import open_bench
-from r2m.evaluation.judging import TEXT_OF, against, asked, judges, kept, named_judge
+from r2m.evaluation.judging import against, asked, judges, kept, named_judge
+from r2m.evaluation.subjects import TEXT_OF, check_rival, is_run
 from r2m.results.assessment import Assessment, Response, Wins
 from r2m.results.statistics import Estimate, paired_difference
-from r2m.runs.folder import JOURNAL, run_folder
-from r2m.stages.common import Progress, silent
+from r2m.stages.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -21,16 +20,6 @@ class Rival:
     name: str
     texts: Sequence[str | None]  # for each row of the assessment; None: it has no such prompt
     rows: Mapping[str, Response]  # of its own assessment, where it is a run, by prompt as judges read it
-
-
-def is_run(storage: str, name: str) -> bool:
-    return (run_folder(storage, name) / JOURNAL).is_file()
-
-
-def check_rival(name: str, storage: str) -> None:
-    """Raises UserError for what is neither "sft" nor "reference", nor a run in the storage, nor a file."""
-    if name not in TEXT_OF and not is_run(storage, name) and not Path(name).is_file():
-        raise UserError(f"--against {name!r}: sft, reference, a run in {storage} or a model_outputs.json is allowed")
 
 
 def find_rival(assessed: Assessment, name: str, storage: str, progress: Progress = silent) -> Rival:

@@ -19,7 +19,7 @@ from r2m.evaluation.bench import AssessedPolicy, Bench, encoded, shown_prompt
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.policy.state import restore_module
 from r2m.results.assessment import Followed, OverTraining, Similarities, Similarity
-from r2m.stages.common import Progress, silent
+from r2m.stages.progress import Progress, silent
 from r2m.tasks.forum import judge
 from r2m.tasks.prompt import Prompt
 from r2m.training import checkpoint

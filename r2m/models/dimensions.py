@@ -1,14 +1,14 @@
-"""Dimensions of the paper's models, so that a recipe can be planned where no hub is reachable.
-
-As published in each model's config.json. Only planning reads this; a run loads the model's own configuration.
+"""Configurations to plan with: a model's own, the forum's, and those of the paper's models, as published, so that
+a recipe can be planned where no hub is reachable. A run loads the model's own configuration.
 """
 
+import json
 from typing import Any
 
-from transformers import AutoConfig
-
 from r2m.errors import UserError
-from r2m.models.loading import load_config
+from r2m.models.adapters import whole_model
+from r2m.models.dense import dense_config
+from r2m.models.loading import config_file, load_config
 
 LLAMA_8B = {
     "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -37,11 +37,34 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+FORUM_WIDTH = 128  # of the embedded task's policy
+
+
+def forum_dimensions(width: int, vocabulary: int) -> dict[str, Any]:
+    """Of the embedded task's models: small Llamas."""
+    return {
+        "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "vocab_size": vocabulary, "max_position_embeddings": 64, "tie_word_embeddings": True,
+    }  # fmt: skip
+
+
 def config_for_planning(model: str, field: str) -> Any:
-    """The model's own configuration, or the published dimensions where the hub cannot be reached."""
+    """The model's own configuration, or the published dimensions where the hub cannot be reached.
+
+    Of adapters it is that of the model that they are to. Of the plain dense families it is a DenseConfig, and
+    transformers is not loaded. Raises UserError where there is none.
+    """
+    model = whole_model(model, field)
     try:
-        return load_config(model, field)
+        path = config_file(model, field)
     except UserError:
         if model not in PUBLISHED:
             raise
-        return AutoConfig.for_model(**PUBLISHED[model])
+        path = None
+    if path is None and model in PUBLISHED:
+        return dense_config(PUBLISHED[model], model)
+    try:
+        plain = None if path is None else dense_config(json.loads(path.read_text(encoding="utf-8")), model)
+    except (OSError, ValueError, RecursionError):  # transformers says what is wrong with it
+        plain = None
+    return plain or load_config(model, field)

@@ -7,9 +7,6 @@ its context, its width, what it keeps of tokens.
 from enum import Enum
 from typing import Any
 
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
-
 
 class CacheUse(Enum):
     """How a prompt and its responses run through a model, the fastest first."""
@@ -75,6 +72,9 @@ def cache_use_of(config: Any) -> CacheUse:
     """The fastest that is right for models of this configuration."""
     if config.model_type in NO_CACHE:
         return CacheUse.RERUN
+    from transformers import DynamicCache
+    from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
     layers = DynamicCache(config=config).layers
     if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
         return CacheUse.CACHED  # a recurrent state, which padding on the left would be part of
@@ -130,6 +130,9 @@ def width_of(hf_config: Any) -> int:
 def kept_values(hf_config: Any) -> tuple[int, int]:
     """What a model keeps to go on from, in all layers: values of each token (its keys and values), and of a whole
     sequence (states of recurrent layers; about, since configurations describe them in a dozen ways)."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
+
     text = text_of(hf_config)
     kept = state = 0
     layers = getattr(text, "per_layer_config", None) or [text] * text.num_hidden_layers

@@ -6,17 +6,23 @@ A mapped file may be deleted or replaced by renaming. Cut short in place it woul
 loaded here while others may be writing it is renamed into place whole (r2m.stages).
 """
 
+from __future__ import annotations
+
 import functools
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import constants
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from r2m.errors import UserError, brief
+from r2m.models.adapters import check_no_adapters, whole_model
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NOWHERE = "no such folder, not in the cache, and the hub cannot be reached"
 TIMEOUT_S = 5.0  # to see whether the hub can be reached: its client would try for half a minute
 
 
@@ -48,23 +54,52 @@ def fetch(loader: Any, field: str, model: str, **options: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # damaged files make the parsers and the models' own code raise anything
-        reason = "no such folder, not in the cache, and the hub cannot be reached" if cached else brief(error)
-        raise UserError(f"{field} = {model!r}: a Hugging Face folder or hub id is needed; {reason}") from None
+        raise _needed(field, model, NOWHERE if cached else brief(error)) from None
+
+
+def _needed(field: str, model: str, reason: str) -> UserError:
+    return UserError(f"{field} = {model!r}: a Hugging Face folder or hub id is needed; {reason}")
+
+
+def config_file(model: str, field: str) -> Path | None:
+    """The model's config.json, found without transformers; None where that will have to say why there is none.
+
+    Raises UserError for a model that is neither a folder nor to be had of the hub.
+    """
+    if Path(model).is_dir():
+        return Path(model) / "config.json"
+    from huggingface_hub import hf_hub_download
+
+    cached = only_cached(model)
+    try:
+        return Path(hf_hub_download(model, "config.json", local_files_only=cached))
+    except Exception as error:  # the HTTP client's errors have no base class of the hub's own
+        if cached:
+            raise _needed(field, model, NOWHERE) from error
+        return None
 
 
 def load_config(model: str, field: str = "policy.model") -> Any:
-    return fetch(AutoConfig, field, model)
+    """Of adapters, that of the model that they are to."""
+    from transformers import AutoConfig
+
+    return fetch(AutoConfig, field, whole_model(model, field))
 
 
 def check_one_label(config: Any, field: str, model: str) -> None:
-    """Raises UserError for a configuration that is no reward model's."""
+    """Raises UserError for a configuration that is no reward model's, and for adapters."""
+    check_no_adapters(model, field)
     if config.num_labels != 1:
         raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
 
 
 def load_tokenizer(model: str, field: str = "policy.model") -> PreTrainedTokenizerBase:
     """A tokenizer whose padding token differs from its end token, where it has a token to spare for it."""
-    tokenizer = fetch(AutoTokenizer, field, model)
+    from transformers import AutoTokenizer
+
+    base = whole_model(model, field)
+    own = base == model or (Path(model) / "tokenizer_config.json").is_file()  # else that of what adapters are to
+    tokenizer = fetch(AutoTokenizer, field, model if own else base)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{field} = {model!r}: its tokenizer has no end-of-sequence token")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):

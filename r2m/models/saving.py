@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from accelerate.utils import other
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -23,7 +24,8 @@ class UnsavableError(UserError):
 
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    model.save_pretrained(folder, safe_serialization=True)
+    with _never_wrapped():
+        model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 
 
@@ -69,10 +71,21 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wh
     does not know as such; OSError where the disk is at fault.
     """
     with told(f"{what}: it could not be saved after the training"):
-        with TemporaryDirectory(dir=where, prefix=".trial-") as folder:
+        with TemporaryDirectory(dir=where, prefix=".trial-") as folder, _never_wrapped():
             model.save_pretrained(folder, state_dict={})
             tokenizer.save_pretrained(folder)
         remove_tied_weights_from_state_dict(model.state_dict(), model)
+
+
+@contextmanager
+def _never_wrapped() -> Iterator[None]:
+    """Saving asks whether a model is an engine of DeepSpeed's, and imports that to ask, for four seconds. None is."""
+    asked = other.is_deepspeed_available
+    other.is_deepspeed_available = lambda: False
+    try:
+        yield
+    finally:
+        other.is_deepspeed_available = asked
 
 
 @contextmanager

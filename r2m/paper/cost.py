@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from r2m.config import Config, validate
-from r2m.stages.common import Progress, silent
+from r2m.stages.progress import Progress, silent
 
 ORDER = ("RLOO", "R2M", "R2M", "RLOO")
 ROUNDS = 8  # of a process; its first is left out

@@ -31,8 +31,8 @@ from r2m.results.assessment import Assessment
 from r2m.results.experiment import Experiment
 from r2m.results.table import Result, by_trial
 from r2m.runs.folder import CHECKPOINTS, check_name, run_folder
-from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
+from r2m.stages.progress import Progress, silent
 from r2m.sweeps.driver import run_sweep
 from r2m.sweeps.room import plan_of
 from r2m.sweeps.spec import config_of, load_sweep

@@ -4,22 +4,25 @@ import torch
 
 from r2m.config import Algorithm, Policy
 from r2m.policy.loading import frozen_twin, load_policy
+from r2m.policy.lora import add_adapters
 from r2m.policy.policy import TrainedPolicy
 from r2m.policy.whole import WholePolicy
 from r2m.workers import Workers
 
 
 def build_policy(
-    path: str, settings: Policy, algorithm: Algorithm, workers: Workers, device: torch.device | str
+    path: str, settings: Policy, algorithm: Algorithm, workers: Workers, device: torch.device | str, seed: int
 ) -> TrainedPolicy:  # fmt: skip
-    """Of a Hugging Face folder or hub id. Raises as `load_policy`."""
+    """Of a Hugging Face folder or hub id; `seed`: of its adapters. Raises as `load_policy` and `add_adapters`."""
+    # At ZeRO's third stage no device holds a whole model: its weights wait in host memory, mapped from their file.
+    zero3 = settings.sharding == "zero3"
+    model, reference = load_policy(path, settings.dtype, "cpu" if zero3 else device), None
+    if settings.lora is None:
+        reference = frozen_twin(model, share=zero3)
+    else:
+        add_adapters(model, settings.lora, seed)
     if settings.sharding == "none":
-        model = load_policy(path, settings.dtype, device)
-        return WholePolicy(model, frozen_twin(model), algorithm, workers)
+        return WholePolicy(model, reference, algorithm, workers)
     from r2m.policy.sharded import ShardedPolicy
 
-    # At stage 3 no device has to hold a whole model: its weights wait in host memory, mapped from their file.
-    zero3 = settings.sharding == "zero3"
-    model = load_policy(path, settings.dtype, "cpu" if zero3 else device)
-    reference = frozen_twin(model, share=zero3)
     return ShardedPolicy(model, reference, settings, algorithm, workers, device)

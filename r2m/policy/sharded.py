@@ -1,7 +1,7 @@
 """A policy that is spread over the workers by DeepSpeed's ZeRO."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.models.saving import save_model
 from r2m.policy.forward import PolicyOutput, policy_forward
+from r2m.policy.lora import adapters_off, merged_weights
 from r2m.policy.state import under
 from r2m.policy.zero import Spread
 from r2m.workers import Workers
@@ -33,11 +34,13 @@ class _Forward(nn.Module):
 
 
 class ShardedPolicy:
-    """See r2m.policy.policy.TrainedPolicy. Blocks are padded to the widest of all workers: these then run the same
-    modules, in the same order, as ZeRO needs."""
+    """See r2m.policy.policy.TrainedPolicy. `reference`: its frozen twin; None: the policy itself with its adapters off.
+
+    Blocks are padded to the widest of all workers: these then run the same modules, in the same order, as ZeRO needs.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, reference: PreTrainedModel, settings: Policy, algorithm: Algorithm,
+        self, model: PreTrainedModel, reference: PreTrainedModel | None, settings: Policy, algorithm: Algorithm,
         workers: Workers, device: torch.device | str,
     ) -> None:  # fmt: skip
         a = algorithm
@@ -48,17 +51,21 @@ class ShardedPolicy:
                 trained, a.lr, eps=a.adam_eps, weight_decay=a.weight_decay, fused=True
             ),
         )  # fmt: skip
-        self._zero3 = settings.sharding == "zero3"
-        self._reference = Spread(reference, _Forward(reference), settings, device) if self._zero3 else reference
-        self._engine = self._policy.engine
+        self._engine, self._reference = self._policy.engine, reference
+        self._spread_reference: Spread | None = None
+        if reference is not None and settings.sharding == "zero3":
+            self._spread_reference = Spread(reference, _Forward(reference), settings, device)
 
     def forward(self, block: Trajectories, temperature: float, *, entropy: bool = False) -> PolicyOutput:
         return self._aligned(self._engine, block, temperature, entropy)
 
     @torch.no_grad()
     def reference(self, block: Trajectories, temperature: float) -> PolicyOutput:
-        if isinstance(self._reference, Spread):
-            return self._aligned(self._reference.engine, block, temperature, False)
+        if self._reference is None:
+            with adapters_off(self.model):
+                return self._aligned(self._engine, block, temperature, False)
+        if self._spread_reference is not None:
+            return self._aligned(self._spread_reference.engine, block, temperature, False)
         return policy_forward(self._reference, block, temperature, entropy=False)
 
     def _aligned(self, engine: nn.Module, t: Trajectories, temperature: float, entropy: bool) -> PolicyOutput:
@@ -86,12 +93,24 @@ class ShardedPolicy:
         self._engine.step()
         return float("inf") if self._engine.optimizer.overflow else float(self._engine.get_global_grad_norm())
 
-    def whole(self, *, reference: bool = False) -> AbstractContextManager[PreTrainedModel]:
-        spread = self._reference if reference else self._policy
-        return spread.whole() if isinstance(spread, Spread) else nullcontext(spread)
+    @contextmanager
+    def whole(self, *, reference: bool = False) -> Iterator[PreTrainedModel]:
+        if reference and self._spread_reference is not None:
+            with self._spread_reference.whole() as model:
+                yield model
+        elif reference and self._reference is not None:
+            yield self._reference
+        else:
+            with self._policy.whole() as model, adapters_off(model) if reference else nullcontext():
+                yield model
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        return self._policy.weights()
+        if self._reference is None:
+            yield from merged_weights(self.model, self._policy.gathered)
+            return
+        for name, p in self.model.named_parameters():
+            with self._policy.gathered([p]):
+                yield name, p.detach()
 
     def state(self) -> dict[str, Tensor]:
         """This worker's part of the fp32 weights and of AdamW's state."""

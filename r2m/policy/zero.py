@@ -56,33 +56,27 @@ class Spread:
     def whole(self) -> Iterator[PreTrainedModel]:
         """The model with all weights on this worker and without hooks, for reading alone. All workers enter and
         leave; in between they need not do the same."""
-        if self._plain is self.model:
-            yield self.model
-            return
-        import deepspeed
-
-        self.engine.optimizer.empty_partition_cache()
         pairs = list(zip(self.model.parameters(), self._plain.parameters(), strict=True))
-        with deepspeed.zero.GatheredParameters([p for p, _ in pairs]):
+        with self.gathered([p for p, _ in pairs]):
             for p, plain in pairs:
                 plain.data = p.data
             try:
                 yield self._plain
             finally:
-                for _, plain in pairs:
-                    plain.data = plain.data.new_empty(0)
+                for p, plain in pairs if self._plain is not self.model else ():
+                    plain.data = p.data.new_empty(0)
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Each parameter whole, one after another, a tied one once."""
+    @contextmanager
+    def gathered(self, parameters: list[nn.Parameter]) -> Iterator[None]:
+        """Parameters of the model with all their values on each worker."""
         if self._plain is self.model:
-            yield from ((name, p.detach()) for name, p in self.model.named_parameters())
+            yield
             return
         import deepspeed
 
-        self.engine.optimizer.empty_partition_cache()
-        for name, p in self.model.named_parameters():
-            with deepspeed.zero.GatheredParameters([p]):
-                yield name, p.detach()
+        self.engine.optimizer.empty_partition_cache()  # weights that a backward has left gathered
+        with deepspeed.zero.GatheredParameters(parameters):
+            yield
 
     @property
     def masters(self) -> list[Tensor]:
@@ -98,7 +92,7 @@ class Spread:
         if self._plain is self.model:
             optimizer.update_lp_params()
             return
-        self.engine.optimizer.empty_partition_cache()
+        optimizer.empty_partition_cache()
         for i in range(len(self.masters)):
             optimizer._reassign_or_swap_out_partitioned_parameters(i)
 

@@ -1,9 +1,11 @@
 """A sweep's answer as one self-contained HTML file, and its picture."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
 
+from r2m.errors import UserError
 from r2m.reports import document as doc
 from r2m.reports import sweep_figures as figures
 from r2m.reports import sweep_tables as tables
@@ -46,7 +48,7 @@ def picture(a: Answer, views: Views, path: Path) -> None:
     from r2m.reports.curves import plot
 
     arms = [group for group in figures.confirmed(a, views).values() if any(v.rounds for v in group.views)]
-    if arms:
+    with suppress(UserError):  # none of what is drawn yet
         plot(arms, path)
 
 

@@ -6,8 +6,12 @@ from contextlib import contextmanager
 from typing import Literal
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from r2m.imports import without
+
+with without("sklearn"):  # two seconds, for another evaluator than ours
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 FEWEST = 4  # complete trials
 

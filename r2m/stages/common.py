@@ -1,4 +1,4 @@
-"""What both stages before RL share: splits, batches, the schedule, progress, and the way from a file of data to a
+"""What both stages before RL share: splits, batches, the schedule, and the way from a file of data to a
 folder that is whole or absent."""
 
 import json
@@ -18,34 +18,12 @@ from r2m.files import check_room, made_whole
 from r2m.models.families import context_of
 from r2m.models.loading import load_tokenizer
 from r2m.models.saving import BARE_WEIGHTS, check_savable, save_model, save_weights, told
+from r2m.stages.progress import Progress, silent
 from r2m.tasks.columns import Read
 from r2m.tasks.files import Rows, read_rows
 from r2m.tasks.text import accepted, shaped
 
-Progress = Callable[[str, int, int], None]  # (phase, steps done, steps in all)
 _Item = TypeVar("_Item")
-
-
-def silent(phase: str, done: int, total: int) -> None:
-    pass
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar on the terminal for each phase that reports."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Bars(*columns) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=total)
-            bars.update(tasks[phase], completed=done)
-
-        yield report
 
 
 def hold_out(

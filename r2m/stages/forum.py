@@ -9,18 +9,19 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.config import ForumTask
+from r2m.models.dimensions import FORUM_WIDTH, forum_dimensions
 from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
 from r2m.policy.queries import token_ids
 from r2m.policy.sampler import sample, uniform_draws
 from r2m.stages import common
+from r2m.stages.progress import Progress, silent
 from r2m.stages.reward_model import load_classifier, train_reward_model
 from r2m.stages.sft import supervised_finetune
 from r2m.tasks.encoding import decode
 from r2m.tasks.forum import WORDS, forum_tokenizer, gold, words_of, write_prompts
 from r2m.tasks.prompt import Prompt, prompt_ids
 
-POLICY_WIDTH = 128
 RESPONSE_TOKENS = 16
 RESPONSES, PAIR_TEMPERATURE = 4, 1.2  # to a prompt of the preference data, which makes two pairs of them
 CENTRED_ON = 512  # samples of the supervised policy, whose mean reward is made 0
@@ -28,7 +29,7 @@ CENTRED_ON = 512  # samples of the supervised policy, whose mean reward is made 
 TextPair = tuple[Prompt, str, str]  # prompt and two responses
 
 
-def train_sft(task: ForumTask, folder: Path, progress: common.Progress, width: int = POLICY_WIDTH) -> None:
+def train_sft(task: ForumTask, folder: Path, progress: Progress, width: int = FORUM_WIDTH) -> None:
     """A Llama from scratch, of 0.9 million parameters at the policy's width, on references corrupted word by word."""
     rng = random.Random(f"noise {task.seed}")
     prompts = write_prompts(task.seed, "train", task.posts)
@@ -43,7 +44,7 @@ def train_sft(task: ForumTask, folder: Path, progress: common.Progress, width: i
     common.save_trained(folder, policy, tokenizer, report)
 
 
-def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress: common.Progress) -> None:
+def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress: Progress) -> None:
     """A reward model on pairs that the supervised policy `sft` wrote; it starts from the language model `base`, which
     is that policy or, for a reward model of another width, one fine-tuned alike."""
     tokenizer = load_tokenizer(str(sft))
@@ -64,11 +65,10 @@ def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress:
     common.save_trained(folder, classifier, tokenizer, report)
 
 
-def new_policy(tokenizer: PreTrainedTokenizerBase, width: int = POLICY_WIDTH) -> LlamaForCausalLM:
+def new_policy(tokenizer: PreTrainedTokenizerBase, width: int = FORUM_WIDTH) -> LlamaForCausalLM:
     special = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=4,
-        num_attention_heads=4, max_position_embeddings=64, tie_word_embeddings=True,
+        **forum_dimensions(width, len(tokenizer)),
         initializer_range=width**-0.5,  # here: with the usual 0.02 it takes far longer to learn to copy
         **special,
     )  # fmt: skip
@@ -96,7 +96,7 @@ def corrupt(reference: str, noise: float, rng: random.Random) -> str:
 
 def respond(
     policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], K: int,
-    temperature: float, seed: int, progress: common.Progress = common.silent,
+    temperature: float, seed: int, progress: Progress = silent,
 ) -> list[list[str]]:  # fmt: skip
     """K responses to each prompt."""
     groups: list[list[str]] = []

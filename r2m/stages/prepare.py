@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from r2m.config import Config, ForumTask, digest
 from r2m.files import locked, removed
-from r2m.stages import common
+from r2m.models.dimensions import FORUM_WIDTH
+from r2m.stages.progress import Progress, silent
 
 CACHE_VERSION = 1  # of the forum's recipe; raise it when grammar, models or training change
 FINISHED = "finished"
@@ -28,24 +29,30 @@ class Models(NamedTuple):
     reward: str
 
 
-def prepare(config: Config, progress: common.Progress = common.silent) -> Models:
+def prepare(config: Config, progress: Progress = silent) -> Models:
     """Models for a run: `policy.model` and `reward.model` where they are named, else the task's own."""
     policy, reward = config.policy.model, config.reward.model
     if policy is not None and reward is not None:
         return Models(policy, reward)
     task = config.task
     assert isinstance(task, ForumTask), "a text task's config names both models"
-    from r2m.stages.forum import POLICY_WIDTH, train_reward, train_sft
-
     cache = Path(config.run.storage).absolute() / "cache"
     sft, reward_model = (cache / name for name in model_names(task))
-    cached(sft, lambda folder: train_sft(task, folder, progress))
+
+    def train_base(folder: Path, width: int = FORUM_WIDTH) -> None:
+        from r2m.stages.forum import train_sft
+
+        train_sft(task, folder, progress, width)
+
+    cached(sft, train_base)
     if reward is None:
         width = task.reward_width
-        base = sft if width == POLICY_WIDTH else sft.with_name(f"{sft.name}-width-{width}")
+        base = sft if width == FORUM_WIDTH else sft.with_name(f"{sft.name}-width-{width}")
 
         def build(folder: Path) -> None:
-            cached(base, lambda folder: train_sft(task, folder, progress, width))
+            from r2m.stages.forum import train_reward
+
+            cached(base, lambda folder: train_base(folder, width))
             train_reward(task, sft, base, folder, progress)
 
         cached(reward_model, build)
@@ -64,6 +71,8 @@ def cached(folder: Path, build: Callable[[Path], None]) -> None:
     """Build a cached model where it is not there whole."""
     with locked(folder.with_name(folder.name + ".lock")):
         if not (folder / FINISHED).is_file():
-            with common.new_folder(removed(folder)) as partial:
+            from r2m.stages.common import new_folder
+
+            with new_folder(removed(folder)) as partial:
                 build(partial)
                 (partial / FINISHED).touch()

@@ -20,6 +20,7 @@ from r2m.models.weights import check_weights
 from r2m.results.statistics import wilson_interval
 from r2m.reward.inputs import response_ids
 from r2m.stages import common
+from r2m.stages.progress import Progress, silent
 from r2m.tasks.columns import comparable, preference_pairs
 from r2m.tasks.prompt import Prompt
 
@@ -30,7 +31,7 @@ def train_reward_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[Prompt, str, str]], *,
     epochs: int = 1, batch_size: int = 32, lr: float = 1e-5, seed: int = 0, max_tokens: int | None = None,
     held_out_share: float = 0.1, sft_samples: Sequence[tuple[Prompt, str]] | None = None,
-    progress: common.Progress = common.silent,
+    progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Minimise Eq. 7 over all weights of a sequence classifier with one label, in place, and centre its scores.
 

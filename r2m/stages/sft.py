@@ -17,6 +17,7 @@ from r2m.errors import UserError
 from r2m.policy.loading import load_policy
 from r2m.policy.output import base, own_logits
 from r2m.stages import common
+from r2m.stages.progress import Progress, silent
 from r2m.tasks.answer import answer_ids
 from r2m.tasks.columns import completions
 from r2m.tasks.prompt import Prompt, located, prompt_ids
@@ -27,7 +28,7 @@ Tokens = tuple[list[int], int]  # ids of prompt + completion + EOS, and the numb
 def supervised_finetune(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[tuple[Prompt, str]], *,
     steps: int | None = None, epochs: float = 1, batch_size: int = 32, lr: float = 1e-5, seed: int = 0,
-    max_tokens: int | None = None, held_out_share: float = 0.05, progress: common.Progress = common.silent,
+    max_tokens: int | None = None, held_out_share: float = 0.05, progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Minimise the cross-entropy of completions and their EOS, in place; prompts are not trained on.
 

@@ -152,12 +152,16 @@ class _Session:
         for run in job.runs:
             self.shipper.finish(run.folder)
         self._record()
+        write_answer(self.opened, self.study, self._not_written)
         seeds = ", ".join(str(run.config.run.seed) for run in job.runs)
         value = mean(value_of(view, self.opened.sweep.objectives[0]) for view in views)
         kl = mean(last(view, KL) for view in views)
         said = f"{job.label} (seed {seeds}): {views[0].status}, {value:.3f} at KL {kl:.1f}"
         said += "".join(f"; {view.events[-1].get('reason')}" for view in views if view.status == "failed")
         return f"{said}\n  again: {command(self.opened.sweep, job.params, job.runs[0].config.run.seed)}"
+
+    def _not_written(self, error: OSError) -> None:
+        self.console.print(f"not written: {reason_of(error)}", markup=False, highlight=False, soft_wrap=True)
 
     def _record(self) -> None:
         """A round of the sweep's journal for every trial that is settled and has none."""

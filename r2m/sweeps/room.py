@@ -9,6 +9,7 @@ from r2m.sweeps.plan import SweepPlan, plan_sweep
 from r2m.sweeps.schema import Sweep
 from r2m.sweeps.spec import config_of
 from r2m.training.cluster import connect
+from r2m.training.machine import gpus_here
 from r2m.training.preflight import plan_for, shapes_for
 
 
@@ -34,14 +35,10 @@ def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepP
 
 
 def _machine() -> dict[str, Any]:
-    import torch
-
-    room = {
-        "cpus": os.cpu_count() or 1,
-        "gpus": torch.cuda.device_count(),
-        "node_gib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30,
-    }
-    return room | ({"gpu_gib": torch.cuda.get_device_properties(0).total_memory / 2**30} if room["gpus"] else {})
+    gpus, gpu_memory = gpus_here()
+    node_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    room = {"cpus": os.cpu_count() or 1, "gpus": gpus, "node_gib": node_gib}
+    return room | ({"gpu_gib": gpu_memory / 2**30} if gpus else {})
 
 
 def _cluster(address: str) -> dict[str, Any]:

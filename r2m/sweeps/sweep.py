@@ -23,14 +23,12 @@ from r2m.config.uris import sqlite_uri
 from r2m.errors import UserError
 from r2m.files import folder_made_whole, made_whole, write_whole
 from r2m.line_file import is_held
-from r2m.reports.sweep_page import picture, sweep_html
-from r2m.reports.sweep_tables import ranking_table
 from r2m.results.answer import Answer
 from r2m.runs.find import sweep_runs
 from r2m.runs.folder import ANSWER_FILES, JOURNAL, check_name, is_name, none_of_that_name
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
-from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
+from r2m.stages.progress import Progress, silent
 from r2m.sweeps.answer import answer
 from r2m.sweeps.schema import Sweep
 from r2m.sweeps.settings import slug
@@ -194,18 +192,26 @@ def elapsed_s(journal: Path) -> float:
     )
 
 
+def answer_of(opened: Opened, study: optuna.Study, views: dict[str, JournalView]) -> Answer:
+    """The answer as it stands, running or not. `views`: `runs_of` the sweep."""
+    wall_s = elapsed_s(opened.folder / JOURNAL)
+    return answer(opened.sweep, opened.name, study.get_trials(), views, wall_s)
+
+
 def write_answer(
     opened: Opened, study: optuna.Study | None = None, failed: Callable[[OSError], None] | None = None
 ) -> tuple[Answer, list[Path]]:
-    """The answer as it stands, running or not, and the files that show it, each replaced whole.
+    """The answer as it stands, and the files that show it, each replaced whole.
 
-    `failed`: told where they cannot be written, which then ends nothing.
+    `failed`: told where they cannot be written, which then ends nothing. What says the same already stays as it is.
     """
     study, views = study or opened.study(), runs_of(opened)
-    wall_s = elapsed_s(opened.folder / JOURNAL)
-    known = answer(opened.sweep, opened.name, study.get_trials(), views, wall_s)
+    known = answer_of(opened, study, views)
+    text, path = json.dumps(known.to_json(), indent=2, allow_nan=False), opened.folder / "answer.json"
     try:
-        _write(opened, known, study, views)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            _draw(opened, known, study, views)
+            write_whole(path, text)  # last: it says that the others are of this answer
     except OSError as error:
         if failed is None:
             raise
@@ -213,13 +219,12 @@ def write_answer(
     return known, [path for name in ANSWER_FILES if (path := opened.folder / name).is_file()]
 
 
-def _write(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:
-    texts = {
-        "answer.json": json.dumps(known.to_json(), indent=2, allow_nan=False),
-        "ranking.json": json.dumps(ranking_table(known)),
-        "report.html": sweep_html(known, study, views, opened.text),
-    }
-    for name, text in texts.items():
-        write_whole(opened.folder / name, text)  # `sweep status` may be at it beside the driver
+def _draw(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:
+    from r2m.reports.sweep_page import picture, sweep_html
+    from r2m.reports.sweep_tables import ranking_table
+
+    # Each whole: `sweep status` may be at it beside the driver.
+    write_whole(opened.folder / "ranking.json", json.dumps(ranking_table(known)))
+    write_whole(opened.folder / "report.html", sweep_html(known, study, views, opened.text))
     with made_whole(opened.folder / "answer.png") as partial:
         picture(known, views, partial)

@@ -3,16 +3,19 @@
 Axes: N queries, K responses.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, NamedTuple
 
 from r2m.errors import UserError
 from r2m.tasks.encoding import decode, encode
 from r2m.tasks.prompt import Prompt, conversation, prompt_ids, template_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MARK = "r2mAnswerHere7f3a91"  # stands for an answer; one that no template takes for anything else
 OPEN_THOUGHT = re.compile(r"<think>\s*$")

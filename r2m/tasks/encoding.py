@@ -5,10 +5,14 @@ front when it decodes. So on their own "mom" and " mom" have the same ids, or on
 `▁mom` and `mom` the same text. Behind other text they differ: an anchor is put in front, and taken off again.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # The first whose ids stay what they are in front of the text. Sentencepiece never joins a newline with what follows,
 # where it knows newlines at all.

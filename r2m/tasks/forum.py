@@ -8,17 +8,20 @@ them. Every word is one token with its leading space and another without (App. F
 spaces and keep its meaning.
 """
 
+from __future__ import annotations
+
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from r2m.config import ForumTask
 from r2m.tasks.prompt import Prompt
 from r2m.tasks.task import Task, described
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 # No word begins another one: text without a space still has one reading.
 WHO = ("mom", "dad", "boss", "brother", "sister", "neighbor", "cousin", "uncle", "roommate", "grandpa", "coach",
@@ -35,6 +38,7 @@ WORDS = tuple(dict.fromkeys([*WHO, *DID, *THING, *FEELING, *NEED, *" ".join(WHEN
 WORD = "|".join(re.escape(word) for word in WORDS)  # a regular expression
 
 SPECIAL = ("[PAD]", "[EOS]", "[UNK]")
+TOKENS = (*SPECIAL, *(space + word for word in WORDS for space in (" ", "")))
 
 SHORTEST_SUMMARY, LONGEST_SUMMARY = 5, 14  # words of a summary of sane length; the reference has 11
 _FACTS = re.compile(r"my (\w+) (\w+) my (\w+) \..*i feel (\w+) \..*i need (\w+) \.")
@@ -136,8 +140,10 @@ def write_prompts(seed: int, stream: str, rows: int) -> list[Prompt]:
 def forum_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level Hugging Face tokenizer. `decode(encode(text)) == text` for text of the forum's words, with
     any of its spaces missing."""
-    tokens = [*SPECIAL, *(space + word for word in WORDS for space in (" ", ""))]
-    model = models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]")
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    model = models.WordLevel({token: i for i, token in enumerate(TOKENS)}, unk_token="[UNK]")
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f" ?(?:{WORD})"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()

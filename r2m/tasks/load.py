@@ -1,11 +1,16 @@
 """The task that a config names."""
 
-from transformers import PreTrainedTokenizerBase
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from r2m.config import ForumTask, TextTask
 from r2m.tasks.forum import forum_task
 from r2m.tasks.task import Task
 from r2m.tasks.text import text_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def load_task(section: ForumTask | TextTask, tokenizer: PreTrainedTokenizerBase | None = None) -> Task:

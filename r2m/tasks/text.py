@@ -1,11 +1,11 @@
 """Tasks made of data: prompts of a Hugging Face data set or a local file, without a gold reward."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from r2m.config import TextTask
 from r2m.errors import UserError
@@ -13,6 +13,9 @@ from r2m.tasks.columns import UNUSABLE, place_in_file, prompts
 from r2m.tasks.files import read_rows
 from r2m.tasks.prompt import Prompt, conversation, located, prompt_ids
 from r2m.tasks.task import LeftOut, Task, described
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _Item = TypeVar("_Item")
 

@@ -23,10 +23,8 @@ from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.cluster import connect
-from r2m.training.loop import run_loop
 from r2m.training.plan import resolve_device
 from r2m.training.start import StartedRun
-from r2m.workers import Workers
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -61,6 +59,9 @@ def _worker(settings: dict[str, Any]) -> None:
     """In a Ray Train worker."""
     import ray.train
     import ray.train.torch
+
+    from r2m.training.loop import run_loop
+    from r2m.workers import Workers
 
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size())

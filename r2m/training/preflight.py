@@ -4,15 +4,17 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
 from r2m.config import Config, ForumTask, TextTask
 from r2m.config.paths import check_places, check_storage_folder
 from r2m.errors import UserError, said
-from r2m.models.dimensions import config_for_planning
+from r2m.models.dense import dense_config
+from r2m.models.dimensions import FORUM_WIDTH, config_for_planning, forum_dimensions
 from r2m.models.families import text_of
+from r2m.models.layers import check_targets
 from r2m.models.loading import check_one_label
 from r2m.models.weights import check_sizes, check_weights
+from r2m.tasks.forum import TOKENS
+from r2m.training.machine import gpus_here
 from r2m.training.plan import Plan, plan
 from r2m.training.shape import Shape, shape_of
 
@@ -40,12 +42,8 @@ def plan_for(
     policy, reward = shapes or shapes_for(config)
     resources: dict[str, Any] = {"gpus": gpus}
     if address is None:
-        import torch
-
-        gpus = torch.cuda.device_count()
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / config.run.workers
-        if gpus:
-            memory = torch.cuda.get_device_properties(0).total_memory
+        gpus, gpu_memory = gpus_here()
+        memory = gpu_memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / config.run.workers
         if launch or gpus or config.run.device != "gpu":  # GPUs can be planned for where there are none
             resources = {"cpus": os.cpu_count() or 1, "gpus": gpus, "worker_gib": memory / 2**30}
     p = plan(config, policy, reward, **resources)
@@ -60,6 +58,8 @@ def shapes_for(config: Config) -> Shapes:
     policy, reward, judge = config.policy.model, config.reward.model, config.run.judge
     policy_config = config_for_planning(policy, "policy.model") if policy else _forum(config.task, "policy")
     reward_config = config_for_planning(reward, "reward.model") if reward else _forum(config.task, "reward")
+    if config.policy.lora is not None:
+        check_targets(config.policy.lora, text_of(policy_config).model_type)
     if reward is not None:
         check_one_label(reward_config, "reward.model", reward)
     if judge is not None:
@@ -68,8 +68,8 @@ def shapes_for(config: Config) -> Shapes:
         if model is not None:
             check_weights(model, field)
     return (
-        _shape(policy or "forum", "policy.model", policy_config, AutoModelForCausalLM),
-        _shape(reward or "forum", "reward.model", reward_config, AutoModelForSequenceClassification),
+        _shape(policy or "forum", "policy.model", policy_config),
+        _shape(reward or "forum", "reward.model", reward_config),
     )
 
 
@@ -81,11 +81,11 @@ def _uncentred(config: Config) -> bool:
     return not hasattr(config_for_planning(model, "reward.model"), "reward_mean")
 
 
-def _shape(model: str, field: str, hf_config: Any, auto_class: Any) -> Shape:
+def _shape(model: str, field: str, hf_config: Any) -> Shape:
     """Raises UserError where the model's config.json describes none that can be built."""
     try:
         check_sizes(text_of(hf_config))
-        return shape_of(hf_config, auto_class, field)
+        return shape_of(hf_config, field)
     except UserError:
         raise
     except Exception as error:  # of a model's own code, given sizes that it did not expect
@@ -97,7 +97,5 @@ def _shape(model: str, field: str, hf_config: Any, auto_class: Any) -> Shape:
 def _forum(task: ForumTask | TextTask, model: str) -> Any:
     """The configuration that the embedded task's own policy or reward model will have."""
     assert isinstance(task, ForumTask), "a text task's config names both models"
-    from r2m.stages.forum import POLICY_WIDTH, new_policy
-    from r2m.tasks.forum import forum_tokenizer
-
-    return new_policy(forum_tokenizer(), POLICY_WIDTH if model == "policy" else task.reward_width).config
+    width = FORUM_WIDTH if model == "policy" else task.reward_width
+    return dense_config({"model_type": "llama", "num_labels": 1} | forum_dimensions(width, len(TOKENS)), "forum")

@@ -18,8 +18,8 @@ from r2m.line_file import is_held
 from r2m.runs.folder import JOURNAL, LONGEST_PART, STOP_FILE, check_name, existing_folder, run_folder
 from r2m.runs.journal import Journal, JournalView, read
 from r2m.runs.provenance import environment, git_state
-from r2m.stages.common import Progress, silent
 from r2m.stages.prepare import prepare
+from r2m.stages.progress import Progress, silent
 from r2m.tracking.mlflow_sink import default_tracking_uri
 
 

@@ -44,7 +44,7 @@ class Trainer:
         torch.manual_seed(config.run.seed)
         self.config, self.models, self.workers = config, models, workers
         self.tokenizer = load_tokenizer(policy_path)
-        self.policy = build_policy(policy_path, config.policy, a, workers, device)
+        self.policy = build_policy(policy_path, config.policy, a, workers, device, config.run.seed)
         self.sampler: ResponseSampler = OwnSampler(
             self.policy,
             self.tokenizer,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
 
 from r2m.core.masking import pad
 from r2m.errors import UserError
@@ -48,7 +47,7 @@ def test_right_or_refused_in_one_line(family: str, tmp_path: Path) -> None:
 def test_sizes(family: str) -> None:
     """Those that a configuration gives before there are weights; a sequence of the whole context can be read."""
     model = tiny_classifier(family)
-    shape = shape_of(model.config, AutoModelForSequenceClassification, "reward.model")
+    shape = shape_of(model.config, "reward.model")
     assert shape.parameters == sum(p.numel() for p in model.parameters())
     assert shape.context == context_of(model.config)
     if shape.context is not None:

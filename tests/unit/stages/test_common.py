@@ -10,7 +10,8 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from r2m.errors import UserError
-from r2m.stages.common import batches, check_lengths, hold_out, new_folder, optimizer_step, progress_bar
+from r2m.stages.common import batches, check_lengths, hold_out, new_folder, optimizer_step
+from r2m.stages.progress import progress_bar
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    GPTNeoXConfig,
-    LlamaConfig,
-    Phi3Config,
-    PreTrainedConfig,
-    Qwen2Config,
-)
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Phi3Config, PreTrainedConfig, Qwen2Config
 
 from r2m.config import Config, load, validate
 from r2m.core.feedback_head import FeedbackHead
@@ -76,7 +68,7 @@ class TestShape:
         assert shape_of(hf_config).parameters == parameters
 
     def test_reward_model_has_a_score_in_place_of_the_output_layer(self) -> None:
-        shape = shape_of(LlamaConfig(**LLAMA_8B, num_labels=1), AutoModelForSequenceClassification)
+        shape = shape_of(LlamaConfig(**LLAMA_8B, num_labels=1), "reward.model")
         assert shape.parameters == 8_030_261_248 - 128256 * 4096 + 4096
 
     def test_dtype_of_the_saved_weights(self) -> None:

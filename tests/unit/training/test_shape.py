@@ -76,11 +76,11 @@ class TestRefused:
 
     def test_a_reward_model_that_reads_at_end_tokens(self) -> None:
         with pytest.raises(UserError, match=r"^reward\.model = '': it reads at end tokens, and"):
-            shape_of(T5Config(num_labels=1), AutoModelForSequenceClassification, "reward.model")
+            shape_of(T5Config(num_labels=1), "reward.model")
 
     def test_the_field_is_the_reward_models(self) -> None:
         with pytest.raises(UserError, match=r"^reward\.model = '': no sequence classifier can be planned"):
-            shape_of(CONFIG_MAPPING["mamba"](), AutoModelForSequenceClassification, "reward.model")
+            shape_of(CONFIG_MAPPING["mamba"](), "reward.model")
 
 
 class TestPlanned:
