@@ -34,7 +34,8 @@ class _Forward(nn.Module):
 
 
 class ShardedPolicy:
-    """See r2m.policy.policy.TrainedPolicy. `reference`: its frozen twin; None: the policy itself with its adapters off.
+    """See r2m.policy.policy.TrainedPolicy. `reference`: its frozen twin; None: the policy itself
+    with its adapters off.
 
     Blocks are padded to the widest of all workers: these then run the same modules, in the same order, as ZeRO needs.
     """
