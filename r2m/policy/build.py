@@ -11,6 +11,7 @@ from r2m.errors import UserError
 from r2m.policy.loading import frozen_twin, load_policy
 from r2m.policy.lora import add_adapters
 from r2m.policy.policy import TrainedPolicy
+from r2m.policy.recompute import recompute_activations
 from r2m.policy.sampling import OwnSampler, ResponseSampler
 from r2m.policy.vllm_sampler import StartEngine, VllmSampler, engine_settings
 from r2m.policy.whole import WholePolicy
@@ -20,7 +21,8 @@ from r2m.workers import Workers
 def build_policy(
     path: str, settings: Policy, algorithm: Algorithm, workers: Workers, device: torch.device | str, seed: int
 ) -> TrainedPolicy:  # fmt: skip
-    """Of a Hugging Face folder or hub id; `seed`: of its adapters. Raises as `load_policy` and `add_adapters`."""
+    """Of a Hugging Face folder or hub id; `seed`: of its adapters. Raises as `load_policy`,
+    `add_adapters` and `recompute_activations`."""
     # At stage 3 no device has to hold a whole model: its weights wait in host memory, mapped from their file.
     zero3 = settings.sharding == "zero3"
     model, reference = load_policy(path, settings.dtype, "cpu" if zero3 else device), None
@@ -28,6 +30,8 @@ def build_policy(
         reference = frozen_twin(model, share=zero3)
     else:
         add_adapters(model, settings.lora, seed)
+    if settings.recompute:
+        recompute_activations(model, "policy.recompute = true")
     if settings.sharding == "none":
         return WholePolicy(model, reference, algorithm, workers)
     from r2m.policy.sharded import ShardedPolicy

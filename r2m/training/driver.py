@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from r2m.config import Config, validate
 from r2m.errors import UserError, of_database, reason_of
+from r2m.imports import without
 from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
@@ -47,10 +48,10 @@ def execute(
     """
     console = console or Console(stderr=True)
     shippers = {uri: BackgroundShipper(uri) for uri in {run.tracking_uri for run in runs}}
-    for run in runs:
-        shippers[run.tracking_uri].add(run.folder)
     connect(address, sum(run.config.run.workers for run in runs))
     fits = [_Fit(run) for run in runs]
+    for run in runs:  # now: it loads MLflow, and the workers' start is waited for
+        shippers[run.tracking_uri].add(run.folder)
     with _stop_on_signal(runs, console):
         _watch(fits, console)
     _ship_rest(runs, shippers, console)
@@ -65,7 +66,8 @@ def _worker(settings: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    from r2m.training.loop import run_loop
+    with without("sklearn", "scipy"):  # seconds, for parts of transformers that nothing here uses
+        from r2m.training.loop import run_loop
     from r2m.training.vllm_engine import RayEngine
     from r2m.workers import Workers
 
