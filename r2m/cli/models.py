@@ -97,3 +97,23 @@ def fetch_model(
     from r2m.models.smollm2 import fetch_smollm2
 
     report(fetch_smollm2(to or Path("models") / model, err.print), to or Path("models") / model)
+
+
+@models_app.command("merge")
+def merge_adapters(
+    folder: Annotated[str, Argument(help="adapters: the policy of a run with policy.lora")], to: Out
+) -> None:
+    """Adapters and the model that they are to as one ordinary Hugging Face folder."""
+    from r2m.models.adapters import holds_adapters
+    from r2m.models.loading import load_config, load_tokenizer
+    from r2m.models.saving import save_model
+    from r2m.policy.loading import load_policy
+    from r2m.stages.common import new_folder
+
+    folder = place(folder)
+    if not holds_adapters(folder):
+        raise UserError(f"FOLDER = {folder!r}: a folder with adapter_config.json is needed")
+    with new_folder(to) as new:
+        dtype = str(load_config(folder).dtype or "float32").removeprefix("torch.")
+        save_model(new, load_policy(folder, dtype), load_tokenizer(folder))
+    report({"adapters": folder, "dtype": dtype}, to)

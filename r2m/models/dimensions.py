@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from r2m.errors import UserError
+from r2m.models.adapters import whole_model
 from r2m.models.dense import dense_config
 from r2m.models.loading import config_file, load_config
 
@@ -50,9 +51,10 @@ def forum_dimensions(width: int, vocabulary: int) -> dict[str, Any]:
 def config_for_planning(model: str, field: str) -> Any:
     """The model's own configuration, or the published dimensions where the hub cannot be reached.
 
-    Of the plain dense families it is a DenseConfig, and transformers is not loaded. Raises UserError where there is
-    none.
+    Of adapters it is that of the model that they are to. Of the plain dense families it is a DenseConfig, and
+    transformers is not loaded. Raises UserError where there is none.
     """
+    model = whole_model(model, field)
     try:
         path = config_file(model, field)
     except UserError:

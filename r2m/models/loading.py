@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import constants
 
 from r2m.errors import UserError, brief
+from r2m.models.adapters import check_no_adapters, whole_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,13 +80,15 @@ def config_file(model: str, field: str) -> Path | None:
 
 
 def load_config(model: str, field: str = "policy.model") -> Any:
+    """Of adapters, that of the model that they are to."""
     from transformers import AutoConfig
 
-    return fetch(AutoConfig, field, model)
+    return fetch(AutoConfig, field, whole_model(model, field))
 
 
 def check_one_label(config: Any, field: str, model: str) -> None:
-    """Raises UserError for a configuration that is no reward model's."""
+    """Raises UserError for a configuration that is no reward model's, and for adapters."""
+    check_no_adapters(model, field)
     if config.num_labels != 1:
         raise UserError(f"{field} = {model!r}: it has {config.num_labels} labels; a reward model has 1")
 
@@ -94,7 +97,9 @@ def load_tokenizer(model: str, field: str = "policy.model") -> PreTrainedTokeniz
     """A tokenizer whose padding token differs from its end token, where it has a token to spare for it."""
     from transformers import AutoTokenizer
 
-    tokenizer = fetch(AutoTokenizer, field, model)
+    base = whole_model(model, field)
+    own = base == model or (Path(model) / "tokenizer_config.json").is_file()  # else that of what adapters are to
+    tokenizer = fetch(AutoTokenizer, field, model if own else base)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{field} = {model!r}: its tokenizer has no end-of-sequence token")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):

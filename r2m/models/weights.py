@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from r2m.errors import UserError, shown
+from r2m.models import adapters
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SIZES = {"num_hidden_layers": 2000} | dict.fromkeys(
@@ -17,8 +18,13 @@ SIZES = {"num_hidden_layers": 2000} | dict.fromkeys(
 
 
 def check_weights(model: str, field: str) -> None:
-    """Raises UserError where `model` is a local folder without whole safetensors. Only their headers are read."""
-    folder = Path(model)
+    """Raises UserError where `model` is a local folder without whole safetensors, and for adapters where they are not
+    a policy's, or the model that they are to is at fault. Only headers are read."""
+    *below, folder = map(Path, adapters.chain(model, field))
+    if below:
+        if field != "policy.model":
+            adapters.check_no_adapters(model, field)
+        check_weights(str(below[-1]), field)
     if not folder.is_dir():
         return
     what = f"{field} = {model!r}"
@@ -33,8 +39,9 @@ def check_weights(model: str, field: str) -> None:
 
 
 def _files(folder: Path, what: str) -> list[str]:
-    if (folder / WHOLE).exists():
-        return [WHOLE]
+    whole = adapters.ADAPTER_WEIGHTS if adapters.holds_adapters(str(folder)) else WHOLE
+    if (folder / whole).exists():
+        return [whole]
     if (folder / INDEX).exists():
         try:
             names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
@@ -46,10 +53,10 @@ def _files(folder: Path, what: str) -> list[str]:
     pickles = sorted(path.name for path in folder.glob("*.bin"))
     if pickles:
         raise UserError(
-            f"{what}: its weights are pickles ({pickles[0]}), which run code when they are read; {WHOLE} is needed: "
+            f"{what}: its weights are pickles ({pickles[0]}), which run code when they are read; {whole} is needed: "
             "save_pretrained of transformers writes it"
         )
-    raise UserError(f"{what}: no weights: neither {WHOLE} nor {INDEX}")
+    raise UserError(f"{what}: no weights: neither {whole} nor {INDEX}")
 
 
 def check_sizes(hf_config: Any) -> None:

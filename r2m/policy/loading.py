@@ -3,19 +3,23 @@
 import copy
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from r2m.errors import UserError
+from r2m.models.adapters import chain
 from r2m.models.families import policy_refusal
 from r2m.models.loading import fetch, load_config, load_tokenizer
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
 from r2m.policy.check import settle_cache_use
+from r2m.policy.lora import merge_folder
 from r2m.policy.output import mark_unused_ids, vocabulary
 
 
 def load_policy(model: str, dtype: str = "float32", device: str | torch.device = "cpu") -> PreTrainedModel:
-    """A causal language model without dropout, run as fast as it can be with the outputs of a plain forward.
+    """A causal language model without dropout, run as fast as it can be with the outputs of a plain forward. Of a
+    PEFT folder, its model with the adapters added to the weights.
 
     Ids that its tokenizer has no token for are kept out of its distributions.
     Raises UserError where no use of caches is right, and where the tokenizer's end token is not one of the model's.
@@ -25,7 +29,10 @@ def load_policy(model: str, dtype: str = "float32", device: str | torch.device =
     if why := policy_refusal(load_config(model)):
         raise UserError(f"{named}: {why}")
     tokenizer = load_tokenizer(model)
-    loaded = fetch(AutoModelForCausalLM, "policy.model", model, dtype=getattr(torch, dtype))
+    whole, *folders = chain(model, "policy.model")
+    loaded = fetch(AutoModelForCausalLM, "policy.model", whole, dtype=getattr(torch, dtype))
+    for folder in folders:
+        merge_folder(loaded, folder, named)
     policy: PreTrainedModel = loaded.eval().to(device)
     end, tokens = tokenizer.eos_token_id, vocabulary(policy)
     if end >= tokens:
@@ -36,13 +43,15 @@ def load_policy(model: str, dtype: str = "float32", device: str | torch.device =
     return policy
 
 
-def frozen_twin(policy: PreTrainedModel) -> PreTrainedModel:
+def frozen_twin(policy: PreTrainedModel, *, share: bool = False) -> PreTrainedModel:
     """The policy as it is now, frozen: the reference.
 
     The twin takes the policy's weights, mapped from a file if they were, and the policy, which is to be trained,
-    takes the copies.
+    takes the copies. `share`: there are no copies; both are on the same weights, which nothing may write to.
     """
-    twin = copy.deepcopy(policy).requires_grad_(False)
-    for trained, frozen in zip(policy.parameters(), twin.parameters(), strict=True):
-        trained.data, frozen.data = frozen.data, trained.data
+    own = {id(p): nn.Parameter(p.data, requires_grad=False) for p in policy.parameters()}
+    twin = copy.deepcopy(policy, own if share else None).requires_grad_(False)
+    if not share:
+        for trained, frozen in zip(policy.parameters(), twin.parameters(), strict=True):
+            trained.data, frozen.data = frozen.data, trained.data
     return twin

@@ -17,7 +17,7 @@ def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str
 
 def restore_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under(prefix, tensors):
+    for name, value in under(prefix, tensors):
         index, key = name.split("/")
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -30,7 +30,7 @@ def module_tensors(prefix: str, module: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore_module(prefix: str, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    stored = dict(_under(prefix, tensors))
+    stored = dict(under(prefix, tensors))
     for name, p in _owned(module):
         p.copy_(stored[name])
 
@@ -40,7 +40,8 @@ def _owned(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def under(prefix: str, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors whose names begin with `prefix/`, by the rest of these."""
     for name, value in tensors.items():
         if name.startswith(prefix + "/"):
             yield name.removeprefix(prefix + "/"), value

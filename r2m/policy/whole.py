@@ -13,14 +13,16 @@ from r2m.core.trajectories import Trajectories
 from r2m.models.saving import save_model
 from r2m.policy.descent import Descent
 from r2m.policy.forward import PolicyOutput, policy_forward
+from r2m.policy.lora import adapters_off, merged_weights
 from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from r2m.workers import Workers
 
 
 class FrozenPolicy:
-    """A policy and its reference to look at, without training."""
+    """A policy and its reference to look at, without training. `reference`: its frozen twin; None: the policy itself
+    with its adapters off."""
 
-    def __init__(self, model: PreTrainedModel, reference: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, reference: PreTrainedModel | None) -> None:
         self.model, self.reference_model = model, reference
         self.device, self.dtype = model.device, model.dtype
 
@@ -29,14 +31,20 @@ class FrozenPolicy:
 
     @torch.no_grad()
     def reference(self, block: Trajectories, temperature: float) -> PolicyOutput:
-        return policy_forward(self.reference_model, block, temperature, entropy=False)
+        with self.whole(reference=True) as model:
+            return policy_forward(model, block, temperature, entropy=False)
+
+    def whole(self, *, reference: bool = False) -> AbstractContextManager[PreTrainedModel]:
+        if not reference:
+            return nullcontext(self.model)
+        return adapters_off(self.model) if self.reference_model is None else nullcontext(self.reference_model)
 
 
 class WholePolicy(FrozenPolicy):
-    """See r2m.policy.policy.TrainedPolicy. `reference`: its frozen twin."""
+    """See r2m.policy.policy.TrainedPolicy."""
 
     def __init__(
-        self, model: PreTrainedModel, reference: PreTrainedModel, algorithm: Algorithm, workers: Workers
+        self, model: PreTrainedModel, reference: PreTrainedModel | None, algorithm: Algorithm, workers: Workers
     ) -> None:
         super().__init__(model, reference)
         a, self._workers = algorithm, workers
@@ -51,26 +59,25 @@ class WholePolicy(FrozenPolicy):
     def step(self, lr: float) -> float:
         return self.descent.step(lr)
 
-    def whole(self, *, reference: bool = False) -> AbstractContextManager[PreTrainedModel]:
-        return nullcontext(self.reference_model if reference else self.model)
-
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        for name, p in self.model.named_parameters():
-            yield name, p.detach()
+        if self.reference_model is None:
+            return merged_weights(self.model)
+        return ((name, p.detach()) for name, p in self.model.named_parameters())
 
     def state(self) -> dict[str, Tensor]:
         if self._workers.rank:
             return {}
-        tensors = module_tensors("policy", self.model) | {
-            f"policy/{name}": master for name, master in self.descent.masters.items()
-        }
+        tensors = {} if self.reference_model is None else module_tensors("policy", self.model)
+        tensors |= {f"policy/{name}": master for name, master in self.descent.masters.items()}
         return tensors | optimizer_tensors("policy_optimizer", self.descent.optimizer)
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        restore_module("policy", self.model, tensors)
+        if self.reference_model is not None:
+            restore_module("policy", self.model, tensors)
         for name, master in self.descent.masters.items():
             master.copy_(tensors[f"policy/{name}"])
+        self.descent.round_masters()
         restore_optimizer("policy_optimizer", self.descent.optimizer, tensors)
 
     def export(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from r2m.algorithm import Round, train
 from r2m.config import Config
-from r2m.core.advantages import ADVANTAGES
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
 from r2m.core.trajectories import Trajectories
 from r2m.models.loading import load_tokenizer
 from r2m.models.saving import check_savable, save_model
-from r2m.policy.build import build_policy
+from r2m.policy.build import build_policy, build_sampler
 from r2m.policy.descent import Descent
 from r2m.policy.forward import hidden_width
 from r2m.policy.queries import Query, response_texts
-from r2m.policy.sampling import OwnSampler, ResponseSampler
 from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from r2m.policy.vllm_sampler import StartEngine
 from r2m.reward.loading import load_reward_model, save_feedback_head
+from r2m.reward.model import RewardModel
 from r2m.reward.reward import FeedbackReward, RoundReward, VanillaReward
 from r2m.reward.scoring import RewardEmbedder
 from r2m.round_metrics import gold_metrics, peak_mib
@@ -35,32 +35,25 @@ from r2m.workers import Workers
 
 class Trainer:
     def __init__(
-        self, config: Config, models: tuple[str, str], workers: Workers, device: torch.device | str = "cpu"
-    ) -> None:
-        """`models`: the policy's and the reward model's folder or hub id."""
+        self, config: Config, models: tuple[str, str], workers: Workers, device: torch.device | str = "cpu",
+        start_engine: StartEngine | None = None,
+    ) -> None:  # fmt: skip
+        """`models`: the policy's and the reward model's folder or hub id. `start_engine`: for rollout.engine=vllm."""
         policy_path, reward_path = models
         a, r = config.algorithm, config.reward
         torch.manual_seed(config.run.seed)
         self.config, self.models, self.workers = config, models, workers
         self.tokenizer = load_tokenizer(policy_path)
-        self.policy = build_policy(policy_path, config.policy, a, workers, device)
-        self.sampler: ResponseSampler = OwnSampler(
-            self.policy,
-            self.tokenizer,
-            a,
-            workers,
-            greedy=ADVANTAGES[a.advantage].greedy,
-            seed=config.run.seed,
-            eval_seed=config.run.eval_seed,
-        )
+        self.policy = build_policy(policy_path, config.policy, a, workers, device, config.run.seed)
         self.reward_tokenizer = load_tokenizer(reward_path, "reward.model")
-        self.reward_model, head = load_reward_model(reward_path, r.dtype, device)
+        self.reward_model, head = self._frozen(reward_path, r.dtype, "reward.model", device)
         self.scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, self.tokenizer, a.microbatch)
         self.head: FeedbackHead | None = None
         self.head_descent: Descent | None = None
         self.reward: RoundReward = VanillaReward(self.scorer, r)
         if r.feedback:
-            width = hidden_width(self.policy.model)
+            with self.policy.whole() as model:
+                width = hidden_width(model)
             head = head or FeedbackHead.from_score(self.reward_model.phi, width, r.attention_width, r.num_heads)
             self.head = head.to(device)
             if self.head.score.bias is not None:
@@ -91,12 +84,28 @@ class Trainer:
         held_out = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.held_out[: config.run.eval_queries]]
         whole = len(held_out) - len(held_out) % workers.size
         self.held_out = [held_out[i] for i in workers.own(whole)]
+        self.incidents: list[str] = []  # that the run has survived, until somebody takes them
+        self.sampler = build_sampler(
+            self.policy, self.tokenizer, config, workers, start_engine=start_engine, told=self.incidents.append,
+            longest_prompt=max(len(query.ids) for query in (*self.train_queries, *self.held_out)),
+        )  # fmt: skip
         self._judge: Scorer | None = self.gold if self.gold_program is not None else None
         if config.run.judge is not None:
-            judge, _ = load_reward_model(config.run.judge, "float32", device, "run.judge")
+            judge, _ = self._frozen(config.run.judge, "float32", "run.judge", device)
             judge_tokenizer = load_tokenizer(config.run.judge, "run.judge")
             self._judge = frozen_judge(RewardEmbedder(judge, judge_tokenizer, self.tokenizer, a.microbatch))
         self._rival_N1: Tensor | None = None  # what the judge gives the reference's responses
+
+    def _frozen(
+        self, path: str, dtype: str, field: str, device: torch.device | str
+    ) -> tuple[RewardModel, FeedbackHead | None]:
+        """As `load_reward_model`; spread over the workers where the policy's weights are."""
+        settings = self.config.policy
+        if settings.sharding != "zero3":
+            return load_reward_model(path, dtype, device, field)
+        model, head = load_reward_model(path, dtype, "cpu", field)
+        model.spread(settings, device)
+        return model, head
 
     def rounds(self, first_step: int) -> Iterator[Round]:
         c = self.config
@@ -218,14 +227,17 @@ class Trainer:
     def check_export(self, folder: Path) -> None:
         """Raises UnsavableError where `export` would fail after the last round; the trial leaves nothing behind."""
         policy, reward = self.models
-        check_savable(self.policy.model, self.tokenizer, folder, f"policy.model = {policy!r}")
-        check_savable(self.reward_model.model, self.reward_tokenizer, folder, f"reward.model = {reward!r}")
+        with self.policy.whole() as model:
+            check_savable(model, self.tokenizer, folder, f"policy.model = {policy!r}")
+        with self.reward_model.whole() as model:
+            check_savable(model, self.reward_tokenizer, folder, f"reward.model = {reward!r}")
 
     def export(self, folder: Path) -> None:
         """The trained policy, and the reward model with its head beside it, as Hugging Face folders, which rank 0
         writes. All workers call it."""
         self.policy.export(folder / "policy", self.tokenizer)
-        if self.workers.rank == 0:
-            save_model(folder / "reward", self.reward_model.model, self.reward_tokenizer)
-            if self.head is not None:
-                save_feedback_head(folder / "reward", self.head)
+        with self.reward_model.whole() as model:
+            if self.workers.rank == 0:
+                save_model(folder / "reward", model, self.reward_tokenizer)
+        if self.workers.rank == 0 and self.head is not None:
+            save_feedback_head(folder / "reward", self.head)

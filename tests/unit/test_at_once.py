@@ -74,6 +74,7 @@ def test_the_status_of_a_sweep(at_once: Answered, make_sweep: MakeSweep) -> None
         (("train", "forum", "--set", "reward.alpha=x"), "reward.alpha = 'x'"),
         (("train", "forum", "--set", "run.workers=0"), "run.workers = 0"),
         (("train", "forum", "--set", "reward.model=./none"), "reward.model = "),
+        (("train", "forum", "--set", "policy.lora.targets=q_prj"), "policy.lora.targets = 'q_prj'"),
         (("train", "forum", "--set", "policy.model=no/where"), "the hub cannot be reached"),
         (("train", "--resume", "none"), "RUN = 'none'"),
         (("train", "forum", "--address", "127.0.0.1:1"), "--address"),

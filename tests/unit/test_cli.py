@@ -21,6 +21,7 @@ from r2m.models.saving import save_model
 from r2m.runs.journal import Journal
 from r2m.tasks.forum import forum_tokenizer
 from r2m.training.start import new_run
+from r2m.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
 TextRecipe = Callable[..., str]
@@ -303,6 +304,26 @@ class TestModels:
         path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
         ended = r2m("train", text_recipe(ROWS), "--dry-run", "--set", f"policy.model={tmp_path / 'copy'}")
         assert_refused(ended, "policy.model = ")
+
+    @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+    def test_adapters_on_no_layer(self, r2m, text_recipe: TextRecipe, storage: Path, dry: tuple) -> None:
+        ended = r2m("train", text_recipe(ROWS), *dry, "--set", "policy.lora.targets=[q_proj, q_prj]")
+        assert_refused(ended, "policy.lora.targets = 'q_prj': ", "some of q_proj, k_proj, v_proj, o_proj, gate_proj")
+        assert not storage.exists()
+
+    def test_adapters_whose_model_is_gone(
+        self, r2m, text_recipe: TextRecipe, make_trainer: Callable[..., Trainer], tmp_path: Path, storage: Path
+    ) -> None:
+        make_trainer("policy.lora.rank=2").export(tmp_path / "run")
+        chosen = ("--dry-run", "--set", f"policy.model={tmp_path / 'run' / 'policy'}")
+        assert r2m("train", text_recipe(ROWS), *chosen).code == 0
+        path = tmp_path / "run" / "policy" / "adapter_config.json"
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(tmp_path / "gone")})
+        )
+        ended = r2m("train", text_recipe(ROWS), *chosen)
+        assert_refused(ended, "policy.model = ", "the model that its adapters are to, ", "gone', is not there")
+        assert not storage.exists()
 
 
 class TestRuns:

@@ -184,6 +184,8 @@ class TestState:
             ("algorithm.epochs=0", "reward.feedback=off"),
             ("algorithm.advantage=remax",),
             ("policy.dtype=bfloat16",),  # with the masters' digits, not the policy's
+            ("policy.lora.rank=4",),
+            ("policy.lora.rank=4", "policy.dtype=bfloat16"),
         ],
     )
     def test_a_run_goes_on_as_if_it_had_not_stopped(
