@@ -30,14 +30,20 @@ def train(
     storage: Storage = None,
     address: Address = None,
     dry_run: DryRun = False,
+    assume: Annotated[
+        str | None, Option(metavar="NxGB", help="with --dry-run: plan for GPUs that needn't be here, such as 8x80")
+    ] = None,
 ) -> None:
     """Run Algorithm 1 (reward.feedback=on), or plain RLOO (off), in Ray Train workers."""
     from r2m.runs.folder import check_name
     from r2m.training.cluster import check_address, connect
+    from r2m.training.machine import Machine
     from r2m.training.preflight import plan_for
     from r2m.training.start import new_run, open_run
 
     check_address(address)
+    if assume is not None and not dry_run:
+        raise UserError(f"--assume {assume}: it plans, and runs nothing: give it with --dry-run")
     if resume is not None:
         if recipe or set_ or workers or name or dry_run:
             raise UserError("--resume goes on with a run as it was configured: give it with --storage alone")
@@ -48,12 +54,16 @@ def train(
         config = load(recipe, _overrides(set_, workers, storage))
         if name is not None:
             check_name("--name", name)
-        plan = plan_for(config, address, launch=not dry_run)
+        plan = plan_for(
+            config, address, launch=not dry_run, assumed=None if assume is None else Machine.assumed(assume)
+        )
         if dry_run:
-            from r2m.training.plan import plan_table
+            from r2m.training.plan_table import plan_table
 
             out.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), soft_wrap=True)
             out.print(plan_table(plan))
+            if plan.fits:
+                out.print(plan.fits, soft_wrap=True)
             return
         plan.check_disk(config.run.storage)
         if address is not None:  # before a run is begun that could not go on

@@ -31,12 +31,31 @@ def load(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
 
 
 def read_tree(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
-    """What `load` validates: a recipe as it is written, with the overrides on top."""
+    """What `load` validates: a recipe as it is written, with the overrides on top; below it its `base`, a recipe of
+    ours, where it names one."""
     tree = read_mapping(recipe_path(recipe), f"recipe = {shown(recipe)}", "of sections")
+    if "base" in tree:
+        tree = _merged(_base_of(tree.pop("base"), recipe), tree)
     tree.setdefault("recipe", Path(recipe).stem)
     for override in overrides:
         _apply(tree, override)
     return tree
+
+
+def _base_of(base: Any, recipe: str) -> dict[str, Any]:
+    """The recipe of ours that another changes; one that itself has no base."""
+    tree = read_mapping(recipe_path(base), "base", "of sections") if base in recipes() else {"base": None}
+    if "base" in tree:
+        whole = [name for name in recipes() if "base" not in read_mapping(recipe_path(name), "base", "of sections")]
+        raise UserError(f"recipe = {shown(recipe)}: base = {shown(base)}: one of {', '.join(whole)} is allowed")
+    return tree
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Sections key by key, whatever else as a whole."""
+    both = {key: _merged(base[key], value) for key, value in changes.items()
+            if isinstance(value, dict) and isinstance(base.get(key), dict)}  # fmt: skip
+    return base | changes | both
 
 
 def recipe_path(recipe: str) -> Path:

@@ -60,6 +60,21 @@ class DenseConfig(SimpleNamespace):
         return FAMILIES[self.model_type].gated
 
     @property
+    def linear(self) -> dict[str, int]:
+        """Inputs and outputs of each linear layer in one of the model's layers."""
+        D, inner = self.hidden_size, self.intermediate_size
+        queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        if not self.gated:
+            return {
+                "query_key_value": D + queries + 2 * keys, "dense": queries + D, "dense_h_to_4h": D + inner,
+                "dense_4h_to_h": inner + D,
+            }  # fmt: skip
+        return {
+            "q_proj": D + queries, "k_proj": D + keys, "v_proj": D + keys, "o_proj": queries + D,
+            "gate_proj": D + inner, "up_proj": D + inner, "down_proj": inner + D,
+        }  # fmt: skip
+
+    @property
     def layer_parameters(self) -> int:
         """Of each layer, all being alike."""
         family, D, inner = FAMILIES[self.model_type], self.hidden_size, self.intermediate_size

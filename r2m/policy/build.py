@@ -14,7 +14,7 @@ def build_policy(
     path: str, settings: Policy, algorithm: Algorithm, workers: Workers, device: torch.device | str, seed: int
 ) -> TrainedPolicy:  # fmt: skip
     """Of a Hugging Face folder or hub id; `seed`: of its adapters. Raises as `load_policy` and `add_adapters`."""
-    # At ZeRO's third stage no device holds a whole model: its weights wait in host memory, mapped from their file.
+    # At stage 3 no device has to hold a whole model: its weights wait in host memory, mapped from their file.
     zero3 = settings.sharding == "zero3"
     model, reference = load_policy(path, settings.dtype, "cpu" if zero3 else device), None
     if settings.lora is None:

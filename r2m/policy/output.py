@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from r2m.models.families import CacheUse, cache_use_of
+from r2m.policy import attention  # noqa: F401: takes the place of transformers' own
 
 
 def own_logits(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:

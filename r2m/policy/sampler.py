@@ -14,13 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from r2m.core.masking import pad, positions, scaled_logits
 from r2m.core.seeds import generator
 from r2m.core.trajectories import Trajectories
 from r2m.models.families import OWN_POSITIONS, CacheUse
+from r2m.policy.cache import growing_cache
 from r2m.policy.output import base, cache_use, own_logits, unused_ids, vocabulary
+from r2m.policy.packing import packed
 
 HELD_OUT_STREAM = "held-out"  # the stream of evaluation draws: evaluating does not change what training samples
 
@@ -56,12 +58,13 @@ def sample(
     ids = torch.full((N, K, R), pad_id, device=device)
     log_probs = torch.zeros(N, K, R, device=device)
     any_lengths = cache_use(model) is CacheUse.SHARED
-    for part in _batches([len(prompt) for prompt in prompts], max(1, batch // K), any_lengths):
-        width = int(mask_NP[part].sum(-1).max())
-        ids[part], log_probs[part] = _write(
-            model, ids_NP[part, -width:], mask_NP[part, -width:], uniforms_NKR[part].to(device), temperature,
-            end_ids, pad_id, greedy,
-        )  # fmt: skip
+    with packed(model, min(N, max(1, batch // K)) * K):
+        for part in _batches([len(prompt) for prompt in prompts], max(1, batch // K), any_lengths):
+            width = int(mask_NP[part].sum(-1).max())
+            ids[part], log_probs[part] = _write(
+                model, ids_NP[part, -width:], mask_NP[part, -width:], uniforms_NKR[part].to(device), temperature,
+                end_ids, pad_id, greedy,
+            )  # fmt: skip
     is_eos = torch.isin(ids, end_ids)
     # The real tokens are those before and at the first end token; the rest was never written.
     mask = (is_eos.cumsum(-1) - is_eos.long()) == 0
@@ -93,10 +96,13 @@ def _write(
     out_log_probs = torch.zeros(B, R, device=ids_NP.device)
     rows = torch.arange(B, device=ids_NP.device)  # row of the output that each active row writes
     decoder = Decoder(model, ids_NP, mask_NP, K)
+    scratch_BV = None  # of every token: fresh memory would have to be zeroed by the system each time
     for t in range(R):
         logits_AV = scaled_logits(own_logits(model, decoder.hidden_AD), temperature, unused_V)
-        log_probs_AV = logits_AV.log_softmax(-1)
-        cumulative_AV = log_probs_AV.exp().cumsum(-1)
+        if scratch_BV is None:
+            scratch_BV = torch.empty(2, *logits_AV.shape, device=logits_AV.device, dtype=logits_AV.dtype)
+        log_probs_AV = torch.log_softmax(logits_AV, -1, out=scratch_BV[0, : len(rows)])
+        cumulative_AV = torch.exp(log_probs_AV, out=scratch_BV[1, : len(rows)]).cumsum_(-1)
         draw_A1 = uniforms_BR[rows, t, None] * cumulative_AV[:, -1:]
         token_A1 = torch.searchsorted(cumulative_AV, draw_A1, right=True).clamp_(max=last_used)
         if greedy:
@@ -130,7 +136,7 @@ class Decoder:
         self._positions = self._cache_use is CacheUse.SHARED or (
             "position_ids" in takes and model.config.model_type not in OWN_POSITIONS
         )
-        self._cache = None if self._cache_use is CacheUse.RERUN else DynamicCache(config=model.config)
+        self._cache = None if self._cache_use is CacheUse.RERUN else growing_cache(model.config)
         self._ids_AS, self._mask_AS = ids_NP, mask_NP.long()
         self._position_A = mask_NP.sum(-1)
         self._run(ids_NP, positions(mask_NP))

@@ -25,20 +25,17 @@ SHARD = "policy_shard"
 class _Forward(nn.Module):
     """What an engine runs."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, recompute: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._recompute = model, recompute
 
     def forward(self, t: Trajectories, temperature: float, entropy: bool) -> PolicyOutput:
-        return policy_forward(self.model, t, temperature, entropy=entropy)
+        return policy_forward(self.model, t, temperature, entropy=entropy, recompute=self._recompute)
 
 
 class ShardedPolicy:
-    """See r2m.policy.policy.TrainedPolicy. `reference`: its frozen twin; None: the policy itself
-    with its adapters off.
-
-    Blocks are padded to the widest of all workers: these then run the same modules, in the same order, as ZeRO needs.
-    """
+    """See r2m.policy.policy.TrainedPolicy. Blocks are padded to the widest of all workers: these then run the same
+    modules, in the same order, as ZeRO needs."""
 
     def __init__(
         self, model: PreTrainedModel, reference: PreTrainedModel | None, settings: Policy, algorithm: Algorithm,
@@ -47,26 +44,26 @@ class ShardedPolicy:
         a = algorithm
         self.model, self.device, self.dtype, self._workers = model, torch.device(device), model.dtype, workers
         self._policy = Spread(
-            model, _Forward(model), settings, device, max_grad_norm=a.max_grad_norm,
+            model, _Forward(model, settings.recompute), settings, device, max_grad_norm=a.max_grad_norm,
             optimizer=lambda trained: torch.optim.AdamW(
                 trained, a.lr, eps=a.adam_eps, weight_decay=a.weight_decay, fused=True
             ),
         )  # fmt: skip
-        self._engine, self._reference = self._policy.engine, reference
-        self._spread_reference: Spread | None = None
+        self._reference: Spread | PreTrainedModel | None = reference
         if reference is not None and settings.sharding == "zero3":
-            self._spread_reference = Spread(reference, _Forward(reference), settings, device)
+            self._reference = Spread(reference, _Forward(reference, False), settings, device)
+        self._engine = self._policy.engine
 
     def forward(self, block: Trajectories, temperature: float, *, entropy: bool = False) -> PolicyOutput:
         return self._aligned(self._engine, block, temperature, entropy)
 
     @torch.no_grad()
     def reference(self, block: Trajectories, temperature: float) -> PolicyOutput:
-        if self._reference is None:
+        if self._reference is None:  # its adapters off, the policy
             with adapters_off(self.model):
                 return self._aligned(self._engine, block, temperature, False)
-        if self._spread_reference is not None:
-            return self._aligned(self._spread_reference.engine, block, temperature, False)
+        if isinstance(self._reference, Spread):
+            return self._aligned(self._reference.engine, block, temperature, False)
         return policy_forward(self._reference, block, temperature, entropy=False)
 
     def _aligned(self, engine: nn.Module, t: Trajectories, temperature: float, entropy: bool) -> PolicyOutput:
@@ -96,14 +93,13 @@ class ShardedPolicy:
 
     @contextmanager
     def whole(self, *, reference: bool = False) -> Iterator[PreTrainedModel]:
-        if reference and self._spread_reference is not None:
-            with self._spread_reference.whole() as model:
+        if reference and self._reference is None:
+            with self._policy.whole() as model, adapters_off(model):
                 yield model
-        elif reference and self._reference is not None:
-            yield self._reference
-        else:
-            with self._policy.whole() as model, adapters_off(model) if reference else nullcontext():
-                yield model
+            return
+        spread = self._reference if reference else self._policy
+        with spread.whole() if isinstance(spread, Spread) else nullcontext(spread) as model:
+            yield model
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         if self._reference is None:

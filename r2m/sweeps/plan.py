@@ -13,12 +13,11 @@ from rich.table import Table
 
 from r2m.errors import UserError
 from r2m.files import GIB, check_room, human
+from r2m.training.memory import CUDA, PROCESS
 from r2m.training.plan import Plan
 
 DRIVER_CPU = 0.01  # that Ray Tune asks for a trial whose workers are elsewhere
-PROCESS = int(0.6 * GIB)  # measured: what imports of torch, transformers, ray and this package hold
 RAY = int(1.2 * GIB)  # measured on a head node: Ray's daemons 0.5, the sweep's own process 0.7
-CUDA = int(0.5 * GIB)  # of a GPU, for a process's context and kernels: estimated
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,9 @@ def plan_sweep(
     largest = max(phase, key=lambda name: phase[name])
     held = memory | {largest: phase[largest]}
     if device == "gpu":
-        host = max(p.host_memory for p in plans)
-        loading = max(memory["policy weights"], memory["reward model"])  # on their way to the GPU
-        worker = {"process": PROCESS, "loading": loading} | ({"hidden states": host} if host else {})
+        host = _worst([p.host for p in plans])
+        loading = max(memory.get("policy weights", 0), memory.get("reward model", 0))  # on their way to the GPU
+        worker = {"process": PROCESS, "loading": loading} | host
         on_gpu, shared = {"CUDA": CUDA} | held, {}
     else:
         mapped = frozenset.intersection(*(p.mapped for p in plans))

@@ -1,24 +1,20 @@
 """What a run will take, by arithmetic, before Ray is called or a model is loaded.
 
-Letters: n queries of a worker and K responses a round, P prompt and R response tokens, B trajectories,
-D width, V vocabulary. Sizes are bytes of one worker. The policy is replicated on all workers, not sharded.
+The parts of a worker's memory are r2m.training.memory's, the time is r2m.training.duration's.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from rich.table import Table
 
 from r2m.config import Config, Run
 from r2m.core.schedule import omega_reaches_minimum
 from r2m.errors import UserError
 from r2m.files import GIB, check_room, human
 from r2m.models.families import CacheUse
+from r2m.training.duration import Guess, guess
+from r2m.training.memory import BYTES, CUDA, FP32, PROCESS, head_parameters, memory, trained_parameters
 from r2m.training.shape import Shape
-
-BYTES = {"float32": 4, "bfloat16": 2}
-LOGITS_AT_ONCE = 2**26  # values: the default of r2m.core.masking.token_log_probs
-BF16_LR = 4e-5  # moves 8 % of SmolLM2's weights in bf16; 1e-6 moves 0.4 %
 
 
 @dataclass(frozen=True)
@@ -37,12 +33,15 @@ class Plan:
     memory: dict[str, int]  # held through the run
     mapped: frozenset[str]  # parts of it that a node holds once for all its processes: r2m.models.loading
     phases: dict[str, int]  # held in turn on top of it, estimated
-    host_memory: int  # hidden states that wait in host memory beside a GPU
     checkpoint: int
     checkpoints: int  # on disk at once: those kept and the one being written
     export: int  # the trained models that a finished run leaves
     notes: tuple[str, ...]  # what the user should know, if anything
     round_greedy: int = 0  # greedy responses beside a round's trajectories: ReMax's, one a query
+    host: dict[str, int] = field(default_factory=dict)  # what waits in host memory beside a GPU
+    rollout_gpus: int = 0  # of vLLM's own, beside the workers'
+    time: Guess | None = None
+    fits: str = ""  # that it fits the machine that was assumed, and how closely
 
     @property
     def trajectories(self) -> int:
@@ -64,8 +63,24 @@ class Plan:
         return self.disk - self.checkpoint
 
     @property
+    def process(self) -> dict[str, int]:
+        """What libraries take of the device that a worker computes on."""
+        return {"CUDA": CUDA} if self.device == "gpu" else {"the process itself": PROCESS}
+
+    @property
+    def peak(self) -> dict[str, int]:
+        """A worker's device at its fullest, by parts."""
+        largest = max(self.phases, key=lambda phase: self.phases[phase])
+        return self.process | self.memory | {largest: self.phases[largest]}
+
+    @property
     def peak_memory(self) -> int:
-        return sum(self.memory.values()) + max(self.phases.values())
+        return sum(self.peak.values())
+
+    @property
+    def host_memory(self) -> int:
+        """Of a worker, beside a GPU."""
+        return PROCESS + sum(self.host.values()) if self.device == "gpu" else 0
 
 
 def resolve_device(run: Run, gpus: float | None) -> str:
@@ -92,49 +107,33 @@ def plan(
             that is certainly too small; one line, with the arithmetic.
     """
     a, r, run = config.algorithm, config.reward, config.run
-    T, n, K, R = a.total_rounds, a.queries // run.workers, a.responses, a.max_response_tokens
-    sampled = K + (a.advantage == "remax")  # responses to a prompt
+    T, K = a.total_rounds, a.responses
     P = prompt_tokens(config, policy.context, reward.context)
     device = resolve_device(run, gpus)
-    item = BYTES[config.policy.dtype]
-    weights = policy.parameters * item
-    memory = {
-        "policy weights": weights,
-        "AdamW states": 2 * weights,
-        "reference": weights,
-        "reward model": reward.parameters * BYTES[r.dtype],
-    }
-    phases = {
-        "sampling": _sampling(policy, min(max(1, a.sample_batch // sampled), n) * sampled, P + R, item),
-        "policy update": weights + _policy_microbatch(policy, a.microbatch, K, P, R, item),
-    }
-    head = host = 0
-    if r.feedback:
-        head = 4 * (2 * r.attention_width * (reward.width + policy.width) + reward.width + 1)  # fp32
-        memory |= {"feedback head, trained": 4 * head} if r.train_head else {"feedback head": head}
-        memory["hidden states"] = hidden_states(config, policy, P)
-        if run.hidden_on_host and device == "gpu":
-            host = memory.pop("hidden states")
-        rows = max(a.microbatch, K) * (P + R - 1)
-        phases["head microbatch"] = rows * policy.width * (item if item == 4 else item + 4)
+    m = memory(config, policy, reward, P, device, worker_gib)
     as_stored = {"reference": policy.stored == config.policy.dtype, "reward model": reward.stored == r.dtype}
-    mapped = frozenset(part for part, same in as_stored.items() if same and device == "cpu")
+    mapped = frozenset(part for part, same in as_stored.items() if same and device == "cpu" and part in m.held)
     settles = omega_reaches_minimum(T, r.omega_min) if r.omega_schedule == "cosine" else 0.0
     notes = []
     if policy.cache_use is not CacheUse.SHARED:
         notes.append(f"slower, as this family's prompts can't be shared by their responses: {policy.cache_use.value}")
-    if config.policy.dtype == "bfloat16" and a.lr < BF16_LR:
-        notes.append(f"most updates of bfloat16 weights by lr = {a.lr:g} are rounded away")
-    certain = memory | {"gradients": weights}
-    there = gpus if device == "gpu" else cpus
-    if there is not None and there < run.workers:
-        raise UserError(f"run.workers = {run.workers}: each takes a {device}, and there are {there:g}")
-    if worker_gib is not None and sum(certain.values()) > worker_gib * GIB:
-        parts = " + ".join(f"{part} {size / GIB:.1f}" for part, size in certain.items())
-        raise UserError(
-            f"{parts} = {sum(certain.values()) / GIB:.1f} GiB, and a {device} worker has {worker_gib:.1f}; more "
-            "workers don't lower that: the policy is replicated, not sharded"
-        )
+    there, needed = (gpus, run.workers + config.rollout.gpus) if device == "gpu" else (cpus, run.workers)
+    if there is not None and there < needed:
+        more = f" and rollout.gpus = {config.rollout.gpus}" if needed > run.workers else ""
+        raise UserError(f"run.workers = {run.workers}{more}: each takes a {device}, and there are {there:g}")
+    if worker_gib is not None:
+        check_fits(m.held | {"gradients": m.gradients}, worker_gib, f"a {device} worker", config)
+        if config.rollout.engine == "vllm":
+            engines = max(1, config.rollout.gpus // run.workers)  # GPUs of each
+            weights = policy.parameters * BYTES[config.policy.dtype] // engines
+            if weights > config.rollout.memory * worker_gib * GIB:
+                raise UserError(
+                    f"rollout.memory = {config.rollout.memory:g}: vLLM's weights take {weights / GIB:.1f} GiB of a "
+                    f"GPU, and its share of {worker_gib:.1f} is {config.rollout.memory * worker_gib:.1f}"
+                )
+    trained = trained_parameters(config.policy, policy)
+    head = head_parameters(config, policy, reward) if r.feedback else 0
+    policy_file = (policy.parameters if config.policy.lora is None else trained) * BYTES[config.policy.dtype]
     return Plan(
         recipe=config.recipe,
         rounds=T,
@@ -147,16 +146,36 @@ def plan(
         device=device,
         workers=run.workers,
         gpus=run.workers if device == "gpu" else 0,
-        memory=memory,
+        memory=m.held,
         mapped=mapped,
-        phases=phases,
-        host_memory=host,
-        checkpoint=3 * weights + (3 if r.train_head else 1) * head,
+        phases=m.phases,
+        host=m.host,
+        checkpoint=FP32 * (3 * trained + (3 if r.train_head else 1) * head),
         checkpoints=run.keep_checkpoints + 1,
-        export=weights + memory["reward model"] + head,
+        export=policy_file + reward.parameters * BYTES[r.dtype] + FP32 * head,
         notes=tuple(notes),
-        round_greedy=a.queries * (sampled - K),
+        round_greedy=a.queries if a.advantage == "remax" else 0,
+        rollout_gpus=config.rollout.gpus if device == "gpu" else 0,
+        time=guess(config, policy, reward, P, device),
     )
+
+
+def check_fits(parts: Mapping[str, int], gib: float, where: str, config: Config) -> None:
+    """Raises UserError, with the arithmetic, where the parts are more than a device has."""
+    if sum(parts.values()) <= gib * GIB:
+        return
+    advice = {
+        "none": "more workers don't lower that: the policy is replicated, not sharded; policy.sharding=zero3 divides "
+        "it by run.workers",
+        "zero3": "more workers lower that, as does policy.offload, or adapters alone by policy.lora",
+    }.get(config.policy.sharding, "policy.sharding=zero3 divides the weights, too, by run.workers")
+    raise UserError(f"{arithmetic(parts)}, and {where} has {gib:.1f}; {advice}")
+
+
+def arithmetic(parts: Mapping[str, int]) -> str:
+    """a 1.0 + b 2.0 = 3.0 GiB"""
+    terms = " + ".join(f"{part} {size / GIB:.1f}" for part, size in parts.items())
+    return f"{terms} = {sum(parts.values()) / GIB:.1f} GiB"
 
 
 def prompt_tokens(config: Config, *contexts: int | None) -> int:
@@ -174,67 +193,3 @@ def prompt_tokens(config: Config, *contexts: int | None) -> int:
         limits = f"task.max_prompt_tokens = {P}, algorithm.max_response_tokens = {R}"
         raise UserError(f"{limits}: together at most the models' context of {context} tokens")
     return P or context - R
-
-
-def hidden_states(config: Config, policy: Shape, P: int) -> int:
-    """Bytes of n (P + K (R - 1)) D values, as r2m.policy.forward.HiddenStates has them, and n (P + R - 1) D more for
-    ReMax's greedy responses; UserError over the budget."""
-    a, run, item = config.algorithm, config.run, BYTES[config.policy.dtype]
-    n, K, R = a.queries // run.workers, a.responses, a.max_response_tokens
-    greedy = P + R - 1 if a.advantage == "remax" else 0
-    size = n * (P + K * (R - 1) + greedy) * policy.width * item
-    more = f" + {greedy} of the greedy response" if greedy else ""
-    if size > run.hidden_budget_gib * GIB:
-        raise UserError(
-            f"run.hidden_budget_gib = {run.hidden_budget_gib:g}: a worker's hidden states take "
-            f"{n} queries * ({P} prompt + {K} * {R - 1} response tokens{more}) * {policy.width} * {item} bytes = "
-            f"{size / GIB:.1f} GiB; raise it (run.hidden_on_host=true keeps them off the GPU) or run.workers"
-        )
-    return size
-
-
-def _sampling(policy: Shape, B: int, tokens: int, item: int) -> int:
-    """Keys and values, and states, of B trajectories (or one layer of all their tokens, where nothing is kept), and
-    about four fp32 tensors of [B, V]."""
-    kept = B * (tokens * policy.kv_values + policy.state_values)
-    if policy.cache_use is CacheUse.RERUN:
-        kept = B * tokens * (12 * policy.width + policy.mlp_values)
-    return kept * item + 4 * 4 * B * policy.vocabulary
-
-
-def _policy_microbatch(policy: Shape, B: int, K: int, P: int, R: int, item: int) -> int:
-    """What a forward of B trajectories keeps for its backward, no layer recomputed: in each layer about 12 D
-    beside the MLP for a token that is run, keys and values again for each trajectory that shares them; and
-    about three fp32 tensors of logits."""
-    prompts = max(1, B // K) if policy.cache_use is CacheUse.SHARED else B
-    run_tokens, read_tokens = prompts * P + B * (R - 1), B * (P + R - 1)
-    layer = run_tokens * (12 * policy.width + policy.mlp_values)
-    kept = policy.layers * layer + read_tokens * policy.kv_values
-    return kept * item + 3 * 4 * min(B * R * policy.vocabulary, LOGITS_AT_ONCE)
-
-
-def plan_table(p: Plan) -> Table:
-    """The plan as a table of two columns."""
-    table = Table(title=f"Plan of {p.recipe}", show_header=False)
-    spare = f", {p.left_over:,} of the budget left over" if p.left_over else ""
-    table.add_row("rounds T", f"{p.rounds:,}")
-    table.add_row("trajectories", f"{p.round_trajectories:,} a round, {p.trajectories:,} in all{spare}")
-    if p.round_greedy:
-        table.add_row("greedy responses", f"{p.round_greedy:,} a round beside these, for ReMax's baseline")
-    table.add_row("optimiser steps", f"{p.policy_steps:,} of the policy, {p.head_steps:,} of the head")
-    if p.omega_settles is not None:
-        table.add_row("ω reaches Ω", f"at t* = {p.omega_settles:.1f} rounds")
-    table.add_row("prompts", f"at most {p.prompt_tokens:,} tokens")
-    table.add_row("workers", f"{p.workers} (CPUs: {p.workers}, GPUs: {p.gpus})")
-    disk = f"{p.checkpoints} checkpoints of {human(p.checkpoint)} and {human(p.export)} of trained models"
-    table.add_row("disk", f"{human(p.disk)}: {disk}", end_section=True)
-    for part, size in p.memory.items():
-        table.add_row(part, human(size))
-    for phase, size in p.phases.items():
-        table.add_row(f"{phase}, in turn", f"about {human(size)}")
-    table.add_row(f"{p.device.upper()} memory of each worker", f"about {human(p.peak_memory)}: not sharded")
-    if p.host_memory:
-        table.add_row("host memory of each worker", f"{human(p.host_memory)} of hidden states")
-    for note in p.notes:
-        table.add_row("note", note)
-    return table

@@ -7,6 +7,7 @@ from typing import Any
 from r2m.config import Config, ForumTask, TextTask
 from r2m.config.paths import check_places, check_storage_folder
 from r2m.errors import UserError, said
+from r2m.files import GIB
 from r2m.models.dense import dense_config
 from r2m.models.dimensions import FORUM_WIDTH, config_for_planning, forum_dimensions
 from r2m.models.families import text_of
@@ -14,8 +15,8 @@ from r2m.models.layers import check_targets
 from r2m.models.loading import check_one_label
 from r2m.models.weights import check_sizes, check_weights
 from r2m.tasks.forum import TOKENS
-from r2m.training.machine import gpus_here
-from r2m.training.plan import Plan, plan
+from r2m.training.machine import Machine, gpus_here
+from r2m.training.plan import Plan, arithmetic, plan
 from r2m.training.shape import Shape, shape_of
 
 Shapes = tuple[Shape, Shape]  # of the policy and the reward model
@@ -33,9 +34,11 @@ def plan_for(
     launch: bool = False,
     gpus: float | None = None,
     shapes: Shapes | None = None,
+    assumed: Machine | None = None,
 ) -> Plan:
     """The plan; with `launch`, one that this machine can run. A cluster at `address` is not asked for resources;
     `gpus`: how many it has, where that is known. `shapes`: those of the config's models, where they are known.
+    `assumed`: plan for these GPUs instead.
 
     Raises UserError for what cannot run: see `plan` and `shapes_for`.
     """
@@ -46,8 +49,25 @@ def plan_for(
         memory = gpu_memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / config.run.workers
         if launch or gpus or config.run.device != "gpu":  # GPUs can be planned for where there are none
             resources = {"cpus": os.cpu_count() or 1, "gpus": gpus, "worker_gib": memory / 2**30}
+    if assumed is not None:
+        return _on(assumed, config, policy, reward)
     p = plan(config, policy, reward, **resources)
     return replace(p, notes=(*p.notes, UNCENTRED)) if shapes is None and _uncentred(config) else p
+
+
+def _on(machine: Machine, config: Config, policy: Shape, reward: Shape) -> Plan:
+    """The plan on GPUs that needn't be here. Raises UserError, with the arithmetic, where it does not fit them."""
+    if config.run.device == "cpu":
+        raise UserError("--assume: it plans for GPUs, and run.device = 'cpu'; auto and gpu are allowed")
+    gpus = f"{machine.gpus} GPU{'s' * (machine.gpus > 1)} of {machine.gib:.1f} GiB"
+    try:
+        on_gpus = config.model_copy(update={"run": config.run.model_copy(update={"device": "gpu"})})
+        p = plan(on_gpus, policy, reward, gpus=machine.gpus, worker_gib=machine.gib)
+    except UserError as error:
+        raise UserError(f"does not fit {gpus}: {error}") from None
+    if p.peak_memory > machine.gib * GIB:
+        raise UserError(f"does not fit {gpus}: at its fullest each takes about {arithmetic(p.peak)}")
+    return replace(p, fits=f"fits {gpus}: at its fullest each takes about {arithmetic(p.peak)}")
 
 
 def shapes_for(config: Config) -> Shapes:

@@ -1,6 +1,7 @@
 """The dimensions of a model, from which the memory that it takes is worked out."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from r2m.errors import UserError, said
@@ -31,6 +32,8 @@ class Shape:
     stored: str = "float32"  # dtype of the saved weights
     state_values: int = 0  # of a sequence, whatever its length: what recurrent layers keep
     cache_use: CacheUse = CacheUse.SHARED  # how its prompts and responses run
+    # Linear layers but the output's, by the last part of their names: inputs and outputs, summed over layers.
+    linear: tuple[tuple[str, int], ...] = field(default=(), repr=False, compare=False)
 
 
 def shape_of(hf_config: Any, field: str = "policy.model") -> Shape:
@@ -66,6 +69,7 @@ def _worked_out(c: DenseConfig, is_policy: bool) -> Shape:
         vocabulary=c.vocab_size,
         context=context_of(c),
         stored=c.dtype or "float32",
+        linear=tuple((name, c.num_hidden_layers * size) for name, size in c.linear.items()),
     )
 
 
@@ -78,6 +82,11 @@ def _built(hf_config: Any, is_policy: bool) -> Shape:
         model = (AutoModelForCausalLM if is_policy else AutoModelForSequenceClassification).from_config(hf_config)
     text = text_of(hf_config)
     kv_values, state_values = kept_values(hf_config)
+    output = model.get_output_embeddings()
+    linear: Counter[str] = Counter()
+    for name, layer in model.named_modules():
+        if layer is not output and type(layer).__name__ in ("Linear", "Conv1D"):
+            linear[name.rpartition(".")[2]] += sum(layer.weight.shape)
     gated = any(name.endswith("gate_proj") for name, _ in model.named_modules())
     inner = getattr(text, "intermediate_size", None) or 4 * width_of(hf_config)
     return Shape(
@@ -91,4 +100,5 @@ def _built(hf_config: Any, is_policy: bool) -> Shape:
         stored=str(getattr(hf_config, "dtype", None) or torch.float32).removeprefix("torch."),
         state_values=state_values,
         cache_use=cache_use_of(hf_config),
+        linear=tuple(linear.items()),
     )

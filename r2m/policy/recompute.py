@@ -1,0 +1,76 @@
+"""Activations that are computed again in the backward, layer by layer, beside keys and values that are shared.
+
+transformers' own checkpointing turns caches off, since a layer that runs again would append to its cache again. Here
+a layer's keys and values are appended to a copy of what the cache held before: however often it runs, it sees the
+same.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+class PrefixCache(DynamicCache):
+    """What tokens have behind them, which running more of them does not change; `grown` is what is behind the next."""
+
+    grown: dict[int, CacheLayerMixin]
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config=config)
+        self.grown, self._repeats = {}, 1
+
+    def after(self, repeats: int) -> "PrefixCache":
+        """What the next tokens have behind them, in so many continuations of each row."""
+        next_cache = copy.copy(self)
+        next_cache.layers = [self.grown.get(i, layer) for i, layer in enumerate(self.layers)]
+        next_cache.grown, next_cache._repeats = {}, repeats
+        return next_cache
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        layer = copy.copy(self.layers[layer_idx])
+        layer.batch_repeat_interleave(self._repeats)
+        out: tuple[Tensor, Tensor] = layer.update(key_states, value_states, *args, **kwargs)
+        self.grown.setdefault(layer_idx, layer)
+        return out
+
+
+def has_prefix_cache(config: Any) -> bool:
+    """Whether all that a model's cache holds is keys and values."""
+    return all(type(x) in (DynamicLayer, DynamicSlidingWindowLayer) for x in DynamicCache(config=config).layers)
+
+
+@contextmanager
+def recomputed(model: nn.Module) -> Iterator[None]:
+    """Forwards within keep only what goes into each layer, and run it again in the backward."""
+    layers = list(_outermost(model))
+    for layer in layers:
+        vars(layer)["forward"] = _again(layer.forward)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del vars(layer)["forward"]
+
+
+def _outermost(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if isinstance(child, GradientCheckpointingLayer):
+            yield child
+        else:
+            yield from _outermost(child)
+
+
+def _again(forward: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return run
