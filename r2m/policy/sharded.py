@@ -1,7 +1,7 @@
 """A policy that is spread over the workers by DeepSpeed's ZeRO."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -93,13 +93,15 @@ class ShardedPolicy:
 
     @contextmanager
     def whole(self, *, reference: bool = False) -> Iterator[PreTrainedModel]:
-        if reference and self._reference is None:
+        held = self._reference if reference else self._policy
+        if held is None:
             with self._policy.whole() as model, adapters_off(model):
                 yield model
-            return
-        spread = self._reference if reference else self._policy
-        with spread.whole() if isinstance(spread, Spread) else nullcontext(spread) as model:
-            yield model
+        elif isinstance(held, Spread):
+            with held.whole() as model:
+                yield model
+        else:
+            yield held
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         if self._reference is None:

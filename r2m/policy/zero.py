@@ -35,7 +35,7 @@ class Spread:
     ) -> None:  # fmt: skip
         deepspeed = _started(torch.device(device))
         self.model = model
-        self._plain = _hollow(model).to(torch.device(device)) if settings.sharding == "zero3" else model
+        self._plain = _hollow(model, device) if settings.sharding == "zero3" else model
         self._move_rest(device)
         self.engine, *_ = deepspeed.initialize(
             model=forward, optimizer=optimizer, config=_config(settings, model.dtype, max_grad_norm),
@@ -100,11 +100,10 @@ class Spread:
             optimizer._reassign_or_swap_out_partitioned_parameters(i)
 
 
-def _hollow(model: PreTrainedModel) -> PreTrainedModel:
+def _hollow(model: PreTrainedModel, device: torch.device | str) -> PreTrainedModel:
     """A copy of a model without its weights."""
-    return copy.deepcopy(
-        model, {id(p): nn.Parameter(p.new_empty(0), requires_grad=False) for p in model.parameters()}
-    )
+    empty = {p: torch.empty(0, dtype=p.dtype, device=device) for p in model.parameters()}
+    return copy.deepcopy(model, {id(p): nn.Parameter(x, requires_grad=False) for p, x in empty.items()})
 
 
 def _started(device: torch.device) -> Any:
