@@ -25,12 +25,12 @@ SHARD = "policy_shard"
 class _Forward(nn.Module):
     """What an engine runs."""
 
-    def __init__(self, model: PreTrainedModel, recompute: bool) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.model, self._recompute = model, recompute
+        self.model = model
 
     def forward(self, t: Trajectories, temperature: float, entropy: bool) -> PolicyOutput:
-        return policy_forward(self.model, t, temperature, entropy=entropy, recompute=self._recompute)
+        return policy_forward(self.model, t, temperature, entropy=entropy)
 
 
 class ShardedPolicy:
@@ -44,14 +44,14 @@ class ShardedPolicy:
         a = algorithm
         self.model, self.device, self.dtype, self._workers = model, torch.device(device), model.dtype, workers
         self._policy = Spread(
-            model, _Forward(model, settings.recompute), settings, device, max_grad_norm=a.max_grad_norm,
+            model, _Forward(model), settings, device, max_grad_norm=a.max_grad_norm,
             optimizer=lambda trained: torch.optim.AdamW(
                 trained, a.lr, eps=a.adam_eps, weight_decay=a.weight_decay, fused=True
             ),
         )  # fmt: skip
         self._reference: Spread | PreTrainedModel | None = reference
         if reference is not None and settings.sharding == "zero3":
-            self._reference = Spread(reference, _Forward(reference, False), settings, device)
+            self._reference = Spread(reference, _Forward(reference), settings, device)
         self._engine = self._policy.engine
 
     def forward(self, block: Trajectories, temperature: float, *, entropy: bool = False) -> PolicyOutput:

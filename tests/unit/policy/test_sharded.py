@@ -24,6 +24,7 @@ from r2m.policy import forward, zero
 from r2m.policy.loading import frozen_twin
 from r2m.policy.lora import add_adapters
 from r2m.policy.policy import TrainedPolicy
+from r2m.policy.recompute import recompute_activations
 from r2m.policy.sharded import ShardedPolicy
 from r2m.policy.whole import WholePolicy
 from r2m.training.trainer import Trainer
@@ -150,6 +151,8 @@ def made(family: str, name: str, workers: Workers, dtype: torch.dtype = torch.fl
         add_adapters(model, Lora(rank=2), 0)
     else:
         twin = frozen_twin(model, share=name != "none")
+    if name in RECOMPUTED:
+        recompute_activations(model, "")
     settings = Algorithm(rounds=1, queries=4, **{"lr": 1e-2, "adam_eps": 1e-4, "weight_decay": 0.1} | a)
     if name == "none":
         return WholePolicy(model, twin, settings, workers)
