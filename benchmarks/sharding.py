@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import sys
 import tempfile
 import time
 from multiprocessing.queues import Queue
@@ -28,7 +29,7 @@ CONTENDERS = {
     "none": (), "zero1": ("sharding=zero1",), "zero2": ("sharding=zero2",), "zero3": ("sharding=zero3",),
     "zero3, all offloaded": ("sharding=zero3", "offload=all"),
 }  # fmt: skip
-WORKERS, TURNS, WARM_UP, ROUNDS = 2, 3, 1, 3
+WORKERS, WARM_UP, ROUNDS = 2, 1, 3
 PHASES = ("sample", "annotate", "policy", "head")
 
 
@@ -88,7 +89,7 @@ def main() -> None:
             for name, settings in CONTENDERS.items()
         }  # fmt: skip
         found: dict[str, tuple[list, list[float]]] = {name: ([], []) for name in CONTENDERS}
-        for _ in range(TURNS):
+        for _ in range(int(sys.argv[1]) if sys.argv[1:] else 3):  # turns
             for name, config in configs.items():
                 for kept, new in zip(found[name], measure(config, models, folder), strict=True):
                     kept.extend(new)

@@ -56,6 +56,9 @@ class Spread:
     def whole(self) -> Iterator[PreTrainedModel]:
         """The model with all weights on this worker and without hooks, for reading alone. All workers enter and
         leave; in between they need not do the same."""
+        if self._plain is self.model:
+            yield self.model
+            return
         pairs = list(zip(self.model.parameters(), self._plain.parameters(), strict=True))
         with self.gathered([p for p, _ in pairs]):
             for p, plain in pairs:
@@ -63,19 +66,19 @@ class Spread:
             try:
                 yield self._plain
             finally:
-                for p, plain in pairs if self._plain is not self.model else ():
-                    plain.data = p.data.new_empty(0)
+                for _, plain in pairs:
+                    plain.data = plain.data.new_empty(0)
 
     @contextmanager
-    def gathered(self, parameters: list[nn.Parameter]) -> Iterator[None]:
-        """Parameters of the model with all their values on each worker."""
+    def gathered(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+        """The parameters whole on each worker. All workers enter and leave."""
         if self._plain is self.model:
             yield
             return
         import deepspeed
 
-        self.engine.optimizer.empty_partition_cache()  # weights that a backward has left gathered
-        with deepspeed.zero.GatheredParameters(parameters):
+        self.engine.optimizer.empty_partition_cache()
+        with deepspeed.zero.GatheredParameters(list(parameters)):
             yield
 
     @property
@@ -92,7 +95,7 @@ class Spread:
         if self._plain is self.model:
             optimizer.update_lp_params()
             return
-        optimizer.empty_partition_cache()
+        self.engine.optimizer.empty_partition_cache()
         for i in range(len(self.masters)):
             optimizer._reassign_or_swap_out_partitioned_parameters(i)
 

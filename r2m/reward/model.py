@@ -3,9 +3,7 @@
 Axes: B sequences, T tokens, D width.
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from transformers import PreTrainedModel
 from r2m.config import Policy
 from r2m.models.families import text_of
 from r2m.models.loading import check_one_label
+from r2m.policy.zero import Spread
 
 
 class RewardModel(nn.Module):
@@ -40,18 +39,17 @@ class RewardModel(nn.Module):
             self.phi.bias.copy_(bias - getattr(model.config, "reward_mean", 0.0))
         self.width = self._score.in_features
         self._padding = getattr(text_of(model.config), "pad_token_id", None)
-        self._run: Callable[..., Any]
-        self.whole: Callable[[], AbstractContextManager[PreTrainedModel]]  # with all weights on this worker
-        vars(self).update(_run=model, whole=lambda: nullcontext(model))
+        self._spread: Spread | None = None
 
     def spread(self, settings: Policy, device: torch.device | str) -> None:
         """Spread the model over the workers, as `settings` say: no device holds all of its weights. All workers then
-        embed equally many batches, and `whole` gathers the weights."""
-        from r2m.policy.zero import Spread
-
-        spread = Spread(self.model, self.model, settings, device)
-        vars(self).update(_run=spread.engine, whole=spread.whole)
+        embed equally many batches."""
+        self._spread = Spread(self.model, self.model, settings, device)
         self.phi.to(device)
+
+    def whole(self) -> AbstractContextManager[PreTrainedModel]:
+        """The model with all weights on this worker. All workers enter and leave."""
+        return nullcontext(self.model) if self._spread is None else self._spread.whole()
 
     def embed(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Reward token embeddings H_last, fp32 [B, D], of right-padded sequences (Sec. 4.1)."""
@@ -62,8 +60,9 @@ class RewardModel(nn.Module):
         for part in without:
             part.pad_token_id = 0
         handle = self._score.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        run = self.model if self._spread is None else self._spread.engine
         try:
-            self._run(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False)
+            run(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False)
         finally:
             handle.remove()
             for part in without:
