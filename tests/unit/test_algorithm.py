@@ -7,6 +7,7 @@ width W.
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean as mean
 
 import pytest
@@ -489,6 +490,21 @@ class TestAlarms:
         trainer.sampler = Given(sampler(queries, 1).trajectories)
         model.load_state_dict(fresh)
         assert next(trainer.rounds(1)).metrics["rollout/log_prob_error"] > 0.01
+
+    @pytest.mark.parametrize(("correction", "weight"), [("none", 1.0), ("truncated", 1.5)])
+    def test_a_sampler_that_errs_weighs(self, make_trainer: MakeTrainer, correction: str, weight: float) -> None:
+        """It gives every token half of the probability that it has: a weight of 2, capped at 1.5."""
+        one_step = ("algorithm.epochs=1", "algorithm.beta=0", "algorithm.max_grad_norm=1e9", "reward.feedback=off")
+        trainer = make_trainer(*one_step)
+        t = trainer.sampler(trainer._queries(1), 1).trajectories
+        exact = next(trainer.rounds(1)).metrics
+        trainer = make_trainer(*one_step, f"algorithm.sampler_correction={correction}", "algorithm.sampler_cap=1.5")
+        trainer.sampler = Given(replace(t, sampler_log_probs_NKR=t.sampler_log_probs_NKR - math.log(2)))
+        found = next(trainer.rounds(1)).metrics
+        assert found["rollout/log_prob_error_mean"] == pytest.approx(math.log(2), rel=1e-4)
+        for key in ("train/policy_loss", "train/grad_norm"):
+            assert abs(exact[key]) > 1e-3
+            assert found[key] == pytest.approx(weight * exact[key], rel=1e-4)
 
     @pytest.mark.parametrize("part", ["policy", "head"])
     @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -24,7 +24,7 @@ SETTINGS = (
     "task.posts=40", "task.held_out=4", "algorithm.queries=4", "algorithm.microbatch=8", "algorithm.rounds=4",
     "algorithm.max_response_tokens=8", "algorithm.temperature=0.8", "algorithm.lr=1e-3", "algorithm.adam_eps=1e-4",
     "reward.lr=1e-3", "reward.attention_width=16", "reward.num_heads=2", "run.device=cpu", "run.eval_every=2",
-    "rollout.engine=vllm",
+    "rollout.engine=vllm", "reward.no_eos=keep",  # few responses end: all would have one score
 )  # fmt: skip
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from r2m.config import Algorithm
+from r2m.config import Algorithm, Lora
 from r2m.policy.loading import frozen_twin
+from r2m.policy.lora import add_adapters
 from r2m.policy.policy import TrainedPolicy
 from r2m.policy.queries import Query
 from r2m.policy.sampler import sample
@@ -89,9 +90,13 @@ Make = Callable[..., tuple[VllmSampler, OwnEngine, TrainedPolicy, list[str]]]
 
 @pytest.fixture
 def make(make_policy: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> Make:
-    def make(workers: Workers = Workers(), greedy: bool = False) -> Any:  # noqa: B008
+    def make(workers: Workers = Workers(), greedy: bool = False, lora: Lora | None = None) -> Any:  # noqa: B008
         model = make_policy()
-        policy, engine = WholePolicy(model, frozen_twin(model), A, workers), OwnEngine(model)
+        reference, engine = frozen_twin(model), OwnEngine(model)
+        if lora is not None:
+            add_adapters(model, lora, 0)
+            reference = None
+        policy = WholePolicy(model, reference, A, workers)
         told: list[str] = []
         sampler = VllmSampler(
             policy, tokenizer, A, workers, engine, greedy=greedy, seed=3, eval_seed=4, told=told.append
@@ -126,6 +131,24 @@ def test_responses_are_of_the_weights_of_now(make: Make) -> None:
     again = sampler.held_out(QUERIES)
     torch.testing.assert_close(again.response_ids_NKR, held_out.response_ids_NKR)
     assert engine.loads == [0, 1, 2, REFERENCE, 2]
+
+
+def test_adapters_are_sent_merged_and_without_them_the_reference(make: Make) -> None:
+    """By the names that the weights have without adapters: vLLM knows none."""
+    sampler, engine, policy, _ = make(lora=Lora(rank=2))
+    with torch.no_grad():
+        for name, p in policy.model.named_parameters():
+            if ".lora_B." in name:
+                p.normal_()
+    before = {name: p.clone() for name, p in engine.model.named_parameters()}
+    t = sampler.held_out(QUERIES)
+    with torch.no_grad():
+        now_NKR = policy.forward(t, A.temperature).log_probs_NKR * t.response_mask_NKR
+    torch.testing.assert_close(t.sampler_log_probs_NKR, now_NKR, rtol=0, atol=1e-5)
+    assert any(not torch.equal(p, before[name]) for name, p in engine.model.named_parameters())
+    sampler.held_out(QUERIES, reference=True)
+    for name, p in engine.model.named_parameters():
+        assert torch.equal(p, before[name])
 
 
 def test_each_of_two_workers_asks_for_its_part(make: Make) -> None:
