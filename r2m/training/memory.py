@@ -62,9 +62,11 @@ def memory(config: Config, policy: Shape, reward: Shape, P: int, device: str, de
     if stage == 1:
         gradients += FP32 * trained // w  # this worker's part, in one piece for its step
     host: dict[str, int] = {}
+    if stage == 3:  # a buffer that is there throughout
+        states, gradients = states | {"gradients": gradients}, 0
     if device == "gpu":
         if p.offload != "none":
-            host, states = states | {"gradients": gradients}, {}
+            host, states = states | {"gradients": gradients or states.get("gradients", 0)}, {}
             gradients = 0
         if p.offload == "all":
             host, weights, frozen = weights | frozen | host, {}, {}
@@ -80,6 +82,8 @@ def memory(config: Config, policy: Shape, reward: Shape, P: int, device: str, de
     elif not config.rollout.gpus:
         phases["sampling by vLLM"] = int(config.rollout.memory * (device_gib or 0) * GIB)
         host["vLLM's weights, asleep"] = policy.parameters * item
+    if stage == 3:
+        phases["whole models, to be saved"] = max(policy.parameters * item, reward_weights)
     if r.feedback:
         head = head_parameters(config, policy, reward)
         held |= {"feedback head, trained": 4 * FP32 * head} if r.train_head else {"feedback head": FP32 * head}
