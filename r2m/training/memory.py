@@ -75,7 +75,8 @@ def memory(config: Config, policy: Shape, reward: Shape, P: int, device: str, de
     update = gradients + gathered + microbatch(config, policy, a.microbatch, P, item)
     update += _in_the_making(config, policy, trained, item, stage)
     if stage:
-        held["ZeRO's buffers"] = min(BUCKET, trained) * (item if stage == 3 else FP32)
+        # Gradients of several weights in one piece, and at stages 2 and 3 another copy of it, on its way.
+        held["ZeRO's buffers"] = min(BUCKET, trained) * (item if stage == 3 else FP32) * (2 if stage > 1 else 1)
     phases = {"policy update": update}
     if config.rollout.engine == "own":
         phases["sampling"] = _sampling(config, policy, P, device, stage)
