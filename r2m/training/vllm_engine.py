@@ -34,7 +34,7 @@ class VllmEngine:
 
         self._version: int | None = None
         self._sleeps, self._asleep = s.gpus == 0 and not current_platform.is_cpu(), False
-        options: dict[str, Any] = {"gpu_memory_utilization": s.memory if s.gpus == 0 else 0.9}
+        options: dict[str, Any] = {"gpu_memory_utilization": s.memory}
         if current_platform.is_cpu():
             options = {"kv_cache_memory_bytes": CPU_CACHE, "enforce_eager": True}
         with tempfile.TemporaryDirectory() as folder:
