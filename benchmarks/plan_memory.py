@@ -27,7 +27,7 @@ SMOLLM2 = (
 )  # fmt: skip
 ONE, TWO = (*SMOLLM2, "algorithm.queries=2"), (*SMOLLM2, "algorithm.queries=4", "run.workers=2")
 CASES: dict[str, tuple[str, ...]] = {
-    "forum": ("forum", "algorithm.trajectories=null", "algorithm.rounds=2", "run.eval_every=0"),
+    "forum": ("forum", "algorithm.trajectories=null", "algorithm.rounds=1", "run.eval_every=0"),
     "unsharded": ONE,
     "recompute": (*ONE, "policy.recompute=true"),
     "lora": (*ONE, "policy.lora.rank=16"),
@@ -72,6 +72,22 @@ def _work(tree: dict[str, Any], folder: Path, models: tuple[str, str], rank: int
     peaks.put(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024)
 
 
+def forum_models(folder: Path) -> tuple[str, ...]:
+    """Settings that name models of the forum's sizes, untrained."""
+    from transformers import LlamaForSequenceClassification
+
+    from r2m.models.saving import save_model
+    from r2m.stages.forum import new_policy
+    from r2m.tasks.forum import forum_tokenizer
+
+    tokenizer = forum_tokenizer()
+    policy = new_policy(tokenizer)
+    save_model(folder / "policy", policy, tokenizer)
+    policy.config.num_labels, policy.config.reward_mean = 1, 0.0
+    save_model(folder / "reward", LlamaForSequenceClassification(policy.config), tokenizer)
+    return f"policy.model={folder / 'policy'}", f"reward.model={folder / 'reward'}"
+
+
 def models_in(folder: Path) -> tuple[str, ...]:
     """Settings that name SmolLM2 and a reward model made of it, without a training: only sizes matter."""
     reward = folder.with_name(f"{folder.name}-reward")
@@ -91,10 +107,12 @@ def main() -> None:
     parser.add_argument("--models", type=Path, metavar="FOLDER")
     parser.add_argument("--data", metavar="FILE", help="rows with a prompt column, for SmolLM2")
     given = parser.parse_args()
-    rows = []
+    rows, scratch = [], tempfile.TemporaryDirectory()
     for case in given.cases or [case for case in CASES if given.models or case == "forum"]:
         recipe, *sets = CASES[case]
-        if case != "forum":
+        if case == "forum":
+            sets += forum_models(Path(scratch.name))
+        else:
             sets += [*models_in(given.models), f"task.data={given.data}"]
         config = load(recipe, [*sets, "run.device=cpu"])
         plan = plan_for(config)

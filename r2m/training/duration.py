@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from r2m.config import Config
 from r2m.models.families import CacheUse
-from r2m.training.memory import BYTES
+from r2m.training.memory import BYTES, trained_parameters
 from r2m.training.shape import Shape
 
 
@@ -25,6 +25,7 @@ class Machine:
 H100 = Machine("an H100", {"bfloat16": 989e12, "float32": 67e12}, 3.35e12, 0.35, 0.02)
 # Measured on one thread of ours; docs/decisions.md.
 CPU = Machine("a CPU thread", {"bfloat16": 1e9, "float32": 85e9}, 18.5e9, 0.5, 0.005)
+ADAMW_BYTES = 28  # of a value in a step: weight, gradient and two states are read, all but the gradient written
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,11 @@ def guess(config: Config, policy: Shape, reward: Shape, P: int, device: str) -> 
     read = item * (policy.parameters + at_once * (P + R // 2) * policy.kv_values) / (m.bytes_per_s * engines)
     decode = 2 * policy.parameters * at_once / (rate * engines)
     prefill = 2 * policy.parameters * n * P / (rate * engines)
-    return Guess(
-        prefill + steps * (m.step_s + max(read, decode)), 2 * forward + scored, a.epochs * passes * forward, m
-    )
+    training = a.epochs * passes * forward
+    if device == "gpu" and p.offload != "none":  # AdamW in one host thread
+        part = trained_parameters(p, policy) / config.run.workers
+        training += a.epochs * a.minibatches * ADAMW_BYTES * part / (CPU.bytes_per_s * CPU.utilisation)
+    return Guess(prefill + steps * (m.step_s + max(read, decode)), 2 * forward + scored, training, m)
 
 
 def time_text(seconds: float) -> str:

@@ -62,9 +62,11 @@ def memory(config: Config, policy: Shape, reward: Shape, P: int, device: str, de
     if stage == 1:
         gradients += FP32 * trained // w  # this worker's part, in one piece for its step
     host: dict[str, int] = {}
+    if stage == 3:  # a buffer that is there throughout
+        states, gradients = states | {"gradients": gradients}, 0
     if device == "gpu":
         if p.offload != "none":
-            host, states = states | {"gradients": gradients}, {}
+            host, states = states | {"gradients": gradients or states.get("gradients", 0)}, {}
             gradients = 0
         if p.offload == "all":
             host, weights, frozen = weights | frozen | host, {}, {}
@@ -73,13 +75,16 @@ def memory(config: Config, policy: Shape, reward: Shape, P: int, device: str, de
     update = gradients + gathered + microbatch(config, policy, a.microbatch, P, item)
     update += _in_the_making(config, policy, trained, item, stage)
     if stage:
-        held["ZeRO's buffers"] = min(BUCKET, trained) * (item if stage == 3 else FP32)
+        # Gradients of several weights in one piece, and at stages 2 and 3 another copy of it, on its way.
+        held["ZeRO's buffers"] = min(BUCKET, trained) * (item if stage == 3 else FP32) * (2 if stage > 1 else 1)
     phases = {"policy update": update}
     if config.rollout.engine == "own":
         phases["sampling"] = _sampling(config, policy, P, device, stage)
     elif not config.rollout.gpus:
         phases["sampling by vLLM"] = int(config.rollout.memory * (device_gib or 0) * GIB)
         host["vLLM's weights, asleep"] = policy.parameters * item
+    if stage == 3:
+        phases["whole models, to be saved"] = max(policy.parameters * item, reward_weights)
     if r.feedback:
         head = head_parameters(config, policy, reward)
         held |= {"feedback head, trained": 4 * FP32 * head} if r.train_head else {"feedback head": FP32 * head}

@@ -112,7 +112,9 @@ def plan(
     device = resolve_device(run, gpus)
     m = memory(config, policy, reward, P, device, worker_gib)
     as_stored = {"reference": policy.stored == config.policy.dtype, "reward model": reward.stored == r.dtype}
-    mapped = frozenset(part for part, same in as_stored.items() if same and device == "cpu" and part in m.held)
+    as_stored["policy weights"] = config.policy.lora is not None and as_stored["reference"]
+    on_file = device == "cpu" and config.policy.sharding != "zero3"  # which spreads copies
+    mapped = frozenset(part for part, same in as_stored.items() if same and on_file and part in m.held)
     settles = omega_reaches_minimum(T, r.omega_min) if r.omega_schedule == "cosine" else 0.0
     notes = []
     if policy.cache_use is not CacheUse.SHARED:

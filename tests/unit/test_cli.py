@@ -502,6 +502,21 @@ class TestSweeps:
         assert (folder / "report.html").is_file()
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (("--dry-run", "--assume", "1x8"), 0, "fits 1 GPU of 7.5 GiB: at its fullest each takes about CUDA 0.5 + "),
+        (("--dry-run", "--assume", "2x8", "--workers", "3"), 2, "error: does not fit 2 GPUs of 7.5 GiB: run.worker"),
+        (("--dry-run", "--assume", "eight"), 2, "error: --assume 'eight': expected GPUs x GB of each, such as 8x80"),
+        (("--assume", "8x80"), 2, "error: --assume 8x80: it plans, and runs nothing: give it with --dry-run"),
+    ],
+)  # fmt: skip
+def test_a_machine_that_is_assumed(r2m, words: tuple[str, ...], code: int, line: str) -> None:
+    ended = r2m("train", "forum", *words)
+    assert ended.code == code
+    assert (ended.out if code == 0 else ended.err).splitlines()[-1].startswith(line)
+
+
 def test_dry_run_prints_a_recipe_and_a_plan_and_writes_nothing(r2m, make_config: MakeConfig, tmp_path: Path) -> None:
     """The recipe is the configuration with its overrides, and can be run; long values stay on their lines."""
     storage = str(tmp_path / ("long-" * 30))

@@ -17,6 +17,7 @@ from r2m.core.advantages import ADVANTAGES
 from r2m.errors import UserError, shown
 
 PAPER = {"ultrafeedback_qwen2p5_3b", "ultrafeedback_llama3_8b", "tldr_pythia_2p8b", "tldr_pythia_1b"}
+ADAPTERS = {f"{name}_lora" for name in PAPER}
 MINIMAL = {"task": {"kind": "forum"}, "algorithm": {"rounds": 2}}
 
 
@@ -182,7 +183,7 @@ class TestArm:
 
 class TestRecipes:
     def test_there_are_these(self) -> None:
-        assert set(recipes()) == PAPER | {"forum", "smollm2_tldr", "smollm2_tldr_small"}
+        assert set(recipes()) == PAPER | ADAPTERS | {"forum", "smollm2_tldr", "smollm2_tldr_small"}
 
     @pytest.mark.parametrize("name", sorted(PAPER))
     def test_section_5(self, name: str) -> None:
@@ -233,6 +234,7 @@ class TestRecipes:
         for tree in (small, large):
             del tree["recipe"], tree["policy"]["model"], tree["reward"]["model"]
             del tree["algorithm"]["microbatch"], tree["algorithm"]["sample_batch"]  # memory, not the result
+            del tree["policy"]["sharding"], tree["run"]["workers"]
         assert small == large
 
     def test_smollm2_in_small_is_smaller_and_else_the_same(self) -> None:
@@ -253,18 +255,19 @@ class TestRecipes:
         assert small.task.kind == whole.task.kind == "text"
         assert (small.task.data, small.task.instruction) == (whole.task.data, whole.task.instruction)
 
-    @pytest.mark.parametrize("name", sorted(PAPER | {"smollm2_tldr", "smollm2_tldr_small"}))
+    @pytest.mark.parametrize("name", sorted(PAPER | ADAPTERS | {"smollm2_tldr", "smollm2_tldr_small"}))
     def test_every_value_has_a_source(self, name: str) -> None:
         """A comment on each line of a value, or on the line that opens a pair; sizes of memory need none."""
         lines = (resources.files("r2m.recipes") / f"{name}.yaml").read_text().splitlines()
         free = ("kind", "name", "model", "as_chat", "clip_high", "no_eos_value", "microbatch", "sample_batch",
-                "device", "hidden_on_host", "checkpoint_every", "eval_every", "samples")  # fmt: skip
+                "device", "hidden_on_host", "checkpoint_every", "eval_every", "samples",
+                "gpus", "memory", "sharding", "offload", "workers", "lora")  # fmt: skip
         for line in lines:
             key = line.strip().split(":")[0]
             if line.startswith("  ") and key not in free:
-                assert re.search(r"# .*(F\.\d|Sec\. 5|here|small|fp32 values)", line), line
+                assert re.search(r"# .*(F\.\d|Sec\. 5|here|small|bfloat16 values)", line), line
 
-    @pytest.mark.parametrize("name", sorted(PAPER | {"forum", "smollm2_tldr", "smollm2_tldr_small"}))
+    @pytest.mark.parametrize("name", sorted(PAPER | ADAPTERS | {"forum", "smollm2_tldr", "smollm2_tldr_small"}))
     def test_it_reloads_as_it_is_written_to_a_run(self, name: str, tmp_path: Path) -> None:
         c: Config = load(name)
         path = tmp_path / "config.yaml"
@@ -548,3 +551,22 @@ class TestUserError:
         loop: list[object] = []
         loop.append(loop)
         assert shown(loop) == "[[...]]"
+
+
+class TestBase:
+    def test_changes_come_on_top_and_the_overrides_on_top_of_them(self, tmp_path: Path) -> None:
+        file = tmp_path / "changed.yaml"
+        file.write_text("base: forum\nalgorithm: {lr: 0.5, queries: 4}\npolicy: {lora: {rank: 3}}\n")
+        changed, forum = load(str(file), ["algorithm.queries=8"]), load("forum")
+        assert changed.recipe == "changed"
+        assert (changed.algorithm.lr, changed.algorithm.queries) == (0.5, 8)
+        assert changed.policy.lora is not None
+        same = {"algorithm": changed.algorithm, "policy": changed.policy, "recipe": "changed"}
+        assert forum.model_copy(update=same) == changed
+
+    @pytest.mark.parametrize("base", ["nowhere", "ultrafeedback_llama3_8b_lora", "[forum]", "null", "3", "own.yaml"])
+    def test_a_base_is_a_whole_recipe_of_ours(self, tmp_path: Path, base: str) -> None:
+        file = tmp_path / "changed.yaml"
+        file.write_text(f"base: {base}\n")
+        with pytest.raises(UserError, match=r"^recipe = .*: base = .*: one of forum, .* is allowed$"):
+            load(str(file))

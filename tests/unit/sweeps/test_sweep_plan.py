@@ -20,7 +20,7 @@ CPU = Plan(
         "hidden states": GIB,
     },
     mapped=frozenset({"reference", "reward model"}),
-    phases={"sampling": GIB, "policy update": 3 * GIB}, host_memory=0,
+    phases={"sampling": GIB, "policy update": 3 * GIB},
     checkpoint=6 * GIB, checkpoints=3, export=5 * GIB, notes=(),
 )  # fmt: skip
 OWN, SHARED = (10 * GIB + PROCESS) / GIB, (5 * GIB + RAY) / GIB
@@ -109,7 +109,7 @@ class TestOnGpus:
         assert p.shared == {"Ray and the sweep": RAY}
         # On the node: imports, and on its way to the GPU the larger model.
         assert p.worker == {"process": PROCESS, "loading": 3 * GIB}
-        host = replace(GPU, host_memory=9 * GIB)
+        host = replace(GPU, host={"hidden states": 9 * GIB})
         assert fit(host, gpus=1).worker["hidden states"] == 9 * GIB
 
     def test_a_share_that_is_too_small(self) -> None:

@@ -16,7 +16,9 @@ from r2m.errors import UserError
 from r2m.models.families import CacheUse
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.policy.state import module_tensors, optimizer_tensors
-from r2m.training.plan import GIB, Plan, human, plan, plan_table, resolve_device
+from r2m.training.memory import BUCKET, CUDA, PROCESS, microbatch, trained_parameters
+from r2m.training.plan import GIB, Plan, human, plan, resolve_device
+from r2m.training.plan_table import plan_table
 from r2m.training.shape import Shape, shape_of
 
 LLAMA_8B = {
@@ -112,18 +114,131 @@ class TestPlan:
         }
         assert p.phases["sampling"] == 48 * (2 * 2 * 4 * 30 * 4 + 4 * 4 * 10)
         assert p.phases["head microbatch"] == 4 * 29 * 8 * 4
-        assert p.peak_memory == sum(p.memory.values()) + max(p.phases.values())
+        assert p.peak_memory == PROCESS + sum(p.memory.values()) + max(p.phases.values())
         assert p.checkpoint == 3 * (4000 + 119 * 4)
         assert p.export == 4000 + 2000 + 119 * 4
         assert p.disk_left == 2 * p.checkpoint + p.export  # run.keep_checkpoints = 2; while it runs, one more
         assert p.disk == 3 * p.checkpoint + p.export  # two kept, one being written
 
-    def test_bfloat16_halves_the_policy_and_says_what_that_costs(self) -> None:
+    def test_bfloat16_computes_beside_fp32_weights(self) -> None:
         p = plan(config({"lr": 1e-6}, policy={"model": "p", "dtype": "bfloat16"}), POLICY, REWARD)
-        assert (p.memory["policy weights"], p.memory["AdamW states"]) == (2000, 4000)
+        parts = ("policy weights", "fp32 weights", "AdamW states", "reference", "reward model")
+        assert [p.memory[part] for part in parts] == [2000, 4000, 8000, 2000, 2000]
         assert p.memory["hidden states"] == 12 * (20 + 4 * 9) * 8 * 2
-        assert "1e-06" in p.notes[0]
-        assert not plan(config({"lr": 1e-6}), POLICY, REWARD).notes
+        assert (p.checkpoint, p.export) == (3 * (4000 + 119 * 4), 2000 + 2000 + 119 * 4)
+
+    @pytest.mark.parametrize(
+        ("stage", "weights", "states", "frozen", "gradients"),
+        [
+            ("zero1", 4000, (1000, 2000), (4000, 2000), 4000 + 1000),
+            ("zero2", 4000, (1000, 2000), (4000, 2000), 1000),
+            ("zero3", 1000, (1000, 2000), (1000, 500), 4000),  # the weights, gathered; gradients are held throughout
+        ],
+    )
+    def test_what_each_stage_divides_by_four_workers(
+        self, stage: str, weights: int, states: tuple[int, int], frozen: tuple[int, int], gradients: int
+    ) -> None:
+        c = config(policy={"model": "p", "sharding": stage}, run={"workers": 4})
+        m = plan(c, POLICY, REWARD)
+        held = m.memory
+        assert held["policy weights"] == weights
+        assert (held["fp32 weights"], held["AdamW states"]) == states
+        assert (held["reference"], held["reward model"]) == frozen
+        kept = microbatch(c, POLICY, 4, 20, 4)
+        of_the_responses, embedding = 4000, 10 * 8 * 4  # until the prompts' are there
+        assert m.phases["policy update"] == gradients + of_the_responses + embedding + kept
+        whole = plan(config(run={"workers": 4}), POLICY, REWARD)
+        assert m.phases["sampling"] - whole.phases["sampling"] == (4000 if stage == "zero3" else 0)
+        assert held.get("gradients", 0) == (1000 if stage == "zero3" else 0)
+        assert m.phases.get("whole models, to be saved", 0) == (4000 if stage == "zero3" else 0)
+        assert m.checkpoint == whole.checkpoint
+
+    def test_one_sends_whole_gradients_and_three_gathers_a_part_of_a_large_model(self) -> None:
+        large = replace(POLICY, parameters=4 * 10**9)
+        at = {"model": "p", "sharding": "zero3", "dtype": "bfloat16"}
+        c = config(policy=at, run={"workers": 2})
+        p = plan(c, large, REWARD)
+        assert p.memory["ZeRO's buffers"] == 2 * BUCKET * 2
+        assert p.memory["gradients"] == 8 * 10**9
+        update = 2 * 10**9 + 8 * 10**9 + 10 * 8 * 2  # gathered, gradients of the responses, embedding
+        assert p.phases["policy update"] == update + microbatch(c, large, 4, 20, 2)
+
+    def test_what_is_offloaded_waits_on_the_host(self) -> None:
+        def on_gpu(**policy: object) -> Plan:
+            return plan(config(policy={"model": "p", **policy}, run={"workers": 2, "device": "gpu"}), POLICY, REWARD)
+
+        states = {"fp32 weights": 2000, "AdamW states": 4000, "gradients": 2000}
+        some = on_gpu(sharding="zero2", offload="optimizer")
+        assert some.host == states
+        assert some.host_memory == PROCESS + 8000
+        assert {"policy weights", "reference"} <= some.memory.keys()
+        everything = on_gpu(sharding="zero3", offload="all")
+        weights = {"policy weights": 2000, "reference": 2000, "reward model": 1000}
+        assert everything.host == states | weights
+        assert not {*weights, *states} & everything.memory.keys()
+
+    def test_adapters_alone_are_trained_and_the_reference_is_no_second_copy(self) -> None:
+        shape = replace(POLICY, linear=(("q_proj", 32), ("up_proj", 68)))
+        some = {"rank": 3, "targets": ["model.layers.0.q_proj"]}
+        for lora, trained in ((some, 3 * 32), ({"rank": 3}, 3 * 100)):
+            c = config(policy={"model": "p", "lora": lora})
+            assert trained_parameters(c.policy, shape) == trained
+            p = plan(c, shape, REWARD)
+            assert "reference" not in p.memory
+            assert p.memory["policy weights"] == 4 * (1000 + trained)
+            assert p.memory["AdamW states"] == 8 * trained
+            assert p.phases["policy update"] == 2 * 4 * trained + microbatch(c, shape, 4, 20, 4)
+            assert p.checkpoint == 3 * 4 * (trained + 119)
+            assert p.export == 4 * trained + 2000 + 119 * 4
+
+    def test_recomputed_activations_are_one_layers_and_what_goes_into_each(self) -> None:
+        shape = replace(POLICY, layers=8, vocabulary=1)
+        plain, again = (config(policy={"model": "p", "recompute": r}) for r in (False, True))
+        tokens, read = 20 + 4 * 9, 4 * 29
+        layer, logits = tokens * (12 * 8 + 64), 3 * 4 * 4 * 10
+        assert microbatch(plain, shape, 4, 20, 4) == 4 * (8 * layer + read * 16) + logits
+        assert microbatch(again, shape, 4, 20, 4) == 4 * (layer + tokens * (8 * 8 + 16) + read * 2) + logits
+
+    def test_vllm_sleeps_on_the_workers_gpus_or_has_its_own(self) -> None:
+        def with_vllm(**rollout: object) -> Plan:
+            c = config(rollout={"engine": "vllm", **rollout}, run={"workers": 2, "device": "gpu"})
+            return plan(c, POLICY, REWARD, gpus=6, worker_gib=10.0)
+
+        shared = with_vllm(memory=0.5)
+        assert shared.phases["sampling by vLLM"] == 5 * GIB
+        assert shared.host["vLLM's weights, asleep"] == 4000
+        assert (shared.gpus, shared.rollout_gpus) == (2, 0)
+        own = with_vllm(gpus=4)
+        assert (own.gpus, own.rollout_gpus) == (2, 4)
+        assert not any("sampling" in phase for phase in own.phases)
+        with pytest.raises(UserError, match=r"^run.workers = 2 and rollout.gpus = 6: each takes a gpu, .* are 6$"):
+            with_vllm(gpus=6)
+        with pytest.raises(UserError, match=r"^rollout.memory = 1e-07: vLLM's weights take"):
+            with_vllm(memory=1e-7)
+
+    def test_a_guess_at_the_time(self) -> None:
+        """Twice as many rounds take twice as long, recomputation a third more in training, adapters a third less."""
+        policy = {"model": "p"}
+        guesses = [
+            plan(config(policy=policy | more), POLICY, REWARD).time
+            for more in ({}, {"recompute": True}, {"lora": {}})
+        ]
+        full, again, lora = (g.training for g in guesses if g is not None)
+        assert (again / full, lora / full) == pytest.approx((4 / 3, 2 / 3))
+        # 12 queries' (20 + 4 * 9) tokens, 2 epochs of forward and backward; half of 85 GFLOP/s
+        assert full == pytest.approx(2 * 3 * 2 * 1000 * 12 * (20 + 4 * 9) / 42.5e9)
+
+    def test_adamw_on_the_host_takes_its_time(self) -> None:
+        """2 epochs of 3 steps on half of 1000 values each, 28 bytes of each at half of 18.5 GB/s."""
+        here, there = (
+            plan(
+                config({"minibatches": 3}, policy={"model": "p", "sharding": "zero2", "offload": offload},
+                       run={"workers": 2, "device": "gpu"}), POLICY, REWARD,
+            ).time for offload in ("none", "optimizer")
+        )  # fmt: skip
+        assert here is not None
+        assert there is not None
+        assert there.training - here.training == pytest.approx(2 * 3 * 28 * 500 / 9.25e9)
 
     def test_rloo_has_no_head(self) -> None:
         p = plan(config(reward={"feedback": False}), POLICY, REWARD)
@@ -163,10 +278,11 @@ class TestPlan:
     def test_hidden_states_can_wait_on_the_host(self) -> None:
         run = {"hidden_on_host": True, "device": "gpu"}
         p = plan(config(run=run), POLICY, REWARD)
-        assert p.host_memory == 12 * (20 + 4 * 9) * 8 * 4
+        assert p.host == {"hidden states": 12 * (20 + 4 * 9) * 8 * 4}
+        assert p.process == {"CUDA": CUDA}
         assert "hidden states" not in p.memory
         on_cpu = plan(config(run={"hidden_on_host": True}), POLICY, REWARD)
-        assert (on_cpu.host_memory, on_cpu.memory["hidden states"]) == (0, p.host_memory)
+        assert (on_cpu.host, on_cpu.memory["hidden states"]) == ({}, p.host["hidden states"])
 
     @pytest.mark.parametrize(
         ("stored", "device", "mapped"),
@@ -211,7 +327,8 @@ class TestPlan:
         two layers. Where nothing is kept, sampling has a layer of all 48 * 30 tokens in place of keys and values."""
         shared, cached, rerun = (plan(config(), replace(POLICY, cache_use=way), REWARD) for way in CacheUse)
         for p in (cached, rerun):
-            assert p.phases["policy update"] - shared.phases["policy update"] == 60 * 2 * (12 * 8 + 64) * 4
+            more = p.phases["policy update"] - shared.phases["policy update"]
+            assert more == 60 * 2 * (12 * 8 + 64) * 4 - 4000  # no gradients wait for those of a shared prompt
             assert "can't be shared" in p.notes[0]
         assert not shared.notes
         assert cached.phases["sampling"] == shared.phases["sampling"]
@@ -265,7 +382,8 @@ class TestRefusals:
 
     def test_8b_policy_on_an_80_gib_gpu_is_refused_with_the_truth(self) -> None:
         llama = shape_of(LlamaConfig(**LLAMA_8B))
-        c = load("ultrafeedback_llama3_8b")
+        whole = ("policy.dtype=float32", "policy.sharding=none", "policy.offload=none", "rollout={}")
+        c = load("ultrafeedback_llama3_8b", [*whole, "run.hidden_budget_gib=20"])
         with pytest.raises(UserError, match=r"29\.9 .* = 164\.\d GiB, and a gpu worker has 79\.2; .*not sharded"):
             plan(c, llama, replace(llama, parameters=7_504_928_768), gpus=8, worker_gib=79.2)
 
@@ -337,8 +455,7 @@ class TestAgainstTheRealThing:
             task={"kind": "text", "data": "rows.jsonl", "max_prompt_tokens": self.P},
             policy={"model": "p", "dtype": dtype},
         )  # fmt: skip
-        p = plan(c, shape, shape)
-        estimate = p.phases["policy update"] - p.memory["policy weights"]
+        estimate = microbatch(c, shape, self.N * self.K, self.P, getattr(torch, dtype).itemsize)
         assert estimate == pytest.approx(saved, rel=1 / 3)
 
     def test_checkpoint(self) -> None:
@@ -363,12 +480,12 @@ def test_render_says_what_remax_costs() -> None:
 
 
 def test_render_says_what_matters() -> None:
-    p = plan(config({"lr": 1e-6}, policy={"model": "p", "dtype": "bfloat16"}), POLICY, REWARD)
+    p = plan(config(policy={"model": "p", "dtype": "bfloat16"}), POLICY, REWARD)
     out = StringIO()
     Console(file=out, width=120).print(plan_table(p))
     text = " ".join(out.getvalue().split())
-    for fact in ("48 a round, 480 in all, 20 of the budget left over", "t* = 10.0 rounds", "not sharded",
-                 "3 checkpoints", "rounded away"):  # fmt: skip
+    for fact in ("48 a round, 480 in all, 20 of the budget left over", "t* = 10.0 rounds", "fp32 weights",
+                 "3 checkpoints", "time, a guess", "50% of a CPU thread's peak"):  # fmt: skip
         assert fact in text
     assert asdict(p)["rounds"] == 10
 
