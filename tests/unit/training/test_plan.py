@@ -16,7 +16,7 @@ from r2m.errors import UserError
 from r2m.models.families import CacheUse
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.policy.state import module_tensors, optimizer_tensors
-from r2m.training.memory import BUCKET, CUDA, PROCESS, microbatch, trained_parameters
+from r2m.training.memory import CUDA, PROCESS, ZERO_BUCKET, microbatch_bytes, trained_parameters
 from r2m.training.plan import GIB, Plan, human, plan, resolve_device
 from r2m.training.plan_table import plan_table
 from r2m.training.shape import Shape, shape_of
@@ -144,7 +144,7 @@ class TestPlan:
         assert held["policy weights"] == weights
         assert (held["fp32 weights"], held["AdamW states"]) == states
         assert (held["reference"], held["reward model"]) == frozen
-        kept = microbatch(c, POLICY, 4, 20, 4)
+        kept = microbatch_bytes(c, POLICY, 4, 20, 4)
         of_the_responses, embedding = 4000, 10 * 8 * 4  # until the prompts' are there
         assert m.phases["policy update"] == gradients + of_the_responses + embedding + kept
         whole = plan(config(run={"workers": 4}), POLICY, REWARD)
@@ -158,10 +158,10 @@ class TestPlan:
         at = {"model": "p", "sharding": "zero3", "dtype": "bfloat16"}
         c = config(policy=at, run={"workers": 2})
         p = plan(c, large, REWARD)
-        assert p.memory["ZeRO's buffers"] == 2 * BUCKET * 2
+        assert p.memory["ZeRO's buffers"] == 2 * ZERO_BUCKET * 2
         assert p.memory["gradients"] == 8 * 10**9
         update = 2 * 10**9 + 8 * 10**9 + 10 * 8 * 2  # gathered, gradients of the responses, embedding
-        assert p.phases["policy update"] == update + microbatch(c, large, 4, 20, 2)
+        assert p.phases["policy update"] == update + microbatch_bytes(c, large, 4, 20, 2)
 
     def test_what_is_offloaded_waits_on_the_host(self) -> None:
         def on_gpu(**policy: object) -> Plan:
@@ -187,7 +187,7 @@ class TestPlan:
             assert "reference" not in p.memory
             assert p.memory["policy weights"] == 4 * (1000 + trained)
             assert p.memory["AdamW states"] == 8 * trained
-            assert p.phases["policy update"] == 2 * 4 * trained + microbatch(c, shape, 4, 20, 4)
+            assert p.phases["policy update"] == 2 * 4 * trained + microbatch_bytes(c, shape, 4, 20, 4)
             assert p.checkpoint == 3 * 4 * (trained + 119)
             assert p.export == 4 * trained + 2000 + 119 * 4
 
@@ -196,8 +196,8 @@ class TestPlan:
         plain, again = (config(policy={"model": "p", "recompute": r}) for r in (False, True))
         tokens, read = 20 + 4 * 9, 4 * 29
         layer, logits = tokens * (12 * 8 + 64), 3 * 4 * 4 * 10
-        assert microbatch(plain, shape, 4, 20, 4) == 4 * (8 * layer + read * 16) + logits
-        assert microbatch(again, shape, 4, 20, 4) == 4 * (layer + tokens * (8 * 8 + 16) + read * 2) + logits
+        assert microbatch_bytes(plain, shape, 4, 20, 4) == 4 * (8 * layer + read * 16) + logits
+        assert microbatch_bytes(again, shape, 4, 20, 4) == 4 * (layer + tokens * (8 * 8 + 16) + read * 2) + logits
 
     def test_vllm_sleeps_on_the_workers_gpus_or_has_its_own(self) -> None:
         def with_vllm(**rollout: object) -> Plan:
@@ -455,7 +455,7 @@ class TestAgainstTheRealThing:
             task={"kind": "text", "data": "rows.jsonl", "max_prompt_tokens": self.P},
             policy={"model": "p", "dtype": dtype},
         )  # fmt: skip
-        estimate = microbatch(c, shape, self.N * self.K, self.P, getattr(torch, dtype).itemsize)
+        estimate = microbatch_bytes(c, shape, self.N * self.K, self.P, getattr(torch, dtype).itemsize)
         assert estimate == pytest.approx(saved, rel=1 / 3)
 
     def test_checkpoint(self) -> None:
