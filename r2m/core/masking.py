@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 NEVER = -1e30  # a logit, in place of -inf: its probability is 0, and 0 times its log-prob is not NaN
+LOGITS_AT_ONCE = 2**26  # values of [tokens, V]
 
 
 def pad(sequences: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[Tensor, Tensor]:
@@ -56,7 +57,7 @@ def token_log_probs(
     unused_V: Tensor | None = None,
     *,
     entropy: bool = True,
-    max_elements: int = 2**26,
+    max_elements: int = LOGITS_AT_ONCE,
 ) -> tuple[Tensor, Tensor]:
     """Log-probs of tokens under softmax(logits / temperature), and the entropies of those distributions.
 

@@ -77,6 +77,24 @@ def kl_in_reward(
     return rewards_NK - beta * kl_NKR.masked_fill(~mask_NKR.bool(), 0.0).sum(-1)
 
 
+def sampler_weight(
+    old_log_probs_NKR: Tensor, sampler_log_probs_NKR: Tensor, mask_NKR: Tensor, ratio_level: str, cap: float
+) -> Tensor:
+    """min(π_old / π_sampler, cap): what makes up for an engine whose log-probs are not the trainer's (Yao et al.,
+    2025, "Your efficient RL framework secretly brings you off-policy RL training": truncated importance sampling).
+
+    Of each token, NKR and 1 at padding, or with ratio_level "sequence" of each trajectory, NK1. No gradient.
+
+    Raises:
+        ValueError: an unknown ratio_level.
+    """
+    _check("ratio_level", ratio_level, RATIO_LEVELS)
+    log_NKR = (old_log_probs_NKR - sampler_log_probs_NKR).detach().masked_fill(~mask_NKR.bool(), 0.0)
+    if ratio_level == "sequence":
+        log_NKR = log_NKR.sum(-1, keepdim=True)
+    return log_NKR.exp().clamp(max=cap)
+
+
 def policy_loss(
     log_probs_NKR: Tensor,
     old_log_probs_NKR: Tensor,
@@ -91,6 +109,7 @@ def policy_loss(
     kl_placement: str = "loss",
     kl_estimator: str = "k3",
     loss_aggregation: str = "sequence_mean_token_sum",
+    sampler_weight_NKR: Tensor | None = None,
     total_sequences: float | Tensor | None = None,
     total_tokens: float | Tensor | None = None,
 ) -> PolicyLoss:
@@ -109,6 +128,7 @@ def policy_loss(
         kl_placement: "loss", or "reward": the caller has it there, by `kl_in_reward`.
         kl_estimator: a key of KL_ESTIMATORS.
         loss_aggregation: a key of LOSS_AGGREGATIONS.
+        sampler_weight_NKR: weighs the surrogate's terms, by `sampler_weight`, where another engine sampled.
         total_sequences, total_tokens: trajectories with a response token, and response tokens, of the whole
             minibatch over all microbatches and workers; this batch's own by default. Given them, losses and
             gradients of the parts sum to those of the whole.
@@ -141,7 +161,10 @@ def policy_loss(
     ratio_NKR = log_ratio_NKR.exp()
     unclipped_NKR = ratio_NKR * advantages_NKR
     clipped_NKR = ratio_NKR.clamp(1 - clip_low, 1 + clip_high) * advantages_NKR
-    surrogate_NKR = torch.minimum(unclipped_NKR, clipped_NKR).masked_fill(~term_mask_NKR, 0.0)
+    surrogate_NKR = torch.minimum(unclipped_NKR, clipped_NKR)
+    if sampler_weight_NKR is not None:
+        surrogate_NKR = surrogate_NKR * sampler_weight_NKR
+    surrogate_NKR = surrogate_NKR.masked_fill(~term_mask_NKR, 0.0)
     aggregate = LOSS_AGGREGATIONS[surrogate_aggregation]
     loss = -aggregate(surrogate_NKR, term_mask_NKR, total_sequences, total_tokens)
 

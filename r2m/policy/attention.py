@@ -1,7 +1,7 @@
 """Attention of groups of query heads that share keys and values, without a copy of these for each query head.
 
 transformers repeats keys and values where there is a mask, since CUDA's fast kernels take no groups with one; the
-CPU's does. The numbers are the same. Importing this module puts it in the place of "sdpa", in this process.
+CPU's does. The numbers are the same.
 """
 
 from typing import Any
@@ -26,4 +26,6 @@ def grouped_sdpa(
     return out.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register("sdpa", grouped_sdpa)
+def use_grouped_attention() -> None:
+    """In the place of "sdpa" in all models of this process."""
+    AttentionInterface.register("sdpa", grouped_sdpa)

@@ -13,7 +13,7 @@ CHUNK = 64  # tokens that room is made for at once
 
 
 def growing_cache(config: Any) -> DynamicCache:
-    """A cache for a model of this configuration, without gradients; what isn't full attention is transformers' own."""
+    """A model's cache, without gradients; layers of anything but full attention are transformers' own."""
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
@@ -28,7 +28,7 @@ class GrowingLayer(DynamicLayer):
             self._rooms = [x[..., :0, :] for x in (key_states, value_states)]
         S, T = self.get_seq_length(), key_states.shape[-2]
         for i, new in enumerate((key_states, value_states)):
-            if S + T > self._rooms[i].shape[-2]:
+            if self._rooms[i].shape[-2] < S + T:
                 self._rooms[i] = _moved(self._rooms[i][..., :S, :], S + T)
             self._rooms[i][..., S : S + T, :] = new
         self.keys, self.values = (room[..., : S + T, :] for room in self._rooms)
@@ -37,14 +37,14 @@ class GrowingLayer(DynamicLayer):
     def reorder_cache(self, beam_idx: Tensor) -> None:
         S = self.get_seq_length()
         if S:
-            self._rooms = [_moved(x, S + 1, beam_idx) for x in (self.keys, self.values)]
+            self._rooms = [_moved(room[..., :S, :], S + 1, beam_idx) for room in self._rooms]
             self.keys, self.values = (room[..., :S, :] for room in self._rooms)
 
 
 def _moved(kept: Tensor, tokens: int, rows_A: Tensor | None = None) -> Tensor:
     """Room for at least so many tokens, with those of `kept`, of some of its rows, in front."""
     rows = len(kept) if rows_A is None else len(rows_A)
-    A, H, S, D = kept.shape
+    _, H, S, D = kept.shape
     room = kept.new_empty(rows, H, -(-tokens // CHUNK) * CHUNK, D)
     room[:, :, :S] = kept if rows_A is None else kept[rows_A]
     return room

@@ -12,15 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
-from r2m.core.masking import positions, token_log_probs
+from r2m.core.masking import LOGITS_AT_ONCE, positions, token_log_probs
 from r2m.core.trajectories import Trajectories
 from r2m.models.families import CacheUse
 from r2m.policy.output import base, cache_use, own_logits, unused_ids, vocabulary
-from r2m.policy.recompute import PrefixCache, has_prefix_cache, recomputed
-
-LOGITS, RECOMPUTED_LOGITS = 2**26, 2**24  # the greatest tensor of [tokens, V]
+from r2m.policy.recompute import RECOMPUTED_LOGITS, PrefixCache, has_prefix_cache, recomputed, recomputes
 
 
 class PolicyOutput(NamedTuple):
@@ -34,21 +32,21 @@ class PolicyOutput(NamedTuple):
 
 
 def policy_forward(
-    model: PreTrainedModel, t: Trajectories, temperature: float, *, entropy: bool = True, recompute: bool = False
+    model: PreTrainedModel, t: Trajectories, temperature: float, *, entropy: bool = True
 ) -> PolicyOutput:
     """Forward of a causal language model on `t` (Alg. 1 lines 6, 12 and 13).
 
-    With `recompute`, activations are not kept for a backward but computed again in it.
+    Where `recompute_activations` says so, these are not kept for the backward but computed again in it.
     """
     N, K, R = t.response_ids_NKR.shape
-    recompute = recompute and torch.is_grad_enabled()
+    recompute = recomputes(model) and torch.is_grad_enabled()
     shared = cache_use(model) is CacheUse.SHARED and (not recompute or has_prefix_cache(model.config))
     with recomputed(base(model)) if recompute else nullcontext():
         prompt_hidden_NPD, predicting_BRD = (_shared if shared else _apart)(model, t)
     log_probs_BR, entropy_BR = token_log_probs(
         predicting_BRD, lambda hidden_ND: own_logits(model, hidden_ND), t.response_ids_NKR.reshape(N * K, R),
         temperature, vocabulary(model), unused_ids(model), entropy=entropy,
-        max_elements=RECOMPUTED_LOGITS if recompute else LOGITS,
+        max_elements=RECOMPUTED_LOGITS if recompute else LOGITS_AT_ONCE,
     )  # fmt: skip
     response_hidden_NKRD = predicting_BRD[:, 1:].reshape(N, K, R - 1, predicting_BRD.shape[-1])
     return PolicyOutput(log_probs_BR.view(N, K, R), entropy_BR.view(N, K, R), prompt_hidden_NPD, response_hidden_NKRD)
@@ -58,9 +56,9 @@ def _shared(model: PreTrainedModel, t: Trajectories) -> tuple[Tensor, Tensor]:
     """Hidden states of the prompts [N, P, D], and those that predict the responses' tokens [B, R, D]."""
     N, K, R = t.response_ids_NKR.shape
     P = t.prompt_ids_NP.shape[1]
-    cache = PrefixCache(model.config)
+    cache = PrefixCache(model.config) if has_prefix_cache(model.config) else DynamicCache(config=model.config)
 
-    def hidden(ids: Tensor, mask: Tensor, cache: PrefixCache, first: int) -> Tensor:
+    def hidden(ids: Tensor, mask: Tensor, cache: DynamicCache, first: int) -> Tensor:
         """Of the columns of `mask` from `first` on, whose ids these are."""
         where: dict[str, Tensor] = {"attention_mask": mask.long(), "position_ids": positions(mask)[:, first:]}
         return base(model)(input_ids=ids, past_key_values=cache, use_cache=True, **where).last_hidden_state
@@ -68,9 +66,13 @@ def _shared(model: PreTrainedModel, t: Trajectories) -> tuple[Tensor, Tensor]:
     prompt_hidden_NPD = hidden(t.prompt_ids_NP, t.prompt_mask_NP, cache, 0)
     predicting_BRD = prompt_hidden_NPD[:, -1:].repeat_interleave(K, 0)
     if R > 1:
+        if isinstance(cache, PrefixCache):
+            cache = cache.after(K)
+        else:
+            cache.batch_repeat_interleave(K)
         ids_BR, mask_BR = (x.reshape(N * K, R)[:, :-1] for x in (t.response_ids_NKR, t.response_mask_NKR))
         mask_BS = torch.cat([t.prompt_mask_NP.repeat_interleave(K, 0), mask_BR], 1)
-        predicting_BRD = torch.cat([predicting_BRD, hidden(ids_BR, mask_BS, cache.after(K), P)], 1)
+        predicting_BRD = torch.cat([predicting_BRD, hidden(ids_BR, mask_BS, cache, P)], 1)
     return prompt_hidden_NPD, predicting_BRD
 
 

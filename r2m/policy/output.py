@@ -12,7 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from r2m.models.families import CacheUse, cache_use_of
-from r2m.policy import attention  # noqa: F401: takes the place of transformers' own
+from r2m.policy.attention import use_grouped_attention
+
+use_grouped_attention()
 
 
 def own_logits(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:

@@ -12,13 +12,17 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from r2m.errors import UserError
+
+RECOMPUTED_LOGITS = 2**24  # the greatest tensor of [tokens, V] then: beside recomputed layers it would be the peak
+
 
 class PrefixCache(DynamicCache):
-    """What tokens have behind them, which running more of them does not change; `grown` is what is behind the next."""
+    """What tokens have behind them. Running some does not change it; `grown` is what is behind the next."""
 
     grown: dict[int, CacheLayerMixin]
 
@@ -36,11 +40,25 @@ class PrefixCache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        layer = copy.copy(self.layers[layer_idx])
+        layer: Any = copy.copy(self.layers[layer_idx])
         layer.batch_repeat_interleave(self._repeats)
         out: tuple[Tensor, Tensor] = layer.update(key_states, value_states, *args, **kwargs)
         self.grown.setdefault(layer_idx, layer)
         return out
+
+
+def recompute_activations(model: PreTrainedModel, named: str) -> None:
+    """Let the model's forwards with gradients keep what goes into each layer, and run it again in the backward.
+
+    Raises UserError, one line that begins with `named`, for a family without layers that can.
+    """
+    if not any(_outermost(model)):
+        raise UserError(f"{named}: layers of {model.config.model_type} can't be recomputed; allowed: false")
+    vars(model)["recompute"] = True
+
+
+def recomputes(model: PreTrainedModel) -> bool:
+    return bool(vars(model).get("recompute"))
 
 
 def has_prefix_cache(config: Any) -> bool:
@@ -50,7 +68,7 @@ def has_prefix_cache(config: Any) -> bool:
 
 @contextmanager
 def recomputed(model: nn.Module) -> Iterator[None]:
-    """Forwards within keep only what goes into each layer, and run it again in the backward."""
+    """Layers that run within keep only what goes into them, and run again in the backward."""
     layers = list(_outermost(model))
     for layer in layers:
         vars(layer)["forward"] = _again(layer.forward)

@@ -34,8 +34,11 @@ class _Forward(nn.Module):
 
 
 class ShardedPolicy:
-    """See r2m.policy.policy.TrainedPolicy. Blocks are padded to the widest of all workers: these then run the same
-    modules, in the same order, as ZeRO needs."""
+    """See r2m.policy.policy.TrainedPolicy. `reference`: its frozen twin; None: the policy itself
+    with its adapters off.
+
+    Blocks are padded to the widest of all workers: these then run the same modules, in the same order, as ZeRO needs.
+    """
 
     def __init__(
         self, model: PreTrainedModel, reference: PreTrainedModel | None, settings: Policy, algorithm: Algorithm,
@@ -49,21 +52,21 @@ class ShardedPolicy:
                 trained, a.lr, eps=a.adam_eps, weight_decay=a.weight_decay, fused=True
             ),
         )  # fmt: skip
-        self._reference: Spread | PreTrainedModel | None = reference
+        self._engine, self._reference = self._policy.engine, reference
+        self._spread_reference: Spread | None = None
         if reference is not None and settings.sharding == "zero3":
-            self._reference = Spread(reference, _Forward(reference), settings, device)
-        self._engine = self._policy.engine
+            self._spread_reference = Spread(reference, _Forward(reference), settings, device)
 
     def forward(self, block: Trajectories, temperature: float, *, entropy: bool = False) -> PolicyOutput:
         return self._aligned(self._engine, block, temperature, entropy)
 
     @torch.no_grad()
     def reference(self, block: Trajectories, temperature: float) -> PolicyOutput:
-        if self._reference is None:  # its adapters off, the policy
+        if self._reference is None:
             with adapters_off(self.model):
                 return self._aligned(self._engine, block, temperature, False)
-        if isinstance(self._reference, Spread):
-            return self._aligned(self._reference.engine, block, temperature, False)
+        if self._spread_reference is not None:
+            return self._aligned(self._spread_reference.engine, block, temperature, False)
         return policy_forward(self._reference, block, temperature, entropy=False)
 
     def _aligned(self, engine: nn.Module, t: Trajectories, temperature: float, entropy: bool) -> PolicyOutput:
@@ -93,13 +96,14 @@ class ShardedPolicy:
 
     @contextmanager
     def whole(self, *, reference: bool = False) -> Iterator[PreTrainedModel]:
-        if reference and self._reference is None:
-            with self._policy.whole() as model, adapters_off(model):
+        if reference and self._spread_reference is not None:
+            with self._spread_reference.whole() as model:
                 yield model
-            return
-        spread = self._reference if reference else self._policy
-        with spread.whole() if isinstance(spread, Spread) else nullcontext(spread) as model:
-            yield model
+        elif reference and self._reference is not None:
+            yield self._reference
+        else:
+            with self._policy.whole() as model, adapters_off(model) if reference else nullcontext():
+                yield model
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         if self._reference is None:

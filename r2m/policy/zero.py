@@ -35,7 +35,7 @@ class Spread:
     ) -> None:  # fmt: skip
         deepspeed = _started(torch.device(device))
         self.model = model
-        self._plain = _hollow(model).to(torch.device(device)) if settings.sharding == "zero3" else model
+        self._plain = _hollow(model, device) if settings.sharding == "zero3" else model
         self._move_rest(device)
         self.engine, *_ = deepspeed.initialize(
             model=forward, optimizer=optimizer, config=_config(settings, model.dtype, max_grad_norm),
@@ -56,9 +56,6 @@ class Spread:
     def whole(self) -> Iterator[PreTrainedModel]:
         """The model with all weights on this worker and without hooks, for reading alone. All workers enter and
         leave; in between they need not do the same."""
-        if self._plain is self.model:
-            yield self.model
-            return
         pairs = list(zip(self.model.parameters(), self._plain.parameters(), strict=True))
         with self.gathered([p for p, _ in pairs]):
             for p, plain in pairs:
@@ -66,19 +63,19 @@ class Spread:
             try:
                 yield self._plain
             finally:
-                for _, plain in pairs:
-                    plain.data = plain.data.new_empty(0)
+                for p, plain in pairs if self._plain is not self.model else ():
+                    plain.data = p.data.new_empty(0)
 
     @contextmanager
-    def gathered(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-        """The parameters whole on each worker. All workers enter and leave."""
+    def gathered(self, parameters: list[nn.Parameter]) -> Iterator[None]:
+        """Parameters of the model with all their values on each worker."""
         if self._plain is self.model:
             yield
             return
         import deepspeed
 
-        self.engine.optimizer.empty_partition_cache()
-        with deepspeed.zero.GatheredParameters(list(parameters)):
+        self.engine.optimizer.empty_partition_cache()  # weights that a backward has left gathered
+        with deepspeed.zero.GatheredParameters(parameters):
             yield
 
     @property
@@ -95,16 +92,15 @@ class Spread:
         if self._plain is self.model:
             optimizer.update_lp_params()
             return
-        self.engine.optimizer.empty_partition_cache()
+        optimizer.empty_partition_cache()
         for i in range(len(self.masters)):
             optimizer._reassign_or_swap_out_partitioned_parameters(i)
 
 
-def _hollow(model: PreTrainedModel) -> PreTrainedModel:
+def _hollow(model: PreTrainedModel, device: torch.device | str) -> PreTrainedModel:
     """A copy of a model without its weights."""
-    return copy.deepcopy(
-        model, {id(p): nn.Parameter(p.new_empty(0), requires_grad=False) for p in model.parameters()}
-    )
+    empty = {p: torch.empty(0, dtype=p.dtype, device=device) for p in model.parameters()}
+    return copy.deepcopy(model, {id(p): nn.Parameter(x, requires_grad=False) for p, x in empty.items()})
 
 
 def _started(device: torch.device) -> Any:

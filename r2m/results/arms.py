@@ -11,14 +11,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from r2m.config import Algorithm, ForumTask, Policy, Reward, Run, TextTask
+from r2m.config import Algorithm, ForumTask, Policy, Reward, Rollout, Run, TextTask
 from r2m.results.table import Arm, Result
 from r2m.runs.journal import JournalView
 
 Settings = dict[str, Any]  # dotted key -> value
 
 TASKS: dict[str, type[BaseModel]] = {"forum": ForumTask, "text": TextTask}
-SECTIONS: dict[str, type[BaseModel]] = dict(policy=Policy, reward=Reward, algorithm=Algorithm, run=Run)
+SECTIONS: dict[str, type[BaseModel]] = dict(
+    policy=Policy, reward=Reward, algorithm=Algorithm, rollout=Rollout, run=Run
+)  # fmt: skip
 OF_SETUP = ("policy.model", "reward.model", "reward.dtype", "run.eval_queries", "run.eval_seed", "run.judge")
 WITHOUT_HEAD = ("model", "dtype", "feedback", "no_eos", "no_eos_value")  # of `reward`: matters to RLOO too
 
@@ -111,4 +113,8 @@ def _value(settings: Mapping[str, Any], key: str) -> str:
     value = settings.get(key)
     if isinstance(value, bool) or value is None:
         return {True: "on", False: "off", None: "null"}[value]
+    if isinstance(value, Mapping):  # a section of its own
+        return " ".join(f"{name} {_value(value, name)}" for name in value)
+    if isinstance(value, list):
+        return "+".join(map(str, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -24,6 +24,7 @@ from r2m.sweeps.ledger import ENDED, Job, Ledger
 from r2m.sweeps.plan import DRIVER_CPU, SweepPlan
 from r2m.training.driver import explained, torch_trainer
 from r2m.training.loop import run_loop
+from r2m.training.vllm_engine import RayEngine
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a banner even where it is asked for nothing
@@ -145,6 +146,6 @@ def run_job(job: dict[str, Any]) -> None:
             if job["nested"]:
                 torch_trainer(config, folder, tuple(run["models"]), job["gpu_share"]).fit()
             else:
-                run_loop(config, folder, tuple(run["models"]))
+                run_loop(config, folder, tuple(run["models"]), start_engine=RayEngine)
         if read(folder / JOURNAL).status != "finished":
             return

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from r2m.config import Config, validate
 from r2m.errors import UserError, of_database, reason_of
+from r2m.imports import without
 from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
 SHIP_TIMEOUT_S = 30.0
-SHOWN_EVENTS = ("torn-end", "checkpoint-refused", "resume")  # events of a session that the terminal shows
+SHOWN_EVENTS = (
+    "torn-end",
+    "checkpoint-refused",
+    "resume",
+    "engine-restarted",
+)  # events of a session that the terminal shows
 
 
 def execute(
@@ -42,10 +48,10 @@ def execute(
     """
     console = console or Console(stderr=True)
     shippers = {uri: BackgroundShipper(uri) for uri in {run.tracking_uri for run in runs}}
-    for run in runs:
-        shippers[run.tracking_uri].add(run.folder)
     connect(address, sum(run.config.run.workers for run in runs))
     fits = [_Fit(run) for run in runs]
+    for run in runs:  # now: it loads MLflow, and the workers' start is waited for
+        shippers[run.tracking_uri].add(run.folder)
     with _stop_on_signal(runs, console):
         _watch(fits, console)
     _ship_rest(runs, shippers, console)
@@ -60,13 +66,15 @@ def _worker(settings: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    from r2m.training.loop import run_loop
+    with without("sklearn", "scipy"):  # seconds, for parts of transformers that nothing here uses
+        from r2m.training.loop import run_loop
+    from r2m.training.vllm_engine import RayEngine
     from r2m.workers import Workers
 
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size())
     folder, models = Path(settings["folder"]), settings["models"]
-    run_loop(validate(settings["config"]), folder, models, workers, ray.train.torch.get_device())
+    run_loop(validate(settings["config"]), folder, models, workers, ray.train.torch.get_device(), RayEngine)
 
 
 class _Fit:
@@ -95,17 +103,16 @@ def torch_trainer(config: Config, folder: Path, models: tuple[str, str], gpu_sha
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    r = config.run
-    gpu = resolve_device(r, ray.cluster_resources().get("GPU", 0) / gpu_share) == "gpu"
+    r, engines = config.run, config.rollout.gpus
+    gpu = resolve_device(r, (ray.cluster_resources().get("GPU", 0) - engines) / gpu_share) == "gpu"
+    gpus = gpu_share + engines // r.workers  # the worker's, and those of its engine beside them
     settings = {"config": config.model_dump(mode="json"), "folder": str(folder), "models": models}
     return TorchTrainer(
         _worker,
         train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=r.workers,
-            use_gpu=gpu,
-            resources_per_worker={"CPU": 1.0, **({"GPU": gpu_share} if gpu else {})},
+            num_workers=r.workers, use_gpu=gpu, resources_per_worker={"CPU": 1.0, **({"GPU": gpus} if gpu else {})}
         ),
         run_config=RunConfig(
             name=folder.name,

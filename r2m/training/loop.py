@@ -11,6 +11,7 @@ import torch
 
 from r2m.config import Config
 from r2m.models.saving import UnsavableError, told
+from r2m.policy.vllm_sampler import StartEngine
 from r2m.runs.folder import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE
 from r2m.runs.journal import Journal, read
 from r2m.training.trainer import Trainer
@@ -23,6 +24,7 @@ def run_loop(
     models: tuple[str, str],
     workers: Workers = Workers(),  # noqa: B008
     device: torch.device | str = "cpu",
+    start_engine: StartEngine | None = None,
 ) -> None:
     """Run, or go on with, the run in `run_dir`, whose journal has been started; rank 0 writes.
 
@@ -32,7 +34,7 @@ def run_loop(
     """
     if torch.device(device).type == "cpu":
         torch.set_num_threads(1)  # two threads on two busy cores are slower than one
-    trainer = Trainer(config, models, workers, device)
+    trainer = Trainer(config, models, workers, device, start_engine)
     with Journal(run_dir / JOURNAL) if workers.rank == 0 else nullcontext() as journal:
         refused: list[str] = []
         step = trainer.restore(run_dir / CHECKPOINTS, refused.append)
@@ -72,9 +74,12 @@ def _go_on(trainer: Trainer, step: int, run_dir: Path, journal: Journal | None) 
             metrics["time/eval_s"] = time.perf_counter() - started
         stop = _stop_requested(run_dir, trainer.workers, trainer.policy.device)
         if journal is not None:
+            for incident in trainer.incidents:
+                journal.event("engine-restarted", reason=incident)
             journal.round(step, metrics)
             if step == 1 or step % run.sample_every == 0 or step == T:
                 journal.samples(step, samples)
+        trainer.incidents.clear()
         if stop or step == T or step % run.checkpoint_every == 0:
             started = time.perf_counter()
             trainer.save(run_dir / CHECKPOINTS, step)

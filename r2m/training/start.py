@@ -15,11 +15,15 @@ from r2m.config import Config, ForumTask, TextTask, digest, tags_of, validate
 from r2m.errors import UserError
 from r2m.files import folder_made_whole
 from r2m.line_file import is_held
+from r2m.models.dimensions import config_for_planning
+from r2m.models.families import context_of, longest
+from r2m.models.loading import check_one_label
 from r2m.runs.folder import JOURNAL, LONGEST_PART, STOP_FILE, check_name, existing_folder, run_folder
 from r2m.runs.journal import Journal, JournalView, read
 from r2m.runs.provenance import environment, git_state
 from r2m.stages.prepare import prepare
 from r2m.stages.progress import Progress, silent
+from r2m.tasks.forum import forum_task
 from r2m.tracking.mlflow_sink import default_tracking_uri
 
 
@@ -120,16 +124,16 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     Raises UserError for unusable data, a prompt that a model's chat template refuses, or one that leaves no room in
     a model's context.
     """
-    from r2m.models.families import context_of, longest
-    from r2m.models.loading import check_one_label, load_config
-
     response = config.algorithm.max_response_tokens
     used = {"policy.model": models[0], "reward.model": models[1]}
     if config.run.judge is not None:
         used["run.judge"] = config.run.judge
-    lengths, datasets = _prompts(config.task, tuple(used.items()))
+    if isinstance(config.task, ForumTask) and not (config.policy.model or config.reward.model or config.run.judge):
+        lengths, datasets = _forum_prompts(config.task, *used)
+    else:
+        lengths, datasets = _prompts(config.task, tuple(used.items()))
     for field, model in used.items():
-        hf = load_config(model, field)
+        hf = config_for_planning(model, field)
         if field != "policy.model":
             check_one_label(hf, field, model)
         prompt, context = lengths[field], context_of(hf)
@@ -165,3 +169,10 @@ def _prompts(
         some = [longest] if same_tokens(tokenizer, policy) else prompts
         lengths[field] = max(tokens_around_answer(prompt, tokenizer) for prompt in some)
     return lengths, loaded.datasets
+
+
+def _forum_prompts(task: ForumTask, *fields: str) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """The same for the embedded task's own models, without a tokenizer: to theirs a word is a token."""
+    loaded = forum_task(task)
+    longest = max(len(str(prompt.text).split()) for prompt in (*loaded.train, *loaded.held_out))
+    return dict.fromkeys(fields, longest), loaded.datasets

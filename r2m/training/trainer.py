@@ -9,18 +9,17 @@ from torch import Tensor
 
 from r2m.algorithm import Round, train
 from r2m.config import Config
-from r2m.core.advantages import ADVANTAGES
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
 from r2m.core.trajectories import Trajectories
 from r2m.models.loading import load_tokenizer
 from r2m.models.saving import check_savable, save_model
-from r2m.policy.build import build_policy
+from r2m.policy.build import build_policy, build_sampler
 from r2m.policy.descent import Descent
 from r2m.policy.forward import hidden_width
 from r2m.policy.queries import Query, response_texts
-from r2m.policy.sampling import OwnSampler, ResponseSampler
 from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
+from r2m.policy.vllm_sampler import StartEngine
 from r2m.reward.loading import load_reward_model, save_feedback_head
 from r2m.reward.model import RewardModel
 from r2m.reward.reward import FeedbackReward, RoundReward, VanillaReward
@@ -36,24 +35,16 @@ from r2m.workers import Workers
 
 class Trainer:
     def __init__(
-        self, config: Config, models: tuple[str, str], workers: Workers, device: torch.device | str = "cpu"
-    ) -> None:
-        """`models`: the policy's and the reward model's folder or hub id."""
+        self, config: Config, models: tuple[str, str], workers: Workers, device: torch.device | str = "cpu",
+        start_engine: StartEngine | None = None,
+    ) -> None:  # fmt: skip
+        """`models`: the policy's and the reward model's folder or hub id. `start_engine`: for rollout.engine=vllm."""
         policy_path, reward_path = models
         a, r = config.algorithm, config.reward
         torch.manual_seed(config.run.seed)
         self.config, self.models, self.workers = config, models, workers
         self.tokenizer = load_tokenizer(policy_path)
         self.policy = build_policy(policy_path, config.policy, a, workers, device, config.run.seed)
-        self.sampler: ResponseSampler = OwnSampler(
-            self.policy,
-            self.tokenizer,
-            a,
-            workers,
-            greedy=ADVANTAGES[a.advantage].greedy,
-            seed=config.run.seed,
-            eval_seed=config.run.eval_seed,
-        )
         self.reward_tokenizer = load_tokenizer(reward_path, "reward.model")
         self.reward_model, head = self._frozen(reward_path, r.dtype, "reward.model", device)
         self.scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, self.tokenizer, a.microbatch)
@@ -93,6 +84,11 @@ class Trainer:
         held_out = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.held_out[: config.run.eval_queries]]
         whole = len(held_out) - len(held_out) % workers.size
         self.held_out = [held_out[i] for i in workers.own(whole)]
+        self.incidents: list[str] = []  # that the run has survived, until somebody takes them
+        self.sampler = build_sampler(
+            self.policy, self.tokenizer, config, workers, start_engine=start_engine, told=self.incidents.append,
+            longest_prompt=max(len(query.ids) for query in (*self.train_queries, *self.held_out)),
+        )  # fmt: skip
         self._judge: Scorer | None = self.gold if self.gold_program is not None else None
         if config.run.judge is not None:
             judge, _ = self._frozen(config.run.judge, "float32", "run.judge", device)

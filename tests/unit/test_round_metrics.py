@@ -47,6 +47,7 @@ def test_a_round_by_hand() -> None:
         "rollout/response_tokens": 1.5,
         "rollout/no_eos_share": 0.25,
         "rollout/log_prob_error": 0.25,
+        "rollout/log_prob_error_mean": (0.25 + 0.125) / 6,
     })  # fmt: skip
 
 

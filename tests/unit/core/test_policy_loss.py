@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from r2m.core.policy_loss import KL_ESTIMATORS, LOSS_AGGREGATIONS, TRL_RLOO, kl_estimate, kl_in_reward, policy_loss
+from r2m.core.policy_loss import (
+    KL_ESTIMATORS,
+    LOSS_AGGREGATIONS,
+    TRL_RLOO,
+    kl_estimate,
+    kl_in_reward,
+    policy_loss,
+    sampler_weight,
+)
 
 # Two trajectories of 2 and 1 tokens, ratios (1.5, 0.5) and (0.5), advantages 2 and -1; nonsense at padding.
 MASK_BT = torch.tensor([[True, True], [True, False]])
@@ -257,3 +265,44 @@ def test_refuses(option: str, value: str | None, message: str) -> None:
 def test_the_trl_convention_needs_no_reference_in_the_loss() -> None:
     result = policy_loss(LOG_PROBS_BT, OLD_BT, None, ADVANTAGES_B, MASK_BT, beta=0.05, **TRL_RLOO)
     assert result.loss.item() == pytest.approx(-(1.5 - 0.8) / 2)
+
+
+class TestSamplerWeight:
+    # The engine found the tokens 4 times, 2 times and 2 times less likely than the trainer: weights 4, 2 and 1/2.
+    SAMPLED_BT = OLD_BT - torch.tensor([[math.log(4), math.log(2)], [-math.log(2), float("nan")]])
+
+    @pytest.mark.parametrize(
+        ("level", "cap", "expected"),
+        [
+            ("token", 3.0, [[3.0, 2.0], [0.5, 1.0]]),
+            ("token", 9.0, [[4.0, 2.0], [0.5, 1.0]]),
+            ("sequence", 3.0, [[3.0], [0.5]]),
+            ("sequence", 9.0, [[8.0], [0.5]]),
+        ],
+    )
+    def test_by_hand(self, level: str, cap: float, expected: list[list[float]]) -> None:
+        """As TRL 1.16's token_truncate and sequence_truncate: exp of the difference, or of its sum, clamped."""
+        weight_BT = sampler_weight(OLD_BT, self.SAMPLED_BT, MASK_BT, level, cap)
+        torch.testing.assert_close(weight_BT, torch.tensor(expected))
+
+    def test_where_both_agree_it_is_one(self) -> None:
+        assert sampler_weight(OLD_BT, OLD_BT, MASK_BT, "token", 2.0).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+    @pytest.mark.parametrize(
+        ("level", "expected"),
+        # Surrogates 2.4, 1 and -0.8 of tokens (see above), 1.5 and -0.8 of sequences; the KL is not weighed.
+        [("token", -(3 * 2.4 + 2 * 1 - 0.5 * 0.8) / 2), ("sequence", -(3 * 1.5 - 0.5 * 0.8) / 2)],
+    )
+    def test_weighs_the_surrogate_by_hand(self, level: str, expected: float) -> None:
+        old_BT = OLD_BT.clone().requires_grad_()
+        weight_BT = sampler_weight(old_BT, self.SAMPLED_BT, MASK_BT, level, 3.0)
+        assert not weight_BT.requires_grad
+        options: dict[str, Any] = {"ratio_level": level, "sampler_weight_NKR": weight_BT}
+        args = (LOG_PROBS_BT, OLD_BT, LOG_PROBS_BT - 1, ADVANTAGES_B, MASK_BT)
+        assert policy_loss(*args, beta=0.0, **options).loss.item() == pytest.approx(expected)
+        kl = 3 * (math.exp(-1) + 1 - 1) / 2  # k3 of d = 1, three tokens over two sequences
+        assert policy_loss(*args, beta=0.1, **options).loss.item() == pytest.approx(expected + 0.1 * kl)
+
+    def test_refuses(self) -> None:
+        with pytest.raises(ValueError, match=r"ratio_level is 'word', allowed: token, sequence"):
+            sampler_weight(OLD_BT, OLD_BT, MASK_BT, "word", 2.0)

@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
 
-from r2m.config import Algorithm, Config, Policy, load, validate
+from r2m.config import Algorithm, Config, Lora, Policy, load, validate
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
 from r2m.policy import zero
 from r2m.policy.loading import frozen_twin
+from r2m.policy.lora import add_adapters
 from r2m.policy.policy import TrainedPolicy
 from r2m.policy.sharded import ShardedPolicy
 from r2m.policy.whole import WholePolicy
@@ -43,6 +44,7 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "Llama": LlamaConfig(**SMALL, num_key_value_heads=2),
     "Qwen2, tied": Qwen2Config(**SMALL, num_key_value_heads=2, tie_word_embeddings=True),
     "GPT-NeoX": GPTNeoXConfig(**SMALL),
+    "Llama, adapters": LlamaConfig(**SMALL, num_key_value_heads=2),
 }
 STEPS = [("Llama", name) for name in SHARDED] + [
     (family, name) for family in list(FAMILIES)[1:] for name in ("zero2", "zero3")
@@ -135,10 +137,14 @@ def trajectories(rank: int) -> Trajectories:
 def made(family: str, name: str, workers: Workers, dtype: torch.dtype = torch.float32, **a: Any) -> TrainedPolicy:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(FAMILIES[family], dtype=dtype).eval()
+    twin = None
+    if "adapters" in family:
+        add_adapters(model, Lora(rank=2), 0)
+    else:
+        twin = frozen_twin(model, share=name != "none")
     settings = Algorithm(rounds=1, queries=4, **{"lr": 1e-2, "adam_eps": 1e-4, "weight_decay": 0.1} | a)
     if name == "none":
-        return WholePolicy(model, frozen_twin(model), settings, workers)
-    twin = frozen_twin(model, share=True)
+        return WholePolicy(model, twin, settings, workers)
     return ShardedPolicy(model, twin, SETTINGS[name], settings, workers, "cpu")
 
 
@@ -248,10 +254,9 @@ def config_of(arm: str, models: tuple[str, str], folder: Path) -> Config:
     return load("forum", [
         f"policy.model={models[0]}", f"reward.model={models[1]}", f"run.storage={folder / 'storage'}", ARMS[arm],
         "task.posts=40", "task.held_out=4", "algorithm.queries=4", "algorithm.rounds=3", "algorithm.microbatch=4",
-        "algorithm.max_grad_norm=0.5",
         "algorithm.max_response_tokens=8", "algorithm.temperature=0.8", "algorithm.lr=1e-3",
-        "algorithm.adam_eps=1e-4", "reward.lr=1e-3", "reward.attention_width=16", "reward.num_heads=2",
-        "run.device=cpu", "run.eval_queries=4",
+        "algorithm.adam_eps=1e-4", "algorithm.max_grad_norm=0.5", "reward.lr=1e-3", "reward.attention_width=16",
+        "reward.num_heads=2", "run.device=cpu", "run.eval_queries=4",
     ])  # fmt: skip
 
 

@@ -31,6 +31,17 @@ def test_numbers_that_are_equal_when_rounded_are_written_out(runs):
     assert list(labels(runs.results())) == ["RLOO · algorithm.lr=0.00010001", "RLOO · algorithm.lr=0.00010002"]
 
 
+def test_a_section_of_its_own_is_told_in_words(runs):
+    runs.run("plain")
+    runs.run("lora", settings=["policy.lora.rank=8"])
+    runs.run("vllm", settings=["rollout.engine=vllm"])
+    assert list(labels(runs.results())) == [
+        "RLOO · policy.lora=null, rollout.engine=own",
+        "RLOO · policy.lora=rank 8 alpha 32 targets all-linear, rollout.engine=own",
+        "RLOO · policy.lora=null, rollout.engine=vllm",
+    ]
+
+
 def test_what_cannot_change_the_result_makes_no_arm(runs):
     runs.run("a", settings=["reward.alpha=0.5", "reward.lr=1e-3", "reward.omega_min=0.1"])  # no head without feedback
     runs.run("b", settings=["reward.alpha=0.25", "reward.lr=1e-4", "run.eval_every=5"], seed=1)

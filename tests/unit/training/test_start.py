@@ -10,11 +10,14 @@ import pytest
 import yaml
 
 from r2m.cli.common import say_left_out
-from r2m.config import Config, load, validate
+from r2m.config import Config, ForumTask, load, validate
 from r2m.errors import UserError
 from r2m.files import folder_made_whole
 from r2m.runs.folder import existing_folder, run_folder
 from r2m.runs.journal import Journal, read
+from r2m.tasks.forum import forum_task, forum_tokenizer
+from r2m.tasks.prompt import prompt_ids
+from r2m.training import start
 from r2m.training.start import new_run, open_run
 
 MakeConfig = Callable[..., Config]
@@ -170,6 +173,14 @@ class TestPrompts:
 
     def config(self, text_recipe: TextRecipe, *overrides: str, **task: object) -> Config:
         return load(text_recipe(self.ROWS, **task), overrides)
+
+    def test_the_forums_are_counted_without_a_tokenizer(self) -> None:
+        task, tokenizer = ForumTask(posts=50, held_out=20), forum_tokenizer()
+        lengths, datasets = start._forum_prompts(task, "policy.model", "reward.model")
+        loaded = forum_task(task)
+        counted = max(len(prompt_ids(p, tokenizer)) for p in (*loaded.train, *loaded.held_out))
+        assert lengths == {"policy.model": counted, "reward.model": counted}
+        assert datasets == loaded.datasets
 
     def test_one_that_leaves_no_room(self, text_recipe: TextRecipe, storage: Path) -> None:
         said = (
