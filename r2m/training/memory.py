@@ -18,7 +18,8 @@ LOGITS, LOGITS_RECOMPUTED = 2**26, 2**24  # values at once: r2m.policy.forward's
 ZERO_BUCKET = 2**25  # values that ZeRO sends at once: r2m.workers'
 GATHERED = 10**9  # weights that ZeRO-3 keeps gathered between a forward and its backward: DeepSpeed's default
 PACKED = 2**24  # values of a model from which on the sampler packs its weights on a CPU: r2m.policy.packing's
-PROCESS = int(0.6 * GIB)  # measured: what imports of torch, transformers, ray and this package hold
+LIBRARIES = int(0.5 * GIB)  # measured (480 MiB): what imports of torch, transformers and this package hold
+PROCESS = int(0.6 * GIB)  # measured: with Ray's beside them
 CUDA = int(0.5 * GIB)  # of a GPU, for a process's context and kernels: estimated
 
 

@@ -16,7 +16,7 @@ from r2m.errors import UserError
 from r2m.models.families import CacheUse
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.policy.state import module_tensors, optimizer_tensors
-from r2m.training.memory import CUDA, PROCESS, ZERO_BUCKET, microbatch_bytes, trained_parameters
+from r2m.training.memory import CUDA, LIBRARIES, ZERO_BUCKET, microbatch_bytes, trained_parameters
 from r2m.training.plan import GIB, Plan, human, plan, resolve_device
 from r2m.training.plan_table import plan_table
 from r2m.training.shape import Shape, shape_of
@@ -114,7 +114,7 @@ class TestPlan:
         }
         assert p.phases["sampling"] == 48 * (2 * 2 * 4 * 30 * 4 + 4 * 4 * 10)
         assert p.phases["head microbatch"] == 4 * 29 * 8 * 4
-        assert p.peak_memory == PROCESS + sum(p.memory.values()) + max(p.phases.values())
+        assert p.peak_memory == LIBRARIES + sum(p.memory.values()) + max(p.phases.values())
         assert p.checkpoint == 3 * (4000 + 119 * 4)
         assert p.export == 4000 + 2000 + 119 * 4
         assert p.disk_left == 2 * p.checkpoint + p.export  # run.keep_checkpoints = 2; while it runs, one more
@@ -170,7 +170,7 @@ class TestPlan:
         states = {"fp32 weights": 2000, "AdamW states": 4000, "gradients": 2000}
         some = on_gpu(sharding="zero2", offload="optimizer")
         assert some.host == states
-        assert some.host_memory == PROCESS + 8000
+        assert some.host_memory == LIBRARIES + 8000
         assert {"policy weights", "reference"} <= some.memory.keys()
         everything = on_gpu(sharding="zero3", offload="all")
         weights = {"policy weights": 2000, "reference": 2000, "reward model": 1000}
