@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from r2m.errors import UserError
 
-RECOMPUTED_LOGITS = 2**24  # the greatest tensor of [tokens, V] then: beside recomputed layers it would be the peak
+FEWER_LOGITS = 2**24  # the greatest tensor of [tokens, V] then: beside recomputed layers it would be the peak
 
 
 class PrefixCache(DynamicCache):
