@@ -1,6 +1,7 @@
 """Activations recomputed in the backward, for K responses that share a prompt: three ways and none, time and memory.
 
-A forward and a backward of SmolLM2-135M on one thread, each way in a process of its own.
+A forward and a backward of SmolLM2-135M on one thread, each way in a process of its own; and in another whose allocator
+gives freed memory back at once, so that its peak is that of the tensors (that costs time).
 
     r2m models fetch smollm2-135m
     python benchmarks/recompute.py models/smollm2-135m
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from r2m.policy.loading import load_policy
 from r2m.policy.output import base, own_logits, vocabulary
 from r2m.policy.recompute import FEWER_LOGITS, recompute_activations, recomputed
 
+GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc's
 SIZES = {"2 x 4, 96 + 96 tokens": (2, 4, 96, 96), "1 x 4, 256 + 256 tokens": (1, 4, 256, 256)}
 
 
@@ -94,7 +97,15 @@ def measure(path: str, size: str, way: str) -> dict[str, float]:
     log_probs_NKR.mean().backward()
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"s": time.process_time() - started, "MiB": peak, "before": loaded, "norm": float(norm)}
+    return {"s": time.process_time() - started, "MiB": peak - loaded, "norm": float(norm)}
+
+
+def measured(path: str, size: str, way: str, **environment: str) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, __file__, path, "--one", size, way]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environment)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def main() -> None:
@@ -110,17 +121,17 @@ def main() -> None:
         found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(asked.rounds):
             for way in WAYS:
-                command = [sys.executable, __file__, asked.model, "--one", size, way]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                found[way].append(json.loads(done.stdout.splitlines()[-1]))
+                one = measured(asked.model, size, way)
+                one["tensors"] = measured(asked.model, size, way, **GIVING_BACK)["MiB"]
+                found[way].append(one)
         rows = [
             (
                 way, spread([one["s"] for one in each]), spread([one["MiB"] for one in each], 0),
-                spread([one["MiB"] - one["before"] for one in each], 0), f"{each[0]['norm']:.6g}",
+                spread([one["tensors"] for one in each], 0), f"{each[0]['norm']:.6g}",
             )
             for way, each in found.items()
         ]  # fmt: skip
-        columns = "CPU s", "peak of the process, MiB", "over the loaded model", "norm of the gradient"
+        columns = "CPU s", "peak over the loaded model, MiB", "of tensors", "norm of the gradient"
         print_table((size, *columns), rows)
 
 

@@ -22,20 +22,19 @@ FEWER_LOGITS = 2**24  # the greatest tensor of [tokens, V] then: beside recomput
 
 
 class PrefixCache(DynamicCache):
-    """What tokens have behind them. Running some does not change it; `grown` is what is behind the next."""
-
-    grown: dict[int, CacheLayerMixin]
+    """What tokens have behind them, which running them does not change."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config=config)
-        self.grown, self._repeats = {}, 1
+        self._grown: dict[int, CacheLayerMixin] | None = {}  # with the tokens that have run
+        self._repeats = 1
 
     def after(self, repeats: int) -> "PrefixCache":
-        """What the next tokens have behind them, in so many continuations of each row."""
-        next_cache = copy.copy(self)
-        next_cache.layers = [self.grown.get(i, layer) for i, layer in enumerate(self.layers)]
-        next_cache.grown, next_cache._repeats = {}, repeats
-        return next_cache
+        """What the last tokens have behind them, in so many continuations of each row."""
+        last = copy.copy(self)
+        last.layers = [(self._grown or {}).get(i, layer) for i, layer in enumerate(self.layers)]
+        last._grown, last._repeats = None, repeats
+        return last
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -43,7 +42,8 @@ class PrefixCache(DynamicCache):
         layer: Any = copy.copy(self.layers[layer_idx])
         layer.batch_repeat_interleave(self._repeats)
         out: tuple[Tensor, Tensor] = layer.update(key_states, value_states, *args, **kwargs)
-        self.grown.setdefault(layer_idx, layer)
+        if self._grown is not None:
+            self._grown.setdefault(layer_idx, layer)
         return out
 
 
