@@ -15,7 +15,7 @@ test: $(VENV)/.development
 
 # With vLLM on a CPU: it can't be installed beside everything else.
 vllm-test: $(VENV)-vllm/.tests
-	OMP_NUM_THREADS=1 TORCHDYNAMO_DISABLE=1 $(VENV)-vllm/bin/python -m pytest tests/vllm
+	OMP_NUM_THREADS=1 TORCHDYNAMO_DISABLE=1 $(VENV)-vllm/bin/python -m pytest tests/with_vllm
 
 # Lint, types and the import contract.
 check: $(VENV)/.development

@@ -1,7 +1,7 @@
 """Activations recomputed in the backward, for K responses that share a prompt: three ways and none, time and memory.
 
-A forward and a backward of SmolLM2-135M on one thread, each way in a process of its own; and in another whose
-allocator gives freed memory back at once, so that its peak is that of the tensors (that costs time).
+A forward and a backward of SmolLM2-135M on one thread, each way in a process of its own; in another the allocator
+gives freed memory back at once, so that its peak is that of the tensors (that costs time).
 
     r2m models fetch smollm2-135m
     python benchmarks/recompute.py models/smollm2-135m

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from r2m.config import Config
+from r2m.errors import UserError
 from r2m.sweeps.plan import SweepPlan, plan_sweep
 from r2m.sweeps.schema import Sweep
 from r2m.sweeps.spec import config_of
 from r2m.training.cluster import connect
 from r2m.training.machine import gpus_here
-from r2m.training.preflight import plan_for, shapes_for
+from r2m.training.preflight import check_vllm, plan_for, shapes_for
 
 
 def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepPlan:
@@ -22,6 +23,10 @@ def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepP
     runs = (sweep.budget.trials + baselines) * len(sweep.seeds) + (1 + baselines) * len(sweep.confirm)
     cluster = None if address is None else _cluster(address)
     base = config_of(sweep, {}, sweep.seeds[0], *extra)
+    if base.rollout.engine == "vllm" and address is None:
+        check_vllm()
+    if base.rollout.gpus:
+        raise UserError(f"rollout.gpus = {base.rollout.gpus}: in a sweep vLLM shares the workers' GPUs; 0 is allowed")
     points = [*sweep.points(), *sweep.baselines.values()]
     configs = [sweep.build(params).model_copy(update={"run": base.run}) for params in points]
     gpus = None if cluster is None else cluster["gpus"]

@@ -12,7 +12,7 @@ from r2m.training.shape import Shape
 
 
 @dataclass(frozen=True)
-class Machine:
+class Chip:
     """Of one worker's device: peak rates, and the share of them that a run reaches."""
 
     name: str
@@ -22,9 +22,9 @@ class Machine:
     step_s: float  # of a token's forward, however little there is to do: launches, Python
 
 
-H100 = Machine("an H100", {"bfloat16": 989e12, "float32": 67e12}, 3.35e12, 0.35, 0.02)
+H100 = Chip("an H100", {"bfloat16": 989e12, "float32": 67e12}, 3.35e12, 0.35, 0.02)
 # Measured on one thread of ours; docs/decisions.md.
-CPU = Machine("a CPU thread", {"bfloat16": 1e9, "float32": 85e9}, 18.5e9, 0.5, 0.005)
+CPU = Chip("a CPU thread", {"bfloat16": 1e9, "float32": 85e9}, 18.5e9, 0.5, 0.005)
 ADAMW_BYTES = 28  # of a value in a step: weight, gradient and two states are read, all but the gradient written
 
 
@@ -35,7 +35,7 @@ class Guess:
     sampling: float
     forwards: float  # of the annotation: policy, reference, reward model
     training: float
-    machine: Machine
+    machine: Chip
 
     @property
     def round(self) -> float:

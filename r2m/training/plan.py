@@ -13,7 +13,7 @@ from r2m.errors import UserError
 from r2m.files import GIB, check_room, human
 from r2m.models.families import CacheUse
 from r2m.training.duration import Guess, guess
-from r2m.training.memory import BYTES, CUDA, FP32, PROCESS, head_parameters, memory, trained_parameters
+from r2m.training.memory import BYTES, CUDA, FP32, LIBRARIES, head_parameters, memory, trained_parameters
 from r2m.training.shape import Shape
 
 
@@ -65,7 +65,7 @@ class Plan:
     @property
     def process(self) -> dict[str, int]:
         """What libraries take of the device that a worker computes on."""
-        return {"CUDA": CUDA} if self.device == "gpu" else {"the process itself": PROCESS}
+        return {"CUDA": CUDA} if self.device == "gpu" else {"the process itself": LIBRARIES}
 
     @property
     def peak(self) -> dict[str, int]:
@@ -80,7 +80,7 @@ class Plan:
     @property
     def host_memory(self) -> int:
         """Of a worker, beside a GPU."""
-        return PROCESS + sum(self.host.values()) if self.device == "gpu" else 0
+        return LIBRARIES + sum(self.host.values()) if self.device == "gpu" else 0
 
 
 def resolve_device(run: Run, gpus: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What vLLM is asked for and sent, with an engine that is a model of its own in this process; tests/vllm has vLLM.
+"""What vLLM is asked for and sent, with an engine that is a model in this process; tests/with_vllm has vLLM.
 
 Axes: N queries, K responses.
 """

@@ -62,6 +62,18 @@ class TestPlan:
         assert (plan.workers, plan.nested, plan.concurrent) == (2, True, 4)
 
     @on_cpu
+    def test_an_engine_has_no_gpus_of_its_own(self, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("r2m.sweeps.room.check_vllm", lambda: None)  # it is not here
+        extra = ("rollout.engine=vllm", "rollout.gpus=1")
+        with pytest.raises(UserError, match=r"^rollout.gpus = 1: in a sweep .*; 0 is allowed$"):
+            plan_of(load_sweep(sweep_file(budget={"trials": 2})), extra, None)
+
+    @on_cpu
+    def test_an_engine_that_is_not_here_is_refused(self, sweep_file: SweepFile) -> None:
+        with pytest.raises(UserError, match=r"^rollout.engine = 'vllm': vLLM is not installed"):
+            plan_of(load_sweep(sweep_file(budget={"trials": 2})), ("rollout.engine=vllm",), None)
+
+    @on_cpu
     def test_what_does_not_fit_is_refused(self, sweep_file: SweepFile) -> None:
         sweep = load_sweep(sweep_file(budget={"trials": 20, "concurrent": 9}))
         with pytest.raises(UserError, match=r"^budget.concurrent = 9: 8 trials fit at once: a trial takes 1 CPU"):

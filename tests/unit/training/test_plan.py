@@ -16,7 +16,7 @@ from r2m.errors import UserError
 from r2m.models.families import CacheUse
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.policy.state import module_tensors, optimizer_tensors
-from r2m.training.memory import BUCKET, CUDA, PROCESS, microbatch, trained_parameters
+from r2m.training.memory import CUDA, LIBRARIES, ZERO_BUCKET, microbatch_bytes, trained_parameters
 from r2m.training.plan import GIB, Plan, human, plan, resolve_device
 from r2m.training.plan_table import plan_table
 from r2m.training.shape import Shape, shape_of
@@ -114,7 +114,7 @@ class TestPlan:
         }
         assert p.phases["sampling"] == 48 * (2 * 2 * 4 * 30 * 4 + 4 * 4 * 10)
         assert p.phases["head microbatch"] == 4 * 29 * 8 * 4
-        assert p.peak_memory == PROCESS + sum(p.memory.values()) + max(p.phases.values())
+        assert p.peak_memory == LIBRARIES + sum(p.memory.values()) + max(p.phases.values())
         assert p.checkpoint == 3 * (4000 + 119 * 4)
         assert p.export == 4000 + 2000 + 119 * 4
         assert p.disk_left == 2 * p.checkpoint + p.export  # run.keep_checkpoints = 2; while it runs, one more
@@ -144,7 +144,7 @@ class TestPlan:
         assert held["policy weights"] == weights
         assert (held["fp32 weights"], held["AdamW states"]) == states
         assert (held["reference"], held["reward model"]) == frozen
-        kept = microbatch(c, POLICY, 4, 20, 4)
+        kept = microbatch_bytes(c, POLICY, 4, 20, 4)
         of_the_responses, embedding = 4000, 10 * 8 * 4  # until the prompts' are there
         assert m.phases["policy update"] == gradients + of_the_responses + embedding + kept
         whole = plan(config(run={"workers": 4}), POLICY, REWARD)
@@ -158,10 +158,10 @@ class TestPlan:
         at = {"model": "p", "sharding": "zero3", "dtype": "bfloat16"}
         c = config(policy=at, run={"workers": 2})
         p = plan(c, large, REWARD)
-        assert p.memory["ZeRO's buffers"] == 2 * BUCKET * 2
+        assert p.memory["ZeRO's buffers"] == 2 * ZERO_BUCKET * 2
         assert p.memory["gradients"] == 8 * 10**9
         update = 2 * 10**9 + 8 * 10**9 + 10 * 8 * 2  # gathered, gradients of the responses, embedding
-        assert p.phases["policy update"] == update + microbatch(c, large, 4, 20, 2)
+        assert p.phases["policy update"] == update + microbatch_bytes(c, large, 4, 20, 2)
 
     def test_what_is_offloaded_waits_on_the_host(self) -> None:
         def on_gpu(**policy: object) -> Plan:
@@ -170,7 +170,7 @@ class TestPlan:
         states = {"fp32 weights": 2000, "AdamW states": 4000, "gradients": 2000}
         some = on_gpu(sharding="zero2", offload="optimizer")
         assert some.host == states
-        assert some.host_memory == PROCESS + 8000
+        assert some.host_memory == LIBRARIES + 8000
         assert {"policy weights", "reference"} <= some.memory.keys()
         everything = on_gpu(sharding="zero3", offload="all")
         weights = {"policy weights": 2000, "reference": 2000, "reward model": 1000}
@@ -187,7 +187,7 @@ class TestPlan:
             assert "reference" not in p.memory
             assert p.memory["policy weights"] == 4 * (1000 + trained)
             assert p.memory["AdamW states"] == 8 * trained
-            assert p.phases["policy update"] == 2 * 4 * trained + microbatch(c, shape, 4, 20, 4)
+            assert p.phases["policy update"] == 2 * 4 * trained + microbatch_bytes(c, shape, 4, 20, 4)
             assert p.checkpoint == 3 * 4 * (trained + 119)
             assert p.export == 4 * trained + 2000 + 119 * 4
 
@@ -196,8 +196,8 @@ class TestPlan:
         plain, again = (config(policy={"model": "p", "recompute": r}) for r in (False, True))
         tokens, read = 20 + 4 * 9, 4 * 29
         layer, logits = tokens * (12 * 8 + 64), 3 * 4 * 4 * 10
-        assert microbatch(plain, shape, 4, 20, 4) == 4 * (8 * layer + read * 16) + logits
-        assert microbatch(again, shape, 4, 20, 4) == 4 * (layer + tokens * (8 * 8 + 16) + read * 2) + logits
+        assert microbatch_bytes(plain, shape, 4, 20, 4) == 4 * (8 * layer + read * 16) + logits
+        assert microbatch_bytes(again, shape, 4, 20, 4) == 4 * (layer + tokens * (8 * 8 + 16) + read * 2) + logits
 
     def test_vllm_sleeps_on_the_workers_gpus_or_has_its_own(self) -> None:
         def with_vllm(**rollout: object) -> Plan:
@@ -455,7 +455,7 @@ class TestAgainstTheRealThing:
             task={"kind": "text", "data": "rows.jsonl", "max_prompt_tokens": self.P},
             policy={"model": "p", "dtype": dtype},
         )  # fmt: skip
-        estimate = microbatch(c, shape, self.N * self.K, self.P, getattr(torch, dtype).itemsize)
+        estimate = microbatch_bytes(c, shape, self.N * self.K, self.P, getattr(torch, dtype).itemsize)
         assert estimate == pytest.approx(saved, rel=1 / 3)
 
     def test_checkpoint(self) -> None:
