@@ -91,7 +91,7 @@ def test_several_workers_give_the_updates_of_one(
             for one, several in zip(expected_metrics, metrics, strict=True):
                 assert one.keys() == several.keys()
                 for key, value in one.items():
-                    if key.endswith(("log_prob_error", "ratio_error_first_minibatch")):
+                    if "log_prob_error" in key or key.endswith("ratio_error_first_minibatch"):
                         assert several[key] < 1e-5  # of rounding alone, whoever does it
                     elif key.split("/")[0] not in ("time", "speed", "memory"):
                         # a sum of terms of either sign is held against the terms
