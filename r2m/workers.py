@@ -28,6 +28,10 @@ class Workers:
             dist.all_reduce(x)
         return x
 
+    def any(self, here: bool, device: torch.device | str) -> bool:
+        """Whether it is so on any worker; `device`: where the workers exchange tensors."""
+        return bool(self.sum(torch.tensor(float(here), device=device)) > 0)
+
     def gather(self, x_N: Tensor) -> Tensor:
         """All workers' rows (equally many each) in the round's global order."""
         if self.size == 1:

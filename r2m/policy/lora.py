@@ -86,14 +86,17 @@ def merged_weights(
     """All weights by the names that they have without adapters, a tied one once, what an adapter adds to one added:
     one after another, so that there is no second copy. `gathered`: makes parameters whole while one is out."""
     adapted = {id(_own_weight(layer)): layer for layer in _adapted(policy)}
-    for name, p in policy.named_parameters():
-        if ".lora_A." in name or ".lora_B." in name:
-            continue
+    for name, p in _own_parameters(policy):
         layer = adapted.get(id(p))
         own = [] if layer is None else [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
         with gathered([p, *own]):
             whole = p.detach() if layer is None else p + layer.get_delta_weight("default")
-            yield name.replace(".base_layer", ""), whole
+            yield name, whole
+
+
+def own_weights(policy: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """As `merged_weights`, without what adapters add: of the reference."""
+    return ((name, p.detach()) for name, p in _own_parameters(policy))
 
 
 def merge_folder(model: PreTrainedModel, folder: str, named: str) -> None:
@@ -116,6 +119,13 @@ def merge_folder(model: PreTrainedModel, folder: str, named: str) -> None:
     adapted.merge_and_unload()
     model.requires_grad_(True)
     model.name_or_path = model.config.name_or_path = folder  # what adapters to it will name
+
+
+def _own_parameters(policy: PreTrainedModel) -> Iterator[tuple[str, nn.Parameter]]:
+    """Those that are no adapter's, by the names that they have without adapters."""
+    for name, p in policy.named_parameters():
+        if ".lora_" not in name:
+            yield name.replace(".base_layer", ""), p
 
 
 def _adapted(policy: PreTrainedModel) -> list[Any]:

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from r2m.config import Algorithm, Config
 from r2m.core.masking import pad
 from r2m.core.seeds import request_seed
 from r2m.core.trajectories import Trajectories
+from r2m.policy.lora import own_weights
 from r2m.policy.output import padding_id, unused_ids
 from r2m.policy.policy import TrainedPolicy
 from r2m.policy.queries import Query
@@ -127,38 +128,35 @@ class VllmSampler:
     ) -> Trajectories:
         """A response to each query for each of its seeds, by the weights of that version."""
         requests = [Request(q.ids, seed) for q, seeds_K in zip(queries, seeds_NK, strict=True) for seed in seeds_K]
+        device = self._policy.device
         for _ in range(TRIES):
             wrote, written, death = None, None, "on another worker"
             try:
-                if self._anywhere(self._sent != version):
+                if self._workers.any(self._sent != version, device):
                     self._send(version)
                 wrote, written = self._engine.write(requests)
             except EngineDiedError as error:
                 death, self._sent = str(error), None
                 self._engine.restart()
-            if not self._anywhere(written is None):
+            if not self._workers.any(written is None, device):
                 break
             self._told(f"vLLM died: {death}")
         if written is None:
             raise RuntimeError(f"vLLM died {TRIES} times at the same responses: {death}")
         if wrote != version:
             raise StaleWeightsError(f"vLLM wrote by weights of version {wrote}; the policy's are of {version}")
-        return trajectories([q.ids for q in queries], written, self._eos_ids, self._pad_id).to(self._policy.device)
+        return trajectories([q.ids for q in queries], written, self._eos_ids, self._pad_id).to(device)
 
     def _send(self, version: int) -> None:
         reading = self._policy.whole(reference=True) if version == REFERENCE else nullcontext()
         with reading as reference:
-            weights = self._policy.weights() if reference is None else _own_weights(reference)
+            weights = self._policy.weights() if reference is None else own_weights(reference)
             try:
                 self._engine.load(weights, version)
             finally:
                 for _ in weights:  # other workers may wait for this one's part in what is left
                     pass
         self._sent = version
-
-    def _anywhere(self, here: bool) -> bool:
-        """Whether it is so on any worker."""
-        return bool(self._workers.sum(torch.tensor(float(here), device=self._policy.device)) > 0)
 
 
 def engine_settings(
@@ -191,10 +189,3 @@ def trajectories(
     ended = torch.tensor([w.ids[-1] in eos_ids for w in written])
     ids_NKR, mask_NKR, log_probs_NKR = (x.view(N, -1, x.shape[-1]) for x in (ids, mask, log_probs))
     return Trajectories(prompt_ids_NP, prompt_mask_NP, ids_NKR, mask_NKR, log_probs_NKR, ended.view(N, -1))
-
-
-def _own_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Of a model in which adapters are off, by the names that they have without adapters."""
-    for name, p in model.named_parameters():
-        if ".lora_" not in name:
-            yield name.replace(".base_layer", ""), p.detach()

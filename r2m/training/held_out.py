@@ -4,34 +4,21 @@ Axes: N queries of this worker, K = 1 response, R response tokens.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 
 from r2m.config import Algorithm, Reward
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories, microbatches
-from r2m.policy.forward import HiddenStates, PolicyOutput
+from r2m.policy.forward import HiddenStates
+from r2m.policy.policy import TrainedPolicy
 from r2m.policy.queries import Query
+from r2m.policy.whole import FrozenPolicy
 from r2m.reward.feedback import NoiseStates, feedback_scores
 from r2m.reward.scoring import RewardEmbedder, end_token_rule
 from r2m.workers import Workers
 
 Scorer = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
-
-
-class Assessed(Protocol):
-    """What is asked of a policy that is assessed: as r2m.policy.policy.TrainedPolicy has it."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    def forward(self, block: Trajectories, temperature: float, *, entropy: bool = False) -> PolicyOutput: ...
-
-    def reference(self, block: Trajectories, temperature: float) -> PolicyOutput: ...
 
 
 def wins_over(judge: Scorer, rival_NK: torch.Tensor) -> Scorer:
@@ -51,7 +38,7 @@ def frozen_judge(scorer: RewardEmbedder) -> Scorer:
 
 @torch.no_grad()
 def held_out_columns(
-    policy: Assessed,
+    policy: TrainedPolicy | FrozenPolicy,
     reward_model: RewardEmbedder,
     queries: Sequence[Query],
     t: Trajectories,

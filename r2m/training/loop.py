@@ -92,5 +92,4 @@ def _go_on(trainer: Trainer, step: int, run_dir: Path, journal: Journal | None) 
 
 def _stop_requested(run_dir: Path, workers: Workers, device: torch.device | str) -> bool:
     """Whether any worker sees the stop file, so that all of them end after the same round."""
-    seen = torch.tensor(float((run_dir / STOP_FILE).exists()), device=device)
-    return bool(workers.sum(seen) > 0)
+    return workers.any((run_dir / STOP_FILE).exists(), device)

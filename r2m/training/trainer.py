@@ -61,23 +61,13 @@ class Trainer:
                 self.head.score.bias.requires_grad_(False)
             if r.train_head:
                 self.head_descent = Descent(
-                    self.head.named_parameters(),
-                    r.lr,
-                    adam_eps=a.adam_eps,
-                    weight_decay=0.0,
-                    max_grad_norm=a.max_grad_norm,
-                    workers=workers,
-                )
+                    self.head.named_parameters(), r.lr, adam_eps=a.adam_eps, weight_decay=0.0,
+                    max_grad_norm=a.max_grad_norm, workers=workers,
+                )  # fmt: skip
             self.reward = FeedbackReward(
-                self.scorer,
-                r,
-                self.head,
-                self.head_descent,
-                total_rounds=a.total_rounds,
-                microbatch=a.microbatch,
-                workers=workers,
-                seed=config.run.seed,
-            )
+                self.scorer, r, self.head, self.head_descent, total_rounds=a.total_rounds, microbatch=a.microbatch,
+                workers=workers, seed=config.run.seed,
+            )  # fmt: skip
         task = load_task(config.task, self.tokenizer)
         self.gold_program, self.measures = task.gold, task.measures
         self.train_queries = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.train]
@@ -110,16 +100,9 @@ class Trainer:
     def rounds(self, first_step: int) -> Iterator[Round]:
         c = self.config
         return train(
-            self.policy,
-            self.sampler,
-            self.reward,
-            self._queries,
-            algorithm=c.algorithm,
-            head=c.reward,
-            first_step=first_step,
-            workers=self.workers,
-            hidden_device="cpu" if c.run.hidden_on_host else None,
-        )
+            self.policy, self.sampler, self.reward, self._queries, algorithm=c.algorithm, head=c.reward,
+            first_step=first_step, workers=self.workers, hidden_device="cpu" if c.run.hidden_on_host else None,
+        )  # fmt: skip
 
     def _queries(self, step: int) -> list[Query]:
         c = self.config
@@ -132,17 +115,9 @@ class Trainer:
         t = self.sampler.held_out(self.held_out)
         weight = omega(step, c.algorithm.total_rounds, c.reward.omega_min, c.reward.omega_schedule)
         columns = held_out_columns(
-            self.policy,
-            self.scorer,
-            self.held_out,
-            t,
-            self.head,
-            weight,
-            c.algorithm,
-            c.reward,
-            self.workers,
+            self.policy, self.scorer, self.held_out, t, self.head, weight, c.algorithm, c.reward, self.workers,
             c.run.eval_seed,
-        )
+        )  # fmt: skip
         if self.gold_program is not None:
             columns["eval/gold"] = self.gold(self.held_out, t).squeeze(1)
         if self._judge is not None:
@@ -215,7 +190,7 @@ class Trainer:
         if state is None:
             return 0
         shared, own, facts = state
-        self.policy.restore(own or shared)
+        self.policy.restore(own)
         if self.head is not None:
             restore_module("head", self.head, shared)
         if self.head_descent is not None:
