@@ -25,7 +25,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import yaml
-from r2m.results.findings import finding
 
 from r2m.config import load, override
 from r2m.results.statistics import Estimate, paired_difference
@@ -169,7 +168,7 @@ def table(rows: Iterable[Row]) -> str:
         artefact, noise, width = row.point
         cells = [f"{artefact:g}", f"{noise:g}", f"{width / 128:g}×", *(f"{x:.2f}" for x in row.means["at KL 4"])]
         for difference in row.differences.values():
-            cells += [shown(difference), finding(difference)]
+            cells += [shown(difference), difference.finding]
         cells += ["{:.1f}, {:.1f}".format(*row.kl), "{:.0%}, {:.0%}".format(*row.lost_spaces)]
         lines.append(cells)
     return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("-0.", "−0.")
@@ -198,7 +197,7 @@ def draw(defaults: list[Row], tuned: list[Row], path: str) -> None:
             cells = [[by_point[a, n, width].differences[where] for n in NOISES] for a in ARTEFACTS]
             image = axes[i].imshow([[c.mean for c in line] for line in cells], cmap="PuOr", vmin=-most, vmax=most)
             for (y, line), x in product(enumerate(cells), range(len(NOISES))):
-                mark = {"better": "\n▲", "worse": "\n▼"}.get(finding(line[x]), "")
+                mark = {"better": "\n▲", "worse": "\n▼"}.get(line[x].finding, "")
                 dark = abs(line[x].mean) > 0.6 * most
                 axes[i].text(x, y, f"{line[x].mean:+.2f}{mark}".replace("-", "−"), ha="center", va="center",
                              color="white" if dark else "black")  # fmt: skip

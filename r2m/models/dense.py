@@ -193,6 +193,7 @@ KEYS: dict[str, Callable[[Any], bool]] = (
         "pretraining_tp": _token,
         "problem_type": _among("regression"),
         "reward_mean": lambda value: type(value) is float and math.isfinite(value),
+        "reward_seen": lambda value: type(value) is float and math.isfinite(value),
         "rope_parameters": _rope,
         "rope_scaling": _rope,
     }

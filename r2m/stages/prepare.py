@@ -13,7 +13,7 @@ from r2m.files import locked, removed
 from r2m.models.dimensions import FORUM_WIDTH
 from r2m.stages.progress import Progress, silent
 
-CACHE_VERSION = 1  # of the forum's recipe; raise it when grammar, models or training change
+CACHE_VERSION = 2  # of the forum's recipe; raise it when grammar, models or training change
 FINISHED = "finished"
 
 SFT_SETTINGS = ("seed", "posts", "sft_noise", "sft_steps")

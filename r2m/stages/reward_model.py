@@ -24,6 +24,7 @@ from r2m.stages.progress import Progress, silent
 from r2m.tasks.columns import comparable, preference_pairs
 from r2m.tasks.prompt import Prompt
 
+SEEN = 0.99  # this quantile of the held-out responses' scores is what the data reached
 TokenPair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
 
 
@@ -45,7 +46,7 @@ def train_reward_model(
     Returns:
         rows, held_out_rows, left_out (too long), equal (left out, too), steps; held-out loss (nats, before and
         after), accuracy with its 95 % interval, mean margin (reward units); reward_mean, and reward_mean_of: what
-        that is the mean of.
+        that is the mean of; reward_seen: how high the data's responses score, which is `config.reward_seen`, too.
 
     Raises:
         UserError: fewer than two pairs left, one longer than the model's context, or a tokenizer whose padding
@@ -72,12 +73,14 @@ def train_reward_model(
     centred = _flat(kept) if sft_samples is None else [response_ids(tokenizer, *s) for s in sft_samples]
     reward_mean = float(_evaluate(model, centred, pad_id, batch_size).mean())
     model.config.reward_mean = reward_mean
+    seen = float(torch.cat([chosen_B, rejected_B]).quantile(SEEN)) - reward_mean
+    model.config.reward_seen = seen
     accuracy = float((chosen_B > rejected_B).float().mean())
     return {
         "rows": len(train), "held_out_rows": len(held_out), "left_out": left_out, "equal": equal, "steps": total,
         "loss_before": float(before), "loss": float(bradley_terry(chosen_B, rejected_B).mean()),
         "accuracy": accuracy, "accuracy_interval": list(wilson_interval(accuracy, len(held_out))),
-        "margin": float((chosen_B - rejected_B).mean()), "reward_mean": reward_mean,
+        "margin": float((chosen_B - rejected_B).mean()), "reward_mean": reward_mean, "reward_seen": seen,
         "reward_mean_of": "SFT samples" if sft_samples is not None else "the data's responses",
     }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import statistics
 from collections import defaultdict
@@ -60,3 +61,14 @@ def test_what_a_document_names_is_there(document: Path) -> None:
         for name in re.findall(r"`([\w.]+)`", names):
             defined = re.compile(rf"(def|class) {name.split('.')[-1]}\b|^{name} =", re.MULTILINE)
             assert defined.search((ROOT / path).read_text()), f"{path}: no {name}"
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_imports_what_there_is(script: Path) -> None:
+    """They run for too long to be run here, and may import what only they need."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "r2m":
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")

@@ -83,6 +83,20 @@ def test_the_mean_is_of_the_sft_samples_where_they_are_given(
     assert report["reward_mean_of"] == "SFT samples"
 
 
+def test_what_the_data_reach_is_almost_the_best_held_out_score(
+    classifier: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    report = train_reward_model(classifier, tokenizer, PAIRS, lr=1e-3)  # one pair is held out
+    seen = []
+    for prompt, *texts in PAIRS:
+        low, high = sorted(
+            s - report["reward_mean"] for s in scores(classifier, tokenizer, [(prompt, t) for t in texts])
+        )
+        seen.append(pytest.approx(low + 0.99 * (high - low), rel=1e-5, abs=1e-5))
+    assert report["reward_seen"] in seen
+    assert report["reward_seen"] == classifier.config.reward_seen
+
+
 def test_long_pairs_are_left_out_and_counted(classifier: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     report = train_reward_model(classifier, tokenizer, PAIRS, max_tokens=10)  # 12, 9 and 8 tokens at most
     assert (report["rows"], report["held_out_rows"], report["left_out"]) == (1, 1, 1)
