@@ -1,0 +1,113 @@
+"""A run's numbers as they are now, for Prometheus: gauges that Ray's agent on the run's node exports (docs/boards.md).
+
+They are read from the run's journal, by the process that writes it, so the loop needs to know nothing of them. Ray
+exports a gauge once for each time that it is set, and drops it 20 s later. So all are set again every few seconds,
+however long a round is, and a run that has ended, or been killed, has none soon after.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ray.util.metrics import Gauge
+
+from r2m.config import Config
+from r2m.errors import UserError
+from r2m.metrics import metric
+from r2m.runs.folder import JOURNAL
+from r2m.runs.journal import JournalReader, tags
+
+EVERY_S = 5.0
+MIB = 2**20
+
+
+class Source(NamedTuple):
+    """Where a gauge is taken from: the last value of a metric, times `factor`. `phase`: a further tag."""
+
+    metric: str
+    factor: float = 1.0
+    phase: str = ""
+
+
+# Ray puts "ray_" in front. A gauge whose metric a run does not report is not there.
+SOURCES: dict[str, tuple[Source, ...]] = {
+    "r2m_proxy": (Source("reward/proxy"),),
+    "r2m_gold": (Source("eval/gold"),),
+    "r2m_win_rate": (Source("eval/win_rate"),),
+    "r2m_kl": (Source("kl/sequence"),),
+    "r2m_alarm": (Source("alarm/on"),),
+    "r2m_suspicion": (Source("alarm/suspicion"),),
+    "r2m_tokens_per_second": (
+        Source("speed/sampled_tokens_per_s", phase="sample"),
+        Source("speed/trained_tokens_per_s", phase="train"),
+    ),
+    "r2m_hidden_bytes": (Source("memory/hidden_mib", MIB),),
+}
+OWN = {
+    "r2m_checkpoint_age_seconds": (
+        "Seconds since the run's last checkpoint, or since it was begun or resumed: what a crash now would cost."
+    ),
+    "r2m_rounds_left": "Rounds that the run has still to do.",
+}
+
+
+@contextmanager
+def live_gauges(config: Config, folder: Path) -> Iterator[None]:
+    """While inside, in a Ray worker: the gauges of the run in `folder`, by a thread of their own."""
+    gauges, ended = _Gauges(config, folder), threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(EVERY_S):
+            gauges.refresh()
+
+    thread = threading.Thread(target=follow, name="gauges", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        gauges.refresh()
+
+
+class _Gauges:
+    def __init__(self, config: Config, folder: Path) -> None:
+        self._journal = JournalReader(folder / JOURNAL)
+        self._left, self._saved = config.algorithm.total_rounds, time.time()
+        self._total = self._left
+        self._values: dict[str, float] = {}
+        self._tags: dict[str, str] = {}
+        described = {name: " ".join(metric(s.metric).definition for s in sources) for name, sources in SOURCES.items()}
+        self._gauges = {
+            name: Gauge(name, about, ("run", "arm", "seed", *["phase"] * any(s.phase for s in SOURCES.get(name, ()))))
+            for name, about in (described | OWN).items()
+        }
+
+    def refresh(self) -> None:
+        """Set all to what the journal says by now."""
+        with suppress(OSError, UserError):  # no reason to end a run; the journal's writer meets the same
+            self._read()
+        for name, sources in SOURCES.items():
+            for source in sources:
+                if source.metric in self._values:
+                    self._set(name, self._values[source.metric] * source.factor, source.phase)
+        self._set("r2m_checkpoint_age_seconds", max(0.0, time.time() - self._saved))
+        self._set("r2m_rounds_left", self._left)
+
+    def _read(self) -> None:
+        for record in self._journal.new_records():
+            if record["kind"] == "start":
+                of = tags(record)
+                arm = of.get("r2m.trial", of["r2m.arm"])
+                self._tags = {"run": record["run_id"], "arm": arm, "seed": of["r2m.seed"]}
+            elif record["kind"] == "round":
+                self._values |= record["metrics"]
+                self._left = self._total - record["step"]
+            elif record.get("name") == "checkpoint":
+                self._saved = max(self._saved, record["time"])
+
+    def _set(self, name: str, value: float, phase: str = "") -> None:
+        self._gauges[name].set(value, self._tags | ({"phase": phase} if phase else {}))
