@@ -1,4 +1,4 @@
-"""A run's numbers as they are now, for Prometheus: gauges that Ray's agent on the run's node exports (docs/boards.md).
+"""A run's numbers as they are now, for Prometheus: gauges that the Ray agent of its node exports (docs/boards.md).
 
 They are read from the run's journal, by the process that writes it, so the loop needs to know nothing of them. Ray
 exports a gauge once for each time that it is set, and drops it 20 s later. So all are set again every few seconds,
@@ -22,6 +22,7 @@ from r2m.runs.journal import JournalReader, tags
 
 EVERY_S = 5.0
 MIB = 2**20
+RUN_TAGS = ("run", "arm", "seed")
 
 
 class Source(NamedTuple):
@@ -76,20 +77,23 @@ def live_gauges(config: Config, folder: Path) -> Iterator[None]:
 class _Gauges:
     def __init__(self, config: Config, folder: Path) -> None:
         self._journal = JournalReader(folder / JOURNAL)
-        self._left, self._saved = config.algorithm.total_rounds, time.time()
-        self._total = self._left
+        self._rounds = self._left = config.algorithm.total_rounds
+        self._saved = time.time()
         self._values: dict[str, float] = {}
         self._tags: dict[str, str] = {}
-        described = {name: " ".join(metric(s.metric).definition for s in sources) for name, sources in SOURCES.items()}
-        self._gauges = {
-            name: Gauge(name, about, ("run", "arm", "seed", *["phase"] * any(s.phase for s in SOURCES.get(name, ()))))
-            for name, about in (described | OWN).items()
-        }
+        self._gauges = {}
+        for name, sources in SOURCES.items():
+            phase = ("phase",) if any(source.phase for source in sources) else ()
+            about = "; ".join(metric(source.metric).title for source in sources)
+            self._gauges[name] = Gauge(name, _ascii(about), (*RUN_TAGS, *phase))
+        self._gauges |= {name: Gauge(name, about, RUN_TAGS) for name, about in OWN.items()}
 
     def refresh(self) -> None:
         """Set all to what the journal says by now."""
         with suppress(OSError, UserError):  # no reason to end a run; the journal's writer meets the same
             self._read()
+        if not self._tags:
+            return
         for name, sources in SOURCES.items():
             for source in sources:
                 if source.metric in self._values:
@@ -102,12 +106,17 @@ class _Gauges:
             if record["kind"] == "start":
                 of = tags(record)
                 arm = of.get("r2m.trial", of["r2m.arm"])
-                self._tags = {"run": record["run_id"], "arm": arm, "seed": of["r2m.seed"]}
+                self._tags = {"run": record["run_id"], "arm": _ascii(arm), "seed": of["r2m.seed"]}
             elif record["kind"] == "round":
                 self._values |= record["metrics"]
-                self._left = self._total - record["step"]
+                self._left = self._rounds - record["step"]
             elif record.get("name") == "checkpoint":
                 self._saved = max(self._saved, record["time"])
 
     def _set(self, name: str, value: float, phase: str = "") -> None:
         self._gauges[name].set(value, self._tags | ({"phase": phase} if phase else {}))
+
+
+def _ascii(text: str) -> str:
+    """Ray takes nothing else. Two arms stay two."""
+    return text.replace("Ω", "Omega").encode("ascii", "backslashreplace").decode()
