@@ -25,8 +25,8 @@ MIB = 2**20
 RUN_TAGS = ("run", "arm", "seed")
 
 
-class Source(NamedTuple):
-    """Where a gauge is taken from: the last value of a metric, times `factor`. `phase`: a further tag."""
+class Taken(NamedTuple):
+    """What a gauge is: the last value of a metric, times `factor`. `phase`: a further tag."""
 
     metric: str
     factor: float = 1.0
@@ -34,18 +34,18 @@ class Source(NamedTuple):
 
 
 # Ray puts "ray_" in front. A gauge whose metric a run does not report is not there.
-SOURCES: dict[str, tuple[Source, ...]] = {
-    "r2m_proxy": (Source("reward/proxy"),),
-    "r2m_gold": (Source("eval/gold"),),
-    "r2m_win_rate": (Source("eval/win_rate"),),
-    "r2m_kl": (Source("kl/sequence"),),
-    "r2m_alarm": (Source("alarm/on"),),
-    "r2m_suspicion": (Source("alarm/suspicion"),),
+SOURCES: dict[str, tuple[Taken, ...]] = {
+    "r2m_proxy": (Taken("reward/proxy"),),
+    "r2m_gold": (Taken("eval/gold"),),
+    "r2m_win_rate": (Taken("eval/win_rate"),),
+    "r2m_kl": (Taken("kl/sequence"),),
+    "r2m_alarm": (Taken("alarm/on"),),
+    "r2m_suspicion": (Taken("alarm/suspicion"),),
     "r2m_tokens_per_second": (
-        Source("speed/sampled_tokens_per_s", phase="sample"),
-        Source("speed/trained_tokens_per_s", phase="train"),
+        Taken("speed/sampled_tokens_per_s", phase="sample"),
+        Taken("speed/trained_tokens_per_s", phase="train"),
     ),
-    "r2m_hidden_bytes": (Source("memory/hidden_mib", MIB),),
+    "r2m_hidden_bytes": (Taken("memory/hidden_mib", MIB),),
 }
 OWN = {
     "r2m_checkpoint_age_seconds": (
