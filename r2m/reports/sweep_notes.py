@@ -26,8 +26,9 @@ def answer_note(a: Answer) -> str:
 
 def trial_note(a: Answer, arm: Ranked, picture: str | None, liked: Sequence[ArmText]) -> str:
     """What became of a trial. `picture`: the address of its curves. `liked`: the texts that tell most against it."""
+    became = arm.state if arm.feasible or arm.state != "complete" else "infeasible"  # a place on a front may pass
     values = zip((*a.objectives, *held_out(a)), (*map(decimals, arm.values), *fields(a, arm)), strict=True)
-    parts = ["**" + escaped(f"{arm.in_search}: {state(a, arm)}; " + ", ".join(map(" ".join, values))) + "**"]
+    parts = ["**" + escaped(f"{arm.in_search}: {became}; " + ", ".join(map(" ".join, values))) + "**"]
     if arm.reason:
         parts.append(escaped(arm.reason))
     if picture:
