@@ -124,11 +124,14 @@ def _status(storage: str, name: str) -> None:
 
 
 def _look(opened: Opened) -> None:
+    from r2m.sweeps.sweep import PICTURES
+
     folder = opened.folder
     for line in (
         f"report:    {folder / 'report.html'}",
         f"picture:   {folder / 'answer.png'}",
         f"MLflow:    {program()} ui --storage {shlex.quote(opened.storage)}     experiment {opened.experiment}",
-        f"Optuna:    {Path(program()).with_name('optuna-dashboard')} {shlex.quote(opened.database)}",
+        f"Optuna:    {Path(program()).with_name('optuna-dashboard')} {shlex.quote(opened.database)} "
+        f"--artifact-dir {shlex.quote(str(folder / PICTURES))}",
     ):
         out.print(line, highlight=False, soft_wrap=True)

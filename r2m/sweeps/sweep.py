@@ -1,8 +1,9 @@
 """A sweep from its file to its answer: `<storage>/sweeps/<name>`, one driver at a time, resumed after anything.
 
 The folder holds the sweep file, the recipe as it was when the sweep began (what becomes of the recipe's own file is
-nothing to it from then on), study.db (Optuna's), the sweep's journal, and what the answer is read from:
-answer.json, report.html, ranking.json and answer.png. The open journal is the lock against a second driver.
+nothing to it from then on), study.db (Optuna's), artifacts/ (pictures for its dashboard), the sweep's journal, and
+what the answer is read from: answer.json, report.html, ranking.json and answer.png. The open journal is the lock
+against a second driver.
 """
 
 import json
@@ -38,7 +39,7 @@ from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.training.start import facts_of
 
 FILES = ("sweep.yaml", "sweep.py")
-RECIPE, STUDY = "recipe.yaml", "study.db"
+RECIPE, STUDY, PICTURES = "recipe.yaml", "study.db", "artifacts"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from r2m.runs.journal import read, wait_until_free
 from r2m.sweeps.ledger import ENDED, Job, Ledger
 from r2m.sweeps.plan import DRIVER_CPU, SweepPlan
 from r2m.training.driver import explained, torch_trainer
+from r2m.training.gauges import live_gauges
 from r2m.training.loop import run_loop
 from r2m.training.vllm_engine import RayEngine
 
@@ -146,6 +147,7 @@ def run_job(job: dict[str, Any]) -> None:
             if job["nested"]:
                 torch_trainer(config, folder, tuple(run["models"]), job["gpu_share"]).fit()
             else:
-                run_loop(config, folder, tuple(run["models"]), start_engine=RayEngine)
+                with live_gauges(config, folder):
+                    run_loop(config, folder, tuple(run["models"]), start_engine=RayEngine)
         if read(folder / JOURNAL).status != "finished":
             return

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,13 +68,15 @@ def _worker(settings: dict[str, Any]) -> None:
 
     with without("sklearn", "scipy"):  # seconds, for parts of transformers that nothing here uses
         from r2m.training.loop import run_loop
+    from r2m.training.gauges import live_gauges
     from r2m.training.vllm_engine import RayEngine
     from r2m.workers import Workers
 
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size())
-    folder, models = Path(settings["folder"]), settings["models"]
-    run_loop(validate(settings["config"]), folder, models, workers, ray.train.torch.get_device(), RayEngine)
+    config, folder, models = validate(settings["config"]), Path(settings["folder"]), settings["models"]
+    with live_gauges(config, folder) if workers.rank == 0 else nullcontext():
+        run_loop(config, folder, models, workers, ray.train.torch.get_device(), RayEngine)
 
 
 class _Fit:
