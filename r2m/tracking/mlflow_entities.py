@@ -116,6 +116,17 @@ def datasets(datasets: list[Record]) -> list[DatasetInput]:
     ]
 
 
+def sample_rows(samples: dict[int, list[Record]]) -> list[Record]:
+    """A round's samples each, in order. Runs side by side, MLflow shows of a table at first what has the first
+    column's value in common, and of that the second column: prompts, and responses with their scores."""
+    rows = []
+    for step, row in [(step, row) for step, of in sorted(samples.items()) for row in of]:
+        scores = [f"{key} {row[key]:.2f}" for key in ("proxy", "vanilla", "gold") if isinstance(row.get(key), float)]
+        shown = {"prompt": row.get("prompt"), "response, scored": f"{row.get('response')}\n[{', '.join(scores)}]"}
+        rows.append((shown if scores else {}) | row | {"round": step})
+    return rows
+
+
 def mlflow_table(rows: Sequence[Record]) -> str:
     """The JSON that MLflow shows as a table; a row lacks what others have: null."""
     columns = list(dict.fromkeys(key for row in rows for key in row))

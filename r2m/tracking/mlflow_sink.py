@@ -171,8 +171,8 @@ class Sink:
             self._mlflow_status = now
             self.answers += 1
         if len(self._samples) > self._samples_shipped:
-            rows = [{"round": step} | row for step in sorted(self._samples) for row in self._samples[step]]
-            client.log_text(run_id, entities.mlflow_table(rows), entities.SAMPLES)
+            table = entities.mlflow_table(entities.sample_rows(self._samples))
+            client.log_text(run_id, table, entities.SAMPLES)
             self._show_as_table(entities.SAMPLES)
             self._samples_shipped = len(self._samples)
             self.answers += 1
@@ -239,7 +239,7 @@ class Sink:
         if not (run.inputs and run.inputs.dataset_inputs):
             self._opening.append(partial(client.log_inputs, run_id, entities.datasets(start["datasets"])))
         if not start.get("parent"):
-            self._opening.append(partial(notes.dress, client, experiment, run_id, start))
+            self._opening.append(partial(notes.dress, client, start, run, self._run_dir))
         self._description.of(run, self._known.get("parent", run_id))
         self._unknown = set(run.data.metrics)
         self._tables = [entry["path"] for entry in json.loads(run.data.tags.get(entities.TABLES_TAG, "[]"))]

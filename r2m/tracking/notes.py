@@ -63,22 +63,28 @@ class Description:
         if self._there is None or note == self._there:
             return 0
         client.set_tag(self._run, NOTE, note)
+        if "reward" not in self._start["config"]:
+            _describe(client, self._experiment, self._run, self._start, folder)
         self._there = note
         return 1
 
 
-def dress(client: MlflowClient, experiment_id: str, run: str, start: Record) -> None:
-    """Give an experiment its views and its description, as far as it hasn't them. `run`: MLflow's id of a sweep's own
-    run, or of one that belongs to none."""
+def dress(client: MlflowClient, start: Record, run: Run, folder: Path) -> None:
+    """Give an experiment its views and its description, as far as it hasn't them. `run`: a sweep's own, or one that
+    belongs to none."""
     with suppress(UserError):  # r2m dashboards install says it; a run is none the worse for it
-        install(client, experiment_id, scope_of(start))
+        install(client, run.info.experiment_id, scope_of(start))
+    _describe(client, run.info.experiment_id, run.info.run_id, start, folder)
+
+
+def _describe(client: MlflowClient, experiment_id: str, run: str, start: Record, folder: Path) -> None:
     there = client.get_experiment(experiment_id).tags.get(NOTE, "")
     first = f"Runs of **{markdown(start.get('task'))}** from {markdown(start.get('policy'))}."
-    links = f"[Arms]({link(experiment_id)})"
+    found, links = "", f"[Arms]({link(experiment_id)})"
     if start.get("experiment") is not None:
-        first = _sweep_line(start)
+        first, found = _sweep_line(start), _answer(folder)
         links += f", [Sweep]({link(experiment_id, 'sweep')}), [report]({_artifact(experiment_id, run, REPORT)})"
-    note = f"{first}\n\n{links}"
+    note = "\n\n".join(filter(None, [first, found, links]))
     if note != there and (not there or there.startswith(first)):
         client.set_experiment_tag(experiment_id, NOTE, note)
 

@@ -56,6 +56,7 @@ class View(Section):
 
     title: str
     of: Literal["all", "sweeps"] = "all"  # experiments that have it
+    sweep_run: bool = False  # whether the sweep's own run is one of them
     group: Literal["arm"] | None = None  # None: each run for itself
     show: Literal[10, 20, "all"] = 10  # of the groups or runs, those that are drawn at first
     sort: Key  # a metric, greatest first; by their start MLflow would fold a sweep's runs into one row

@@ -49,7 +49,8 @@ def view_tags(scope: Scope) -> dict[str, str]:
     for place, (name, view) in enumerate(own.items()):
         saved = SAVED_MS - 1000 * place
         value = json.dumps({
-            "name": view.title, "createdAt": saved, "updatedAt": saved, "state": deflated(page_state(name, view, scope)),
+            "name": view.title, "createdAt": saved, "updatedAt": saved,
+            "state": deflated(page_state(name, view, scope)),
         })  # fmt: skip
         if len(value) > LONGEST_TAG:
             raise UserError(f"dashboards: {name}: {len(value)} characters; MLflow has room for {LONGEST_TAG}")
@@ -89,6 +90,7 @@ def page_state(name: str, view: View, scope: Scope) -> State:
         "hideEmptyCharts": True,
         "runsHiddenMode": DRAWN_AT_FIRST[view.show],
         "selectedColumns": _columns(view.columns, scope),
+        "searchFilter": "" if view.sweep_run else "tags.`r2m.arm` != 'sweep'",
         "orderByKey": _column(view.sort, scope),
         "orderByAsc": False,
     }
