@@ -101,7 +101,7 @@ def ui(
         str | None, Argument(metavar="EXPERIMENT", help="whose arms to open: MLflow's name, or a sweep's")
     ] = None,
     storage: Storage = None,
-    port: Annotated[int, Option(min=1, max=65535)] = 5000,
+    port: Annotated[int, Option(min=1, max=65535)] = 5000,  # r2m.tracking.ui's PORT, without loading it
 ) -> None:
     """MLflow's pages on this machine's loopback address, and where they open on the arms; Ctrl-C ends them."""
     from r2m.tracking.ui import serve

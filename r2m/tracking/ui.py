@@ -17,10 +17,10 @@ from r2m.tracking.dashboards import arms_address, experiments, has_views, instal
 from r2m.tracking.killed import mark_killed
 from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, default_tracking_uri
 
-HOST = "127.0.0.1"
+HOST, PORT = "127.0.0.1", 5000
 
 
-def serve(storage: Path | str, port: int = 5000, experiment: str | None = None) -> int:
+def serve(storage: Path | str, port: int = PORT, experiment: str | None = None) -> int:
     """Serve until SIGINT or SIGTERM, then stop the server with all of its children.
 
     Prints the address once it answers, and the one that opens on the arms of the experiment, else of the newest one.
@@ -54,6 +54,17 @@ def serve(storage: Path | str, port: int = 5000, experiment: str | None = None) 
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0 if stop.is_set() else server.returncode
+
+
+def arms_of(tracking_uri: str, experiment: str) -> str | None:
+    """The address that opens on an experiment's arms: the server's, or that of `serve`; None where it isn't known."""
+    try:
+        with client_of(tracking_uri) as client:
+            (found,) = experiments(client, [experiment])
+    except UserError:
+        return None
+    server = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else f"http://{HOST}:{PORT}"
+    return arms_address(server, found.experiment_id)
 
 
 def _prepared(storage: Path | str, experiment: str | None) -> str | None:

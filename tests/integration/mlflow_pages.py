@@ -54,7 +54,7 @@ class Browser:
         # Without site isolation of sandboxed frames, so that it waits for the frame of an HTML artifact too.
         options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
         options += " --disable-background-networking --disable-component-update"
-        options += " --disable-features=IsolateSandboxedIframes --window-size=1600,1800"
+        options += " --disable-features=IsolateSandboxedIframes --window-size=2200,1800"
         options += f" --virtual-time-budget=40000 --user-data-dir={folder / 'profile'}"
         self.command, self.folder = [CHROMIUM, *options.split()], folder
 

@@ -98,7 +98,8 @@ def paper(server, tmp_path_factory):
     made.group = {"experiment": f"r2m/sweeps/{made.name}", "parent": made.name}
     for n, arm in enumerate(("RLOO", "R2M")):
         for seed in range(3):
-            made.run(arm, seed, *({"eval/proxy": n + 0.1 * t, "eval/kl_sequence": float(t)} for t in range(1, 5)))
+            rounds = [{"eval/proxy": 0.1 * (t + n) - seed, "eval/kl_sequence": float(t)} for t in range(1, 5)]
+            made.run(arm, seed, *rounds)  # those of seed 0 are the first two by proxy
     for run in made.runs:
         with Journal(storage / "runs" / run / "journal.jsonl") as journal:
             journal.samples(4, [{"prompt": "the post", "response": f"by {run}", "proxy": 1.5, "vanilla": 0.25}])
