@@ -14,7 +14,7 @@ from r2m.metrics import metric
 from r2m.runs import journal
 from r2m.runs.folder import ANSWER_FILES
 from r2m.runs.records import Record
-from r2m.tracking.dashboards import install, link
+from r2m.tracking.dashboards import TRAINING, install, link
 from r2m.tracking.mlflow_entities import scope_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Description:
         self._events: list[Record] = []
         self._evaluated: Record | None = None  # the last round with an evaluation
         self._there: str | None = None  # in MLflow; None: not ours
-        self._run = self._experiment = self._reported = ""
+        self._run = self._experiment = self._reported = self._first = ""
 
     def see(self, record: Record) -> None:
         """A record of the journal, in their order."""
@@ -50,8 +50,8 @@ class Description:
     def of(self, run: Run, reported: str) -> None:
         """MLflow's run, and the id of the one that has the report."""
         self._run, self._experiment, self._reported = run.info.run_id, run.info.experiment_id, reported
-        there = run.data.tags.get(NOTE, "")
-        self._there = there if not there or there.startswith(first_line(self._start)) else None
+        self._first, there = first_line(self._start), run.data.tags.get(NOTE, "")
+        self._there = there if not there or there.startswith(self._first) else None
 
     def write(self, client: MlflowClient, folder: Path) -> int:
         """The number of requests that it took."""
@@ -59,7 +59,7 @@ class Description:
         links = [f"[Arms]({link(self._experiment)})"]
         if self._start.get("experiment") is not None:
             links.append(f"[report]({_artifact(self._experiment, self._reported, REPORT)})")
-        note = "\n\n".join(filter(None, [first_line(self._start), found, ", ".join(links)]))
+        note = _note(self._first, links, found)
         if self._there is None or note == self._there:
             return 0
         client.set_tag(self._run, NOTE, note)
@@ -80,13 +80,18 @@ def dress(client: MlflowClient, start: Record, run: Run, folder: Path) -> None:
 def _describe(client: MlflowClient, experiment_id: str, run: str, start: Record, folder: Path) -> None:
     there = client.get_experiment(experiment_id).tags.get(NOTE, "")
     first = f"Runs of **{markdown(start.get('task'))}** from {markdown(start.get('policy'))}."
-    found, links = "", f"[Arms]({link(experiment_id)})"
+    found, links = "", [f"[Arms]({link(experiment_id)})"]
     if start.get("experiment") is not None:
         first, found = _sweep_line(start), _answer(folder)
-        links += f", [Sweep]({link(experiment_id, 'sweep')}), [report]({_artifact(experiment_id, run, REPORT)})"
-    note = "\n\n".join(filter(None, [first, found, links]))
+        links += [f"[Sweep]({link(experiment_id, 'sweep')})", f"[report]({_artifact(experiment_id, run, REPORT)})"]
+    note = _note(first, links, found)
     if note != there and (not there or there.startswith(first)):
         client.set_experiment_tag(experiment_id, NOTE, note)
+
+
+def _note(first: str, links: list[str], found: str) -> str:
+    """In two paragraphs: MLflow folds what follows the first few lines away."""
+    return f"{first} {', '.join(links)}" + (f"\n\n{found}" if found else "")
 
 
 def first_line(start: Record) -> str:
@@ -97,8 +102,7 @@ def first_line(start: Record) -> str:
     arm, kind = tags.get("r2m.trial"), tags["r2m.arm"]
     who = f"**{markdown(arm)}** ({markdown(kind)})" if arm and arm != kind else f"**{markdown(kind)}**"
     seed = f", seed {tags['r2m.seed']}" if "r2m.seed" in tags else ""
-    differing = own_settings(config)
-    return f"{who}{seed}: {differing}."
+    return f"{who}{seed}: {own_settings(config)}."
 
 
 def own_settings(config: Record) -> str:
@@ -173,4 +177,4 @@ def _code(value: Any) -> str:
 
 
 def _artifact(experiment_id: str, run: str, name: str) -> str:
-    return f"#/experiments/{experiment_id}/runs/{run}/artifacts/{name}"
+    return f"#/experiments/{experiment_id}/runs/{run}/artifacts/{name}?{TRAINING}"

@@ -29,8 +29,9 @@ def test_a_runs_says_arm_seed_and_what_its_recipe_has_otherwise(storage):
         sink = Sink(default_tracking_uri(storage), folder)
         sink.ship()
         first, run = note(storage, "noted")
-        what, found, links = first.split("\n\n")
-        assert what == "**RLOO**, seed 3: recipe forum with `reward.feedback=False`, `algorithm.lr=0.001`."
+        what, found = first.split("\n\n")
+        said, _, links = what.partition(" [")
+        assert said == "**RLOO**, seed 3: recipe forum with `reward.feedback=False`, `algorithm.lr=0.001`."
         assert found == "Round 10, held-out prompts: gold 0.5, KL 4."
         assert f"](#/experiments/{run.info.experiment_id}/runs?" in links
         journal.event("alarm", step=12, began=10, reason="gold *fell* <b>twice</b>")
@@ -59,14 +60,17 @@ def test_a_sweeps_has_the_headline_of_its_answer_and_its_runs_lead_to_its_report
     said = (
         r"Sweep **answered** of the recipe forum: 2 trials over `reward.alpha`; baselines RLOO, judged by eval/gold."
     )
-    assert text.startswith(f"{said}\n\n**t000 is not better than RLOO.**\n\n")
-    report = f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/report.html)"
+    assert text.startswith(f"{said} [Arms](#/experiments/")
+    assert text.endswith("\n\n**t000 is not better than RLOO.**")
+    report = f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/report.html?"
     assert report in text
     own, _ = note(storage, "answered-t000-s0", name)
-    assert own.startswith("**trial 0** (R2M), seed 0: as the recipe forum.\n\n")
+    assert own.startswith("**trial 0** (R2M), seed 0: as the recipe forum. [Arms](#/")
     assert report in own
     experiment = MlflowClient(uri).get_experiment_by_name(name)
-    assert experiment.tags[NOTE].startswith(f"{said}\n\n**t000 is not better than RLOO.**\n\n")
+    assert experiment.tags[NOTE].startswith(said)
+    assert report in experiment.tags[NOTE]
+    assert experiment.tags[NOTE].endswith("\n\n**t000 is not better than RLOO.**")
 
 
 def test_what_somebody_wrote_himself_stays(storage):
