@@ -221,6 +221,9 @@ def test_a_server_killed_under_way_and_started_again_has_every_point_once(server
         assert not shipper.close(timeout_s=0.5)
         assert not answers(server.port)
         server.start()
+        arms = server.process.stdout.readline()
+        assert arms.startswith(f"Arms:   {server.uri}/#/experiments/")
+        assert arms.endswith("viewStateShareKey=arms\n")
         assert Sink(server.uri, tmp_path / "runs" / "killed").ship() > 0
     assert_every_point_once(server.uri, "killed")
 
