@@ -40,6 +40,7 @@ class MadeSweep:
         self.sweep: Sweep = load_sweep(path)
         self.study = optuna.create_study(directions=[o.direction for o in self.sweep.objectives])
         self.views: dict[str, JournalView] = {}
+        self.group: dict[str, str] = {}  # experiment and parent of the runs, for MLflow
 
     def run(self, arm: str, params: dict[str, Any], seed: int, *evaluations: Any, status: str = "finished") -> str:
         """A run whose rounds each end with an evaluation: gold alone, or (gold, KL), or (gold, KL, vanilla)."""
@@ -49,7 +50,7 @@ class MadeSweep:
             journal.start(
                 run_id=name, task="forum", policy="forum-policy", config=config, versions={}, git={},
                 config_hash="c", data_hash="d", datasets=[],
-                tags={"r2m.sweep": self.name, "r2m.trial": self.label(arm)},
+                tags={"r2m.sweep": self.name, "r2m.trial": self.label(arm)}, **self.group,
             )  # fmt: skip
             for step, evaluation in enumerate(evaluations, 1):
                 values = evaluation if isinstance(evaluation, tuple) else (evaluation,)

@@ -10,7 +10,8 @@ from pathlib import Path
 from r2m.errors import UserError, shown
 
 JOURNAL, CHECKPOINTS, ASSESSMENT = "journal.jsonl", "checkpoints", "assessment.json"
-ANSWER_FILES = ("report.html", "answer.json", "ranking.json", "answer.png")  # of a sweep's folder
+ANSWER_FILES = ("report.html", "answer.json", "ranking.json", "answer.png", "importance.png")  # of a sweep's folder
+DRIVER = ".driver"  # held by the process that runs it, which needn't be the one that writes its journal
 STOP_FILE = "stop"  # asks the workers to end after the round in hand, with a checkpoint
 PRUNED = "pruned"  # its text where the run is to end for good
 

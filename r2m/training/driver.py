@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from r2m.config import Config, validate
 from r2m.errors import UserError, of_database, reason_of
 from r2m.imports import without
-from r2m.runs.folder import STOP_FILE
+from r2m.line_file import holding
+from r2m.runs.folder import DRIVER, STOP_FILE
 from r2m.runs.journal import Journal, JournalReader, JournalView, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.cluster import connect
@@ -49,12 +50,15 @@ def execute(
     console = console or Console(stderr=True)
     shippers = {uri: BackgroundShipper(uri) for uri in {run.tracking_uri for run in runs}}
     connect(address, sum(run.config.run.workers for run in runs))
-    fits = [_Fit(run) for run in runs]
-    for run in runs:  # now: it loads MLflow, and the workers' start is waited for
-        shippers[run.tracking_uri].add(run.folder)
-    with _stop_on_signal(runs, console):
-        _watch(fits, console)
-    _ship_rest(runs, shippers, console)
+    with ExitStack() as held:
+        for run in runs:
+            held.enter_context(holding(run.folder / DRIVER))
+        fits = [_Fit(run) for run in runs]
+        for run in runs:  # now: it loads MLflow, and the workers' start is waited for
+            shippers[run.tracking_uri].add(run.folder)
+        with _stop_on_signal(runs, console):
+            _watch(fits, console)
+        _ship_rest(runs, shippers, console)
     for fit in fits:
         if fit.error is not None:
             raise explained(fit.error) from fit.error
