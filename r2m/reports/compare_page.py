@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DRAWN = 12  # arms in the figures, and in a terminal
 LENGTH = "eval/response_tokens"  # for which 80 columns have no room
-LAST = (LENGTH, SECONDS)  # after an arm's settings, without intervals
+AFTER = (LENGTH, SECONDS)  # after an arm's settings, without intervals
 PLACES = {KL: 2, LENGTH: 2, SECONDS: 1}  # decimals: 3 of the others
 TRAINING = ("reward/gold", "reward/vanilla", "reward/proxy", "kl/sequence")
 HELD_OUT = ("eval/gold", "eval/vanilla", "eval/win_rate", KL)
@@ -98,8 +98,8 @@ def _setup(number: int, c: Comparison) -> list[doc.Part]:
 
 def _means(c: Comparison, groups: Sequence[Group]) -> doc.Table:
     """Each arm, its runs, its means with their intervals below, the alarm, a sweep's settings, and what it cost."""
-    shown = [key for key in _shown(c) if key not in LAST]
-    last = [key for key in _shown(c) if key in LAST]
+    shown = [key for key in _shown(c) if key not in AFTER]
+    last = [key for key in _shown(c) if key in AFTER]
     gain = [c.metric] if c.metric and any(c.metric in row.gain for row in c.rows) else []
     alarm, alarms = alarm_columns([row.alarm for row in c.rows])
     table = _in_table(c)
