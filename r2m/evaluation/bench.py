@@ -78,8 +78,8 @@ class Bench:
         self, policy: AssessedPolicy, queries: Sequence[Query], t: Trajectories, head: FeedbackHead | None, kl: bool,
         texts_N: Sequence[str] | None = None, omega: float | None = None,
     ) -> dict[str, list[float]]:  # fmt: skip
-        """As r2m.training.held_out.held_out_columns, at ω = Ω, the weight of a run's last rounds, or `omega`. `kl`: to
-        the supervised policy, for a policy with the same tokens. `texts_N`: what `t` is made of, for the reward
+        """As r2m.training.held_out.held_out_columns, at ω = Ω, the weight of a run's last rounds, or `omega`. `kl`:
+        to the supervised policy, for a policy with the same tokens. `texts_N`: what `t` is made of, for the reward
         model."""
         c = self.config
         scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch)
