@@ -113,8 +113,8 @@ def _means(c: Comparison, groups: Sequence[Group]) -> doc.Table:
             *(_estimate(key, row.values.get(key)) for key in shown),
             *(_estimate(key, row.gain.get(key)) for key in gain),
             *cells,
-            *(_settings(row).get(key, "") for key in keys),
-            *(_estimate(key, row.values.get(key)).text for key in last),
+            *(doc.Cell(_settings(row).get(key, "")) for key in keys),
+            *(doc.Cell(_estimate(key, row.values.get(key)).text) for key in last),
         ])
         for row, cells in zip(c.rows, alarms, strict=True)
     ]  # fmt: skip

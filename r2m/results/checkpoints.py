@@ -58,7 +58,7 @@ class CheckpointScores:
         pairs = [
             (a, b) for a, b in zip(row.scores, over.scores, strict=True) if a is not None and b is not None
         ]  # fmt: skip
-        return paired_difference(*zip(*pairs, strict=True)) if pairs else None
+        return paired_difference([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
 
     def over_last(self) -> Estimate | None:
         """The best one's gain over the last. It was chosen among m, so that p is m - 1 times what it would be of one
