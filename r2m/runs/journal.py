@@ -168,6 +168,12 @@ class JournalView:
         """running, finished, stopped, pruned or failed."""
         return status(self.events)
 
+    @property
+    def alarm(self) -> Record | None:
+        """The event by which the run's alarm was raised, the first if a resumed run raised it again: step, began,
+        checkpoint, reason, signals."""
+        return next((event for event in self.events if event["name"] == "alarm"), None)
+
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of the rounds that have the metric."""
         points = [(step, metrics[key]) for step, metrics in self.rounds.items() if key in metrics]
