@@ -67,16 +67,19 @@ def _go_on(trainer: Trainer, step: int, run_dir: Path, journal: Journal | None) 
     for r in trainer.rounds(step + 1):
         step = r.step
         observed, samples = trainer.observe(r)
-        metrics = r.metrics | observed
+        metrics, judged = r.metrics | observed, None
         if run.eval_every and (step % run.eval_every == 0 or step == T):
             started = time.perf_counter()
-            metrics |= trainer.evaluate(step)
+            evaluated, judged = trainer.evaluate(step)
+            metrics |= evaluated
             metrics["time/eval_s"] = time.perf_counter() - started
         stop = _stop_requested(run_dir, trainer.workers, trainer.policy.device)
         if journal is not None:
             for incident in trainer.incidents:
                 journal.event("engine-restarted", reason=incident)
             journal.round(step, metrics)
+            if judged is not None:
+                journal.event("judged", step=step, scores=judged)
             if step == 1 or step % run.sample_every == 0 or step == T:
                 journal.samples(step, samples)
         trainer.incidents.clear()
