@@ -16,7 +16,7 @@ from r2m.results.comparison_text import sentences, word
 from r2m.results.numbers import METHOD, decimals, estimate_cells
 from r2m.results.readings import KL
 from r2m.results.statistics import Estimate
-from r2m.results.texts import ArmText, picks, texts_of
+from r2m.results.texts import ArmText, picks, said, texts_of
 
 if TYPE_CHECKING:
     from rich.console import Group as Printed
@@ -150,7 +150,7 @@ def _texts(c: Comparison) -> list[doc.Part]:
 def _table(texts: Sequence[ArmText]) -> doc.Table:
     rows: list[doc.Line] = [
         ("", [
-            doc.Cell(_said(t.prompt), kind="said"), doc.Cell(t.response, kind="said"),
+            doc.Cell(said(t.prompt), kind="said"), doc.Cell(t.response, kind="said"),
             *(decimals(value, 2) for value in (t.proxy, t.vanilla, t.gold, t.gap)), t.run,
             "end" if t.round is None else str(t.round),
         ])
@@ -158,13 +158,6 @@ def _table(texts: Sequence[ArmText]) -> doc.Table:
     ]  # fmt: skip
     rewards = [metric(f"reward/{name}").label for name in ("proxy", "vanilla", "gold")]
     return doc.Table(["prompt", "response", *rewards, "gap", "run", "round"], rows, {0, 1, 6})
-
-
-def _said(prompt: str | Sequence[dict[str, str]]) -> str:
-    """A prompt, or the messages of a chat."""
-    if isinstance(prompt, str):
-        return prompt
-    return "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt)
 
 
 def _shown(c: Comparison) -> list[str]:

@@ -168,6 +168,17 @@ class JournalView:
         """running, finished, stopped, pruned or failed."""
         return status(self.events)
 
+    @property
+    def judged(self) -> dict[int, list[float]]:
+        """Step -> the held-out judgements of its evaluation, one a prompt."""
+        return {e["step"]: e["scores"] for e in reversed(self.events) if e["name"] == "judged"}
+
+    @property
+    def alarm(self) -> Record | None:
+        """The event: step, began (the round by the rule), checkpoint (the step of the last one kept up to there, or
+        None), reason (a line), signals (name -> value). None where there was none."""
+        return next((e for e in self.events if e["name"] == "alarm"), None)
+
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of the rounds that have the metric."""
         points = [(step, metrics[key]) for step, metrics in self.rounds.items() if key in metrics]

@@ -17,6 +17,7 @@ from r2m.errors import UserError
 from r2m.results.answer import LAST, Ranked
 from r2m.results.readings import cost, last, mean
 from r2m.results.table import Arm, trial_label
+from r2m.runs.folder import PRUNED
 from r2m.runs.journal import JournalView
 from r2m.sweeps.objective import value_of, violations
 from r2m.sweeps.schema import Sweep
@@ -95,14 +96,16 @@ def _outside(sweep: Sweep, label: str, rows: Mapping[str, Arm]) -> Ranked:
     """A baseline outside the search space."""
     seen = list(on_seeds(rows, label, sweep.seeds).values())
     failed = next((view for view in seen if view.status == "failed"), None)
+    pruned = next((view for view in seen if view.status == PRUNED), None)
+    ended = failed or pruned
     finished = len(seen) == len(sweep.seeds) and all(view.status == "finished" for view in seen)
     return _ranked(
         sweep, slug(label), dict(sweep.baselines[label]), seen,
         label=label,
         trial=None,
         baseline=True,
-        state="failed" if failed else "complete" if finished else "running" if seen else "waiting",
-        reason=failed.events[-1].get("reason") if failed else None,
+        state="failed" if failed else PRUNED if pruned else "complete" if finished else "running" if seen else "waiting",
+        reason=ended.events[-1].get("reason") if ended else None,
     )  # fmt: skip
 
 

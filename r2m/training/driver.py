@@ -20,8 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from r2m.config import Config, validate
 from r2m.errors import UserError, of_database, reason_of
 from r2m.imports import without
-from r2m.runs.folder import STOP_FILE
+from r2m.runs.folder import ALARM_PAGE, STOP_FILE
 from r2m.runs.journal import Journal, JournalReader, JournalView, read
+from r2m.runs.records import Record
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.cluster import connect
 from r2m.training.plan import resolve_device
@@ -140,6 +141,8 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
                         progress.update(bar, completed=record["step"], numbers=round_numbers(record["metrics"]))
+                    elif record["time"] >= began and record.get("name") == "alarm":
+                        progress.console.print(alarm_line(fit.run.name, record), markup=False, soft_wrap=True)
                     elif record["time"] >= began and record.get("name") in SHOWN_EVENTS:
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
@@ -150,6 +153,16 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
 def round_numbers(metrics: dict[str, float]) -> str:
     shown = {"reward": "reward/proxy", "gold": "reward/gold", "KL": "kl/sequence"}
     return "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown.items() if key in metrics)
+
+
+def alarm_line(name: str, alarm: Record) -> str:
+    """What is said of a journal's alarm; the reasons are those of the page in the run's folder."""
+    kept = alarm["checkpoint"]
+    before = "none was kept" if kept is None else f"step-{kept:06d}"
+    return (
+        f"{name}: ALARM in round {alarm['step']}: {alarm['reason']}; the last checkpoint before: {before}; "
+        f"texts: {ALARM_PAGE} in its folder"
+    )
 
 
 def _stop_on_signal(runs: Sequence[StartedRun], console: Console) -> AbstractContextManager[None]:

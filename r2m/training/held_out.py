@@ -4,7 +4,7 @@ Axes: N queries of this worker, K = 1 response, R response tokens.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,10 +22,12 @@ from r2m.workers import Workers
 
 
 class Evaluation(NamedTuple):
+    """Lists are of the held-out prompts of all workers, in their order. `judged`: scores of `run.judge`, else gold;
+    None where neither is there. `said`: prompt (text, or a chat's messages), response and proxy of each."""
+
     metrics: dict[str, float]
-    judged: (
-        list[float] | None
-    )  # gold, or the judge's scores, of each held-out prompt's response; None: neither is there
+    judged: list[float] | None
+    said: list[dict[str, Any]]
 
 
 Scorer = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]

@@ -143,7 +143,12 @@ class Trainer:
         both = self.workers.gather_rows(list(zip(*ids, strict=True)))
         random = generator("text drift", c.run.eval_seed, 0)
         metrics["signal/text_drift"] = text_drift(*zip(*both, strict=True), random)
-        return Evaluation(metrics, judged)
+        texts, proxies = response_texts(self.tokenizer, self.held_out, t), columns["eval/proxy"].tolist()
+        said = [
+            {"prompt": query.prompt.shown, "response": text, "proxy": proxy}
+            for query, text, proxy in zip(self.held_out, texts, proxies, strict=True)
+        ]
+        return Evaluation(metrics, judged, self.workers.gather_rows(said))
 
     def gold(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
         assert self.gold_program is not None
@@ -175,7 +180,7 @@ class Trainer:
         every = len(texts) // count
         samples = [
             {
-                "prompt": prompts[i].text if prompts[i].text is not None else list(prompts[i].messages or ()),
+                "prompt": prompts[i].shown,
                 "response": texts[i],
                 "proxy": float(r.scores_NK.flatten()[i]),
                 "vanilla": float(r.vanilla_NK.flatten()[i]),

@@ -216,7 +216,7 @@ def test_a_run_that_is_evaluated_every_round_is_the_run_that_never_is(make_confi
         run = new_run(make_config(f"run.eval_every={every}"), f"every-{every}")
         run_loop(run.config, run.folder, run.models)
         rounds = read(run.journal).rounds
-        own = ("eval/", "signal/", "time/", "speed/", "memory/")
+        own = ("eval/", "signal/", "alarm/", "time/", "speed/", "memory/")
         journals.append({step: {k: v for k, v in m.items() if not k.startswith(own)} for step, m in rounds.items()})
         weights.append([load_file(run.folder / f) for f in ("policy/model.safetensors", f"reward/{HEAD_FILE}")])
         assert all(("eval/noise" in m) == bool(every) for m in rounds.values())
