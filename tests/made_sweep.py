@@ -62,7 +62,8 @@ class MadeSweep:
                 metrics |= {training[key]: value for key, value in metrics.items()}
                 journal.round(step, metrics | {"time/round_s": 2.0, "time/eval_s": 1.0})
             if status != "running":
-                journal.event(status, **({"reason": "NaN loss"} if status == "failed" else {}))
+                reasons = {"failed": "NaN loss", "pruned": "alarm in round 2: judged lower"}
+                journal.event(status, **({"reason": reasons[status]} if status in reasons else {}))
         self.views[name] = read(journal.path)
         return name
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import pstdev
 from typing import Any
 
-Said = dict[str, Any]  # prompt (text, or a chat's messages), response, proxy, judged: of one held-out prompt
+HeldOutText = dict[str, Any]  # prompt (text, or a chat's messages), response, proxy, judged: of one held-out prompt
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Turn:
     judged: tuple[float, float]
 
 
-def telling(then: Sequence[Said], now: Sequence[Said], most: int = 10) -> list[Turn]:
+def telling(then: Sequence[HeldOutText], now: Sequence[HeldOutText], most: int = 10) -> list[Turn]:
     """Of responses to the same prompts in the same order, those that the proxy likes better now and the judge less,
     by how much of both: changes are taken in standard deviations over all prompts, the largest first."""
     turns = [

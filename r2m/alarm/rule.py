@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-PROXY, KL = "eval/proxy", "eval/kl_sequence"
+PROXY, _KL = "eval/proxy", "eval/kl_sequence"
 SIGNALS = {  # a threshold's name -> the metric that it is of
-    "kl": KL,
+    "kl": _KL,
     "kl_rate": "signal/kl_rate",
     "rounds_apart": "signal/rounds_apart",
     "above_seen": "signal/above_seen",
@@ -43,7 +43,7 @@ class Thresholds:
 DEFAULT = Thresholds()
 
 
-def values(metrics: Mapping[str, float], first: Mapping[str, float]) -> dict[str, float]:
+def signal_values(metrics: Mapping[str, float], first: Mapping[str, float]) -> dict[str, float]:
     """Each signal's value, as its threshold is meant, where its metric is there. `first`: of the first evaluation."""
     found = {name: metrics[key] for name, key in SIGNALS.items() if key in metrics}
     for name in RELATIVE:
@@ -59,7 +59,7 @@ def suspicion(
     metrics: Mapping[str, float], first: Mapping[str, float], thresholds: Thresholds = DEFAULT
 ) -> list[str]:  # fmt: skip
     """The signals that are past their thresholds, a NaN never."""
-    at = values(metrics, first)
+    at = signal_values(metrics, first)
     return [n for n, v in at.items() if (abs(v) if n in RELATIVE else v) > getattr(thresholds, n)]
 
 
@@ -118,7 +118,7 @@ class Watch:
         allows, until there is an alarm; otherwise nothing depends on them.
         """
         before, self._first = self.state, self._first or dict(metrics)
-        kl = metrics.get(KL, math.nan)
+        kl = metrics.get(_KL, math.nan)
         own = {"signal/kl_rate": (kl - self._before[1]) / (step - self._before[0])}
         self._before = step, kl
         if scores is not None:
@@ -137,7 +137,7 @@ class Watch:
                     f"judged {fall:.3g} lower than in round {best} (t = {t:.1f}, {len(scores)} prompts), while the "
                     f"proxy rose by {proxy - self._best[0]:.3g}; suspected by {', '.join(suspicions)}"
                 )
-                alarm = Alarm(step, best, reason, values({**metrics, **own}, self._first))
+                alarm = Alarm(step, best, reason, signal_values({**metrics, **own}, self._first))
             self._last = proxy, scores
             if best is None or fall < 0:
                 self._best, best = self._last, step

@@ -14,7 +14,7 @@ from r2m.reports.plots import styled
 from r2m.reports.render import render
 from r2m.reports.style import COLOURS, REST
 from r2m.results.numbers import decimals, number
-from r2m.results.texts import said
+from r2m.results.texts import prompt_text
 from r2m.runs.journal import JournalView
 from r2m.runs.records import Record
 
@@ -62,7 +62,7 @@ def alarm_html(view: JournalView, alarm: Record, turns: Sequence[Turn], threshol
 def _texts(turns: Sequence[Turn], step: int, began: int) -> doc.Table:
     rows: list[doc.Line] = [
         ("", [
-            *(doc.Cell(text, kind="said") for text in (said(t.prompt), t.then, t.now)),
+            *(doc.Cell(text, kind="said") for text in (prompt_text(t.prompt), t.then, t.now)),
             *(decimals(value, 2) for value in (*t.proxy, *t.judged)),
         ])
         for t in turns

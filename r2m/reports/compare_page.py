@@ -16,7 +16,7 @@ from r2m.results.comparison_text import sentences, word
 from r2m.results.numbers import METHOD, decimals, estimate_cells
 from r2m.results.readings import KL
 from r2m.results.statistics import Estimate
-from r2m.results.texts import ArmText, picks, said, texts_of
+from r2m.results.texts import ArmText, picks, prompt_text, texts_of
 
 if TYPE_CHECKING:
     from rich.console import Group as Printed
@@ -150,7 +150,7 @@ def _texts(c: Comparison) -> list[doc.Part]:
 def _table(texts: Sequence[ArmText]) -> doc.Table:
     rows: list[doc.Line] = [
         ("", [
-            doc.Cell(said(t.prompt), kind="said"), doc.Cell(t.response, kind="said"),
+            doc.Cell(prompt_text(t.prompt), kind="said"), doc.Cell(t.response, kind="said"),
             *(decimals(value, 2) for value in (t.proxy, t.vanilla, t.gold, t.gap)), t.run,
             "end" if t.round is None else str(t.round),
         ])

@@ -63,7 +63,7 @@ def picks(texts: Sequence[ArmText], most: int = 3) -> dict[str, list[ArmText]]:
     return {title: chosen for title, chosen in out.items() if chosen}
 
 
-def said(prompt: str | Sequence[dict[str, str]]) -> str:
+def prompt_text(prompt: str | Sequence[dict[str, str]]) -> str:
     """A prompt, or the messages of a chat, to be read."""
     if isinstance(prompt, str):
         return prompt

@@ -104,7 +104,7 @@ def _outside(sweep: Sweep, label: str, rows: Mapping[str, Arm]) -> Ranked:
         label=label,
         trial=None,
         baseline=True,
-        state="failed" if failed else PRUNED if pruned else "complete" if finished else "running" if seen else "waiting",
+        state=ended.status if ended else "complete" if finished else "running" if seen else "waiting",
         reason=ended.events[-1].get("reason") if ended else None,
     )  # fmt: skip
 

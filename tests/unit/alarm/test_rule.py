@@ -7,15 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from r2m.alarm.rule import KL, PROXY, SIGNALS, State, Thresholds, Watch, decline, suspicion, values
+from r2m.alarm.rule import PROXY, SIGNALS, State, Thresholds, Watch, decline, signal_values, suspicion
 from r2m.metrics import METRICS
 
-QUIET = {PROXY: 0.0, KL: 0.1, "train/entropy": 1.0, "rollout/unique_share": 1.0, "eval/response_tokens": 10.0}
+QUIET = {
+    PROXY: 0.0,
+    SIGNALS["kl"]: 0.1,
+    "train/entropy": 1.0,
+    "rollout/unique_share": 1.0,
+    "eval/response_tokens": 10.0,
+}
 NEVER = Thresholds(**{name: math.inf for name in SIGNALS})
 
 
 def evaluated(proxy: float, kl: float = 0.1, **signals: float) -> dict[str, float]:
-    return QUIET | {PROXY: proxy, KL: kl} | {f"signal/{name}": value for name, value in signals.items()}
+    return QUIET | {PROXY: proxy, SIGNALS["kl"]: kl} | {f"signal/{name}": value for name, value in signals.items()}
 
 
 def fed(watch: Watch, series: Mapping[int, tuple[Mapping[str, float], Sequence[float] | None]]) -> dict[int, State]:
@@ -54,14 +60,14 @@ class TestSuspicion:
     def test_lengths_and_such_are_held_against_the_first_evaluation_either_way(self) -> None:
         first = QUIET | {"eval/response_tokens": 20.0}
         now = QUIET | {"train/entropy": 0.25, "rollout/unique_share": 0.9, "eval/response_tokens": 32.0}
-        found = values(now, first)
+        found = signal_values(now, first)
         assert (found["entropy"], found["length"]) == (-0.75, pytest.approx(0.6))
         assert suspicion(now, first, Thresholds(entropy=0.5, unique_share=0.3, length=0.5)) == ["entropy", "length"]
         assert suspicion(first, first) == []
 
     def test_what_is_not_there_is_not_suspect(self) -> None:
         assert suspicion({}, {}) == []
-        assert values({"train/entropy": 1.0}, {"train/entropy": 0.0}) == {}
+        assert signal_values({"train/entropy": 1.0}, {"train/entropy": 0.0}) == {}
 
     def test_the_rate_is_a_rounds_since_the_last_evaluation_the_first_since_the_reference(self) -> None:
         states = fed(Watch(), {4: (evaluated(0, kl=2.0), None), 10: (evaluated(0, kl=5.0), None)})

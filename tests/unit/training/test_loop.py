@@ -88,9 +88,9 @@ class TestWhole:
     def test_evaluating_does_not_change_the_run(self, start: Start, undisturbed: JournalView) -> None:
         never = steady(loop(start("never", "run.eval_every=0")))
         for step, metrics in steady(undisturbed).items():
-            assert {k: v for k, v in metrics.items() if not k.startswith(("eval/", "signal/", "alarm/"))} == pytest.approx(
-                never[step], abs=0, rel=0, nan_ok=True
-            )
+            assert {
+                k: v for k, v in metrics.items() if not k.startswith(("eval/", "signal/", "alarm/"))
+            } == pytest.approx(never[step], abs=0, rel=0, nan_ok=True)
 
     def test_its_folder(self, start: Start) -> None:
         run = start("folder")
