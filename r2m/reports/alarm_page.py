@@ -30,15 +30,16 @@ def alarm_html(view: JournalView, alarm: Record, turns: Sequence[Turn], threshol
         if kept is not None
         else f"No checkpoint up to round {began} was kept (run.keep_checkpoints, run.checkpoint_every)."
     )
-    shown = [
+    shown: list[doc.Part] = [
         doc.Note(
             "Responses to the same held-out prompts from the same draws, which the reward in training scores higher "
             "now and the judge lower. Those first that changed most, in standard deviations over all prompts."
         ),
         _texts(turns, step, began),
     ]
+    none: list[doc.Part] = [doc.Note("No text was kept that shows it.")]
     sections = [
-        doc.PageSection("texts", "Texts", shown if turns else [doc.Note("No text was kept that shows it.")]),
+        doc.PageSection("texts", "Texts", shown if turns else none),
         doc.PageSection("curves", "Proxy and judgement", [
             doc.Plot("alarm", "On the held-out prompts", _curves(view, step, began),
                      f"Dashed: round {began}, judged best; dotted: round {step}, the alarm."),
@@ -80,9 +81,10 @@ def _signals(alarm: Record, thresholds: Thresholds) -> doc.Table:
         value, limit, m = alarm["signals"][name], getattr(thresholds, name), metric(key)
         past = (abs(value) if name in RELATIVE else value) > limit
         unit = "change as a share" if name in RELATIVE else m.unit
-        cells = [doc.Cell(m.title, key), doc.Cell(number(value), kind="worse" if past else ""), number(limit), unit,
-                 doc.Cell(m.definition, f"A bad value: {m.bad}")]  # fmt: skip
-        rows.append(("", cells))
+        rows.append(("", [
+            doc.Cell(m.title, key), doc.Cell(number(value), kind="worse" if past else ""), number(limit), unit,
+            doc.Cell(m.definition, f"A bad value: {m.bad}"),
+        ]))  # fmt: skip
     return doc.Table(["signal", "now", "threshold", "unit", "definition"], rows, {0, 3, 4})
 
 

@@ -140,9 +140,8 @@ class Trainer:
             above_N1 = self.reward_model.phi(H_N1D).squeeze(-1) > self.reward_model.seen
             metrics["signal/above_seen"] = float(self.workers.gather(above_N1.float()).mean())
         ids = ([ids for (ids,) in token_ids(x, x.lengths_NK)] for x in (t, self._rival))
-        both = self.workers.gather_rows(list(zip(*ids, strict=True)))
-        random = generator("text drift", c.run.eval_seed, 0)
-        metrics["signal/text_drift"] = text_drift(*zip(*both, strict=True), random)
+        ours, theirs = zip(*self.workers.gather_rows(list(zip(*ids, strict=True))), strict=True)
+        metrics["signal/text_drift"] = text_drift(ours, theirs, generator("text drift", c.run.eval_seed, 0))
         texts, proxies = response_texts(self.tokenizer, self.held_out, t), columns["eval/proxy"].tolist()
         said = [
             {"prompt": query.prompt.shown, "response": text, "proxy": proxy}

@@ -10,18 +10,13 @@ import pytest
 from r2m.alarm.rule import PROXY, SIGNALS, State, Thresholds, Watch, decline, signal_values, suspicion
 from r2m.metrics import METRICS
 
-QUIET = {
-    PROXY: 0.0,
-    SIGNALS["kl"]: 0.1,
-    "train/entropy": 1.0,
-    "rollout/unique_share": 1.0,
-    "eval/response_tokens": 10.0,
-}
+KL = SIGNALS["kl"]
+QUIET = {PROXY: 0.0, KL: 0.1, "train/entropy": 1.0, "rollout/unique_share": 1.0, "eval/response_tokens": 10.0}
 NEVER = Thresholds(**{name: math.inf for name in SIGNALS})
 
 
 def evaluated(proxy: float, kl: float = 0.1, **signals: float) -> dict[str, float]:
-    return QUIET | {PROXY: proxy, SIGNALS["kl"]: kl} | {f"signal/{name}": value for name, value in signals.items()}
+    return QUIET | {PROXY: proxy, KL: kl} | {f"signal/{name}": value for name, value in signals.items()}
 
 
 def fed(watch: Watch, series: Mapping[int, tuple[Mapping[str, float], Sequence[float] | None]]) -> dict[int, State]:
