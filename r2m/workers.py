@@ -53,6 +53,11 @@ class Workers:
         dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
+    def gather_rows(self, items: list[Any]) -> list[Any]:
+        """All workers' objects (equally many each) in the round's global order, as `gather` has rows."""
+        everything = self.gather_all(items)
+        return [item for i in range(len(items)) for item in everything[i :: len(items)]]
+
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Add the gradients up over the workers, in messages of about BUCKET values."""
         if self.size == 1:

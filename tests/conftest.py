@@ -79,7 +79,7 @@ def forum_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         policy.lm_head.weight[tokenizer.eos_token_id] = 0.0
         policy.lm_head.weight[tokenizer.eos_token_id, 0] = END_WEIGHT
     reward = LlamaForSequenceClassification(LlamaConfig(hidden_size=16, intermediate_size=32, num_labels=1, **shared))
-    reward.config.reward_mean = 0.1
+    reward.config.reward_mean, reward.config.reward_seen = 0.1, 0.2
     folders = tmp_path_factory.mktemp("policy"), tmp_path_factory.mktemp("reward")
     for folder, model in zip(folders, (policy, reward), strict=True):
         save_model(folder, model, tokenizer)

@@ -70,7 +70,8 @@ class MadeSweep:
             if alarm is not None:
                 journal.event("alarm", step=alarm, began=1, checkpoint=None, reason="gold fell", signals={})
             if status != "running":
-                journal.event(status, **({"reason": "NaN loss"} if status == "failed" else {}))
+                reasons = {"failed": "NaN loss", "pruned": "alarm in round 2: judged lower"}
+                journal.event(status, **({"reason": reasons[status]} if status in reasons else {}))
         self.views[name] = read(journal.path)
         return name
 

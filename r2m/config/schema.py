@@ -155,6 +155,8 @@ class Run(Section):
     eval_queries: Count = 64  # the first held-out prompts: all of them where there are fewer
     eval_seed: Seed = 0  # of the draws on held-out prompts: the same for runs of any seed
     judge: Place | None = None  # reward model (hub id or folder) of eval/win_rate; null: the gold program
+    on_alarm: Literal["note", "stop"] = "note"  # stop: with a checkpoint, for good
+    alarm_judgements: Whole = 1280  # held-out judgements that the alarm may ask for; here: 20 evaluations of 64
     max_failures: Whole = 3  # worker deaths that a run survives
     hidden_budget_gib: Positive = 8.0  # what a worker may hold of the policy's hidden states
     hidden_on_host: bool = False  # keep them in host memory instead of the accelerator's

@@ -6,7 +6,7 @@ from r2m.metrics import metric
 from r2m.reports import document as doc
 from r2m.results.comparison import Comparison
 from r2m.results.numbers import decimals
-from r2m.results.texts import ArmText, picks, texts_of
+from r2m.results.texts import ArmText, picks, prompt_text, texts_of
 
 READ = 6  # arms whose texts are shown
 
@@ -28,7 +28,7 @@ def arm_texts(c: Comparison) -> list[doc.Part]:
 def _table(texts: Sequence[ArmText]) -> doc.Table:
     rows: list[doc.Line] = [
         ("", [
-            doc.Cell(_said(t.prompt), kind="said"), doc.Cell(t.response, kind="said"),
+            doc.Cell(prompt_text(t.prompt), kind="said"), doc.Cell(t.response, kind="said"),
             *(decimals(value, 2) for value in (t.proxy, t.vanilla, t.gold, t.gap)), t.run,
             "end" if t.round is None else str(t.round),
         ])
@@ -36,10 +36,3 @@ def _table(texts: Sequence[ArmText]) -> doc.Table:
     ]  # fmt: skip
     rewards = [metric(f"reward/{name}").label for name in ("proxy", "vanilla", "gold")]
     return doc.Table(["prompt", "response", *rewards, "gap", "run", "round"], rows, {0, 1, 6})
-
-
-def _said(prompt: str | Sequence[dict[str, str]]) -> str:
-    """A prompt, or the messages of a chat."""
-    if isinstance(prompt, str):
-        return prompt
-    return "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt)

@@ -98,5 +98,5 @@ def _commands(a: Answer) -> list[doc.Part]:
 
 def _again(arm: Ranked) -> list[doc.Part]:
     how = doc.Text("command", arm.command) if arm.command is not None else doc.Note("No run can have these settings.")
-    why = [doc.Note(f"It failed: {arm.reason}")] if arm.reason else []
+    why = [doc.Note(f"It {'failed' if arm.state == 'failed' else 'was stopped'}: {arm.reason}")] if arm.reason else []
     return [doc.Text("heading", arm.label), how, *why]

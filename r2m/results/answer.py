@@ -31,7 +31,7 @@ class Ranked:
     worker_s: float
     runs: tuple[str, ...]
     command: str | None  # repeats its first run; None where no run can have these settings
-    reason: str | None  # why it failed
+    reason: str | None  # why it failed, or the alarm that stopped it
     alarm: Alarms | None = None
 
     @property

@@ -35,9 +35,9 @@ def texts_of(arm: Arm) -> list[ArmText]:
     found = {}
     for result in arm.results.values():
         run = result.view.run_id
-        said = [(step, row) for step, rows in result.view.samples.items() for row in rows]
+        sampled = [(step, row) for step, rows in result.view.samples.items() for row in rows]
         assessed = result.assessment.rows if result.assessment else []
-        for step, row in [*said, *((None, vars(row)) for row in assessed)]:
+        for step, row in [*sampled, *((None, vars(row)) for row in assessed)]:
             scores = (_number(row.get(key)) for key in ("proxy", "vanilla", "gold"))
             text = ArmText(run, step, row["prompt"], row["response"], *scores)
             found[run, str(text.prompt), text.response] = text
@@ -63,6 +63,13 @@ def picks(texts: Sequence[ArmText], most: int = 3) -> dict[str, list[ArmText]]:
     gaps = sorted((t for t in golden if t.gap > 0), key=lambda t: -t.gap)[:most]
     out = {f"Best by {by}": best, f"Worst by {by}": worst, LIKED: gaps}
     return {title: chosen for title, chosen in out.items() if chosen}
+
+
+def prompt_text(prompt: str | Sequence[dict[str, str]]) -> str:
+    """A prompt, or the messages of a chat, to be read."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt)
 
 
 def _number(value: Any) -> float:

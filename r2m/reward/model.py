@@ -22,7 +22,8 @@ class RewardModel(nn.Module):
     need no code of their own. Where that layer sees the whole sequence, it is read at the token that the model was
     trained at: the last real one, unless the model's configuration names that as padding. (Trainers pad with the
     end token where a tokenizer has no padding, TRL's too: transformers' pooling then reads one token earlier.)
-    `phi` is that layer; `config.reward_mean`, the mean reward of SFT samples, is folded into its bias.
+    `phi` is that layer; `config.reward_mean`, the mean reward of SFT samples, is folded into its bias. `seen`: the
+    99 % quantile of its scores, so centred, on data like those that it was trained on; None where nothing says it.
 
     Raises UserError for a model with other than one label.
     """
@@ -37,6 +38,7 @@ class RewardModel(nn.Module):
             self.phi.weight.copy_(self._score.weight.float())
             bias = 0.0 if self._score.bias is None else self._score.bias.float()
             self.phi.bias.copy_(bias - getattr(model.config, "reward_mean", 0.0))
+        self.seen: float | None = getattr(model.config, "reward_seen", None)
         self.width = self._score.in_features
         self._padding = getattr(text_of(model.config), "pad_token_id", None)
         self._spread: Spread | None = None

@@ -1,7 +1,8 @@
 """A run's folder: its name, and what lies where in it.
 
 `<storage>/runs/<name>` holds journal.jsonl, config.yaml, checkpoints/ and, at the end, policy/ and reward/;
-assessment.json once it has been assessed.
+assessment.json once it has been assessed; best_judged.json, the held-out texts that were judged best so far; and
+alarm.html where there was an alarm.
 """
 
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from r2m.errors import UserError, shown
 
 JOURNAL, CHECKPOINTS, ASSESSMENT = "journal.jsonl", "checkpoints", "assessment.json"
+BEST_JUDGED, ALARM_PAGE = "best_judged.json", "alarm.html"
 ANSWER_FILES = ("report.html", "answer.json", "ranking.json", "answer.png", "importance.png")  # of a sweep's folder
 DRIVER = ".driver"  # held by the process that runs it, which needn't be the one that writes its journal
 STOP_FILE = "stop"  # asks the workers to end after the round in hand, with a checkpoint

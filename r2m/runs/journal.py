@@ -169,10 +169,15 @@ class JournalView:
         return status(self.events)
 
     @property
+    def judged(self) -> dict[int, list[float]]:
+        """Step -> the held-out judgements of its evaluation, one a prompt."""
+        return {e["step"]: e["scores"] for e in reversed(self.events) if e["name"] == "judged"}
+
+    @property
     def alarm(self) -> Record | None:
-        """The event by which the run's alarm was raised, the first if a resumed run raised it again: step, began,
-        checkpoint, reason, signals."""
-        return next((event for event in self.events if event["name"] == "alarm"), None)
+        """The event: step, began (the round by the rule), checkpoint (the step of the last one kept up to there, or
+        None), reason (a line), signals (name -> value). None where there was none."""
+        return next((e for e in self.events if e["name"] == "alarm"), None)
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of the rounds that have the metric."""

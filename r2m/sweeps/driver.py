@@ -22,7 +22,7 @@ from r2m.sweeps.room import plan_of
 from r2m.sweeps.sweep import Opened, elapsed_s, runs_of, write_answer
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.cluster import connect
-from r2m.training.driver import SHIP_TIMEOUT_S, explained, on_signal, round_numbers
+from r2m.training.driver import SHIP_TIMEOUT_S, alarm_line, explained, on_signal, round_numbers
 
 POLL_S = 0.5
 
@@ -138,6 +138,9 @@ class _Session:
                         elif record.get("name") == "resume" and record["time"] >= began:
                             said = f"{job.label}: taken up from round {record['step']}"
                             progress.console.print(said, markup=False, highlight=False)
+                        elif record.get("name") == "alarm" and record["time"] >= began:
+                            said = alarm_line(job.label, record)
+                            progress.console.print(said, markup=False, highlight=False, soft_wrap=True)
                     if ended:
                         progress.remove_task(bar)
                         del following[bar]
@@ -160,7 +163,8 @@ class _Session:
         value = mean(value_of(view, self.opened.sweep.objectives[0]) for view in views)
         kl = mean(last(view, KL) for view in views)
         said = f"{job.label} (seed {seeds}): {views[0].status}, {value:.3f} at KL {kl:.1f}"
-        said += "".join(f"; {view.events[-1].get('reason')}" for view in views if view.status == "failed")
+        reasons = [v.events[-1].get("reason") for v in views if v.status in ("failed", "pruned")]
+        said += "".join(f"; {reason}" for reason in reasons if reason)
         return f"{said}\n  again: {command(self.opened.sweep, job.params, job.runs[0].config.run.seed)}"
 
     def _write_notes(self, known: Answer) -> None:

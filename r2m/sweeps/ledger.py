@@ -16,8 +16,9 @@ import optuna
 from optuna.trial import TrialState
 
 from r2m.errors import UserError
+from r2m.files import removed
 from r2m.results.table import trial_name
-from r2m.runs.folder import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE, run_folder
+from r2m.runs.folder import BEST_JUDGED, CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE, run_folder
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read, wait_until_free
 from r2m.runs.records import Record
 from r2m.sweeps.ranking import BASELINE, label_of, run_name, winner
@@ -221,8 +222,8 @@ class Ledger:
                         journal.event(outcome, reason=error or f"the trial's other seed has {outcome}")
             if job.trial is not None and (outcome is not None or set(statuses) == {"finished"}):
                 for run in job.runs:  # a search leaves journals; models are kept of the confirmation
-                    for part in (CHECKPOINTS, "policy", "reward"):
-                        shutil.rmtree(run.folder / part, ignore_errors=True)
+                    for part in (CHECKPOINTS, BEST_JUDGED, "policy", "reward"):
+                        removed(run.folder / part)
                 tell(self.study, job.trial, self.sweep, [read(run.journal) for run in job.runs])
             del self.active[job.runs[0].name]
 

@@ -18,6 +18,7 @@ from r2m.results.alarms import alarms
 from r2m.results.answer import LAST, Ranked
 from r2m.results.readings import cost, last, mean
 from r2m.results.table import Arm, trial_label, trial_name
+from r2m.runs.folder import PRUNED
 from r2m.runs.journal import JournalView
 from r2m.sweeps.objective import value_of, violations
 from r2m.sweeps.schema import Sweep
@@ -91,14 +92,16 @@ def _outside(sweep: Sweep, label: str, rows: Mapping[str, Arm]) -> Ranked:
     """A baseline outside the search space."""
     seen = list(on_seeds(rows, label, sweep.seeds).values())
     failed = next((view for view in seen if view.status == "failed"), None)
+    pruned = next((view for view in seen if view.status == PRUNED), None)
+    ended = failed or pruned
     finished = len(seen) == len(sweep.seeds) and all(view.status == "finished" for view in seen)
     return _ranked(
         sweep, slug(label), dict(sweep.baselines[label]), seen,
         label=label,
         trial=None,
         baseline=True,
-        state="failed" if failed else "complete" if finished else "running" if seen else "waiting",
-        reason=failed.events[-1].get("reason") if failed else None,
+        state=ended.status if ended else "complete" if finished else "running" if seen else "waiting",
+        reason=ended.events[-1].get("reason") if ended else None,
     )  # fmt: skip
 
 

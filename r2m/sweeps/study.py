@@ -118,8 +118,8 @@ def tell(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, views: Sequence
     state, reason = TrialState.COMPLETE, ""
     if failed is not None:
         state, reason = TrialState.FAIL, failed.events[-1].get("reason", "failed")
-    elif any(view.status == PRUNED for view in views):
-        state = TrialState.PRUNED
+    elif pruned := [view for view in views if view.status == PRUNED]:
+        state, reason = TrialState.PRUNED, pruned[0].events[-1].get("reason", "")  # an alarm's; none of the pruner
     elif not all(map(math.isfinite, values)):
         state, reason = TrialState.FAIL, f"the objective is {values}"
     if reason:

@@ -30,6 +30,11 @@ class Prompt:
         if (self.text is None) == (self.messages is None):
             raise ValueError(f"text = {self.text!r}, messages = {self.messages!r}: give one of the two")
 
+    @property
+    def shown(self) -> str | list[dict[str, Any]]:
+        """As journals and pages have it."""
+        return self.text if self.text is not None else list(self.messages or ())
+
 
 @contextmanager
 def located(prompt: Prompt) -> Iterator[None]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from r2m.errors import UserError
 from r2m.runs import journal
+from r2m.runs.folder import ALARM_PAGE
 from r2m.runs.records import Record
 from r2m.tracking.dashboards import scope_of_params
 from r2m.tracking.views import KIND, Scope, view_tags
@@ -26,6 +27,7 @@ PARAM_LENGTH, DIGEST_LENGTH = 6000, 36  # MLflow's limits
 SAMPLES, RANKING = "samples.json", "ranking.json"  # artifacts that MLflow shows as tables: `table` makes them
 PICTURES = {"importance.png": "importance"}  # artifacts that charts show too, by their key
 TABLES_TAG = "mlflow.loggedArtifacts"  # names a run's tables
+ALARM_TAG = "r2m.alarm"
 
 
 def find_or_create_experiment(client: MlflowClient, tracking_uri: str, database: Path | None, start: Record) -> str:
@@ -125,6 +127,17 @@ def sample_rows(samples: dict[int, list[Record]]) -> list[Record]:
         shown = {"prompt": row.get("prompt"), "response, scored": f"{row.get('response')}\n[{', '.join(scores)}]"}
         rows.append((shown if scores else {}) | row | {"round": step})
     return rows
+
+
+def ship_alarm(client: MlflowClient, run_id: str, run_dir: Path, events: Sequence[Record]) -> bool:
+    """Whether there was an alarm: its round is the run's tag, and its page an artifact."""
+    alarm = next((event for event in events if event["name"] == "alarm"), None)
+    if alarm is None:
+        return False
+    client.set_tag(run_id, ALARM_TAG, str(alarm["step"]))
+    if (run_dir / ALARM_PAGE).is_file():
+        client.log_artifact(run_id, str(run_dir / ALARM_PAGE))
+    return True
 
 
 def mlflow_table(rows: Sequence[Record]) -> str:

@@ -77,6 +77,7 @@ class Sink:
         self._reader = JournalReader(self._run_dir / JOURNAL)
         self._start: Record = {}
         self._events: list[Record] = []
+        self._alarm = False  # shipped
         self._steps: set[int] = set()  # rounds read: a resumed run replays some
         # Key, value, time in ms, step: not known to be there.
         self._points: list[tuple[str, float, int, int]] = []
@@ -162,6 +163,8 @@ class Sink:
             del self._points[: len(batch)]
             shipped += len(batch)
             self.answers += 1
+        if not self._alarm and entities.ship_alarm(client, run_id, self._run_dir, self._events):
+            self._alarm, self.answers = True, self.answers + 1
         if now != self._mlflow_status:
             if now == "running":
                 client.update_run(run_id, MLFLOW_STATUS[now])

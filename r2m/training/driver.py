@@ -17,8 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from r2m.errors import UserError, of_database, reason_of
 from r2m.line_file import holding
-from r2m.runs.folder import DRIVER, STOP_FILE
+from r2m.runs.folder import ALARM_PAGE, DRIVER, STOP_FILE
 from r2m.runs.journal import Journal, JournalReader, JournalView, read
+from r2m.runs.records import Record
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.cluster import connect
 from r2m.training.ray_train import ray_trainer, start_coordinator
@@ -100,6 +101,8 @@ def _watch(fits: Sequence[_Fit], shippers: Mapping[str, BackgroundShipper], cons
                         if progress.tasks[bar].completed == 0:
                             shippers[fit.run.tracking_uri].add(fit.run.folder)
                         progress.update(bar, completed=record["step"], numbers=round_numbers(record["metrics"]))
+                    elif record["time"] >= began and record.get("name") == "alarm":
+                        progress.console.print(alarm_line(fit.run.name, record), markup=False, soft_wrap=True)
                     elif record["time"] >= began and record.get("name") in SHOWN_EVENTS:
                         said = {k: v for k, v in record.items() if k not in ("time", "kind", "name")}
                         progress.console.print(f"{fit.run.name}: {record['name']} {said}", markup=False)
@@ -110,6 +113,16 @@ def _watch(fits: Sequence[_Fit], shippers: Mapping[str, BackgroundShipper], cons
 def round_numbers(metrics: dict[str, float]) -> str:
     shown = {"reward": "reward/proxy", "gold": "reward/gold", "KL": "kl/sequence"}
     return "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown.items() if key in metrics)
+
+
+def alarm_line(name: str, alarm: Record) -> str:
+    """What is said of a journal's alarm; the reasons are those of the page in the run's folder."""
+    kept = alarm["checkpoint"]
+    before = "none was kept" if kept is None else f"step-{kept:06d}"
+    return (
+        f"{name}: ALARM in round {alarm['step']}: {alarm['reason']}; the last checkpoint before: {before}; "
+        f"texts: {ALARM_PAGE} in its folder"
+    )
 
 
 def _stop_on_signal(runs: Sequence[StartedRun], console: Console) -> AbstractContextManager[None]:

@@ -4,9 +4,11 @@ Axes: N queries of this worker, K = 1 response, R response tokens.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
+from r2m.alarm.signals import HiddenDistance
 from r2m.config import Algorithm, Reward
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories, microbatches
@@ -18,17 +20,22 @@ from r2m.reward.feedback import NoiseStates, feedback_scores
 from r2m.reward.scoring import RewardEmbedder, end_token_rule
 from r2m.workers import Workers
 
+
+class Evaluation(NamedTuple):
+    """Lists are of the held-out prompts of all workers, in their order. `judged`: scores of `run.judge`, else gold;
+    None where neither is there. `said`: prompt (text, or a chat's messages), response and proxy of each."""
+
+    metrics: dict[str, float]
+    judged: list[float] | None
+    said: list[dict[str, Any]]
+
+
 Scorer = Callable[[Sequence[Query], Trajectories], torch.Tensor]  # -> [N, K]
 
 
-def wins_over(judge: Scorer, rival_NK: torch.Tensor) -> Scorer:
-    """1 where the judge scores a response above its rival, 1/2 where they tie, else 0."""
-
-    def wins(queries: Sequence[Query], t: Trajectories) -> torch.Tensor:
-        scores_NK = judge(queries, t)
-        return (scores_NK > rival_NK).float() + 0.5 * (scores_NK == rival_NK).float()
-
-    return wins
+def wins(scores: torch.Tensor, rivals: torch.Tensor) -> torch.Tensor:
+    """1 where a response is scored above its rival, 1/2 where they tie, else 0."""
+    return (scores > rivals).float() + 0.5 * (scores == rivals).float()
 
 
 def frozen_judge(scorer: RewardEmbedder) -> Scorer:
@@ -50,13 +57,14 @@ def held_out_columns(
     seed: int = 0,
     H_N1D: torch.Tensor | None = None,
     kl: bool = True,
+    distance: HiddenDistance | None = None,
 ) -> dict[str, torch.Tensor]:
     """Of each response of `t` (K = 1), a tensor N each: eval/vanilla, eval/proxy (the score that would train the
     policy now), eval/response_tokens, with `kl` eval/kl_sequence (nats, to the reference), and where a head reads the
     policy's hidden states eval/noise: the score with Gaussian noise of the same moments in their place (Fig. 4).
 
     `seed` is that of the noise: the same at every call. `H_N1D`: the reward token embeddings, where there are some
-    already."""
+    already. `distance`: is given the hidden states of the forwards that make the KL."""
     N, device = len(queries), policy.device
     H_N1D = reward_model.embed(queries, t) if H_N1D is None else H_N1D
     vanilla_N = end_token_rule(reward_model.phi(H_N1D).squeeze(-1), t.ended_NK, reward).squeeze(1)
@@ -74,9 +82,12 @@ def held_out_columns(
         block = t.block(*at)
         out = policy.forward(block, algorithm.temperature)
         if kl:
-            ref = policy.reference(block, algorithm.temperature).log_probs_NKR
-            k1_NKR = (out.log_probs_NKR - ref) * block.response_mask_NKR
+            ref = policy.reference(block, algorithm.temperature)
+            k1_NKR = (out.log_probs_NKR - ref.log_probs_NKR) * block.response_mask_NKR
             columns["eval/kl_sequence"][at[0]] = k1_NKR.sum((1, 2))
+            if distance is not None:
+                states = ((o.prompt_hidden_NPD, o.response_hidden_NKRD) for o in (out, ref))
+                distance.add(block, *states)
         if hidden is not None:
             hidden.store(*at, out)
     if head is not None and hidden is not None:

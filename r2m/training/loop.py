@@ -14,6 +14,7 @@ from r2m.models.saving import UnsavableError, told
 from r2m.policy.vllm_sampler import StartEngine
 from r2m.runs.folder import CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE
 from r2m.runs.journal import Journal, read
+from r2m.training.lookout import Lookout
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
 
@@ -43,9 +44,10 @@ def run_loop(
                 journal.event("checkpoint-refused", reason=reason)
             if read(journal.path).rounds:
                 journal.event("resume", step=step)
+        lookout = None if journal is None else Lookout(config.run, run_dir, journal, step)
         try:
             trainer.check_export(run_dir)
-            step = _go_on(trainer, step, run_dir, journal)
+            step = _go_on(trainer, step, run_dir, journal, lookout)
             if step == config.algorithm.total_rounds:
                 saved = "the last checkpoint has the trained weights: the models could not be saved"
                 with told(saved):  # no other try would go better
@@ -54,29 +56,42 @@ def run_loop(
             if journal is not None:
                 journal.event("failed", reason=str(error))
             return
-        if journal is not None and step < config.algorithm.total_rounds:
+        if journal is None or lookout is None:
+            return
+        if step == config.algorithm.total_rounds:
+            journal.event("finished", step=step)
+        elif lookout.stop is not None:
+            journal.event(PRUNED, step=step, reason=lookout.stop)
+        else:
             pruned = (run_dir / STOP_FILE).read_text() == PRUNED
             journal.event(PRUNED if pruned else "stopped", step=step)
-        elif journal is not None:
-            journal.event("finished", step=step)
 
 
-def _go_on(trainer: Trainer, step: int, run_dir: Path, journal: Journal | None) -> int:
+def _go_on(
+    trainer: Trainer, step: int, run_dir: Path, journal: Journal | None, lookout: Lookout | None
+) -> int:  # fmt: skip
     """Run the rounds after `step`, until the last or until asked to stop. Returns the last one's step."""
     run, T = trainer.config.run, trainer.config.algorithm.total_rounds
     for r in trainer.rounds(step + 1):
         step = r.step
         observed, samples = trainer.observe(r)
-        metrics = r.metrics | observed
+        metrics, evaluation = r.metrics | observed, None
         if run.eval_every and (step % run.eval_every == 0 or step == T):
             started = time.perf_counter()
-            metrics |= trainer.evaluate(step)
+            evaluation = trainer.evaluate(step)
+            metrics |= evaluation.metrics
             metrics["time/eval_s"] = time.perf_counter() - started
-        stop = _stop_requested(run_dir, trainer.workers, trainer.policy.device)
+            if lookout is not None:
+                metrics |= lookout.look(step, metrics, evaluation)
+        # Whatever any worker sees ends all of them after the same round.
+        stop = (run_dir / STOP_FILE).exists() or (lookout is not None and lookout.stop is not None)
+        stop = trainer.workers.any(stop, trainer.policy.device)
         if journal is not None:
             for incident in trainer.incidents:
                 journal.event("engine-restarted", reason=incident)
             journal.round(step, metrics)
+            if lookout is not None and evaluation is not None:
+                lookout.tell(step, evaluation)
             if step == 1 or step % run.sample_every == 0 or step == T:
                 journal.samples(step, samples)
         trainer.incidents.clear()
@@ -88,8 +103,3 @@ def _go_on(trainer: Trainer, step: int, run_dir: Path, journal: Journal | None) 
         if stop:
             break
     return step
-
-
-def _stop_requested(run_dir: Path, workers: Workers, device: torch.device | str) -> bool:
-    """Whether any worker sees the stop file, so that all of them end after the same round."""
-    return workers.any((run_dir / STOP_FILE).exists(), device)

@@ -7,17 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from r2m.alarm.signals import HiddenDistance, text_drift
 from r2m.algorithm import Round, train
 from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
+from r2m.core.seeds import generator
 from r2m.core.trajectories import Trajectories
 from r2m.models.loading import load_tokenizer
 from r2m.models.saving import check_savable, save_model
 from r2m.policy.build import build_policy, build_sampler
 from r2m.policy.descent import Descent
 from r2m.policy.forward import hidden_width
-from r2m.policy.queries import Query, response_texts
+from r2m.policy.queries import Query, response_texts, token_ids
 from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from r2m.policy.vllm_sampler import StartEngine
 from r2m.reward.loading import load_reward_model, save_feedback_head
@@ -28,7 +30,7 @@ from r2m.round_metrics import gold_metrics, peak_mib
 from r2m.tasks.load import load_task
 from r2m.tasks.prompt import prompt_ids
 from r2m.training import checkpoint
-from r2m.training.held_out import Scorer, frozen_judge, held_out_columns, wins_over
+from r2m.training.held_out import Evaluation, Scorer, frozen_judge, held_out_columns, wins
 from r2m.training.query_order import query_indices
 from r2m.workers import Workers
 
@@ -84,7 +86,8 @@ class Trainer:
             judge, _ = self._frozen(config.run.judge, "float32", "run.judge", device)
             judge_tokenizer = load_tokenizer(config.run.judge, "run.judge")
             self._judge = frozen_judge(RewardEmbedder(judge, judge_tokenizer, self.tokenizer, a.microbatch))
-        self._rival_N1: Tensor | None = None  # what the judge gives the reference's responses
+        self._rival: Trajectories | None = None  # the reference's responses to the held-out prompts
+        self._rival_N1 = torch.empty(0)  # what the judge gives them
 
     def _frozen(
         self, path: str, dtype: str, field: str, device: torch.device | str
@@ -109,23 +112,42 @@ class Trainer:
         indices = query_indices(len(self.train_queries), c.algorithm.queries, step, c.run.seed)
         return [self.train_queries[indices[i]] for i in self.workers.own(len(indices))]
 
-    def evaluate(self, step: int) -> dict[str, float]:
+    def evaluate(self, step: int) -> Evaluation:
         """Means over the held-out prompts of all workers, with the same draws whenever it is called."""
         c = self.config
         t = self.sampler.held_out(self.held_out)
+        if self._rival is None:  # the reference's responses, with the same draws
+            self._rival = self.sampler.held_out(self.held_out, reference=True)
+            if self._judge is not None:
+                self._rival_N1 = self._judge(self.held_out, self._rival)
         weight = omega(step, c.algorithm.total_rounds, c.reward.omega_min, c.reward.omega_schedule)
+        H_N1D, distance = self.scorer.embed(self.held_out, t), HiddenDistance()
         columns = held_out_columns(
             self.policy, self.scorer, self.held_out, t, self.head, weight, c.algorithm, c.reward, self.workers,
-            c.run.eval_seed,
+            c.run.eval_seed, H_N1D, distance=distance,
         )  # fmt: skip
         if self.gold_program is not None:
             columns["eval/gold"] = self.gold(self.held_out, t).squeeze(1)
+        judged = None
         if self._judge is not None:
-            if self._rival_N1 is None:  # the reference's responses, with the same draws
-                self._rival_N1 = self._judge(self.held_out, self.sampler.held_out(self.held_out, reference=True))
-            columns["eval/win_rate"] = wins_over(self._judge, self._rival_N1)(self.held_out, t).squeeze(1)
+            judged_N1 = columns["eval/gold"][:, None] if c.run.judge is None else self._judge(self.held_out, t)
+            columns["eval/win_rate"] = wins(judged_N1, self._rival_N1).squeeze(1)
+            judged = self.workers.gather(judged_N1).squeeze(1).tolist()
         means = self.workers.gather(torch.stack(list(columns.values()), -1)).mean(0)
-        return dict(zip(columns, means.tolist(), strict=True))
+        metrics = dict(zip(columns, means.tolist(), strict=True))
+        metrics["signal/hidden_distance"] = distance.value(self.workers)
+        if self.reward_model.seen is not None:
+            above_N1 = self.reward_model.phi(H_N1D).squeeze(-1) > self.reward_model.seen
+            metrics["signal/above_seen"] = float(self.workers.gather(above_N1.float()).mean())
+        ids = ([ids for (ids,) in token_ids(x, x.lengths_NK)] for x in (t, self._rival))
+        ours, theirs = zip(*self.workers.gather_rows(list(zip(*ids, strict=True))), strict=True)
+        metrics["signal/text_drift"] = text_drift(ours, theirs, generator("text drift", c.run.eval_seed, 0))
+        texts, proxies = response_texts(self.tokenizer, self.held_out, t), columns["eval/proxy"].tolist()
+        said = [
+            {"prompt": query.prompt.shown, "response": text, "proxy": proxy}
+            for query, text, proxy in zip(self.held_out, texts, proxies, strict=True)
+        ]
+        return Evaluation(metrics, judged, self.workers.gather_rows(said))
 
     def gold(self, queries: Sequence[Query], t: Trajectories) -> Tensor:
         assert self.gold_program is not None
@@ -157,7 +179,7 @@ class Trainer:
         every = len(texts) // count
         samples = [
             {
-                "prompt": prompts[i].text if prompts[i].text is not None else list(prompts[i].messages or ()),
+                "prompt": prompts[i].shown,
                 "response": texts[i],
                 "proxy": float(r.scores_NK.flatten()[i]),
                 "vanilla": float(r.vanilla_NK.flatten()[i]),

@@ -40,7 +40,7 @@ def run_rounds(config: Config, models: tuple[str, str], workers: Workers) -> tup
     metrics = []
     for r in trainer.rounds(1):
         observed, _ = trainer.observe(r)
-        metrics.append(r.metrics | observed | trainer.evaluate(r.step))
+        metrics.append(r.metrics | observed | trainer.evaluate(r.step).metrics)
     assert trainer.head is not None
     return trainer.policy.model.state_dict() | trainer.head.state_dict(), metrics
 

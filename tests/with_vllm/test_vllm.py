@@ -58,7 +58,7 @@ def test_log_probs_are_the_trainers_after_each_update(make_trainer: MakeTrainer,
         if r.step > 1:
             assert abs(r.metrics["kl/sequence"]) > 2e-3  # what stale weights would be off by
         if r.step % 2 == 0:
-            assert 0 <= trainer.evaluate(r.step)["eval/win_rate"] <= 1  # against the weights before training
+            assert 0 <= trainer.evaluate(r.step).metrics["eval/win_rate"] <= 1  # against the weights before training
 
 
 def test_responses(make_trainer: MakeTrainer) -> None:

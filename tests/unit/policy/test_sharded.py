@@ -98,7 +98,7 @@ def rounds(
     trainer.check_export(out)
     metrics = []
     for r in trainer.rounds(1):
-        metrics.append(r.metrics | (trainer.evaluate(3) if r.step == 3 else {}))
+        metrics.append(r.metrics | (trainer.evaluate(3).metrics if r.step == 3 else {}))
         if r.step == 2:
             trainer.save(out / "checkpoints", 2)
     trained = whole(trainer.policy)

@@ -32,7 +32,7 @@ def worker(rank: int, folder: Path, tree: dict[str, Any], models: tuple[str, str
         trainer, again = (Trainer(config, models, Workers(rank, 2)) for _ in range(2))
         metrics: list[dict[str, float]] = []
         for r in trainer.rounds(1):
-            metrics.append(r.metrics | (trainer.evaluate(3) if r.step == 3 else {}))
+            metrics.append(r.metrics | (trainer.evaluate(3).metrics if r.step == 3 else {}))
             if r.step == 2:
                 trainer.save(folder / stage / "checkpoints", 2)
         trained = adapters(trainer)

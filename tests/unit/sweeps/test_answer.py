@@ -139,6 +139,13 @@ def test_a_baseline_of_several_seeds_is_complete_when_all_have_finished(made):
     assert (row.state, row.values) == ("complete", (pytest.approx(0.3),))
 
 
+def test_a_baseline_that_its_alarm_has_stopped_says_why(made):
+    m = made()
+    m.run("rloo", RLOO, 0, 0.1, 0.2, status="pruned")
+    row = m.answer().arm("rloo")
+    assert (row.state, row.reason) == ("pruned", "alarm in round 2: judged lower")
+
+
 def test_a_failed_arm_says_why(made):
     m = made()
     m.run("rloo", RLOO, 0, 0.1, status="failed")

@@ -67,7 +67,9 @@ def go_on(ledger: Ledger, most: int = 100) -> list[tuple[str, str, list[int]]]:
     return done
 
 
-def write(run: StartedRun, *golds: float, event: str | None = None, **metrics: Sequence[float]) -> None:
+def write(
+    run: StartedRun, *golds: float, event: str | None = None, reason: str | None = None, **metrics: Sequence[float]
+) -> None:  # fmt: skip
     """The run's journal by hand: an evaluation at every eval_every-th round, and how it ended."""
     every = run.config.run.eval_every
     with Journal(run.journal) as journal:
@@ -75,7 +77,8 @@ def write(run: StartedRun, *golds: float, event: str | None = None, **metrics: S
             more = {f"eval/{name}": values[i] for name, values in metrics.items()}
             journal.round((i + 1) * every, {"eval/gold": gold} | more)
         if event is not None:
-            journal.event(event, **({"reason": "round 3: loss is nan"} if event == "failed" else {}))
+            reason = reason or ("round 3: loss is nan" if event == "failed" else None)
+            journal.event(event, **({"reason": reason} if reason else {}))
 
 
 def trials(opened: Opened) -> list[FrozenTrial]:
@@ -338,6 +341,18 @@ class TestSettled:
         assert (other.status, other.events[-1]["reason"]) == ("failed", "the trial's other seed has failed")
         assert wanted(ledger).arm == "t001"
 
+    def test_one_that_an_alarm_has_stopped_is_pruned_with_the_reason(self, make_sweep: MakeSweep) -> None:
+        opened = make_sweep(**ONE, seeds=[0, 1])
+        ledger = ledger_of(opened)
+        task = wanted(ledger)
+        write(task.runs[0], 0.5, 0.25, event="pruned", reason="alarm in round 4: judged lower")
+        ledger.settle(task, None)
+        (trial,) = trials(opened)
+        assert (trial.state, trial.user_attrs["reason"]) == (TrialState.PRUNED, "alarm in round 4: judged lower")
+        other = read(task.runs[1].journal)
+        assert (other.status, other.events[-1]["reason"]) == ("pruned", "the trial's other seed has pruned")
+        assert wanted(ledger).arm == "t001"
+
     def test_pruned_keeps_its_evaluations(self, make_sweep: MakeSweep) -> None:
         opened = make_sweep("algorithm.rounds=12", **LONG, baselines={})
         ledger = ledger_of(opened)
@@ -406,7 +421,11 @@ class TestSettled:
         search, confirm = (Path(opened.storage) / "runs" / f"tiny-t000-s{seed}" for seed in (0, 10))
         models = {CHECKPOINTS, "policy", "reward"}
         assert {path.name for path in search.iterdir()} == {"config.yaml", "journal.jsonl"}
-        assert {path.name for path in confirm.iterdir()} == {"config.yaml", "journal.jsonl"} | models
+        assert {path.name for path in confirm.iterdir()} == {
+            "config.yaml",
+            "journal.jsonl",
+            "best_judged.json",
+        } | models
 
 
 class TestPruned:

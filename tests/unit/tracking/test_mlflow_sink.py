@@ -81,6 +81,27 @@ def test_all_of_a_journal_is_shipped_and_nothing_twice(storage, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []  # nothing of MLflow's in the working folder
 
 
+def test_an_alarm_is_a_tag_and_its_page_an_artifact(storage):
+    uri, run_dir = default_tracking_uri(storage), storage / "runs" / "alarmed"
+    alarm = {"step": 3, "began": 1, "checkpoint": None, "reason": "judged lower", "signals": {"kl": 9.0}}
+    with started(run_dir) as journal:
+        journal.round(1, {"alarm/on": 0.0})
+        sink = Sink(uri, run_dir)
+        sink.ship()
+        (run,) = mlflow_runs(uri, "alarmed")
+        assert "r2m.alarm" not in run.data.tags
+        (run_dir / "alarm.html").write_text("<p>texts</p>")
+        journal.round(3, {"alarm/on": 1.0})
+        journal.event("alarm", **alarm)
+        sink.ship()  # while it goes on
+    (run,) = mlflow_runs(uri, "alarmed")
+    assert (run.data.tags["r2m.alarm"], run.info.status) == ("3", "RUNNING")
+    assert points(uri, "alarmed", "alarm/on") == [(1, 0.0), (3, 1.0)]
+    assert "alarm.html" in {file.path for file in MlflowClient(uri).list_artifacts(run.info.run_id)}
+    (run_dir / "alarm.html").unlink()
+    Sink(uri, run_dir).ship()  # of another storage, say: the journal says enough for the tag
+
+
 def test_a_run_is_followed_through_stop_and_resume(storage):
     uri, run_dir = default_tracking_uri(storage), storage / "runs" / "resumed"
     sink = Sink(uri, run_dir)

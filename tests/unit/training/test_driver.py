@@ -13,7 +13,7 @@ from rich.console import Console
 from r2m.config import Config
 from r2m.errors import UserError
 from r2m.runs.folder import STOP_FILE
-from r2m.training.driver import _stop_on_signal, explained, round_numbers
+from r2m.training.driver import _stop_on_signal, alarm_line, explained, round_numbers
 from r2m.training.start import StartedRun, new_run
 
 MakeConfig = Callable[..., Config]
@@ -107,6 +107,15 @@ class TestStopOnSignal:
         thread.start()
         thread.join()
         assert seen == [before]
+
+
+def test_what_is_said_of_an_alarm() -> None:
+    alarm = {"step": 30, "began": 20, "checkpoint": 20, "reason": "judged 0.2 lower than in round 20", "signals": {}}
+    assert alarm_line("a", alarm) == (
+        "a: ALARM in round 30: judged 0.2 lower than in round 20; the last checkpoint before: step-000020; "
+        "texts: alarm.html in its folder"
+    )
+    assert "before: none was kept;" in alarm_line("a", alarm | {"checkpoint": None})
 
 
 def test_numbers_beside_the_bar() -> None:

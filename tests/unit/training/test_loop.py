@@ -38,7 +38,7 @@ def loop(run: StartedRun) -> JournalView:
 
 
 def events(view: JournalView) -> list[str]:
-    return [event["name"] for event in view.events]
+    return [event["name"] for event in view.events if event["name"] != "judged"]
 
 
 @pytest.fixture
@@ -70,6 +70,14 @@ class TestWhole:
         of_remax = {"reward/greedy", "rollout/greedy_tokens"}
         assert {key for key in METRICS if not key.startswith("sweep/")} - of_remax <= reported
 
+    def test_each_evaluation_tells_what_was_judged(self, undisturbed: JournalView) -> None:
+        judged = [event for event in undisturbed.events if event["name"] == "judged"]
+        gold = dict(zip(*undisturbed.series("eval/gold"), strict=True))
+        assert [event["step"] for event in judged] == list(gold)
+        for event in judged:
+            assert len(event["scores"]) == 8
+            assert sum(event["scores"]) / 8 == pytest.approx(gold[event["step"]])
+
     def test_evaluation_at_its_rounds_and_the_last(self, start: Start) -> None:
         view = loop(start("evaluated", "run.eval_every=4"))
         assert view.series("eval/gold")[0] == [4, 6]
@@ -80,9 +88,9 @@ class TestWhole:
     def test_evaluating_does_not_change_the_run(self, start: Start, undisturbed: JournalView) -> None:
         never = steady(loop(start("never", "run.eval_every=0")))
         for step, metrics in steady(undisturbed).items():
-            assert {k: v for k, v in metrics.items() if not k.startswith("eval/")} == pytest.approx(
-                never[step], abs=0, rel=0, nan_ok=True
-            )
+            assert {
+                k: v for k, v in metrics.items() if not k.startswith(("eval/", "signal/", "alarm/"))
+            } == pytest.approx(never[step], abs=0, rel=0, nan_ok=True)
 
     def test_its_folder(self, start: Start) -> None:
         run = start("folder")

@@ -64,7 +64,7 @@ class TestPolicies:
             policy = str(tmp_path / "policy")
             trainer = Trainer(make_config(f"policy.model={policy}"), (policy, forum_models[1]), Workers())
             first, second = itertools.islice(trainer.rounds(1), 2)
-            assert all(math.isfinite(value) for value in trainer.evaluate(2).values())
+            assert all(math.isfinite(value) for value in trainer.evaluate(2).metrics.values())
             for r in (first, second):
                 assert r.metrics["rollout/log_prob_error"] < 1e-3
                 assert r.metrics["train/ratio_error_first_minibatch"] < 1e-4
@@ -100,12 +100,11 @@ class TestMetrics:
         trainer = make_trainer()
         r = next(trainer.rounds(1))
         observed, _ = trainer.observe(r)
-        reported = r.metrics | observed | trainer.evaluate(1)
-        written_by_the_loop = {"time/eval_s", "time/checkpoint_s"}
-        assert (
-            set(reported) == {key for key in METRICS if not key.startswith("sweep/")} - written_by_the_loop - GREEDY
-        )
-        assert len(reported) == len(r.metrics) + len(observed) + 7  # none is reported twice
+        reported = r.metrics | observed | trainer.evaluate(1).metrics
+        by_the_loop = {"time/eval_s", "signal/kl_rate", "signal/rounds_apart"}
+        defined = {key for key in METRICS if not key.startswith(("sweep/", "alarm/"))}
+        assert set(reported) == defined - by_the_loop - GREEDY
+        assert len(reported) == len(r.metrics) + len(observed) + 10  # none is reported twice
 
     def test_remax_reports_its_greedy_responses_too(self, make_trainer: MakeTrainer) -> None:
         remax, r2m = (next(make_trainer(*o).rounds(1)).metrics for o in (("algorithm.advantage=remax",), ()))

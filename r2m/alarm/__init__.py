@@ -1,0 +1,1 @@
+"""Whether the reward still means anything: signals raise a suspicion, and judgements decide by one rule."""
