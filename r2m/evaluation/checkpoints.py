@@ -67,10 +67,10 @@ def score_checkpoints(
         known = table
         known.write(folder)
     if export is not None and known.best is not None:
-        policy = _open(config)
-        policy.restore_weights(checkpoint.load_checkpoint(paths[known.best.step])[0])
+        best = _open(config)
+        best.restore_weights(checkpoint.load_checkpoint(paths[known.best.step])[0])
         with new_folder(export) as new:
-            policy.export(new, load_tokenizer(prepare(config)[0]))
+            best.export(new, load_tokenizer(prepare(config)[0]))
     return known
 
 
