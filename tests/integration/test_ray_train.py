@@ -70,7 +70,7 @@ def test_two_workers_and_an_mlflow_that_does_not_answer(
     ray_cluster: None, make_config: MakeConfig, tmp_path: Path, refused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Side by side: one run of two workers, one whose MLflow refuses connections until it has ended."""
-    monkeypatch.setattr(driver, "SHIP_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(driver, "SHIP_TIMEOUT_S", 20.0)  # MLflow may not have been loaded before the end
     uri = f"http://127.0.0.1:{refused_port}"
     two = new_run(make_config("run.workers=2"), "two")
     unheard = new_run(make_config(f"run.tracking_uri={uri}"), "unheard")
