@@ -52,7 +52,7 @@ def scaled_logits(logits_NV: Tensor, temperature: float, unused_V: Tensor | None
 class _LogProbs(torch.autograd.Function):
     """From logits [N, V], which are overwritten, to log-probs of ids_N and entropies as `token_log_probs` gives them.
 
-    The numbers of log_softmax and gather, in two tensors of [N, V] where autograd has three or four: these are the
+    The numbers of log_softmax and gather, in two tensors of [N, V] where autograd has three: these are the
     peak of a step, and fresh memory of such a size costs time, too.
     """
 

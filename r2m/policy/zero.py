@@ -114,8 +114,8 @@ def _hollow(model: PreTrainedModel, device: torch.device | str) -> PreTrainedMod
 def _give_freed_memory_back() -> None:
     """Let glibc map what is of 1 MiB and more by itself, so that the system has it back once it is freed.
 
-    By itself it does so from the largest block on that was ever freed, up to 32 MiB: weights that come and go with
-    each layer then lie between others, and leave holes that nothing else fits in, 772 MiB beside 2,259 in use.
+    Else it does so from the largest block on that was ever freed, up to 32 MiB: weights that come and go with each
+    layer then lie between others and leave holes, measured up to a quarter of a worker's peak.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
