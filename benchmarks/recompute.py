@@ -26,11 +26,12 @@ from transformers import PreTrainedModel
 
 from r2m.core.masking import token_log_probs
 from r2m.core.trajectories import Trajectories
+from r2m.limits import LOGITS_RECOMPUTED
 from r2m.models.families import CacheUse
 from r2m.policy.forward import policy_forward
 from r2m.policy.loading import load_policy
 from r2m.policy.output import base, own_logits, vocabulary
-from r2m.policy.recompute import FEWER_LOGITS, recompute_activations, recomputed
+from r2m.policy.recompute import recompute_activations, recomputed
 
 GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc's
 SIZES = {"2 x 4, 96 + 96 tokens": (2, 4, 96, 96), "1 x 4, 256 + 256 tokens": (1, 4, 256, 256)}
@@ -70,7 +71,7 @@ def packed(model: PreTrainedModel, t: Trajectories) -> Tensor:
     predicting_NKRD = torch.cat([first, hidden_NSD[:, P:].unflatten(1, (K, R - 1))], 2)
     return token_log_probs(
         predicting_NKRD, lambda hidden_ND: own_logits(model, hidden_ND), t.response_ids_NKR, 1.0, vocabulary(model),
-        entropy=False, max_elements=FEWER_LOGITS,
+        entropy=False, max_elements=LOGITS_RECOMPUTED,
     )[0]  # fmt: skip
 
 

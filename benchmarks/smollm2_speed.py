@@ -31,6 +31,7 @@ from r2m.policy.sampler import sample, uniform_draws
 PROMPT, RESPONSE = 32, 48  # tokens
 SAMPLED = {
     "1": (1, 1, 0),
+    "2": (2, 1, 0),
     "8": (8, 1, 0),
     "32": (32, 1, 0),
     "8 x 4": (8, 4, 0),

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-BUCKET = 2**25  # values: large enough for full bandwidth, small beside a model
+from r2m.limits import BUCKET
 
 
 @dataclass(frozen=True)

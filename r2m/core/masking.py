@@ -5,11 +5,13 @@ They come from known lengths: an id that equals the padding's may be a token.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from r2m.limits import LOGITS
 
 NEVER = -1e30  # a logit, in place of -inf: its probability is 0, and 0 times its log-prob is not NaN
 
@@ -47,6 +49,39 @@ def scaled_logits(logits_NV: Tensor, temperature: float, unused_V: Tensor | None
     return logits_NV if unused_V is None else logits_NV.masked_fill_(unused_V, NEVER)
 
 
+class _LogProbs(torch.autograd.Function):
+    """From logits [N, V], which are overwritten, to log-probs of ids_N and entropies as `token_log_probs` gives them.
+
+    The numbers of log_softmax and gather, in two tensors of [N, V] where autograd has three: these are the
+    peak of a step, and fresh memory of such a size costs time, too.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_NV: Tensor, ids_N: Tensor, temperature: float, unused_V: Tensor | None, entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        log_probs_NV = scaled_logits(logits_NV, temperature, unused_V)
+        torch.log_softmax(log_probs_NV, -1, out=log_probs_NV)
+        log_probs_N = log_probs_NV.gather(-1, ids_N.unsqueeze(-1)).squeeze(-1)
+        if entropy:
+            entropy_N = -torch.linalg.vecdot(log_probs_NV.exp(), log_probs_NV)
+        else:
+            entropy_N = torch.full_like(log_probs_N, torch.nan)
+        ctx.save_for_backward(log_probs_NV, ids_N, unused_V)
+        ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
+        ctx.mark_non_differentiable(entropy_N)
+        return log_probs_N, entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> Any:
+        log_probs_NV, ids_N, unused_V = ctx.saved_tensors
+        grad_NV = torch.zeros_like(log_probs_NV).scatter_(-1, ids_N.unsqueeze(-1), grad_N.unsqueeze(-1))
+        torch._log_softmax_backward_data(grad_NV, log_probs_NV, -1, grad_NV.dtype, out=grad_NV)
+        if unused_V is not None:
+            grad_NV.masked_fill_(unused_V, 0)
+        return grad_NV.div_(ctx.temperature).to(ctx.dtype), None, None, None, None
+
+
 def token_log_probs(
     hidden_BTD: Tensor,
     logits_of: Callable[[Tensor], Tensor],
@@ -56,7 +91,7 @@ def token_log_probs(
     unused_V: Tensor | None = None,
     *,
     entropy: bool = True,
-    max_elements: int = 2**26,
+    max_elements: int = LOGITS,
 ) -> tuple[Tensor, Tensor]:
     """Log-probs of tokens under softmax(logits / temperature), and the entropies of those distributions.
 
@@ -84,12 +119,8 @@ def token_log_probs(
     hidden_ND, ids_N = hidden_BTD.flatten(0, -2), ids_BT.flatten()
 
     def log_probs(hidden_ND: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
-        log_probs_NV = F.log_softmax(scaled_logits(logits_of(hidden_ND), temperature, unused_V), dim=-1)
-        log_probs_N = log_probs_NV.gather(-1, ids_N.unsqueeze(-1)).squeeze(-1)
-        if not entropy:
-            return log_probs_N, torch.full_like(log_probs_N, torch.nan)
-        with torch.no_grad():
-            return log_probs_N, -torch.linalg.vecdot(log_probs_NV.exp(), log_probs_NV)
+        both: tuple[Tensor, Tensor] = _LogProbs.apply(logits_of(hidden_ND), ids_N, temperature, unused_V, entropy)
+        return both
 
     chunk = max(1, max_elements // vocabulary)
     if len(ids_N) <= chunk:

@@ -16,9 +16,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from r2m.core.masking import positions, token_log_probs
 from r2m.core.trajectories import Trajectories
+from r2m.limits import LOGITS_RECOMPUTED
 from r2m.models.families import CacheUse
 from r2m.policy.output import base, cache_use, own_logits, unused_ids, vocabulary
-from r2m.policy.recompute import FEWER_LOGITS, PrefixCache, has_prefix_cache, recomputed, recomputes
+from r2m.policy.recompute import PrefixCache, has_prefix_cache, recomputed, recomputes
 
 
 class PolicyOutput(NamedTuple):
@@ -43,7 +44,7 @@ def policy_forward(
     shared = cache_use(model) is CacheUse.SHARED and (not recompute or has_prefix_cache(model.config))
     with recomputed(base(model)) if recompute else nullcontext():
         prompt_hidden_NPD, predicting_BRD = (_shared if shared else _apart)(model, t)
-    limit = {"max_elements": FEWER_LOGITS} if recompute else {}
+    limit = {"max_elements": LOGITS_RECOMPUTED} if recompute else {}
     log_probs_BR, entropy_BR = token_log_probs(
         predicting_BRD, lambda hidden_ND: own_logits(model, hidden_ND), t.response_ids_NKR.reshape(N * K, R),
         temperature, vocabulary(model), unused_ids(model), entropy=entropy, **limit,

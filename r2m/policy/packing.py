@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-# Values of a model's linear layers (64 MiB). Fewer stay in the processor's caches, where there is little to gain.
-SMALLEST = 2**24
-FEWEST_ROWS = 4  # with fewer, reading the weights is all that counts
+from r2m.limits import PACKED
+
+FEWEST_ROWS = 2  # one alone gains nothing
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def packed(model: nn.Module, rows: int) -> Iterator[None]:
     Without gradients; the weights must not change. It takes as much memory again as they do.
     """
     layers = [m for m in model.modules() if type(m) is nn.Linear and _fits(m.weight)]
-    if rows < FEWEST_ROWS or sum(m.weight.numel() for m in layers) < SMALLEST:
+    if rows < FEWEST_ROWS or sum(m.weight.numel() for m in layers) < PACKED:
         layers = []
     for m in layers:
         vars(m)["forward"] = _forward(m)

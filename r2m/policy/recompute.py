@@ -18,8 +18,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from r2m.errors import UserError
 
-FEWER_LOGITS = 2**24  # the greatest tensor of [tokens, V] then: beside recomputed layers it would be the peak
-
 
 class PrefixCache(DynamicCache):
     """What tokens have behind them, which running them does not change."""

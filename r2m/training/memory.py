@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from r2m.config import Config, Policy
 from r2m.errors import UserError
 from r2m.files import GIB
+from r2m.limits import BUCKET, LOGITS, LOGITS_RECOMPUTED, PACKED
 from r2m.models.families import CacheUse
 from r2m.training.shape import Shape
 
 BYTES = {"float32": 4, "bfloat16": 2}
 FP32, ADAM = 4, 8  # bytes of a value: masters and gradients are fp32; AdamW has two states
-LOGITS, LOGITS_RECOMPUTED = 2**26, 2**24  # values at once: r2m.policy.forward's
-ZERO_BUCKET = 2**25  # values that ZeRO sends at once: r2m.workers'
 GATHERED = 10**9  # weights that ZeRO-3 keeps gathered between a forward and its backward: DeepSpeed's default
-PACKED = 2**24  # values of a model from which on the sampler packs its weights on a CPU: r2m.policy.packing's
 LIBRARIES = int(0.5 * GIB)  # measured (480 MiB): what imports of torch, transformers and this package hold
 PROCESS = int(0.6 * GIB)  # measured: with Ray's beside them
 CUDA = int(0.5 * GIB)  # of a GPU, for a process's context and kernels: estimated
@@ -77,7 +75,7 @@ def memory(config: Config, policy: Shape, reward: Shape, P: int, device: str, de
     update += _in_the_making(config, policy, trained, item, stage)
     if stage:
         # Gradients of several weights in one piece, and at stages 2 and 3 another copy of it, on its way.
-        held["ZeRO's buffers"] = min(ZERO_BUCKET, trained) * (item if stage == 3 else FP32) * (2 if stage > 1 else 1)
+        held["ZeRO's buffers"] = min(BUCKET, trained) * (item if stage == 3 else FP32) * (2 if stage > 1 else 1)
     phases = {"policy update": update}
     if config.rollout.engine == "own":
         phases["sampling"] = _sampling(config, policy, P, device, stage)
@@ -149,7 +147,8 @@ def _sampling(config: Config, policy: Shape, P: int, device: str, stage: int) ->
 
 def microbatch_bytes(config: Config, policy: Shape, B: int, P: int, item: int) -> int:
     """What a forward of B trajectories keeps for its backward: in each layer about 12 D beside the MLP for a token
-    that is run, keys and values again for each trajectory that shares them; about three fp32 tensors of logits.
+    that is run, keys and values again for each trajectory that shares them; of each logit the log-prob and its
+    gradient in fp32.
 
     Recomputed: of all layers the inputs and the prompts' keys and values, and the rest of one layer.
     """
@@ -162,4 +161,5 @@ def microbatch_bytes(config: Config, policy: Shape, B: int, P: int, item: int) -
         kept = layer + run_tokens * (policy.layers * policy.width + policy.kv_values)
         kept += read_tokens * policy.kv_values // policy.layers
         at_once = LOGITS_RECOMPUTED
-    return kept * item + 3 * FP32 * min(B * R * policy.vocabulary, at_once)
+    of_a_logit = 2 * FP32 + (item if item < FP32 else 0)
+    return kept * item + of_a_logit * min(B * R * policy.vocabulary, at_once)

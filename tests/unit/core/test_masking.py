@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from r2m.core.masking import lengths_to_mask, pad, positions, token_log_probs
+from r2m.core.masking import lengths_to_mask, pad, positions, scaled_logits, token_log_probs
+from r2m.limits import LOGITS
 
 
 def linear_log_probs(
@@ -123,7 +124,7 @@ class TestTokenLogProbs:
             log_probs_BT.sum().backward()
         assert greatest.elements == bound
 
-    @pytest.mark.parametrize(("max_elements", "kept"), [(2**26, True), (8 * V, False)])
+    @pytest.mark.parametrize(("max_elements", "kept"), [(LOGITS, True), (8 * V, False)])
     def test_chunks_keep_nothing_of_the_vocabulary_for_the_backward(self, max_elements: int, kept: bool) -> None:
         shapes = []
 
@@ -172,6 +173,44 @@ class TestTokenLogProbs:
         assert (log_probs_BT.dtype, entropy_BT.dtype) == (torch.float32, torch.float32)
         torch.testing.assert_close(log_probs_BT, expected_BT)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("temperature", [1.0, 0.7])
+    @pytest.mark.parametrize("unused", [False, True])
+    def test_to_the_last_bit_what_autograd_makes_of_log_softmax(
+        self, dtype: torch.dtype, temperature: float, unused: bool
+    ) -> None:
+        inputs, plain = self.inputs(dtype), self.inputs(dtype)
+        unused_V = torch.arange(self.V) % 5 == 3 if unused else None
+        log_probs_BT, _ = linear_log_probs(**inputs, temperature=temperature, unused_V=unused_V)
+        logits_BTV = F.linear(plain["hidden_BTD"].flatten(0, 1), plain["weight_VD"], plain["bias"])
+        log_probs_BTV = scaled_logits(logits_BTV, temperature, unused_V).log_softmax(-1).view(self.B, self.T, self.V)
+        expected_BT = log_probs_BTV.gather(-1, plain["ids_BT"][..., None])[..., 0]
+        assert torch.equal(log_probs_BT, expected_BT)
+        weights_BT = torch.randn(self.B, self.T)
+        (log_probs_BT * weights_BT).sum().backward()
+        (expected_BT * weights_BT).sum().backward()
+        for name in ("hidden_BTD", "weight_VD", "bias"):
+            assert torch.equal(inputs[name].grad, plain[name].grad)
+
+    def test_two_tensors_of_the_vocabulary_are_all_that_a_backward_needs(self) -> None:
+        """What is made anew beside the logits: their gradient, once."""
+        logits_NV = torch.randn(5, self.V).requires_grad_()
+        made = []
+
+        class Made(TorchDispatchMode):
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                result = func(*args, **kwargs or {})
+                made.extend(x.data_ptr() for x in tree_leaves(result) if isinstance(x, Tensor) and x.numel() == size)
+                return result
+
+        size, copy_NV = logits_NV.numel(), logits_NV.clone()
+        with Made():
+            both = token_log_probs(
+                torch.zeros(5, 1), lambda _: copy_NV, torch.zeros(5, dtype=torch.long), 0.7, self.V, entropy=False
+            )
+            both[0].sum().backward()
+        assert len(set(made) - {copy_NV.data_ptr()}) == 1
+
     def test_extreme_logits(self) -> None:
         log_probs_BT, entropy_BT = linear_log_probs(
             torch.full((1, 2, 1), 1e4), torch.tensor([[1.0], [-1.0]]), torch.tensor([[0, 1]]), 1.0
@@ -179,7 +218,7 @@ class TestTokenLogProbs:
         assert log_probs_BT.tolist() == [[0.0, -2e4]]
         assert entropy_BT.tolist() == [[0.0, 0.0]]
 
-    @pytest.mark.parametrize("max_elements", [2**26, 7 * V])
+    @pytest.mark.parametrize("max_elements", [LOGITS, 7 * V])
     @pytest.mark.parametrize("entropy", [True, False])
     def test_ids_that_no_token_has_take_no_part(self, max_elements: int, entropy: bool) -> None:
         """As if their rows were not there: log-probs, entropies and gradients; none is NaN."""

@@ -64,9 +64,9 @@ def test_packed_layers_give_the_same_and_only_within(bias: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "dtype", "rows"), [(4096, torch.float32, 3), (4095, torch.float32, 4), (4096, torch.bfloat16, 4)]
+    ("width", "dtype", "rows"), [(4096, torch.float32, 1), (4095, torch.float32, 4), (4096, torch.bfloat16, 4)]
 )
-def test_few_rows_small_models_and_bfloat16_are_not_packed(width: int, dtype: torch.dtype, rows: int) -> None:
+def test_one_row_small_models_and_bfloat16_are_not_packed(width: int, dtype: torch.dtype, rows: int) -> None:
     layer = nn.Linear(width, width, bias=False, dtype=dtype)
     with packed(nn.Sequential(layer), rows):
         assert "forward" not in vars(layer)

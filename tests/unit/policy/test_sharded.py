@@ -77,7 +77,7 @@ def worker(rank: int, folder: Path, trees: dict[str, Any], models: tuple[str, st
             save_file(weights, folder / f"{arm}-{name}-{rank}.safetensors")
     for family, name in STEPS:
         if name in RECOMPUTED:
-            forward.RECOMPUTED_LOGITS = 60  # some tokens at a time
+            forward.LOGITS_RECOMPUTED = 60  # some tokens at a time
         found[f"{family}/{name}"] = steps(family, name, workers)
     for name in ("zero1", "zero2", "zero3"):
         found[f"bad/{name}"] = bad_gradients(name, workers)

@@ -13,10 +13,11 @@ from r2m.config import Config, load, validate
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
+from r2m.limits import BUCKET
 from r2m.models.families import CacheUse
 from r2m.policy.forward import HiddenStates, policy_forward
 from r2m.policy.state import module_tensors, optimizer_tensors
-from r2m.training.memory import CUDA, LIBRARIES, ZERO_BUCKET, microbatch_bytes, trained_parameters
+from r2m.training.memory import CUDA, LIBRARIES, microbatch_bytes, trained_parameters
 from r2m.training.plan import GIB, Plan, human, plan, resolve_device
 from r2m.training.plan_table import plan_table
 from r2m.training.shape import Shape, shape_of
@@ -158,7 +159,7 @@ class TestPlan:
         at = {"model": "p", "sharding": "zero3", "dtype": "bfloat16"}
         c = config(policy=at, run={"workers": 2})
         p = plan(c, large, REWARD)
-        assert p.memory["ZeRO's buffers"] == 2 * ZERO_BUCKET * 2
+        assert p.memory["ZeRO's buffers"] == 2 * BUCKET * 2
         assert p.memory["gradients"] == 8 * 10**9
         update = 2 * 10**9 + 8 * 10**9 + 10 * 8 * 2  # gathered, gradients of the responses, embedding
         assert p.phases["policy update"] == update + microbatch_bytes(c, large, 4, 20, 2)
@@ -195,7 +196,7 @@ class TestPlan:
         shape = replace(POLICY, layers=8, vocabulary=1)
         plain, again = (config(policy={"model": "p", "recompute": r}) for r in (False, True))
         tokens, read = 20 + 4 * 9, 4 * 29
-        layer, logits = tokens * (12 * 8 + 64), 3 * 4 * 4 * 10
+        layer, logits = tokens * (12 * 8 + 64), 2 * 4 * 4 * 10
         assert microbatch_bytes(plain, shape, 4, 20, 4) == 4 * (8 * layer + read * 16) + logits
         assert microbatch_bytes(again, shape, 4, 20, 4) == 4 * (layer + tokens * (8 * 8 + 16) + read * 2) + logits
 
