@@ -105,8 +105,8 @@ def train(
         if reward.learns:
             with clock("head"):
                 learned = train_head(reward, scored, head, a.microbatch, workers, step)  # 14-20
-        if reward.reads_hidden:
-            learned["head/omega"] = scored.omega
+        if old.hidden is not None:
+            learned |= {"head/omega": scored.omega, "memory/hidden_mib": old.hidden.mib}
 
         metrics = round_metrics(
             t, scored.scores_NK, scored.vanilla_NK, advantages_NKT[..., 0], old.old_NKR, old.ref_NKR,

@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -57,6 +57,15 @@ class LineFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Makes `is_held` true of the file meanwhile, or of its being held already by another process. Raises OSError."""
+    with open(path, "ab") as file:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def is_held(path: Path | str) -> bool:

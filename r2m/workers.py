@@ -18,6 +18,11 @@ class Workers:
     rank: int = 0
     size: int = 1
 
+    @classmethod
+    def here(cls) -> "Workers":
+        """Those of the process group that this process is in, or this one alone."""
+        return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
+
     def own(self, n: int) -> range:
         """The global indices of this worker's queries, out of n. Any minibatch of consecutive queries of one
         worker's run is then consecutive on each of several workers, and the union is the same set."""

@@ -54,6 +54,7 @@ class MadePaper:
         self.folder, self.name = folder, name
         self.runs: dict[str, JournalView] = {}  # by name
         self.assessments: dict[str, Assessment] = {}
+        self.group: dict[str, str] = {}  # experiment and parent of the runs, for MLflow
 
     def name_of(self, arm: str, seed: int) -> str:
         return f"{self.name}-{slug(arm)}-s{seed}"
@@ -67,7 +68,7 @@ class MadePaper:
             journal.start(
                 run_id=name, task="forum", policy="forum-policy", config=config, versions={"torch": "2.10"},
                 git={"commit": "abc", "dirty": False}, config_hash="c", data_hash="d", datasets=[],
-                tags={"r2m.trial": arm},
+                tags={"r2m.trial": arm}, **self.group,
             )  # fmt: skip
             for step, metrics in enumerate(rounds, 1):
                 journal.round(step, metrics | {"time/round_s": 2.0})

@@ -24,10 +24,11 @@ class MadeRuns:
     def run(
         self, name: str, *evaluations: Sequence[float], settings: Sequence[str] = (), seed: int = 0,
         status: str = "finished", data: str = "d", samples: Mapping[int, list[dict[str, Any]]] | None = None,
-        fields: Sequence[str] = EVALUATED, start: Mapping[str, Any] | None = None,
+        fields: Sequence[str] = EVALUATED, start: Mapping[str, Any] | None = None, alarm: int | None = None,
     ) -> JournalView:  # fmt: skip
         """A run of RLOO if the settings say nothing else. Its rounds each end with an evaluation: gold, KL, vanilla,
-        of as many as are given; the round's own gold, KL and vanilla reward are the same."""
+        of as many as are given; the round's own gold, KL and vanilla reward are the same. `alarm`: the round
+        at which it was raised."""
         config = load("forum", ["reward.feedback=off", *settings, f"run.seed={seed}"]).model_dump(mode="json")
         with Journal(self.storage / "runs" / name / "journal.jsonl") as journal:
             journal.start(
@@ -41,6 +42,8 @@ class MadeRuns:
                 journal.round(step, metrics | {"time/round_s": 2.0, "time/eval_s": 1.0})
             for step, rows in (samples or {}).items():
                 journal.samples(step, rows)
+            if alarm is not None:
+                journal.event("alarm", step=alarm, began=1, checkpoint=None, reason="gold fell", signals={})
             if status != "running":
                 journal.event(status, **({"reason": "NaN loss"} if status == "failed" else {}))
         self.views.append(read(journal.path))

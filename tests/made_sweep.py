@@ -7,9 +7,10 @@ import optuna
 import yaml
 
 from r2m.results.answer import Answer
+from r2m.results.table import trial_name
 from r2m.runs.journal import Journal, JournalView, read
 from r2m.sweeps.answer import answer
-from r2m.sweeps.ranking import run_name, trial_name
+from r2m.sweeps.ranking import run_name
 from r2m.sweeps.schema import Sweep
 from r2m.sweeps.settings import slug
 from r2m.sweeps.spec import config_of, load_sweep
@@ -40,16 +41,21 @@ class MadeSweep:
         self.sweep: Sweep = load_sweep(path)
         self.study = optuna.create_study(directions=[o.direction for o in self.sweep.objectives])
         self.views: dict[str, JournalView] = {}
+        self.group: dict[str, str] = {}  # experiment and parent of the runs, for MLflow
 
-    def run(self, arm: str, params: dict[str, Any], seed: int, *evaluations: Any, status: str = "finished") -> str:
-        """A run whose rounds each end with an evaluation: gold alone, or (gold, KL), or (gold, KL, vanilla)."""
+    def run(
+        self, arm: str, params: dict[str, Any], seed: int, *evaluations: Any, status: str = "finished",
+        alarm: int | None = None,
+    ) -> str:  # fmt: skip
+        """A run whose rounds each end with an evaluation: gold alone, or (gold, KL), or (gold, KL, vanilla). `alarm`:
+        the round at which it was raised."""
         name = run_name(self.name, arm, seed)
         config = config_of(self.sweep, params, seed).model_dump(mode="json")
         with Journal(self.folder / "runs" / name / "journal.jsonl") as journal:
             journal.start(
                 run_id=name, task="forum", policy="forum-policy", config=config, versions={}, git={},
                 config_hash="c", data_hash="d", datasets=[],
-                tags={"r2m.sweep": self.name, "r2m.trial": self.label(arm)},
+                tags={"r2m.sweep": self.name, "r2m.trial": self.label(arm)}, **self.group,
             )  # fmt: skip
             for step, evaluation in enumerate(evaluations, 1):
                 values = evaluation if isinstance(evaluation, tuple) else (evaluation,)
@@ -61,6 +67,8 @@ class MadeSweep:
                 }
                 metrics |= {training[key]: value for key, value in metrics.items()}
                 journal.round(step, metrics | {"time/round_s": 2.0, "time/eval_s": 1.0})
+            if alarm is not None:
+                journal.event("alarm", step=alarm, began=1, checkpoint=None, reason="gold fell", signals={})
             if status != "running":
                 reasons = {"failed": "NaN loss", "pruned": "alarm in round 2: judged lower"}
                 journal.event(status, **({"reason": reasons[status]} if status in reasons else {}))

@@ -12,9 +12,10 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 from r2m.cli.common import out, progress
+from r2m.cli.evaluate_checkpoints import evaluate_checkpoints
 from r2m.cli.evaluate_files import alpaca_eval, win_rate_by_judge
 from r2m.cli.judges import JudgeOptions, check_out, print_win_rate
-from r2m.cli.options import Storage, home, storage_path, with_options
+from r2m.cli.options import Storage, home, local, storage_path, with_options
 from r2m.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ def run_or_model(
             "conversations too: its instruction in front, and a conversation where its prompts are"
         ),
     ] = None,
+    checkpoints: Annotated[
+        bool, Option("--checkpoints", help="of a run: score those that it kept, and name the best")
+    ] = False,
+    export: Annotated[
+        Path | None, Option(callback=local, help="with --checkpoints: new folder for the best one's policy")
+    ] = None,
     refresh: Annotated[bool, Option("--refresh", help="assess anew what is on file")] = False,
     to: Annotated[Path | None, Option("--out", callback=home, help="model_outputs.json to write")] = None,
 ) -> None:
@@ -74,6 +81,9 @@ def run_or_model(
 
     A run's assessment is kept in its folder, and read from there the next time. With --judge-url a language model
     judges, in both orders; with --verdicts alone its verdicts on file do, and nobody is asked.
+
+    With --checkpoints: gold where there is one, else run.judge, --judge or --judge-url, chooses among the checkpoints
+    that the run has kept (run.keep_checkpoints).
     """
     from r2m.cli.assessment import MEANS, parts, win_rate_table
     from r2m.evaluation.alpaca_files import write_rows
@@ -86,6 +96,14 @@ def run_or_model(
     subject = home(subject)
     judge, against, pairs = (x and os.path.expanduser(x) for x in (judge, against, pairs))
     judge = "vanilla" if judge == "frozen" else judge  # what it was called before
+    if checkpoints or export is not None:
+        others = {"--recipe": recipe, "--max-tokens": max_tokens, "--pairs": pairs, "--out": to}
+        if not checkpoints:
+            raise UserError("--export: --checkpoints is needed with it")
+        if given := [name for name, value in others.items() if value is not None]:
+            raise UserError(f"{given[0]}: it does not go with --checkpoints")
+        evaluate_checkpoints(subject, where, spoken, judge, against, prompts, refresh, export)
+        return
     if spoken.verdicts is not None and (judge is not None or against is None):
         raise UserError("--verdicts: --against is needed with it, and --judge is another judge")
     if against is not None:

@@ -11,6 +11,7 @@ from typer import Option
 
 from r2m.cli.common import check_driver, err, out, program, progress, say
 from r2m.cli.options import Address, Set, Storage, Workers, storage_path
+from r2m.cli.sweep import say_arms
 from r2m.config import recipes
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def paper(
         out.print(f"not among them: {run}: {why}", soft_wrap=True)
     out.print(f"paper:  {asked.folder / 'paper.html'}", soft_wrap=True, highlight=False)
     out.print(f"tables: {asked.folder / 'tables'}", soft_wrap=True, highlight=False)
+    ui = f"{program()} ui {opened[0].name} --storage {shlex.quote(asked.storage)}"
+    out.print(f"MLflow: {ui}", soft_wrap=True, highlight=False)
+    say_arms(opened[0])
 
 
 def _command(asked: Asked) -> str:

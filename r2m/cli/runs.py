@@ -96,11 +96,17 @@ def sync(
 
 
 @app.command()
-def ui(storage: Storage = None, port: Annotated[int, Option(min=1, max=65535)] = 5000) -> None:
-    """MLflow's pages on this machine's loopback address; Ctrl-C ends them."""
+def ui(
+    experiment: Annotated[
+        str | None, Argument(metavar="EXPERIMENT", help="whose arms to open: MLflow's name, or a sweep's")
+    ] = None,
+    storage: Storage = None,
+    port: Annotated[int, Option(min=1, max=65535)] = 5000,  # r2m.tracking.ui's PORT, without loading it
+) -> None:
+    """MLflow's pages on this machine's loopback address, and where they open on the arms; Ctrl-C ends them."""
     from r2m.tracking.ui import serve
 
-    raise typer.Exit(serve(storage_path(storage), port))
+    raise typer.Exit(serve(storage_path(storage), port, experiment))
 
 
 def _overrides(set_: list[str] | None, workers: int | None, storage: str | None) -> list[str]:

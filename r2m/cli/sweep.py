@@ -90,6 +90,7 @@ def _run(opened: Opened, address: str | None) -> None:
     answer, finished = run_sweep(opened, address, err)
     out.print(sweep_terminal(answer))
     _look(opened)
+    say_arms(opened)
     if not finished:
         say(f"stopped, with checkpoints; {_go_on(opened, address)}")
         raise typer.Exit(130)
@@ -123,12 +124,23 @@ def _status(storage: str, name: str) -> None:
         out.print(_go_on(opened, None), soft_wrap=True)
 
 
+def say_arms(opened: Opened) -> None:
+    """Where the arms are side by side. It loads MLflow, which a run has done before."""
+    from r2m.tracking.ui import arms_of
+
+    if arms := arms_of(opened.tracking_uri, opened.experiment):
+        out.print(f"arms:      {arms}", highlight=False, soft_wrap=True)
+
+
 def _look(opened: Opened) -> None:
+    from r2m.sweeps.sweep import PICTURES
+
     folder = opened.folder
     for line in (
         f"report:    {folder / 'report.html'}",
         f"picture:   {folder / 'answer.png'}",
-        f"MLflow:    {program()} ui --storage {shlex.quote(opened.storage)}     experiment {opened.experiment}",
-        f"Optuna:    {Path(program()).with_name('optuna-dashboard')} {shlex.quote(opened.database)}",
+        f"MLflow:    {program()} ui {opened.name} --storage {shlex.quote(opened.storage)}",
+        f"Optuna:    {Path(program()).with_name('optuna-dashboard')} {shlex.quote(opened.database)} "
+        f"--artifact-dir {shlex.quote(str(folder / PICTURES))}",
     ):
         out.print(line, highlight=False, soft_wrap=True)

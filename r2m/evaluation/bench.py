@@ -76,15 +76,16 @@ class Bench:
 
     def measure(
         self, policy: AssessedPolicy, queries: Sequence[Query], t: Trajectories, head: FeedbackHead | None, kl: bool,
-        texts_N: Sequence[str] | None = None,
+        texts_N: Sequence[str] | None = None, omega: float | None = None,
     ) -> dict[str, list[float]]:  # fmt: skip
-        """As r2m.training.held_out.held_out_columns, at ω = Ω, the weight of a run's last rounds. `kl`: to the
-        supervised policy, for a policy with the same tokens. `texts_N`: what `t` is made of, for the reward model."""
+        """As r2m.training.held_out.held_out_columns, at ω = Ω, the weight of a run's last rounds, or `omega`. `kl`:
+        to the supervised policy, for a policy with the same tokens. `texts_N`: what `t` is made of, for the reward
+        model."""
         c = self.config
         scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, policy.tokenizer, c.algorithm.microbatch)
         columns = held_out_columns(
-            FrozenPolicy(policy.model, self.supervised.model), scorer, queries, t, head, c.reward.omega_min,
-            c.algorithm, c.reward, Workers(), c.run.eval_seed,
+            FrozenPolicy(policy.model, self.supervised.model), scorer, queries, t, head,
+            c.reward.omega_min if omega is None else omega, c.algorithm, c.reward, Workers(), c.run.eval_seed,
             None if texts_N is None else scorer.embed_texts([q.prompt for q in queries], texts_N)[:, None],
             kl and same_tokens(policy.tokenizer, self.supervised.tokenizer),
         )  # fmt: skip

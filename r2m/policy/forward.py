@@ -123,6 +123,11 @@ class HiddenStates:
         self._prompt_NPD[queries, P - prompt.shape[1] :] = prompt.to(self._prompt_NPD)
         self._response_NKRD[queries, responses, : response.shape[2]] = response.to(self._response_NKRD)
 
+    @property
+    def mib(self) -> float:
+        """What they take on their device; once stored."""
+        return (self._prompt_NPD.nbytes + self._response_NKRD.nbytes) / 2**20
+
     def rows(self, queries: slice, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """h of whole groups as (hidden_BTD, mask_BT), B = queries × K, T = P + R - 1, on `device`."""
         mask_NKR = self._response_mask_NKR[queries]

@@ -71,14 +71,18 @@ class WholePolicy(FrozenPolicy):
         tensors |= {f"policy/{name}": master for name, master in self.descent.masters.items()}
         return tensors | optimizer_tensors("policy_optimizer", self.descent.optimizer)
 
-    @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.restore_weights(tensors)
+        restore_optimizer("policy_optimizer", self.descent.optimizer, tensors)
+
+    @torch.no_grad()
+    def restore_weights(self, tensors: dict[str, Tensor]) -> None:
+        """What `restore` does, but for the optimiser: to look at the policy as it was."""
         if self.reference_model is not None:
             restore_module("policy", self.model, tensors)
         for name, master in self.descent.masters.items():
             master.copy_(tensors[f"policy/{name}"])
         self.descent.round_masters()
-        restore_optimizer("policy_optimizer", self.descent.optimizer, tensors)
 
     def export(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         if self._workers.rank == 0:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from r2m.errors import UserError
 from r2m.metrics import metric
-from r2m.reports.style import BOLD, FAINT, THIN, Group, drawn
+from r2m.reports.style import BOLD, FAINT, INK, THIN, Group, drawn
 from r2m.runs.journal import JournalView
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def plot(groups: Sequence[Group], path: Path | str) -> None:
         title = _title([view for group in groups for view in group.views])
         figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
         names = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        if any(view.alarm for group in groups for view in group.views):
+            names["alarm"] = Line2D([], [], marker="v", color="none", markerfacecolor="white", markeredgecolor=INK)
         figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=4)
         metadata = {"Date": None} if Path(path).suffix == ".svg" else None
         figure.savefig(path, metadata=metadata)
@@ -65,6 +68,8 @@ def _lines(ax: Axes, key: str, group: Group) -> None:
     for curve in seeds if len(seeds) > 1 else ():
         ax.plot(list(curve), list(curve.values()), alpha=FAINT, linewidth=THIN * _POINTS, **style)
     if seeds:
+        for at in group.alarms(key):
+            ax.plot(at.x, at.y, "v", color=group.colour, markeredgecolor=INK, markersize=7)
         name = f"{group.label} (mean of {len(group.views)})" if len(group.views) > 1 else group.label
         ax.plot(list(mean), list(mean.values()), linewidth=BOLD * _POINTS, label=name, **style)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -124,13 +124,6 @@ class Page:
     title: str
     parts: Sequence[Part]
     sections: Sequence[PageSection]
-
-
-def setting_text(value: Any) -> str:
-    """A setting's value as people read it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def heading(key: str) -> str:

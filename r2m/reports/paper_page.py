@@ -11,7 +11,7 @@ from r2m.reports.paper_figures import paper_figures
 from r2m.reports.paper_formats import PaperTable, notes_of, runs_by_row, to_csv, to_latex, to_markdown, to_part
 from r2m.reports.render import render
 from r2m.results.experiment import Experiment
-from r2m.results.numbers import METHOD, number
+from r2m.results.numbers import METHOD, number, setting_text
 from r2m.results.readings import cost
 from r2m.results.statistics import ENOUGH
 
@@ -104,7 +104,7 @@ def _made(r: Experiment, command: str) -> list[doc.Part]:
         "commit": _by_all(_commit(**view.start["git"]) for view in views),
     }
     arms = [
-        ("", [arm, ", ".join(f"{key}={doc.setting_text(value)}" for key, value in settings.items()),
+        ("", [arm, ", ".join(f"{key}={setting_text(value)}" for key, value in settings.items()),
               ", ".join(r.run_ids(arm)) or "none"])
         for arm, settings in r.settings.items()
     ]  # fmt: skip

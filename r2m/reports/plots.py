@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from r2m.metrics import metric
+from r2m.reports.alarms import mark
 from r2m.reports.render import plain
-from r2m.reports.style import BOLD, FAINT, GRID, INK, REST, THIN, Group, drawn
+from r2m.reports.style import BOLD, FAINT, GRID, INK, REST, THIN, Group, Mark, drawn
 from r2m.results.readings import trajectory
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def curves(groups: Sequence[Group], metrics: Sequence[str], columns: int = 3) ->
         for key, place in places.items():
             lines(figure, group, key, place, named=not named)
             named = named or bool(group.curves(key))
+    _alarms(figure, places, {key: [(at, g.colour) for g in groups for at in g.alarms(key)] for key in places})
     return figure
 
 
@@ -83,7 +85,17 @@ def over_kl(groups: Sequence[Group], metrics: Sequence[str]) -> go.Figure | str:
                     showlegend=group.label not in named, **places[key],
                 )  # fmt: skip
                 named.add(group.label)
+    marks = {key: [(at, g.colour) for g in groups for at in g.alarms_over_kl(key)] for key in places}
+    _alarms(figure, places, marks)
     return figure
+
+
+def _alarms(
+    figure: go.Figure, places: Mapping[str, Mapping[str, int]], marks: Mapping[str, Sequence[tuple[Mark, str]]]
+) -> None:
+    named = False
+    for key, place in places.items():
+        named = mark(figure, marks[key], not named, **place) or named
 
 
 def _points(group: Group, key: str) -> list[tuple[float, float, str]]:

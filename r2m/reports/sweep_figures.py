@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from r2m.reports.alarms import mark
 from r2m.reports.plots import panels, styled
 from r2m.reports.render import plain
 from r2m.reports.style import COLOURS, FAINT, INK, REST, SCALE, THIN, WINNER, Group, groups
@@ -62,6 +63,8 @@ def reward_over_kl(answer: Answer, arms: Arms) -> go.Figure | str:
                                    **place | {"showlegend": False})  # fmt: skip
             arm = answer.arm(name)
             scatter(figure, answer, [arm], arm.label, "circle", end, group.colour, 12, **place)
+        marks = [(at, group.colour) for group in arms.values() for at in group.alarms_over_kl(key)]
+        mark(figure, marks, column == 0, **places[key])
     return figure
 
 

@@ -9,6 +9,7 @@ from r2m.errors import UserError
 from r2m.reports import document as doc
 from r2m.reports import sweep_figures as figures
 from r2m.reports import sweep_tables as tables
+from r2m.reports.alarms import CAPTION
 from r2m.reports.plots import curves
 from r2m.reports.render import render
 from r2m.reports.sweep_figures import Views
@@ -78,7 +79,8 @@ def _curves(a: Answer, arms: figures.Arms) -> list[doc.Part]:
         learning = "No run of the winner or of a baseline has a round yet."
     return [
         doc.Plot("learning", "Learning curves", learning,
-             f"On training prompts, {which}. Thin: a seed. Bold: their mean, where all of them have a round."),
+             f"On training prompts, {which}. Thin: a seed. Bold: their mean, where all of them have a round. "
+             f"{CAPTION}"),
         doc.Plot("reward-kl", "Reward over KL", figures.reward_over_kl(a, arms),
              "Held-out prompts. A point is where an arm ended in the search; a thin line is the trajectory of a run "
              "in the learning curves. Vanilla reward that rises with KL while gold falls is reward hacking."),

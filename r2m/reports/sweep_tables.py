@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from r2m.reports.document import Cell, Line, Note, Part, Table, Tiles, heading, setting_text
+from r2m.reports.alarms import alarm_columns
+from r2m.reports.document import Cell, Line, Note, Part, Table, Tiles, heading
 from r2m.reports.table import rich_table
 from r2m.results.answer import Answer
-from r2m.results.numbers import METHOD, decimals, estimate_cells, finite, number
+from r2m.results.numbers import METHOD, decimals, estimate_cells, finite, number, setting_text
 from r2m.results.verdict import counted, fields, held_out, spent, state
 
 if TYPE_CHECKING:
@@ -43,15 +44,16 @@ def tiles(a: Answer) -> Tiles:
 def confirmation(a: Answer, own: Colours) -> list[Part]:
     if not any(c.values or c.failed for c in a.confirmation):
         return [Note("No run on a fresh seed has finished yet.")]
-    head = ["arm", *(f"seed {seed}" for seed in a.confirm), "mean", *held_out(a)]
+    alarm, alarms = alarm_columns([c.alarm for c in a.confirmation])
+    head = ["arm", *(f"seed {seed}" for seed in a.confirm), "mean", *held_out(a), *alarm]
     rows: list[Line] = [
         ("winner" if c.arm == a.winner else "", [
             Cell(c.label, colour=own[c.arm]),
             *("failed" if seed in c.failed else decimals(c.values.get(seed, math.nan)) for seed in a.confirm),
             Cell(decimals(c.mean), kind="strong"),
-            *fields(a, c),
+            *fields(a, c), *cells,
         ])
-        for c in a.confirmation
+        for c, cells in zip(a.confirmation, alarms, strict=True)
     ]  # fmt: skip
     parts: list[Part] = [Note(f"{a.objectives[0]} of finished runs, a seed each."), Table(head, rows)]
     if a.comparisons:
@@ -60,7 +62,8 @@ def confirmation(a: Answer, own: Colours) -> list[Part]:
         compared: list[Line] = [
             ("", [
                 Cell(c.label, colour=own[c.arm]), str(c.difference.n), *estimate_cells(c.difference),
-                Cell(c.finding, kind=c.finding), *(decimals(kl, 2) for kl in c.kl),
+                Cell("–" if c.finding == "too few seeds" else c.finding, kind=c.finding),
+                *(decimals(kl, 2) for kl in c.kl),
             ])
             for c in a.comparisons
         ]  # fmt: skip
@@ -71,13 +74,14 @@ def confirmation(a: Answer, own: Colours) -> list[Part]:
 
 def ranking(a: Answer, own: Colours) -> Table:
     keys, limits = _params(a), bool(a.constraints)
+    alarm, alarms = alarm_columns([arm.alarm for arm in a.ranking])
     head = ["", "arm", "state", *map(heading, a.objectives), *["excess"] * limits, *held_out(a),
-            *map(heading, keys), "trajectories", "worker s"]  # fmt: skip
+            *alarm, *map(heading, keys), "trajectories", "worker s"]  # fmt: skip
     rows: list[Line] = []
-    for i, arm in enumerate(a.ranking, 1):
+    for i, (arm, told) in enumerate(zip(a.ranking, alarms, strict=True), 1):
         cells: list[Cell | str] = [
             str(i), Cell(arm.in_search, colour=own.get(arm.name, "")), state(a, arm),
-            *map(decimals, arm.values), *[_excess(arm.violation)] * limits, *fields(a, arm),
+            *map(decimals, arm.values), *[_excess(arm.violation)] * limits, *fields(a, arm), *told,
             *(setting_text(arm.params[key]) if key in arm.params else "" for key in keys),
             f"{arm.trajectories:,}", f"{arm.worker_s:,.0f}",
         ]  # fmt: skip
@@ -90,10 +94,12 @@ def ranking_table(a: Answer) -> dict[str, Any]:
     """MLflow's table: {"columns": [...], "data": [[...], ...]}; a number that is not finite is null."""
     keys = _params(a)
     names = ("kl", "gold", "vanilla", "violation", "trajectories", "worker_s", "command")
+    heard = ("alarms", "judged_at_alarm", "judged_at_end")
     settings = [key.replace(".", "/") for key in keys]  # MLflow takes a dot for a path into the row
-    columns = ["rank", "arm", "label", "state", *a.objectives, "feasible", *names, *settings]
+    columns = ["rank", "arm", "label", "state", *a.objectives, "feasible", *names, *heard, *settings]
     data = [
         [i, arm.name, arm.label, arm.state, *arm.values, arm.feasible, *(getattr(arm, name) for name in names),
+         *((len(arm.alarm.rounds), arm.alarm.at, arm.alarm.end) if arm.alarm else (None,) * len(heard)),
          *(arm.params.get(key) for key in keys)]
         for i, arm in enumerate(a.ranking, 1)
     ]  # fmt: skip
@@ -105,9 +111,11 @@ def sweep_terminal(a: Answer) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    shown = {name: name for name in ("arm", "state", *map(heading, a.objectives), *held_out(a))}
-    shown |= {"trajectories": "traj.", "worker s": "worker s"}
-    parts: list[Any] = [rich_table(ranking(a, {}), shown, most=_TOP)]
+    alarm, _ = alarm_columns([arm.alarm for arm in a.ranking])
+    shown = {name: name for name in ("arm", "state", *map(heading, a.objectives), *held_out(a), *alarm)}
+    shown |= {"trajectories": "traj."} | ({} if alarm else {"worker s": "worker s"})
+    whole = [i for i, name in enumerate(shown) if name in alarm]
+    parts: list[Any] = [rich_table(ranking(a, {}), shown, most=_TOP, whole=whole)]
     if len(a.ranking) > _TOP:
         parts.append(Text(f"... {len(a.ranking) - _TOP} more"))
     if any(c.values or c.failed for c in a.confirmation):

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from r2m.results.alarms import Alarms
 from r2m.results.numbers import finite
 from r2m.results.readings import KL, mean
 from r2m.results.statistics import Estimate
@@ -31,6 +32,7 @@ class Ranked:
     runs: tuple[str, ...]
     command: str | None  # repeats its first run; None where no run can have these settings
     reason: str | None  # why it failed, or the alarm that stopped it
+    alarm: Alarms | None = None
 
     @property
     def tag(self) -> str:
@@ -65,6 +67,7 @@ class Confirmed:
     violation: float
     failed: tuple[int, ...]
     runs: dict[int, str]
+    alarm: Alarms | None = None  # of all its runs
 
     @property
     def mean(self) -> float:

@@ -5,14 +5,15 @@ of two setups measure is not the same thing.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
 from r2m.config import Algorithm, ForumTask, Policy, Reward, Rollout, Run, TextTask
-from r2m.results.table import Arm, Result
+from r2m.results.numbers import setting_text
+from r2m.results.table import Arm, Result, arm_name
 from r2m.runs.journal import JournalView
 
 Settings = dict[str, Any]  # dotted key -> value
@@ -22,6 +23,7 @@ SECTIONS: dict[str, type[BaseModel]] = dict(
     policy=Policy, reward=Reward, algorithm=Algorithm, rollout=Rollout, run=Run
 )  # fmt: skip
 OF_SETUP = ("policy.model", "reward.model", "reward.dtype", "run.eval_queries", "run.eval_seed", "run.judge")
+OF_KIND = ("reward.feedback", "algorithm.advantage")  # an arm's kind says these
 WITHOUT_HEAD = ("model", "dtype", "feedback", "no_eos", "no_eos_value")  # of `reward`: matters to RLOO too
 
 
@@ -48,20 +50,37 @@ def setups(results: Sequence[Result]) -> tuple[list[Setup], list[str]]:
 
 def _arms(results: Sequence[Result]) -> tuple[list[Arm], list[str]]:
     groups = _grouped(results, _arm)
-    kinds = [group[0].view.arm for group in groups]
-    of_kind = {kind: [g[0] for g, k in zip(groups, kinds, strict=True) if k == kind] for kind in kinds}
-    apart = {kind: iter(_labels(list(map(_arm, firsts)))) for kind, firsts in of_kind.items()}
+    settings = [_arm(group[0]) for group in groups]
+    keys = sorted({key for own in settings for key in own if key not in OF_KIND})
+    differing = [key for key in keys if len({json.dumps(own[key]) for own in settings if key in own}) > 1]
     arms, repeated = [], []
-    for kind, group in zip(kinds, groups, strict=True):
+    for label, group, own in zip(_called(groups, settings), groups, settings, strict=True):
         by_seed: dict[int, Result] = {}
         group.sort(key=lambda r: (r.view.status == "finished", len(r.view.rounds)), reverse=True)
         for result in group:
             if by_seed.setdefault(result.view.seed, result) is not result:
                 repeated.append(result.view.run_id)
-        settings = next(apart[kind])
-        label = f"{kind} · {settings}" if settings else kind
-        arms.append(Arm(label, kind, dict(sorted(by_seed.items()))))
+        own = {key: own[key] for key in differing if key in own}
+        arms.append(Arm(label, group[0].view.arm, dict(sorted(by_seed.items())), own))
     return arms, repeated
+
+
+def _called(groups: Sequence[Sequence[Result]], settings: Sequence[Settings]) -> list[str]:
+    """An arm of a sweep as the sweep calls it, with the sweep's name where it is of one of several; another one by
+    its kind and what differs within that."""
+    kinds = [group[0].view.arm for group in groups]
+    of_kind = {kind: [own for own, k in zip(settings, kinds, strict=True) if k == kind] for kind in kinds}
+    apart = {kind: iter(_labels(of)) for kind, of in of_kind.items()}
+    by_settings = [" · ".join(filter(None, (kind, next(apart[kind])))) for kind in kinds]
+    tags = [[r.view.tags for r in group if {"r2m.sweep", "r2m.trial"} <= r.view.tags.keys()] for group in groups]
+    sweeps = [" = ".join(dict.fromkeys(of["r2m.sweep"] for of in own)) for own in tags]
+    names = [" = ".join(dict.fromkeys(arm_name(of["r2m.trial"]) for of in own)) for own in tags]
+    many = len({of["r2m.sweep"] for own in tags for of in own}) > 1
+    short = [name or other for name, other in zip(names, by_settings, strict=True)]
+    return [
+        f"{sweep} {name}" if name and ((many and "=" not in sweep) or short.count(name) > 1) else label
+        for sweep, name, label in zip(sweeps, names, short, strict=True)
+    ]
 
 
 def _grouped(results: Iterable[Result], by: Callable[[Result], Settings]) -> list[list[Result]]:
@@ -103,18 +122,7 @@ def _labels(of: Sequence[Settings]) -> list[str]:
     """What each has that not all of them have; "" where there is one only."""
     keys = sorted({key for settings in of for key in settings})
     differing = [key for key in keys if len({json.dumps(settings.get(key)) for settings in of}) > 1]
-    short = [", ".join(f"{key}={_value(settings, key)}" for key in differing) for settings in of]
+    short = [", ".join(f"{key}={setting_text(settings.get(key))}" for key in differing) for settings in of]
     if len(set(short)) == len(of):
         return short
     return [", ".join(f"{key}={settings.get(key)}" for key in differing) for settings in of]
-
-
-def _value(settings: Mapping[str, Any], key: str) -> str:
-    value = settings.get(key)
-    if isinstance(value, bool) or value is None:
-        return {True: "on", False: "off", None: "null"}[value]
-    if isinstance(value, Mapping):  # a section of its own
-        return " ".join(f"{name} {_value(value, name)}" for name in value)
-    if isinstance(value, list):
-        return "+".join(map(str, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

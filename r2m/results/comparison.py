@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r2m.errors import UserError
+from r2m.results.alarms import Alarms, alarms
 from r2m.results.arms import Setup, setups
 from r2m.results.readings import KL, Point, at_kl, cost, last, mean, trajectory
 from r2m.results.statistics import Estimate, mean_estimate, paired_difference
@@ -31,6 +32,7 @@ class ArmRow:
     so_far: bool  # no run has finished
     values: dict[str, Estimate]
     gain: dict[str, Estimate]
+    alarm: Alarms | None = None  # of all its runs
 
     @property
     def status(self) -> str:
@@ -145,7 +147,7 @@ def _row(arm: Arm) -> ArmRow:
     if spent := _estimate([cost(view)[1] for view in views]):
         values[SECONDS] = spent
     gain = {key: e for key in JUDGED if (e := _estimate([_gain(view, key) for view in views], paired=True))}
-    return ArmRow(arm, not arm.finished, values, gain)
+    return ArmRow(arm, not arm.finished, values, gain, alarms(arm.runs))
 
 
 def _estimate(values: Sequence[float], paired: bool = False) -> Estimate | None:

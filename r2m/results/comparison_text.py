@@ -4,23 +4,24 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from r2m.results.comparison import ArmRow, Comparison
-from r2m.results.numbers import finite, interval, number, sentence
-from r2m.results.statistics import FINDINGS, MOST_P
+from r2m.results.alarms import raised
+from r2m.results.comparison import ArmRow, Comparison, Difference
+from r2m.results.numbers import MOST_NAMED, finite, interval, named, number, sentence, too_few
+from r2m.results.statistics import MOST_P
 
-FEW_ARMS = 2  # more are listed by finding, not told one by one
-MOST_ARMS = 6  # more are counted, not named
+FEW_ARMS = 2  # more are named without their numbers
 FINDING_WORDS = {"better": "higher", "worse": "lower"}  # of the vanilla reward, whose height is no merit by itself
 
 
 def sentences(c: Comparison) -> list[str]:
     """The headline first."""
     if c.metric is None:
-        arms = _some([row.arm.label for row in c.rows])
+        arms = named([row.arm.label for row in c.rows])
         return [
             f"No run of {arms} has been evaluated on held-out prompts, so nothing can be judged (run.eval_every)."
         ]
-    return [*_against_baseline(c), *_chance(c), *_unpaired(c), *_hacking(c)]
+    alarm = raised([(row.arm.label, row.alarm) for row in c.rows])
+    return [*_against_baseline(c), *_chance(c), *_unpaired(c), *_hacking(c), *alarm]
 
 
 def numbers(comparisons: Sequence[Comparison], notes: Sequence[str]) -> dict[str, Any]:
@@ -32,8 +33,10 @@ def numbers(comparisons: Sequence[Comparison], notes: Sequence[str]) -> dict[str
                 {
                     "arm": row.arm.label, "kind": row.arm.kind, "runs": [view.run_id for view in row.arm.runs],
                     "seeds": row.arm.seeds, "status": row.status, "so_far": row.so_far,
+                    "settings": dict(row.arm.settings),
                     "values": {key: asdict(e) for key, e in row.values.items()},
                     "gain": {key: asdict(e) for key, e in row.gain.items()},
+                    "alarm": asdict(row.alarm) if row.alarm else None,
                 }
                 for row in c.rows
             ],
@@ -50,33 +53,60 @@ def word(metric: str, found: str) -> str:
 
 
 def _against_baseline(c: Comparison) -> list[str]:
+    """At the end, then at the same KL; then, once, the arms whose seeds are too few."""
     if len(c.rows) == 1:
         return [f"One arm, {c.baseline}: there is none to compare it with."]
-    told = []
-    for matched, most in ((False, MOST_ARMS), (True, FEW_ARMS)):
-        if c.metric == "eval/vanilla" and not matched:
-            continue  # its height says nothing without the KL that bought it
-        found = [d for d in c.differences if d.metric == c.metric and d.matched == matched]
-        by = f"{c.metric}{' at the same KL' * matched}"
-        if len(found) > 1 and all(d.estimate.n == 1 for d in found):
-            low, high = (number(f(d.estimate.mean for d in found)) for f in (min, max))
-            names = _some([d.arm for d in found])
-            told.append(f"One seed each cannot tell {names} from {c.baseline}: differences in {by} of {low} to "
-                        f"{high} say nothing about chance.")  # fmt: skip
-        elif len(found) > most:
-            arms = {f: [d.arm for d in found if d.estimate.finding == f] for f in FINDINGS}
-            lists = "; ".join(f"{f}: {_some(labels)}" for f, labels in arms.items() if labels)
-            told.append(f"Against {c.baseline} by {by}, {lists}.")
-        else:
-            told += [sentence(d.arm, c.baseline, by, d.estimate) for d in found]
-    return told
+    said: list[str] = []
+    places = (True,) if c.metric == "eval/vanilla" else (False, True)  # its height means nothing without its KL
+    mine = [d for d in c.differences if d.metric == c.metric]
+    found = {matched: [d for d in mine if d.matched == matched] for matched in places}
+    before: list[tuple[str, str]] = []
+    for matched in places:
+        clear = [d for d in found[matched] if enough(d)]
+        findings = [(d.arm, d.estimate.finding) for d in clear]
+        if findings == before and len(clear) > 1:
+            said.append("At the same KL the findings are the same.")
+        elif clear:
+            said.append(_found(clear, c.baseline, f"{c.metric}{' at the same KL' * matched}"))
+        before = findings
+    by = f"{c.metric}{' at the same KL' * places[0]}"
+    few = [d for d in found[places[0]] if not enough(d)]
+    if len(few) > 1:
+        return [*said, too_few([d.arm for d in few], [c.baseline], by, [d.estimate for d in few], "seed")]
+    return said + [sentence(d.arm, c.baseline, by, d.estimate) for d in few]
+
+
+def enough(d: Difference) -> bool:
+    """Whether it has the seeds for a finding."""
+    return d.estimate.finding != "too few seeds"
+
+
+def _found(clear: Sequence[Difference], baseline: str, by: str) -> str:
+    """One sentence on differences that have seeds enough."""
+    if len(clear) == 1:
+        return sentence(clear[0].arm, baseline, by, clear[0].estimate)
+    better, worse, same = (
+        [d for d in clear if d.estimate.finding == finding] for finding in ("better", "worse", "not distinguishable")
+    )
+    if len(better) == 1:
+        head = sentence(better[0].arm, baseline, by, better[0].estimate).removesuffix(".")
+    elif better:
+        head = f"{named([d.arm for d in better])} are better than {baseline} by {by}"
+    else:
+        head = f"No arm can be said to be better than {baseline} by {by}"
+    rest = [
+        f"{named([d.arm for d in of])} {'are' if len(of) > 1 else 'is'} {what}"
+        for of, what in ((same, "not distinguishable from it"), (worse, "worse"))
+        if of
+    ]
+    return "; ".join([head, *rest]) + "."
 
 
 def _chance(c: Comparison) -> list[str]:
     """How many findings chance alone may make of many comparisons."""
     tested = sum(d.metric == c.metric and d.estimate.finding != "too few seeds" for d in c.differences)
     said = f"Of these {tested} comparisons, chance alone would make up to {number(tested * MOST_P)} better or worse."
-    return [said] * (tested > MOST_ARMS)
+    return [said] * (tested > MOST_NAMED)
 
 
 def _unpaired(c: Comparison) -> list[str]:
@@ -85,10 +115,10 @@ def _unpaired(c: Comparison) -> list[str]:
     told = []
     unfinished = [row.arm.label for row in c.rows if row.so_far]
     if unfinished:
-        told.append(f"No run of {_some(unfinished)} has finished: shown as far as they have come, and not compared.")
+        told.append(f"No run of {named(unfinished)} has finished: shown as far as they have come, and not compared.")
     apart = [row.arm.label for row in c.rows[1:] if row.arm.label not in paired and not row.so_far]
     if apart and not c.rows[0].so_far:
-        told.append(f"No seed has finished in both {c.baseline} and {_some(apart)}: no paired difference.")
+        told.append(f"No seed has finished in both {c.baseline} and {named(apart)}: no paired difference.")
     return told
 
 
@@ -100,10 +130,10 @@ def _hacking(c: Comparison) -> list[str]:
     sure = [row for row in parted if [row.gain[key].finding for key in both] == ["worse", "better"]]
     doubt = [row for row in parted if any(row.gain[key].finding == "too few seeds" for key in both)]
     told = []
-    for chosen, what in ((sure, "Reward hacking"), (doubt, "Too few seeds to say that is reward hacking")):
+    for chosen, what in ((sure, "Reward hacking"), (doubt, "Like reward hacking, on fewer than five seeds")):
         if chosen:
             few = len(rows) <= FEW_ARMS
-            arms = ", ".join(map(_numbers, chosen)) if few else _some([row.arm.label for row in chosen])
+            arms = ", ".join(map(_numbers, chosen)) if few else named([row.arm.label for row in chosen])
             told.append(
                 f"{what}: from the first evaluation to the last, gold falls while the vanilla reward rises in {arms}."
             )
@@ -115,10 +145,3 @@ def _numbers(row: ArmRow) -> str:
     between = [f", {interval(e)}" if e.interval else "" for e in (gold, vanilla)]
     changes = f"gold {number(gold.mean)}{between[0]}; vanilla reward {number(vanilla.mean)}{between[1]}"
     return f"{row.arm.label} ({changes}; {gold.n} seed{'s' * (gold.n > 1)})"
-
-
-def _some(labels: Sequence[str]) -> str:
-    """The arms by name, or how many they are where names would be too long for a sentence."""
-    if len(labels) > MOST_ARMS:
-        return f"{len(labels)} arms"
-    return ", ".join(f"'{label}'" if "," in label else label for label in labels)

@@ -8,9 +8,9 @@ from typing import Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from r2m.imports import without
+from r2m.imports import importing
 
-with without("sklearn"):  # two seconds, for another evaluator than ours
+with importing(without=("sklearn",)):  # two seconds, for another evaluator than ours
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 FEWEST = 4  # complete trials

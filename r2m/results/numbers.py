@@ -1,9 +1,12 @@
 """Numbers and paired differences as people read them, in tables and sentences, and as JSON has them."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r2m.results.statistics import Estimate, Interval
+
+MOST_NAMED = 6  # arms in a sentence
 
 METHOD = (
     "Interval: percentile bootstrap of 10,000 resamples, too narrow for a handful of seeds. p: sign-flip test, "
@@ -39,6 +42,17 @@ def interval(e: Estimate) -> str:
     return f"95 % interval {number(e.interval[0])} to {number(e.interval[1])}"
 
 
+def setting_text(value: Any) -> str:
+    """A setting's value as people read it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "on", False: "off", None: "null"}[value]
+    if isinstance(value, Mapping):  # a section of its own
+        return " ".join(f"{name} {setting_text(of)}" for name, of in value.items())
+    if isinstance(value, list):
+        return "+".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def finite(tree: Any) -> Any:
     """The tree with None for every number that is not finite: what strict JSON can hold."""
     if isinstance(tree, dict):
@@ -46,6 +60,24 @@ def finite(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [finite(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def named(labels: Sequence[str]) -> str:
+    """Arms by name, or how many they are where names would be too long for a sentence."""
+    if len(labels) > MOST_NAMED:
+        return f"{len(labels)} arms"
+    return ", ".join(f"'{label}'" if "," in label else label for label in labels)
+
+
+def too_few(these: Sequence[str], those: Sequence[str], metric: str, found: Sequence[Estimate], seed: str) -> str:
+    """What is said once of all paired differences that have too few seeds."""
+    low, high = (number(f(d.mean for d in found)) for f in (min, max))
+    least, most = (f(d.n for d in found) for f in (min, max))
+    on = f"one {seed}" if most == 1 else f"{most} {seed}s" if least == most else f"{least} to {most} {seed}s"
+    return (
+        f"Too few {seed}s to tell {named(these)} from {named(those)}: on {on} each, mean gains in {metric} of {low} "
+        f"to {high} say nothing about chance."
+    )
 
 
 def sentence(me: str, other: str, metric: str, d: Estimate, seed: str = "seed", lower: bool = False) -> str:

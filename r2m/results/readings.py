@@ -22,6 +22,11 @@ def last(view: JournalView, metric: str) -> float:
     return (view.series(metric)[1] or [math.nan])[-1]
 
 
+def up_to(view: JournalView, metric: str, step: int) -> tuple[int, float] | None:
+    """The last step up to this one that has the metric, and its value."""
+    return next(((s, value) for s, value in reversed([*zip(*view.series(metric), strict=True)]) if s <= step), None)
+
+
 def cost(view: JournalView) -> tuple[int, float]:
     """Trajectories sampled for training, and worker-seconds of rounds and evaluations."""
     seconds = sum(m.get("time/round_s", 0.0) + m.get("time/eval_s", 0.0) for m in view.rounds.values())

@@ -7,9 +7,10 @@ of older versions too.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from r2m.results.assessment import Assessment
 from r2m.results.statistics import Estimate, paired_difference
@@ -34,6 +35,7 @@ class Arm:
     label: str
     kind: str
     results: dict[int, Result]
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what it has that other arms have otherwise
 
     @property
     def runs(self) -> tuple[JournalView, ...]:
@@ -59,6 +61,17 @@ class Paired:
 
     estimate: Estimate
     seeds: tuple[int, ...]
+
+
+def trial_name(number: int) -> str:
+    """Of the arm that a trial is."""
+    return f"t{number:03d}"
+
+
+def arm_name(trial: str) -> str:
+    """What an arm of a sweep is called, given the r2m.trial of its runs: a baseline's name, else the trial's."""
+    number = re.fullmatch(r"trial (\d+)", trial)
+    return trial_name(int(number[1])) if number else trial
 
 
 def trial_label(number: int | None, baseline: str | None = None) -> str:

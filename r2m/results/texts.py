@@ -12,6 +12,8 @@ from typing import Any
 
 from r2m.results.table import Arm
 
+LIKED = "Liked in training, not by gold"
+
 
 @dataclass(frozen=True)
 class ArmText:
@@ -59,7 +61,7 @@ def picks(texts: Sequence[ArmText], most: int = 3) -> dict[str, list[ArmText]]:
     best = sorted(judged, key=lambda t: -getattr(t, name))[: min(most, -(-len(judged) // 2))]
     worst = sorted((t for t in judged if t not in best), key=lambda t: getattr(t, name))[:most]
     gaps = sorted((t for t in golden if t.gap > 0), key=lambda t: -t.gap)[:most]
-    out = {f"Best by {by}": best, f"Worst by {by}": worst, "Liked in training, not by gold": gaps}
+    out = {f"Best by {by}": best, f"Worst by {by}": worst, LIKED: gaps}
     return {title: chosen for title, chosen in out.items() if chosen}
 
 

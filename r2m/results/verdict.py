@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 from r2m.metrics import metric
+from r2m.results.alarms import raised
 from r2m.results.answer import LAST, Answer, Confirmed, Ranked
-from r2m.results.numbers import decimals, number, sentence
+from r2m.results.numbers import decimals, number, sentence, too_few
 
 FIELDS = {metric(key).label: field for field, key in LAST.items()}  # heading -> of an arm
 
@@ -19,7 +20,16 @@ def verdict(a: Answer) -> tuple[str, ...]:
     mine, *others = a.confirmation
     best, metric, lower = a.arm(a.winner), a.objectives[0], a.directions[0] == "minimize"
     head = [f"The search found nothing better than {best.label}, its best trial ({best.name})."] * best.baseline
-    head += [sentence(mine.label, c.label, metric, c.difference, "fresh seed", lower) for c in a.comparisons]
+    few = [c for c in a.comparisons if c.finding == "too few seeds"]
+    alone = few if len(few) == 1 else []
+    head += [
+        sentence(mine.label, c.label, metric, c.difference, "fresh seed", lower)
+        for c in a.comparisons
+        if c not in few or c in alone
+    ]
+    if few and not alone:
+        found = [c.difference for c in few]
+        head.append(too_few([mine.label], [c.label for c in few], metric, found, "fresh seed"))
     if not head:
         head = [f"{best.label} leads the search by {metric}, with no baseline to compare on a fresh seed yet."]
     n, m = sum(arm.state == "complete" and arm.trial is not None for arm in a.ranking), len(mine.values)
@@ -30,13 +40,21 @@ def verdict(a: Answer) -> tuple[str, ...]:
     if mine.violation > 0:
         kept = " and ".join(a.constraints)
         tail.append(f"On fresh seeds {best.label} does not keep {kept}: it misses by {number(mine.violation)}.")
-    return (*head, *tail, *_missing(a, mine, others), *_running(a))
+    return (*head, *tail, *_alarm(a), *_missing(a, mine, others), *_running(a))
 
 
 def _no_search(a: Answer) -> str:
     done = sum(arm.state == "complete" for arm in a.ranking)
     arms = f"{done} of {len(a.ranking)} arms are complete, on {len(a.seeds)} seed{'s' * (len(a.seeds) > 1)} each"
     return f"No search: {arms}; r2m compare {a.name} compares them."
+
+
+def _alarm(a: Answer) -> list[str]:
+    """On the fresh seeds where one of them has looked for it, else in the search."""
+    fresh = [(c.label, c.alarm) for c in a.confirmation]
+    if any(alarm for _, alarm in fresh):
+        return raised(fresh, " on fresh seeds")
+    return raised([(arm.label, arm.alarm) for arm in a.ranking], " of the search")
 
 
 def _no_winner(a: Answer) -> str:

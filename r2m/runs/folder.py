@@ -12,7 +12,8 @@ from r2m.errors import UserError, shown
 
 JOURNAL, CHECKPOINTS, ASSESSMENT = "journal.jsonl", "checkpoints", "assessment.json"
 BEST_JUDGED, ALARM_PAGE = "best_judged.json", "alarm.html"
-ANSWER_FILES = ("report.html", "answer.json", "ranking.json", "answer.png")  # of a sweep's folder
+ANSWER_FILES = ("report.html", "answer.json", "ranking.json", "answer.png", "importance.png")  # of a sweep's folder
+DRIVER = ".driver"  # held by the process that runs it, which needn't be the one that writes its journal
 STOP_FILE = "stop"  # asks the workers to end after the round in hand, with a checkpoint
 PRUNED = "pruned"  # its text where the run is to end for good
 

@@ -93,6 +93,12 @@ def check_lengths(longest: int, model: PreTrainedModel) -> None:
         )
 
 
+def check_new(out: Path) -> None:
+    """Raises UserError where it holds something already."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out = {str(out)!r}: it exists; name a new or an empty folder")
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary sibling that becomes `out` at the end, if nothing fails.
@@ -100,8 +106,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises UserError where `out` holds something already. After a KeptError the weights stay in a folder beside
     `out`.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"out = {str(out)!r}: it exists; name a new or an empty folder")
+    check_new(out)
     with made_whole(out, out.with_name(out.name + ".partial")) as partial:
         partial.mkdir(parents=True)
         try:

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 from optuna.trial import FrozenTrial
 
+from r2m.results.alarms import alarms
 from r2m.results.answer import LAST, Against, Answer, Confirmed, Ranked, Spent
 from r2m.results.importance import importance
 from r2m.results.readings import KL, cost, last, mean
-from r2m.results.table import Arm, Result, by_trial, paired, values
+from r2m.results.table import Arm, Result, by_trial, paired, trial_name, values
 from r2m.results.verdict import verdict
 from r2m.runs.journal import JournalView
 from r2m.sweeps.objective import Constraint, Objective, value_of
-from r2m.sweeps.ranking import on_seeds, rank, trial_name, violation_of, winner
+from r2m.sweeps.ranking import on_seeds, rank, violation_of, winner
 from r2m.sweeps.schema import Sweep
 
 
@@ -77,6 +78,7 @@ def _confirmed(sweep: Sweep, arm: Ranked, rows: Mapping[str, Arm]) -> Confirmed:
         violation=violation_of(sweep, list(finished.values())) if finished else 0.0,
         failed=tuple(seed for seed, view in by_seed.items() if view.status == "failed" or seed in lost),
         runs={seed: view.run_id for seed, view in by_seed.items()},
+        alarm=alarms(list(by_seed.values())),
     )
 
 

@@ -15,6 +15,7 @@ from r2m.runs.folder import JOURNAL, run_folder
 from r2m.runs.journal import Journal, JournalReader, read
 from r2m.stages.prepare import prepare
 from r2m.sweeps.ledger import ENDED, Job, Ledger
+from r2m.sweeps.notes import write_notes
 from r2m.sweeps.objective import value_of
 from r2m.sweeps.ranking import command, winner
 from r2m.sweeps.room import plan_of
@@ -97,6 +98,7 @@ class _Session:
             else:
                 self.journal.event("stopped" if self.ledger.stopping else "finished")
             known, artifacts = write_answer(self.opened, self.study)
+            self._write_notes(known)
         except Exception:  # of the same disk, or the same database, as the first
             if error is None:
                 raise
@@ -155,7 +157,8 @@ class _Session:
         for run in job.runs:
             self.shipper.finish(run.folder)
         self._record()
-        write_answer(self.opened, self.study, self._not_written)
+        known, _ = write_answer(self.opened, self.study, self._not_written)
+        self._write_notes(known)
         seeds = ", ".join(str(run.config.run.seed) for run in job.runs)
         value = mean(value_of(view, self.opened.sweep.objectives[0]) for view in views)
         kl = mean(last(view, KL) for view in views)
@@ -163,6 +166,12 @@ class _Session:
         reasons = [v.events[-1].get("reason") for v in views if v.status in ("failed", "pruned")]
         said += "".join(f"; {reason}" for reason in reasons if reason)
         return f"{said}\n  again: {command(self.opened.sweep, job.params, job.runs[0].config.run.seed)}"
+
+    def _write_notes(self, known: Answer) -> None:
+        try:
+            write_notes(self.opened, self.study, known)
+        except OSError as error:
+            self._not_written(error)
 
     def _not_written(self, error: OSError) -> None:
         self.console.print(f"not written: {reason_of(error)}", markup=False, highlight=False, soft_wrap=True)

@@ -17,10 +17,11 @@ from optuna.trial import TrialState
 
 from r2m.errors import UserError
 from r2m.files import removed
+from r2m.results.table import trial_name
 from r2m.runs.folder import BEST_JUDGED, CHECKPOINTS, JOURNAL, PRUNED, STOP_FILE, run_folder
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read, wait_until_free
 from r2m.runs.records import Record
-from r2m.sweeps.ranking import BASELINE, label_of, run_name, trial_name, winner
+from r2m.sweeps.ranking import BASELINE, label_of, run_name, winner
 from r2m.sweeps.schema import Sweep, grace
 from r2m.sweeps.settings import slug
 from r2m.sweeps.spec import baseline_point, config_of

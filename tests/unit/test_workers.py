@@ -49,7 +49,8 @@ def worker(rank: int, size: int, cases: list[dict], models: tuple[str, str], fol
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
-    workers = Workers(rank, size)
+    workers = Workers.here()
+    assert workers == Workers(rank, size)
     rows = torch.arange(3.0)[:, None] * size + rank  # of two workers those of the queries 0 2 4 and 1 3 5
     assert workers.gather(rows).flatten().tolist() == list(range(3 * size))
     assert workers.sum(torch.tensor([1.0, rank])).tolist() == [size, sum(range(size))]

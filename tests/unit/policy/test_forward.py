@@ -273,4 +273,6 @@ class TestHiddenStates:
             hidden.store(slice(0, 3), slice(0, 2), out)
         rows, _ = hidden.rows(slice(0, 3), "cpu")
         assert (rows.dtype, rows.requires_grad) == (torch.bfloat16, False)
+        N, K, P, R, D = 3, 2, *t.prompt_ids_NP.shape[1:], t.response_ids_NKR.shape[2], 16
+        assert hidden.mib * 2**20 == N * (P + K * (R - 1)) * D * 2
         torch.testing.assert_close(rows[0, :5], out.prompt_hidden_NPD[0].detach().bfloat16(), atol=0, rtol=0)

@@ -71,7 +71,7 @@ def test_the_page_has_the_verdict_the_numbers_and_the_texts_in_this_order(runs):
     assert differences.number("R2M", "gold at same KL", under="mean") == 0.25
     assert differences.number("R2M", "vanilla at same KL", under="mean") == 0
     assert differences.number("R2M", "gold at end", under=r"\bp\b") == 0.5
-    assert differences.cell("R2M", "gold at end", under="finding") == "too few seeds"
+    assert differences.cell("R2M", "gold at end", under="finding") == "–"  # of two seeds
     (comparison,), _ = compare_runs(runs.results())
     headline = sentences(comparison)[0]
     texts = [table for table in page.tables if "response" in table.head]
@@ -126,7 +126,7 @@ def test_the_terminal_fits_80_columns_and_has_every_arm_and_sentence(runs):
     assert means.number("RLOO.* 2 finished", under="gold") == 0.25
     assert means.number("R2M.*omega_min=0.125", under="KL") == 1
     at = [cells[0] for cells in differences.rows].index("gold at same KL")
-    assert differences.rows[at][differences.column("finding")] == "too few seeds"
+    assert differences.rows[at][differences.column("finding")] == "–"
     flat = " ".join(text.split())
     for sentence in sentences(comparison):
         assert sentence in flat
@@ -136,6 +136,67 @@ def test_a_label_is_no_markup(runs):
     runs.run("a", (0.5, 1.0), settings=["policy.dtype=float32"])
     runs.run("b", (0.5, 1.0)).start["config"]["policy"]["dtype"] = "[/red]"
     assert "policy.dtype=[/red]" in printed(runs)
+
+
+def swept(runs):
+    """RLOO and t003 on two seeds, t007 on one: trajectories are 96 a round, as the forum recipe has them."""
+    for trial, settings, seeds in (
+        ("RLOO", [], 2),
+        ("trial 3", [*R2M, "reward.alpha=0.25", "reward.lr=3.57e-5"], 2),
+        ("trial 7", [*R2M, "reward.alpha=0.75"], 1),
+    ):
+        for seed in range(seeds):
+            gold = 0.25 * (1 + seed)
+            tags = {"r2m.sweep": "s", "r2m.trial": trial}
+            runs.run(f"s-{trial[-1]}-{seed}", (gold, 1.0, 1.0), (gold / 2, 4.0, 2.0), seed=seed, settings=settings,
+                     start={"tags": tags}, alarm=2 if settings and seed == 0 else None)  # fmt: skip
+    return runs
+
+
+def test_a_sweeps_arms_have_their_trials_names_everywhere_and_their_settings_once(runs):
+    page = Page(page_of(swept(runs)))
+    means = page.table("runs", "vanilla", "alpha")
+    assert [means.number("t003", under="reward.alpha"), means.cell("t003", under="reward.lr")] == [0.25, "3.57e-05"]
+    assert [means.number("t007", under="reward.alpha"), means.cell("t007", under="reward.lr")] == [0.75, "0.0001"]
+    assert means.cell("RLOO", under="reward.alpha") == ""
+    assert "R2M" in means.cell("t007", under="arm")
+    assert page.text.count("3.57e-05") == 1
+    assert page.text.lower().count("too few seeds") == 1
+    names = {name for drawn in page.drawings.values() for panel in drawn for name in panel.traces}
+    assert names == {"", "RLOO", "t003", "t007", "alarm"}
+    text = printed(runs)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("3.57e-05") == 1
+    assert "t003: R2M, reward.alpha=0.25, reward.lr=3.57e-05" in text
+
+
+def test_the_page_opens_with_one_sentence_of_one_setup(runs):
+    page = Page(page_of(swept(runs)))
+    (comparison,), _ = compare_runs(runs.results())
+    headline = plain_text(sentences(comparison)[0])
+    before = page.text[: page.text.index(headline)]
+    assert len(before) < 2 * len(f"runs {EVIL} · R2M") + 60  # the window's title and the page's, and nothing else
+    assert page.text.index(comparison.setup) > page.text.index(headline)
+
+
+def plain_text(sentence):
+    return " ".join(sentence.split())
+
+
+def test_the_alarm_is_in_the_table_and_on_every_curve_of_the_run_that_raised_it(runs):
+    page = Page(page_of(swept(runs)))
+    means = page.table("runs", "alarm")
+    assert means.cell("t003", under="raised by") == "1 of 1 round 2"  # the other seed did not look for it
+    assert means.cell("t003", under="gold at alarm") == "0.125→0.125"
+    assert means.cell("RLOO", under="gold at alarm") == "–"
+    panels = {panel.title: panel for key in ("training-0", "held-out-0") for panel in page.drawings[key]
+              if panel.title}  # fmt: skip
+    gold = panels["Gold reward (never trained on)"].traces["alarm"]
+    assert gold == ([2 * 96] * 2, [0.125] * 2)  # the run's own curve, not the mean of t003: (0.125 + 0.25) / 2
+    assert {title: "alarm" in panel.traces for title, panel in panels.items()} == dict.fromkeys(panels, True)
+    assert len(panels) == 6
+    (over_kl, *_) = page.drawings["reward-kl-0"]
+    assert over_kl.traces["alarm"] == ([4.0] * 2, [2.0] * 2)
 
 
 def test_the_numbers_are_strict_json(runs):
@@ -150,11 +211,13 @@ def test_the_numbers_are_strict_json(runs):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on this machine")
 def test_a_browser_draws_every_plot_without_an_error_and_runs_no_text(runs, tmp_path):
-    runs.run("apart", (0.5, 1.0, 1.0), settings=["task.artefact=0.5"], samples=SAMPLES)
+    runs.run("apart", (0.5, 1.0, 1.0), settings=["task.artefact=0.5"], samples=SAMPLES, alarm=1)
     path = tmp_path / "compare.html"
     path.write_text(page_of(made(runs)), encoding="utf-8")
     drawn, shown = drawn_plots(path, tmp_path / "profile")
     assert drawn.keys() == {f"{key}-{i}" for key in ("training", "held-out", "reward-kl") for i in range(2)}
     assert all(drawn.values()), drawn
     assert "<title>runs" in shown
+    marked = [part for part in shown.split('id="plot-')[1:] if re.search(r"legendtext[^>]*>alarm<", part)]
+    assert sorted(part.split('"')[0] for part in marked) == ["held-out-0", "reward-kl-0", "training-0"]
     assert "two  spaces &lt;script&gt;document.title='owned'&lt;/script&gt;" in shown

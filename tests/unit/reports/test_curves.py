@@ -115,3 +115,14 @@ def test_the_same_curves_make_the_same_file_and_png_is_one(tmp_path):
 def test_nothing_to_draw_is_an_error(tmp_path, runs):
     with pytest.raises(UserError, match="no rounds with any of reward/proxy"):
         plot(runs, tmp_path / "curves.png")
+
+
+def test_the_alarm_is_marked_on_the_curve_of_the_run_that_raised_it_and_named_once(tmp_path, monkeypatch):
+    quiet, loud = (view("RLOO", seed, {"reward/gold": [0.0, 1.0, 4.0]}) for seed in (1, 2))
+    loud.events.append({"kind": "event", "name": "alarm", "step": 1})
+    assert [
+        (at.run, at.step, at.x, at.y) for at in groups([("a", "RLOO", [quiet, loud])])[0].alarms("reward/gold")
+    ] == [("RLOO-2", 1, 1 * 2 * 4, 1.0)]
+    without, _ = svg([("RLOO", quiet), ("RLOO", view("RLOO", 2, {"reward/gold": [0.0]}))], tmp_path, monkeypatch)
+    text, _ = svg([("RLOO", quiet), ("RLOO", loud)], tmp_path, monkeypatch)
+    assert (text.count(">alarm<"), without.count(">alarm<")) == (1, 0)

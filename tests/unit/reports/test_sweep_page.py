@@ -122,7 +122,7 @@ def test_the_page_begins_with_the_verdict_and_has_every_arm_parameter_and_comman
     differences = page.table("interval", "finding")
     assert differences.number("RLOO", under="mean gain") == 0.2
     assert differences.number("RLOO", under="seeds") == 3
-    assert differences.cell("RLOO", under="finding") == "too few seeds"
+    assert differences.cell("RLOO", under="finding") == "–"  # of three seeds
     assert differences.number("RLOO", under="KL of winner") == 12
     assert differences.number("RLOO", under="KL of baseline") == 18
 
@@ -189,6 +189,25 @@ def test_learning_curves_are_means_over_fresh_seeds_on_an_axis_of_trajectories(m
     assert (list(gold.x), list(gold.y)) == ([8, 16], [pytest.approx(0.2), pytest.approx(0.3)])
     assert list(kl.y) == [1.5, 3.5]
     assert len(figure.data) == 2 + 2 * 2
+
+
+def test_the_alarm_is_in_the_tables_and_on_the_curves(made, tmp_path):
+    m = made(confirm=[100, 101], baselines={"RLOO": RLOO})
+    m.trial(0.25, (0.5, 3.0))
+    for seed, gold in ((100, 0.5), (101, 0.25)):
+        evaluations = (gold, 1.0, 1.0), (gold / 2, 3.0, 2.0)
+        m.run("t000", {"reward.alpha": 0.25, "reward.omega_min": 0.5}, seed, *evaluations, alarm=1)
+    page = Page(page_of(m))
+    assert page.table("seed 100", "alarm").cell("t000", under="raised by") == "2 of 2 round 1"
+    assert page.table("seed 100", "alarm").cell("t000", under="gold at") == "0.375→0.188"
+    gold, *_ = page.drawings["learning"]
+    assert gold.traces["alarm"] == ([8, 8], [0.5, 0.25])
+    over_kl, *_ = page.drawings["reward-kl"]
+    assert over_kl.traces["alarm"] == ([1.0, 1.0], [0.5, 0.25])
+    table = ranking_table(m.answer())
+    (row,) = [dict(zip(table["columns"], row, strict=True)) for row in table["data"] if row[1] == "t000"]
+    assert (row["alarms"], row["judged_at_alarm"]) == (None, None)  # of the search, which did not look for it
+    assert max(map(len, printed(m.answer()).splitlines())) <= 80
 
 
 def test_the_winner_is_green_and_the_arms_of_the_paper_have_their_colours(made):

@@ -42,6 +42,38 @@ def test_a_section_of_its_own_is_told_in_words(runs):
     ]
 
 
+def swept(sweep, trial):
+    return {"start": {"tags": {"r2m.sweep": sweep, "r2m.trial": trial}}}
+
+
+def test_an_arm_of_a_sweep_is_called_by_its_trial_and_has_its_settings(runs):
+    runs.run("s-rloo", **swept("s", "RLOO"))
+    runs.run("s-t000", settings=R2M, **swept("s", "R2M default"))
+    runs.run("s-t002", settings=[*R2M, "reward.alpha=0.25", "reward.lr=3.57e-5"], **swept("s", "trial 2"))
+    runs.run("alone", settings=[*R2M, "reward.alpha=0.75"])
+    (setup,), _ = setups(runs.results())
+    by_settings = "R2M · reward.alpha=0.75, reward.lr=0.0001"
+    assert [arm.label for arm in setup.arms] == ["RLOO", "R2M default", "t002", by_settings]
+    assert [arm.kind for arm in setup.arms] == ["RLOO", "R2M", "R2M", "R2M"]
+    assert setup.arms[0].settings == {}  # what it has, all have
+    assert setup.arms[2].settings == {"reward.alpha": 0.25, "reward.lr": 3.57e-5}
+
+
+def test_of_two_sweeps_a_trial_says_whose_it_is_and_what_both_have_is_one_arm(runs):
+    for seed, sweep in enumerate(("a", "b")):
+        runs.run(f"{sweep}-rloo", seed=seed, **swept(sweep, "RLOO"))
+        runs.run(f"{sweep}-t001", seed=seed, settings=[*R2M, f"reward.alpha=0.{seed + 1}"], **swept(sweep, "trial 1"))
+    assert labels(runs.results()) == {"RLOO": ["a-rloo", "b-rloo"], "a t001": ["a-t001"], "b t001": ["b-t001"]}
+
+
+def test_trials_of_equal_settings_are_one_arm_with_both_names_and_names_stay_apart(runs):
+    runs.run("s-t001", settings=R2M, **swept("s", "trial 1"))
+    runs.run("s-t002", settings=R2M, seed=1, **swept("s", "trial 2"))
+    runs.run("s-mine", **swept("s", "GRPO"))
+    runs.run("grpo", settings=["algorithm.advantage=grpo"])
+    assert list(labels(runs.results())) == ["t001 = t002", "s GRPO", "GRPO"]
+
+
 def test_what_cannot_change_the_result_makes_no_arm(runs):
     runs.run("a", settings=["reward.alpha=0.5", "reward.lr=1e-3", "reward.omega_min=0.1"])  # no head without feedback
     runs.run("b", settings=["reward.alpha=0.25", "reward.lr=1e-4", "run.eval_every=5"], seed=1)

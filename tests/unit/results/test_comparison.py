@@ -153,7 +153,7 @@ def test_hacking_is_said_where_gold_falls_and_the_frozen_reward_rises_on_five_se
 def test_with_few_seeds_the_same_is_said_with_its_doubt(runs):
     pairs(runs, [(0.25, 0.5)])
     *_, told = sentences(one(runs))
-    assert "oo few seeds" in told
+    assert "fewer than five seeds" in told
     assert "hacking" in told
     assert re.search(r"RLOO.*gold −0\.25.*vanilla reward 1\b.*1 seed\b", told)
     assert "interval" not in told
@@ -176,7 +176,7 @@ def test_one_seed_each_is_said_once(runs):
     for i, advantage in enumerate(("grpo", "remax")):
         runs.run(advantage, (0.25 * i, 1.0), settings=[f"algorithm.advantage={advantage}"])
     told = sentences(one(runs))
-    assert "cannot tell ReMax, GRPO from RLOO" in told[0]
+    assert "Too few seeds to tell ReMax, GRPO from RLOO" in told[0]
     assert "−0.5 to −0.25" in told[0]
     assert [s for s in told if "ReMax" in s and "eval/gold" in s and "same KL" not in s] == [told[0]]
 
@@ -188,8 +188,25 @@ def test_many_arms_are_listed_with_what_chance_alone_would_give(runs):
             gold = 0.75 if i == 0 else 0.5
             runs.run(f"r{i}-{seed}", (gold,), settings=[*R2M, f"reward.omega_min=0.{i + 1}"], seed=seed)
     listed, *rest = sentences(one(runs))
-    assert re.search(r"RLOO.*better: R2M · reward\.omega_min=0\.1; not distinguishable: 7 arms", listed)
+    assert re.search(r"R2M · reward\.omega_min=0\.1 is better than RLOO.*; 7 arms are not distinguishable", listed)
     assert [s for s in rest if "chance" in s and "8 comparisons" in s and "0.5" in s]  # 8 · 2/32
+
+
+def test_the_headline_is_of_what_can_be_told_and_too_few_seeds_is_said_once(runs):
+    for seed in range(5):
+        runs.run(f"rloo-{seed}", (0.5, 1.0), seed=seed)
+        for name, gold in (("grpo", 0.25), ("remax", 0.5)):
+            runs.run(f"{name}-{seed}", (gold, 1.0), settings=[f"algorithm.advantage={name}"], seed=seed)
+        for i in range(2 if seed < 2 else 1 if seed < 3 else 0):
+            runs.run(f"r{i}-{seed}", (0.75 + i, 1.0), settings=[*R2M, f"reward.alpha=0.{i + 1}"], seed=seed)
+    headline, same, few = sentences(one(runs))
+    assert headline == (
+        "No arm can be said to be better than RLOO by eval/gold; ReMax is not distinguishable from it; GRPO is worse."
+    )
+    assert "same KL" in same
+    assert "findings are the same" in same
+    assert re.search(r"^Too few seeds.*R2M · reward\.alpha=0\.2, R2M · reward\.alpha=0\.1 from RLOO", few)
+    assert re.search(r"2 to 3 seeds each, mean gains in eval/gold of 0\.25 to 1\.25 ", few)
 
 
 def test_no_shared_seed_no_evaluation_and_one_arm_are_said(runs):

@@ -365,6 +365,42 @@ def test_what_was_spent_counts_confirmation_and_stopped_runs(made):
     assert m.answer().spent.wall_hours is None
 
 
+def test_the_alarm_of_an_arm_is_that_of_its_runs_in_the_search_and_on_fresh_seeds(made):
+    m = made(seeds=[0, 1], baselines={"RLOO": RLOO})
+    point = {"reward.alpha": 0.25, "reward.omega_min": 0.5}
+    m.trial(0.25, 0.9)
+    m.run("t000", point, 1, 0.5, 0.75, 0.5, alarm=2)
+    m.run("rloo", RLOO, 0, 0.1)
+    m.run("rloo", RLOO, 1, 0.1)
+    said = "The alarm was raised in 1 of 1 runs of the search, of t000: their gold was 0.75 then, and 0.5 at the end."
+    assert said in m.answer().verdict
+    for seed, gold in ((100, 0.5), (101, 0.25)):
+        m.run("t000", point, seed, gold, gold / 2, alarm=1)
+        m.run("rloo", RLOO, seed, 0.25)
+    a = m.answer()
+    row, mine = a.arm("t000").alarm, a.confirmation[0].alarm
+    assert (row.rounds, row.at, row.end) == ((2,), 0.75, 0.5)
+    assert (mine.rounds, mine.at, mine.end) == ((1, 1), 0.375, 0.1875)
+    assert (a.arm("rloo").alarm, a.confirmation[1].alarm) == (None, None)
+    tree = json.loads(json.dumps(a.to_json(), allow_nan=False))
+    assert tree["confirmation"][0]["alarm"]["at"] == 0.375
+    assert [s for s in a.verdict if "2 of 2 runs on fresh seeds" in s and "0.375" in s and "0.188" in s]
+
+
+def test_of_two_baselines_too_few_seeds_is_said_once(made):
+    m = made(baselines={"RLOO": RLOO, "R2M default": {"reward.feedback": True}})
+    m.trial(0.1, 0.9)
+    m.trial(0.5, 0.5, baseline="R2M default")
+    m.run("rloo", RLOO, 0, 0.1)
+    m.confirm("t000", {"reward.alpha": 0.1, "reward.omega_min": 0.5}, 0.5, 0.5)
+    m.confirm("t001", {"reward.alpha": 0.5, "reward.omega_min": 0.5}, 0.25, 0.25)
+    m.confirm("rloo", RLOO, 0.125)
+    assert m.answer().verdict[0] == (
+        "Too few fresh seeds to tell t000 from R2M default, RLOO: on 1 to 2 fresh seeds each, mean gains in "
+        "eval/gold of 0.25 to 0.375 say nothing about chance."
+    )
+
+
 def test_json_is_strict(made):
     m = made(**KL_AT_MOST_20)
     m.trial(0.1, 0.5)  # no KL: NaN, and an infinite violation

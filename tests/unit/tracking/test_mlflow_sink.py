@@ -23,7 +23,8 @@ def test_all_of_a_journal_is_shipped_and_nothing_twice(storage, tmp_path, monkey
     with started(run_dir, config, datasets) as journal:
         journal.round(0, {"reward/proxy": 0.5, "reward/gold": math.nan})
         journal.round(1, {"reward/proxy": 0.75, "reward/gold": math.inf, "eval/gold": 0.1})
-        journal.samples(0, [{"prompt": "p", "response": "r"}, {"prompt": "q", "gold": math.nan}])
+        scores = {"proxy": 1.25, "vanilla": 1.0, "gold": math.nan}
+        journal.samples(0, [{"prompt": "p", "response": "r"}, {"prompt": "q", "response": "s", **scores}])
         journal.samples(1, [{"prompt": "s"}])
         journal.event("finished")
     (run_dir / "config.yaml").write_text("reward: {}\n")
@@ -69,8 +70,12 @@ def test_all_of_a_journal_is_shipped_and_nothing_twice(storage, tmp_path, monkey
     artifacts = {file.path: file for file in client.list_artifacts(run.info.run_id)}
     assert artifacts.keys() == {"config.yaml", "curves.png", "samples.json"}
     assert json.loads(next((storage / "mlartifacts").rglob("samples.json")).read_text()) == {
-        "columns": ["round", "prompt", "response", "gold"],
-        "data": [[0, "p", "r", None], [0, "q", None, "nan"], [1, "s", None, None]],
+        "columns": ["prompt", "response", "round", "response, scored", "proxy", "vanilla", "gold"],
+        "data": [
+            ["p", "r", 0, None, None, None, None],
+            ["q", "s", 0, "s\n[proxy 1.25, vanilla 1.00, gold nan]", 1.25, 1.0, "nan"],
+            ["s", None, 1, None, None, None, None],
+        ],
     }
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "samples.json", "type": "table"}]
     assert list(tmp_path.iterdir()) == []  # nothing of MLflow's in the working folder
@@ -181,6 +186,6 @@ def test_all_is_in_a_storage_whose_path_has_to_be_quoted(storage):
     Sink(uri, storage / "runs" / "quoted").ship()
     (run,) = mlflow_runs(uri, "quoted")
     (path,) = (storage / "mlartifacts").rglob(f"{run.info.run_id}/artifacts/samples.json")
-    assert json.loads(path.read_text())["data"] == [[0, "p"]]
+    assert json.loads(path.read_text())["data"] == [["p", 0]]
     assert [folder.name for folder in storage.parent.iterdir()] == [storage.name]
     assert sqlite3.connect(storage / "mlflow.db").execute("select count(*) from experiments").fetchone()[0] >= 1
