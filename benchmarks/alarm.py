@@ -121,7 +121,7 @@ def record(run: Run, storage: str, rounds: int) -> Iterator[dict[str, Any]]:
         observed, _ = trainer.observe(r)
         rounds_of[r.step] = r.metrics | observed
         if r.step % EVERY == 0:
-            metrics, _ = trainer.evaluate(r.step)
+            metrics = trainer.evaluate(r.step).metrics
             yield {"step": r.step, "metrics": metrics, "rounds": rounds_of, **judged(reference=False)}
             rounds_of = {}
 
