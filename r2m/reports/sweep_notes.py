@@ -1,9 +1,11 @@
 """A sweep's answer and its trials as Markdown, for optuna-dashboard. What models and users wrote is escaped."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 from r2m.reports.render import visible
+from r2m.reports.sweep_tables import continued
 from r2m.results.answer import Answer, Ranked
 from r2m.results.numbers import decimals
 from r2m.results.texts import LIKED, ArmText
@@ -34,13 +36,13 @@ def trial_note(a: Answer, arm: Ranked, picture: str | None, liked: Sequence[ArmT
     if picture:
         parts.append(f"![curves]({picture})")
     if arm.command:
-        parts.append(f"Again:\n\n{fenced(arm.command)}")
+        parts.append(f"Again:\n\n{fenced(continued(arm.command))}")
     if liked:
         parts.append(f"### {LIKED}")
     for text in liked:
         at = "the trained policy" if text.round is None else f"round {text.round}"
         parts.append(escaped(f"{text.run}, {at}: proxy {decimals(text.proxy)}, gold {decimals(text.gold)}"))
-        parts.append(fenced(f"{text.prompt}\n\n→ {text.response}"))
+        parts.append(fenced(_wrapped(f"{text.prompt}\n\n→ {text.response}")))
     return "\n\n".join(parts)
 
 
@@ -54,6 +56,12 @@ def fenced(text: str) -> str:
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{visible(text)}\n{fence}"
+
+
+def _wrapped(text: str) -> str:
+    """On lines that a page has room for; no character of it is lost."""
+    lines = textwrap.TextWrapper(100, replace_whitespace=False, drop_whitespace=False, expand_tabs=False)
+    return "\n".join("\n".join(lines.wrap(line)) for line in text.split("\n"))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

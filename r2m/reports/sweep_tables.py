@@ -123,7 +123,7 @@ def sweep_terminal(a: Answer) -> Group:
     headline, *rest = a.verdict
     parts += [Text(headline, style="bold"), *map(Text, rest)]
     if a.winner is not None and (command := a.arm(a.winner).command):
-        parts.append(Text(f"\nagain, {a.winner}:\n{_continued(command)}"))
+        parts.append(Text(f"\nagain, {a.winner}:\n{continued(command)}"))
     if a.search:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in a.importance.items())
         mind = f" ({a.importance_note})" if shares and a.importance_note else ""
@@ -132,7 +132,7 @@ def sweep_terminal(a: Answer) -> Group:
     return Group(*parts)
 
 
-def _continued(command: str) -> str:
+def continued(command: str) -> str:
     """The command on lines that fit, each but the last continued by a backslash, so that it can be copied."""
     lines = [""]
     for part in command.replace(" --set ", "\n--set ").split("\n"):

@@ -89,16 +89,14 @@ class Prometheus:
         )  # fmt: skip
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """The data of an answer; None while there is no server yet. A query that cannot be parsed is an HTTPError."""
+        """The data of an answer; None while the server is not ready. Raises HTTPError for what it cannot parse."""
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 return json.load(answer)["data"]
-        except ConnectionError:
-            return None
-        except urllib.error.HTTPError:
-            raise
-        except urllib.error.URLError:
+        except urllib.error.URLError as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code != 503:
+                raise
             return None
 
     def runs(self, query: str) -> dict[str, float]:

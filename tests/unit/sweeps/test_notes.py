@@ -38,14 +38,14 @@ class Made:
         assert job is not None
         return job
 
-    def end(self, job: Job, *golds: float, event: str = "finished", **fields: str) -> None:
+    def end(self, job: Job, *golds: float, event: str = "finished", text: str = HOSTILE, **fields: str) -> None:
         with Journal(job.runs[0].journal) as journal:
             for step, gold in enumerate(golds, 1):
                 metrics = {"eval/gold": gold, "eval/kl_sequence": 3.0, "reward/proxy": -gold, "kl/sequence": 3.0}
                 journal.round(step, metrics)
-                texts = (("plain", 0.0, 0.5), (HOSTILE, 2.0, -0.5))
-                rows = [{"prompt": f"{text}?", "response": text, "proxy": p, "vanilla": p, "gold": g}
-                        for text, p, g in texts]  # fmt: skip
+                texts = (("plain", 0.0, 0.5), (text, 2.0, -0.5))
+                rows = [{"prompt": f"{said}?", "response": said, "proxy": p, "vanilla": p, "gold": g}
+                        for said, p, g in texts]  # fmt: skip
                 journal.samples(step, rows)
             journal.event(event, **fields)
         self.ledger.settle(job, None)
@@ -119,6 +119,18 @@ def test_a_models_text_does_nothing(made: Made) -> None:
     assert texts[1:] == [f"{shown}?\n\n→ {shown}\n"]
     line = MarkdownIt("commonmark", {"html": True}).renderInline(escaped("*a* <b> `c` [d](e) &amp; # \\"))
     assert line == "*a* &lt;b&gt; `c` [d](e) &amp;amp; # \\"
+
+
+def test_long_texts_are_wrapped_and_whole(made: Made) -> None:
+    """Among them one without spaces, as the policy learns to write."""
+    job = made.next()
+    long = " ".join(["word"] * 60) + "  " + "x" * 250
+    made.end(job, 0.5, text=long)
+    made.write()
+    (trial,) = made.shown()["trials"]
+    block = trial["note"]["body"].split("```text\n")[2].split("\n```")[0]
+    assert max(map(len, block.splitlines())) == 100
+    assert block.replace("\n", "") == f"{long}?→ {long}"
 
 
 def test_what_stands_is_not_written_again_and_a_users_words_stay(made: Made) -> None:
