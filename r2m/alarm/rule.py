@@ -21,7 +21,7 @@ SIGNALS = {  # a threshold's name -> the metric that it is of
     "length": "eval/response_tokens",
 }
 RELATIVE = ("entropy", "unique_share", "length")  # their change, either way, as a share of the first evaluation's
-JUDGEMENTS = 20 * 64  # a run's cap: evaluations times prompts
+MOST_JUDGED = 20 * 64  # a run's cap: evaluations times prompts
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class State:
 class Watch:
     """Is fed a run's evaluations in their order. `most`: the cap on judgements, a prompt's each."""
 
-    def __init__(self, thresholds: Thresholds = DEFAULT, most: int = JUDGEMENTS) -> None:
+    def __init__(self, thresholds: Thresholds = DEFAULT, most: int = MOST_JUDGED) -> None:
         self._thresholds, self._most = thresholds, most
         self._first: Mapping[str, float] = {}
         self._before = (0, 0.0)  # step and KL of the evaluation before: the reference at first

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PARAM_LENGTH, DIGEST_LENGTH = 6000, 36  # MLflow's limits
 SAMPLES, RANKING = "samples.json", "ranking.json"  # artifacts that MLflow shows as tables: `table` makes them
-PICTURES = {"importance.png": "importance"}  # artifacts that charts show too, by their key
+CHARTED = {"importance.png": "importance"}  # artifacts that charts show too, by their key
 TABLES_TAG = "mlflow.loggedArtifacts"  # names a run's tables
 ALARM_TAG = "r2m.alarm"
 
@@ -151,7 +151,7 @@ def log_picture(client: MlflowClient, run_id: str, path: Path) -> None:
     """As MlflowClient.log_image does it for charts, but always under one name: shipped again, it is replaced."""
     from PIL import Image
 
-    stem = f"{PICTURES[path.name]}+step+0+timestamp+0+00000000-0000-4000-8000-000000000000"
+    stem = f"{CHARTED[path.name]}+step+0+timestamp+0+00000000-0000-4000-8000-000000000000"
     with tempfile.TemporaryDirectory() as folder, Image.open(path) as picture:
         picture.save(Path(folder) / f"{stem}.png")
         picture.thumbnail((1024, 1024))

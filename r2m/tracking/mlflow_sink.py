@@ -79,8 +79,7 @@ class Sink:
         self._events: list[Record] = []
         self._alarm = False  # shipped
         self._steps: set[int] = set()  # rounds read: a resumed run replays some
-        # Key, value, time in ms, step: not known to be there.
-        self._points: list[tuple[str, float, int, int]] = []
+        self._points: list[tuple[str, float, int, int]] = []  # key, value, ms, step: not known to be there
         self._unknown: set[str] = set()  # keys of which MLflow may have points that are not known
         self.points = 0  # read of the journal
         self.found = 0  # of them, those that were there before this sink logged any
@@ -174,8 +173,7 @@ class Sink:
             self._mlflow_status = now
             self.answers += 1
         if len(self._samples) > self._samples_shipped:
-            table = entities.mlflow_table(entities.sample_rows(self._samples))
-            client.log_text(run_id, table, entities.SAMPLES)
+            client.log_text(run_id, entities.mlflow_table(entities.sample_rows(self._samples)), entities.SAMPLES)
             self._show_as_table(entities.SAMPLES)
             self._samples_shipped = len(self._samples)
             self.answers += 1
@@ -184,7 +182,7 @@ class Sink:
                 client.log_artifact(run_id, str(path))
                 if Path(path).name == entities.RANKING:
                     self._show_as_table(entities.RANKING)
-                elif Path(path).name in entities.PICTURES:
+                elif Path(path).name in entities.CHARTED:
                     entities.log_picture(client, run_id, Path(path))
                 self._sent.append(path)
                 self.answers += 1

@@ -23,7 +23,7 @@ DRAWN_AT_FIRST = {10: "FIRST_10_RUNS", 20: "FIRST_20_RUNS", "all": "SHOW_ALL"}
 MOST_SETTINGS = 12  # that stand beside each other
 SMOOTHED = 50  # of 100: over another metric MLflow joins the points of all of an arm's seeds by one line
 
-State = dict[str, Any]
+PageState = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ def ours(value: str | None) -> bool:
     return bool(tree.get("updatedAt") == tree.get("createdAt") or tree.get("createdAt") == 0)
 
 
-def deflated(tree: State) -> str:
+def deflated(tree: PageState) -> str:
     return "deflate;" + base64.b64encode(zlib.compress(json.dumps(tree).encode())).decode("ascii")
 
 
-def page_state(name: str, view: View, scope: Scope) -> State:
+def page_state(name: str, view: View, scope: Scope) -> PageState:
     """The page's state. Charts that MLflow makes of all other metrics are in folded sections, a phase each."""
     charts, sections = [], []
     for i, section in enumerate(view.sections):
@@ -96,12 +96,12 @@ def page_state(name: str, view: View, scope: Scope) -> State:
     }
 
 
-def _section(uuid: str, title: str, open_: bool) -> State:
+def _section(uuid: str, title: str, open_: bool) -> PageState:
     return {"uuid": uuid, "name": title, "display": open_, "isReordered": False}
 
 
-def _chart(chart: Chart, scope: Scope) -> State:
-    common: State = {"deleted": False, "isGenerated": False, "runsCountToCompare": 20}
+def _chart(chart: Chart, scope: Scope) -> PageState:
+    common: PageState = {"deleted": False, "isGenerated": False, "runsCountToCompare": 20}
     if chart.image:
         return common | {
             "type": "IMAGE", "imageKeys": [chart.image], "step": 0
