@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EXPERIMENTS = "r2m/"  # begins the names of experiments
 SWEEPS = "r2m/sweeps/"
-WORKFLOW = "workflowType=machine_learning"  # of an address: or MLflow's pages are those of GenAI, its default
+TRAINING_PAGES = "workflowType=machine_learning"  # of an address: or MLflow's pages are those of GenAI, its default
 _SETTING = re.compile(r"sweep\.(?:parameters|baselines\..*?)\.((?:task|policy|reward|algorithm|rollout|run)\.[\w.]+)")
 
 
@@ -26,7 +26,7 @@ def arms_address(server: str, experiment_id: str) -> str:
 
 def link(experiment_id: str, view: str = "arms") -> str:
     """To one of an experiment's views, from any page of its server."""
-    return f"#/experiments/{experiment_id}/runs?{WORKFLOW}&compareRunsMode=CHART&viewStateShareKey={view}"
+    return f"#/experiments/{experiment_id}/runs?{TRAINING_PAGES}&compareRunsMode=CHART&viewStateShareKey={view}"
 
 
 def install(client: MlflowClient, experiment_id: str, scope: Scope, replace: bool = False) -> list[str]:

@@ -14,7 +14,7 @@ from r2m.metrics import metric
 from r2m.runs import journal
 from r2m.runs.folder import ANSWER_FILES
 from r2m.runs.records import Record
-from r2m.tracking.dashboards import WORKFLOW, install, link
+from r2m.tracking.dashboards import TRAINING_PAGES, install, link
 from r2m.tracking.mlflow_entities import scope_of
 
 if TYPE_CHECKING:
@@ -177,4 +177,4 @@ def _code(value: Any) -> str:
 
 
 def _artifact(experiment_id: str, run: str, name: str) -> str:
-    return f"#/experiments/{experiment_id}/runs/{run}/artifacts/{name}?{WORKFLOW}"
+    return f"#/experiments/{experiment_id}/runs/{run}/artifacts/{name}?{TRAINING_PAGES}"
