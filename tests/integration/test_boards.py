@@ -21,6 +21,7 @@ from r2m.metrics import METRICS
 from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import read
 from r2m.training import driver
+from r2m.training.ray_train import ray_trainer
 from r2m.training.start import StartedRun, new_run
 
 MakeConfig = Callable[..., Config]
@@ -53,7 +54,7 @@ def runs_under_way(ray_cluster: None, make_config: MakeConfig) -> Iterator[list[
     config = make_config("algorithm.rounds=100000", "run.eval_every=10", "run.sample_every=1000")
     runs = [new_run(config, "trained"), new_run(config, "tried", tags={"r2m.trial": ARM})]
     trained, tried = runs
-    fit = threading.Thread(target=driver.torch_trainer(trained.config, trained.folder, trained.models).fit)
+    fit = threading.Thread(target=ray_trainer(trained.config, trained.folder, trained.models).fit)
     fit.start()
     job = {"config": tried.config.model_dump(mode="json"), "folder": str(tried.folder), "models": tried.models}
     task = ray.remote(run_job).remote({"nested": False, "runs": [job]})
