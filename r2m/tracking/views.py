@@ -79,7 +79,7 @@ def page_state(name: str, view: View, scope: Scope) -> PageState:
         for j, chart in enumerate(section.charts):
             charts.append(_chart(chart, scope) | {"uuid": f"{name}-{i}-{j}", "metricSectionId": f"{name}-{i}"})
     phases = dict.fromkeys(m.key.partition("/")[0] for phase in PHASES for m in phase.metrics)
-    sections += [_section(f"{name}-{phase}", phase, False) for phase in [*phases, "signal", "alarm", "images"]]
+    sections += [_section(f"{name}-{phase}", phase, False) for phase in [*phases, "images"]]
     grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": scope.arm_tag}]}
     return {
         "compareRunCharts": charts,

@@ -18,8 +18,8 @@ from r2m.tracking.view_files import load_view, views
 from r2m.tracking.views import LONGEST_TAG, VIEW_TAG, Scope, view_tags
 
 SWEPT = Scope(True, "eval/win_rate", ("reward.alpha", "algorithm.lr"))
-# Reported at evaluations by runs that watch for an alarm; a task's own measures.
-PATTERNS = re.compile(r"(signal|alarm|task)/\w+")
+# A task's own measures.
+PATTERNS = re.compile(r"task/\w+")
 TREE = {
     "sweep": {
         "recipe": "forum",
