@@ -256,7 +256,7 @@ SPOKEN = {  # by a metric's name: what its label and its title have to speak of
     "round_s": "round", "sampled_tokens_per_s": "sampled", "trained_tokens_per_s": "trained", "best": "best",
     "trial": "trial", "worker_hours": "hours",
 }  # fmt: skip
-NATS = ("kl/", "eval/kl", "sweep/kl", "head/bt", "head/gre", "train/entropy", "rollout/log_prob")
+NATS = ("kl/", "eval/kl", "sweep/kl", "signal/kl", "head/bt", "head/gre", "train/entropy", "rollout/log_prob")
 
 
 @pytest.mark.parametrize("key", METRICS)
@@ -267,6 +267,8 @@ def test_a_metrics_label_title_and_unit_speak_of_it(key: str) -> None:
         assert re.search(SPOKEN.get(key.split("/")[1], ""), text, re.I)
     assert m.unit.startswith("nats") == key.startswith(NATS)
     assert (m.unit == "s") == (key.startswith("time/"))
-    assert ("share" in m.unit) == bool(re.search("share|rate$|fraction|accuracy|coverage|omega", key))
+    assert ("share" in m.unit) == bool(
+        re.search("share|(?<!kl_)rate$|above_seen|fraction|accuracy|coverage|omega", key)
+    )
     assert m.unit.startswith("gold") == key.endswith("/gold")
     assert m.unit.startswith("tokens") == bool(re.search("_tokens$|tokens_per_s$", key))

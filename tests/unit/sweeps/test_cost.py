@@ -11,7 +11,7 @@ FORUM = load("forum")
 
 def test_the_base_itself_needs_only_its_evaluations() -> None:
     assert equal_cost(FORUM, {}, None, 10) == {"run.eval_every": 6}  # T = 60
-    assert equal_cost(FORUM, {}, 5760, 6) == {}  # every 10 rounds, as the default has it
+    assert equal_cost(FORUM, {}, 5760, 12) == {}  # every 5 rounds, as the recipe has it
 
 
 def test_twice_the_responses_are_half_the_queries() -> None:
@@ -61,8 +61,8 @@ def test_a_budget_of_its_own() -> None:
 
 def test_a_base_that_counts_trajectories() -> None:
     base = load("forum", ["algorithm.rounds=null", "algorithm.trajectories=1000"])  # T = 10, which spends 960
-    assert equal_cost(base, {}, None, 1) == {}
-    assert equal_cost(base, {"algorithm.responses": 8}, None, 1) == {
+    assert equal_cost(base, {}, None, 2) == {}
+    assert equal_cost(base, {"algorithm.responses": 8}, None, 2) == {
         "algorithm.queries": 12,
         "algorithm.trajectories": 960,
     }

@@ -43,22 +43,22 @@ def test_a_runs_says_arm_seed_and_what_its_recipe_has_otherwise(storage):
 
 
 def test_a_sweeps_has_the_headline_of_its_answer_and_its_runs_lead_to_its_report(storage):
-    sweep, name = storage / "sweeps" / "answered", "r2m/sweeps/answered"
+    sweep, name = storage / "sweeps" / "told", "r2m/sweeps/told"
     tree = {"sweep": {"recipe": "forum", "budget": {"trials": 2}, "parameters": {"reward.alpha": {}},
                       "baselines": {"RLOO": {}}, "objectives": [{"metric": "eval/gold"}]}}  # fmt: skip
     uri = default_tracking_uri(storage)
     child = storage / "runs" / "answered-t000-s0"
     tags = {"r2m.trial": "trial 0"}
-    started(child, config(), experiment=name, parent="answered", tags=tags).close()
+    started(child, config(), experiment=name, parent="told", tags=tags).close()
     with started(sweep, tree, experiment=name) as journal:
         Sink(uri, sweep).ship()
         (sweep / "answer.json").write_text(json.dumps({"verdict": ["t000 is not better than RLOO.", "more"]}))
         journal.event("finished")
     Sink(uri, sweep).ship()
     Sink(uri, child).ship()
-    text, run = note(storage, "answered", name)
+    text, run = note(storage, "told", name)
     said = (
-        r"Sweep **answered** of the recipe forum: 2 trials over `reward.alpha`; baselines RLOO, judged by eval/gold."
+        r"Sweep **told** of the recipe forum: 2 trials over `reward.alpha`; baselines RLOO, judged by eval/gold."
     )
     assert text.startswith(f"{said} [Arms](#/experiments/")
     assert text.endswith("\n\n**t000 is not better than RLOO.**")
