@@ -30,6 +30,8 @@ from r2m.alarm.rule import DEFAULT, SIGNALS, Thresholds, Watch
 from r2m.config import load, override
 from r2m.models.loading import load_tokenizer
 from r2m.policy.queries import Query
+from r2m.results.regret import gold_regret
+from r2m.results.statistics import mean_estimate
 from r2m.reward.loading import load_reward_model
 from r2m.reward.scoring import RewardEmbedder
 from r2m.stages.prepare import prepare
@@ -219,6 +221,24 @@ def table(runs: Mapping[Run, list[dict[str, Any]]]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def regret_table(runs: Mapping[Run, list[dict[str, Any]]]) -> Iterator[str]:
+    """Of taking a run's checkpoint by a signal, each evaluation's being a candidate."""
+    yield "| taken by | gold regret, mean over reward models |\n|---|---:|"
+    signals: dict[str, Callable[[dict[str, Any]], float]] = {
+        f"the highest score by {JUDGES[judge]}": lambda line, judge=judge: statistics.fmean(line["judged"][judge])
+        for judge in JUDGES
+    } | {"the highest proxy": lambda line: line["metrics"]["eval/proxy"], "the last": lambda line: line["step"]}
+    for title, signal in signals.items():
+        of_model: dict[tuple[float, int], list[float]] = {}
+        for run, (_, *lines) in runs.items():
+            truth = {line["step"]: line["truth"] for line in lines}
+            regret = gold_regret(truth, {line["step"]: signal(line) for line in lines})
+            of_model.setdefault((run.artefact, run.seed), []).append(regret)
+        found = mean_estimate([statistics.fmean(values) for values in of_model.values()])
+        low, high = found.interval or (found.mean, found.mean)
+        yield f"| {title} | {found.mean:.2f} [{low:.2f}, {high:.2f}] |"
+
+
 def median_of(values: Sequence[float], shape: str) -> str:
     """And the quartiles."""
     if len(values) < 2:
@@ -258,7 +278,14 @@ def main() -> None:
             truth = [line["truth"] for line in runs[run]]
             print(run.name, kind_of(truth), " ".join(f"{value:.2f}" for value in truth), flush=True)
         models = {(run.artefact, run.seed) for run in runs}
-        print(f"\n{title}: {len(runs)} runs on {len(models)} reward models\n", *table(runs), "", sep="\n")
+        print(
+            f"\n{title}: {len(runs)} runs on {len(models)} reward models\n",
+            *table(runs),
+            "",
+            *regret_table(runs),
+            "",
+            sep="\n",
+        )
 
 
 if __name__ == "__main__":

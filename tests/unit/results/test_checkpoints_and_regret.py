@@ -4,8 +4,6 @@ import json
 import math
 import re
 
-import pytest
-
 from r2m.results.checkpoints import TABLE, CheckpointScores, ScoredCheckpoint, read_scores
 from r2m.results.regret import gold_regret
 
@@ -68,27 +66,15 @@ def test_it_is_on_file_as_strict_json_and_read_back(tmp_path):
     assert read_scores(tmp_path) is None
 
 
-def test_regret_is_the_best_gold_less_that_of_the_chosen(runs):
-    """Gold peaks at round 2, the judge prefers round 3, the proxy the last."""
-    fields = ("eval/gold", "eval/win_rate", "eval/proxy")
-    view = runs.run("a", (0.25, 0.5, 1.0), (1.0, 0.6, 2.0), (0.75, 0.7, 3.0), (0.0, 0.1, 4.0), fields=fields)
-    assert gold_regret(view) == {"outside": 0.25, "proxy": 1.0, "last": 1.0}
-    assert gold_regret(view, rounds=[1, 3]) == {"outside": 0.0, "proxy": 0.0, "last": 0.0}
-    assert gold_regret(view, {1: 0.9, 2: 0.1}) == {"outside": 0.75, "proxy": 1.0, "last": 1.0}
-    assert gold_regret(view, {2: 0.9, 4: 0.9})["outside"] == 0.0  # the earliest of equals
+def test_regret_is_the_best_gold_less_that_of_the_chosen():
+    gold = {1: 0.25, 2: 1.0, 3: 0.75, 4: 0.0}
+    assert gold_regret(gold, {1: 0.5, 2: 0.6, 3: 0.7, 4: 0.1}) == 0.25
+    assert gold_regret(gold, {step: step for step in gold}) == 1.0  # the last
+    assert gold_regret(gold, {2: 0.9, 4: 0.9}) == 0.0  # the earliest of equals
+    assert gold_regret(gold, {1: 0.9, 4: 0.1, 9: 1.0}) == 0.0  # of those alone that have a signal and gold
 
 
-def test_regret_of_a_proxy_that_peaks_before_the_end_and_of_what_is_no_number(runs):
-    fields = ("eval/gold", "eval/proxy")
-    view = runs.run("a", (0.5, 1.0), (math.nan, 9.0), (1.0, 3.0), (0.75, 2.0), fields=fields)
-    found = gold_regret(view, {1: math.nan, 9: 1.0})
-    assert math.isnan(found.pop("outside"))  # it judged no candidate
-    assert found == {"proxy": 0.0, "last": 0.25}
-    none = runs.run("b", (1.0,), fields=("eval/proxy",))
-    assert all(map(math.isnan, gold_regret(none).values()))
-
-
-@pytest.mark.parametrize("rounds", [[], [7]])
-def test_regret_of_no_candidate_is_none(runs, rounds):
-    view = runs.run("a", (0.5, 1.0))
-    assert all(map(math.isnan, gold_regret(view, rounds=rounds).values()))
+def test_regret_leaves_out_what_is_no_number():
+    assert gold_regret({1: 0.5, 2: math.nan, 3: 1.0}, {1: 1.0, 2: 9.0, 3: math.nan}) == 0.0
+    assert math.isnan(gold_regret({1: 0.5}, {1: math.nan}))
+    assert math.isnan(gold_regret({}, {1: 1.0}))

@@ -57,9 +57,7 @@ def test_a_sweeps_has_the_headline_of_its_answer_and_its_runs_lead_to_its_report
     Sink(uri, sweep).ship()
     Sink(uri, child).ship()
     text, run = note(storage, "told", name)
-    said = (
-        r"Sweep **told** of the recipe forum: 2 trials over `reward.alpha`; baselines RLOO, judged by eval/gold."
-    )
+    said = r"Sweep **told** of the recipe forum: 2 trials over `reward.alpha`; baselines RLOO, judged by eval/gold."
     assert text.startswith(f"{said} [Arms](#/experiments/")
     assert text.endswith("\n\n**t000 is not better than RLOO.**")
     report = f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/report.html?"
