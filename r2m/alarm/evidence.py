@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from statistics import pstdev
 from typing import Any
 
-HeldOutText = dict[str, Any]  # prompt (text, or a chat's messages), response, proxy, judged: of one held-out prompt
+# Of one held-out prompt: prompt (text, or a chat's messages), response, reference (its response), proxy, judged.
+HeldOutText = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Plain Python: a run that goes on and one on record are fed alike.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
@@ -21,6 +21,8 @@ SIGNALS = {  # a threshold's name -> the metric that it is of
     "length": "eval/response_tokens",
 }
 RELATIVE = ("entropy", "unique_share", "length")  # their change, either way, as a share of the first evaluation's
+# Of the judgements that are left: the scores, or None for no judgement now.
+Ask = Callable[[int], Sequence[float] | None]
 MOST_JUDGED = 20 * 64  # a run's cap: evaluations times prompts
 
 
@@ -110,9 +112,10 @@ class Watch:
         self._both_rose = 0  # step
         self.state = State()
 
-    def feed(self, step: int, metrics: Mapping[str, float], scores: Sequence[float] | None) -> State:
+    def feed(self, step: int, metrics: Mapping[str, float], scores: Sequence[float] | Ask | None) -> State:
         """The state after the evaluation at `step`, with the round's metrics and the judge's scores of its responses,
-        the same prompts in the same order each time; None where there is no judge.
+        the same prompts in the same order each time, or a way to ask for them, used only where they count; None where
+        there is no judge.
 
         The scores are asked for, and count, at the first evaluation and while a suspicion stands, as far as the cap
         allows, until there is an alarm; otherwise nothing depends on them.
@@ -125,8 +128,11 @@ class Watch:
             own["signal/rounds_apart"] = float(step - self._both_rose) if self._last else 0.0
         suspicions = suspicion({**metrics, **own}, self._first, self._thresholds)
         judgements, t, best, alarm = before.judgements, None, before.best, before.alarm
-        asked = scores is not None and alarm is None and (best is None or suspicions)
-        if scores is not None and asked and judgements + len(scores) <= self._most:
+        if alarm is not None or not (best is None or suspicions):
+            scores = None
+        elif callable(scores):
+            scores = scores(self._most - judgements)
+        if scores is not None and judgements + len(scores) <= self._most:
             judgements += len(scores)
             proxy = metrics[PROXY]
             fall, t = decline(scores, self._best[1]) if best is not None else (0.0, 0.0)

@@ -43,7 +43,7 @@ class JudgeOptions:
 
     def check(self) -> None:
         """Raises UserError for a template that is not there, and for options that do not go together."""
-        from r2m.evaluation.judge_prompts import TEMPLATES
+        from r2m.endpoint.judge_prompts import TEMPLATES
 
         if self.template not in TEMPLATES:
             raise UserError(f"--template {self.template!r}: one of {', '.join(TEMPLATES)}")
@@ -62,7 +62,7 @@ class JudgeOptions:
     def judge(self) -> Iterator[Judge | None]:
         """A language model, whose tally is said at the end; without an address the verdicts on file; None without
         either."""
-        from r2m.evaluation.judge_prompts import TEMPLATES
+        from r2m.endpoint.judge_prompts import TEMPLATES
         from r2m.evaluation.verdicts import VerdictStore, stored_judge
 
         self.check()
@@ -70,8 +70,8 @@ class JudgeOptions:
         if self.judge_url is None or self.judge_model is None or file is None:
             yield None if file is None else stored_judge(file, template.text, self.judge_model)
             return
-        from r2m.evaluation.chat_endpoint import ChatEndpoint
-        from r2m.evaluation.chat_format import request_body
+        from r2m.endpoint.chat_endpoint import ChatEndpoint
+        from r2m.endpoint.chat_format import request_body
         from r2m.evaluation.endpoint_judge import Cap, EndpointJudge
 
         cap = Cap(self.max_calls, self.max_cost, self.price_in, self.price_out)

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from r2m.config.arms import arm_of
 from r2m.config.tasks import ForumTask, Section, TextTask
 from r2m.config.types import Count, Name, Names, Number, Place, Positive, Seed, Share, Whole
-from r2m.config.uris import check_uri
+from r2m.config.uris import check_endpoint, check_uri, check_variable
 
 Aggregation = Literal["token_mean", "sequence_mean_token_sum", "sequence_mean_token_mean"]
 
@@ -155,11 +155,24 @@ class Run(Section):
     eval_queries: Count = 64  # the first held-out prompts: all of them where there are fewer
     eval_seed: Seed = 0  # of the draws on held-out prompts: the same for runs of any seed
     judge: Place | None = None  # reward model (hub id or folder) of eval/win_rate; null: the gold program
+    judge_url: Annotated[str, AfterValidator(check_endpoint)] | None = None  # OpenAI-compatible: the alarm's judge
+    judge_model: Name | None = None
+    judge_key_env: Annotated[str, AfterValidator(check_variable)] | None = None  # variable with its key; null: no key
     on_alarm: Literal["note", "stop"] = "note"  # stop: with a checkpoint, for good
     alarm_judgements: Whole = 1280  # held-out judgements that the alarm may ask for; here: 20 evaluations of 64
     max_failures: Whole = 3  # worker deaths that a run survives
     hidden_budget_gib: Positive = 8.0  # what a worker may hold of the policy's hidden states
     hidden_on_host: bool = False  # keep them in host memory instead of the accelerator's
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> Run:
+        if self.judge_url is not None and self.judge is not None:
+            raise ValueError(f"judge = {self.judge!r}, judge_url = {self.judge_url!r}: give one of the two")
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise ValueError(f"judge_url = {self.judge_url!r}, judge_model = {self.judge_model!r}: give both or none")
+        if self.judge_key_env is not None and self.judge_url is None:
+            raise ValueError(f"judge_key_env = {self.judge_key_env!r} needs judge_url")
+        return self
 
 
 class Config(Section):

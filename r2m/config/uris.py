@@ -1,5 +1,6 @@
-"""MLflow's address: what is allowed as one, and SQLite's from a file's path and back."""
+"""Addresses: what is allowed as MLflow's and as a judge's, and SQLite's from a file's path and back."""
 
+import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -41,6 +42,30 @@ def check_uri(uri: str) -> str:
     if scheme == "sqlite" and sqlite_path(uri) is None:
         raise ValueError("sqlite:///FILE is allowed, with %3F for a question mark in it")
     return uri
+
+
+def check_endpoint(url: str) -> str:
+    """The address of an OpenAI-compatible endpoint. Raises ValueError, which shows nothing of it, for any other, and
+    for one with a user or a query: every run keeps it."""
+    try:
+        address = urlsplit(url)
+        fine = address.scheme in SERVERS and address.hostname and address.port != 0
+    except ValueError:
+        fine = False
+    bare = url.isprintable() and len(url) <= 4000 and not any(sign in url for sign in "@?# ")
+    if not fine or not bare or url.rstrip("/").endswith("/chat/completions"):
+        raise ValueError(
+            "http[s]://HOST[:PORT][/PATH] is allowed, such as http://HOST/v1, without a user, a password or anything "
+            "behind it; run.judge_key_env names the environment variable that holds a key"
+        )
+    return url
+
+
+def check_variable(name: str) -> str:
+    """An environment variable's name. Raises ValueError, which doesn't show what may be the key itself."""
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]{,99}", name):
+        raise ValueError("the name of an environment variable, in capitals, is allowed, not the key")
+    return name
 
 
 def sqlite_uri(path: Path | str) -> str:

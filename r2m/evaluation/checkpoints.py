@@ -9,7 +9,7 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
 from r2m.errors import UserError
 from r2m.evaluation.bench import AssessedPolicy, Bench, device_of, open_bench
-from r2m.evaluation.judging import as_judges_read, named_judge
+from r2m.evaluation.judging import named_judge
 from r2m.evaluation.subjects import TEXT_OF, run_with_checkpoints
 from r2m.evaluation.win_rate import Judge, win_rate
 from r2m.models.loading import load_tokenizer
@@ -23,6 +23,7 @@ from r2m.stages.common import check_new, new_folder
 from r2m.stages.forum import reproducible
 from r2m.stages.prepare import prepare
 from r2m.stages.progress import Progress, silent
+from r2m.tasks.prompt import as_judges_read
 from r2m.training import checkpoint
 from r2m.workers import Workers
 

@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
+from r2m.endpoint.chat_endpoint import NO_CONNECTION, ChatEndpoint, Messages, StoppedError, UnansweredError
+from r2m.endpoint.chat_format import CUT_OFF, LIMITS, Reply
+from r2m.endpoint.judge_prompts import ResponsePair, Template, read_verdict
 from r2m.errors import UserError
-from r2m.evaluation.chat_endpoint import NO_CONNECTION, ChatEndpoint, Messages, StoppedError, UnansweredError
-from r2m.evaluation.chat_format import CUT_OFF, LIMITS, Reply
-from r2m.evaluation.judge_prompts import Template, read_verdict
 from r2m.evaluation.verdicts import Verdict, VerdictStore, verdict_key
-from r2m.evaluation.win_rate import ResponsePair
 
 PER_MESSAGE = 16  # tokens, at most, of a message's role and delimiters
 IN_VAIN = 8  # the first questions; more without any answer are not asked

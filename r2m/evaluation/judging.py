@@ -15,17 +15,7 @@ from r2m.results.assessment import Response, Wins
 from r2m.reward.inputs import response_ids
 from r2m.reward.loading import load_reward_model
 from r2m.tasks.answer import frame
-from r2m.tasks.prompt import Prompt
-
-
-def as_judges_read(prompt: Prompt) -> str:
-    """A prompt as a judge reads it: plain text, the one message of a conversation, or all with their roles."""
-    if prompt.text is not None:
-        return prompt.text
-    messages = prompt.messages or ()
-    if len(messages) == 1:
-        return str(messages[0]["content"])
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+from r2m.tasks.prompt import Prompt, as_judges_read
 
 
 def judges(bench: Bench, other: str | None = None) -> list[ScoreJudge]:
@@ -73,8 +63,7 @@ def named_judge(bench: Bench, name: str) -> ScoreJudge:
 
 def asked(row: Response) -> str:
     """A row's prompt as judges read it."""
-    prompt = row.prompt
-    return as_judges_read(Prompt(text=prompt) if isinstance(prompt, str) else Prompt(messages=tuple(prompt)))
+    return as_judges_read(Prompt.of(row.prompt))
 
 
 def against(judge: Judge, rows: Sequence[Response], rivals: Sequence[str | None]) -> WinRate | None:

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from r2m.endpoint.judge_prompts import ResponsePair
 from r2m.errors import UserError
-from r2m.evaluation.win_rate import ResponsePair
 from r2m.line_file import LineFile
 
 

@@ -13,21 +13,16 @@ Axes: N prompts.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from r2m.endpoint.judge_prompts import ResponsePair
 from r2m.evaluation.length_glm import FOLDS, cross_validated, fit, sigmoid, tanh_of_lengths
 from r2m.results.assessment import AtEqualLength
 from r2m.results.statistics import LEVEL, Estimate, mean_estimate
 
 REFITS = 1_000
-
-
-class ResponsePair(NamedTuple):
-    prompt: str
-    first: str
-    second: str
 
 
 class Judge(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,21 @@ class Prompt:
     def shown(self) -> str | list[dict[str, Any]]:
         """As journals and pages have it."""
         return self.text if self.text is not None else list(self.messages or ())
+
+    @classmethod
+    def of(cls, shown: str | Sequence[dict[str, Any]]) -> Prompt:
+        """One that is `shown` so."""
+        return cls(text=shown) if isinstance(shown, str) else cls(messages=tuple(shown))
+
+
+def as_judges_read(prompt: Prompt) -> str:
+    """A prompt as a judge reads it: plain text, the one message of a conversation, or all with their roles."""
+    if prompt.text is not None:
+        return prompt.text
+    messages = prompt.messages or ()
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 @contextmanager

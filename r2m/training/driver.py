@@ -31,6 +31,7 @@ SHOWN_EVENTS = (
     "checkpoint-refused",
     "resume",
     "engine-restarted",
+    "judge-failed",
 )  # events of a session that the terminal shows
 
 

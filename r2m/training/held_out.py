@@ -23,7 +23,8 @@ from r2m.workers import Workers
 
 class Evaluation(NamedTuple):
     """Lists are of the held-out prompts of all workers, in their order. `judged`: scores of `run.judge`, else gold;
-    None where neither is there. `said`: prompt (text, or a chat's messages), response and proxy of each."""
+    None where neither is there. `said`: prompt (text, or a chat's messages), response, the reference's,
+    and proxy of each."""
 
     metrics: dict[str, float]
     judged: list[float] | None

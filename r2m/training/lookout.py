@@ -1,4 +1,5 @@
-"""The alarm in a run: worker 0 feeds the rule, keeps the best judged texts, and tells of what the rule says."""
+"""The alarm in a run: worker 0 feeds the rule, asks the judge where that is an endpoint, keeps the best judged texts,
+and tells of what the rule says."""
 
 import json
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from r2m.runs.folder import ALARM_PAGE, BEST_JUDGED, CHECKPOINTS, PRUNED
 from r2m.runs.journal import Journal, read
 from r2m.training import checkpoint
 from r2m.training.held_out import Evaluation
+from r2m.training.outside_judge import SilentError, outside_judgements
+
+JUDGE_FAILED = "judge-failed"  # event
 
 
 class Lookout:
@@ -21,7 +25,10 @@ class Lookout:
 
     def __init__(self, run: Run, folder: Path, journal: Journal, step: int) -> None:
         view = read(journal.path)
-        self._folder, self._journal = folder, journal
+        self._run, self._folder, self._journal = run, folder, journal
+        self._judged: list[float] | None = None  # of the last evaluation
+        self._in_vain = 0  # requests in evaluations that came to no judgement: they may cost as much
+        self._told_failed = any(event["name"] == JUDGE_FAILED for event in view.events)
         self._watch = Watch(most=run.alarm_judgements)
         self._watch.replay(view.rounds, view.judged, step)
         self._told = view.alarm is not None
@@ -36,15 +43,32 @@ class Lookout:
 
     def look(self, step: int, metrics: Mapping[str, float], evaluation: Evaluation) -> dict[str, float]:
         """What the rule adds to the round's metrics."""
-        return self._watch.feed(step, metrics, evaluation.judged).metrics
+        if self._run.judge_url is None:
+            self._judged = evaluation.judged
+            return self._watch.feed(step, metrics, self._judged).metrics
+        self._judged = None
+        return self._watch.feed(step, metrics, lambda left: self._ask(step, evaluation, left)).metrics
+
+    def _ask(self, step: int, evaluation: Evaluation, left: int) -> list[float] | None:
+        """The endpoint's scores; None where they would be too many, or it gave none."""
+        if len(evaluation.said) > left - self._in_vain:
+            return None
+        try:
+            self._judged = outside_judgements(self._run, evaluation.said)
+        except SilentError as error:
+            self._in_vain += error.billed
+            if not self._told_failed:
+                self._told_failed = True
+                self._journal.event(JUDGE_FAILED, step=step, reason=str(error))
+        return self._judged
 
     def tell(self, step: int, evaluation: Evaluation) -> None:
         """Write down what was judged, once the round is in the journal, and the alarm, with its page."""
-        if evaluation.judged is None:
+        if self._judged is None:
             return
-        self._journal.event("judged", step=step, scores=evaluation.judged)
+        self._journal.event("judged", step=step, scores=self._judged)
         state, best = self._watch.state, self._folder / BEST_JUDGED
-        said = [row | {"judged": score} for row, score in zip(evaluation.said, evaluation.judged, strict=True)]
+        said = [row | {"judged": score} for row, score in zip(evaluation.said, self._judged, strict=True)]
         if state.best == step:
             write_whole(best, json.dumps({"step": step, "said": said}))
         if state.alarm is None or self._told:

@@ -25,6 +25,7 @@ from r2m.stages.prepare import prepare
 from r2m.stages.progress import Progress, silent
 from r2m.tasks.forum import forum_task
 from r2m.tracking.mlflow_sink import default_tracking_uri
+from r2m.training.outside_judge import endpoint_of
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,11 @@ def kept_config(view: JournalView, storage: str) -> Config:
 
 
 def facts_of(config: Config, models: tuple[str, str]) -> dict[str, Any]:
-    """What Journal.start takes of a run or a sweep, beside name, settings and tags. Raises as `check_data`."""
+    """What Journal.start takes of a run or a sweep, beside name, settings and tags. Raises as `check_data`,
+    and UserError for an endpoint that cannot be asked."""
     datasets = check_data(config, models)
+    if config.run.judge_url is not None:
+        endpoint_of(config.run)
     return {
         "task": config.task.name if config.task.kind == "text" else config.task.kind,
         "policy": Path(config.policy.model).name if config.policy.model else "forum-policy",

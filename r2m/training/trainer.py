@@ -142,10 +142,11 @@ class Trainer:
         ids = ([ids for (ids,) in token_ids(x, x.lengths_NK)] for x in (t, self._rival))
         ours, theirs = zip(*self.workers.gather_rows(list(zip(*ids, strict=True))), strict=True)
         metrics["signal/text_drift"] = text_drift(ours, theirs, generator("text drift", c.run.eval_seed, 0))
-        texts, proxies = response_texts(self.tokenizer, self.held_out, t), columns["eval/proxy"].tolist()
+        texts, rivals = (response_texts(self.tokenizer, self.held_out, x) for x in (t, self._rival))
+        proxies = columns["eval/proxy"].tolist()
         said = [
-            {"prompt": query.prompt.shown, "response": text, "proxy": proxy}
-            for query, text, proxy in zip(self.held_out, texts, proxies, strict=True)
+            {"prompt": query.prompt.shown, "response": text, "reference": rival, "proxy": proxy}
+            for query, text, rival, proxy in zip(self.held_out, texts, rivals, proxies, strict=True)
         ]
         return Evaluation(metrics, judged, self.workers.gather_rows(said))
 

@@ -435,6 +435,30 @@ class TestTrackingUri:
         assert "hunter2" not in str(error.value)
 
     @pytest.mark.parametrize(
+        "url", ["ftp://host/v1", "host/v1", "http://", "http://me:hunter2@host/v1", "http://host/v1?key=hunter2",
+                "http://host/v1#hunter2", "http://host:port/v1", "http://host/v1/chat/completions"],
+    )  # fmt: skip
+    def test_a_judge_has_no_secret_in_its_address(self, url: str) -> None:
+        with pytest.raises(UserError, match=r"^run\.judge_url: http\[s\]://HOST") as error:
+            load("forum", [f"run.judge_url='{url}'", "run.judge_model=m"])
+        assert "hunter2" not in str(error.value)
+
+    def test_a_judges_settings_go_together(self) -> None:
+        url, model = "run.judge_url=https://host/v1", "run.judge_model=m"
+        assert load("forum", [url, model, "run.judge_key_env=A_KEY"]).run.judge_model == "m"
+        for settings, message in (
+            ([url], "give both or none"),
+            ([model], "give both or none"),
+            ([url, model, "run.judge=some/model"], "give one of the two"),
+            (["run.judge_key_env=A_KEY"], "needs judge_url"),
+        ):
+            with pytest.raises(UserError, match=f"^run: .*{message}"):
+                load("forum", settings)
+        with pytest.raises(UserError, match=r"^run\.judge_key_env: .*not the key") as error:
+            load("forum", [url, model, "run.judge_key_env=sk-hunter2"])
+        assert "hunter2" not in str(error.value)
+
+    @pytest.mark.parametrize(
         "uri",
         ["http://127.0.0.1:5000", "https://host/mlflow", "postgresql://host/db", "databricks", "http://[::1]:5000"],
     )

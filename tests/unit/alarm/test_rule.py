@@ -23,6 +23,27 @@ def fed(watch: Watch, series: Mapping[int, tuple[Mapping[str, float], Sequence[f
     return {step: watch.feed(step, metrics, scores) for step, (metrics, scores) in series.items()}
 
 
+def test_a_judge_is_asked_only_where_its_answer_counts() -> None:
+    """At first, and while a suspicion stands: with what is left of the cap, and again where there was no answer."""
+    watch, left = Watch(most=7), list[int]()
+    answers: list[list[float] | None] = [None, [1, 1, 1], None, [1, 0.5, 1]]
+
+    def ask(still: int) -> list[float] | None:
+        left.append(still)
+        return answers[len(left) - 1]
+
+    kl = {1: 0.1, 2: 0.1, 3: 0.1, 4: 2.5, 5: 2.5, 6: 0.1}
+    states = {step: watch.feed(step, evaluated(step, value), ask) for step, value in kl.items()}
+    assert left == [7, 7, 4, 4]  # in 1, 2, 4 and 5
+    assert [s.judgements for s in states.values()] == [0, 3, 3, 3, 6, 6]
+    again = Watch(most=7).replay(
+        {step: evaluated(step, value) for step, value in kl.items()}, {2: [1, 1, 1], 5: [1, 0.5, 1]}
+    )
+    assert [(s.judgements, s.best, s.decline) for s in again.values()] == [
+        (s.judgements, s.best, s.decline) for s in states.values()
+    ]
+
+
 class TestDecline:
     def test_by_hand(self) -> None:
         """Falls of 1, 2, 3 and 2: mean 2, standard deviation sqrt(2/3), t = 2 / (sqrt(2/3) / 2)."""

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from r2m.endpoint.chat_format import own_words, request_body, without_reasoning
 from r2m.errors import UserError
-from r2m.evaluation.chat_format import own_words, request_body, without_reasoning
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from r2m.endpoint.chat_endpoint import ChatEndpoint, _retry_after
+from r2m.endpoint.chat_format import request_body
+from r2m.endpoint.judge_prompts import TEMPLATES, ResponsePair, read_verdict
 from r2m.errors import UserError
-from r2m.evaluation.chat_endpoint import ChatEndpoint, _retry_after
-from r2m.evaluation.chat_format import request_body
 from r2m.evaluation.endpoint_judge import Cap, EndpointJudge
-from r2m.evaluation.judge_prompts import TEMPLATES, read_verdict
 from r2m.evaluation.verdicts import Verdict, VerdictStore, read_verdicts, verdict_key
-from r2m.evaluation.win_rate import ResponsePair, win_rate
+from r2m.evaluation.win_rate import win_rate
 
 KEY = "sk-never-to-be-seen-4711"
 
@@ -208,7 +208,7 @@ def test_nobody_listens(path):
 
 def test_nobody_takes_the_connection(path, monkeypatch):
     """A host behind a firewall says nothing: here the queue of a socket that accepts nobody is full."""
-    monkeypatch.setattr("r2m.evaluation.chat_endpoint.CONNECT_S", 0.2)
+    monkeypatch.setattr("r2m.endpoint.chat_endpoint.CONNECT_S", 0.2)
     with contextlib.ExitStack() as stack:
         deaf = stack.enter_context(socket.socket())
         deaf.bind(("127.0.0.1", 0))
@@ -223,7 +223,7 @@ def test_nobody_takes_the_connection(path, monkeypatch):
 
 
 def test_a_slow_answer_is_waited_for_longer_than_a_connection(serve, path, monkeypatch):
-    monkeypatch.setattr("r2m.evaluation.chat_endpoint.CONNECT_S", 0.2)
+    monkeypatch.setattr("r2m.endpoint.chat_endpoint.CONNECT_S", 0.2)
     server = serve(lambda n, h: (h.server.gate.wait(0.6), better(h)))
     assert judged(server, path, comparisons(1), tries=1)[0] == [1.0]
 

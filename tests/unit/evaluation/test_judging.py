@@ -8,12 +8,12 @@ import torch
 from made_assessments import response
 
 from r2m.config import Config
+from r2m.endpoint.judge_prompts import ResponsePair
 from r2m.evaluation.bench import open_bench
-from r2m.evaluation.judging import against, as_judges_read, judges, named_judge, output_rows
-from r2m.evaluation.win_rate import ResponsePair
+from r2m.evaluation.judging import against, judges, named_judge, output_rows
 from r2m.results.assessment import Response
 from r2m.reward.inputs import response_ids
-from r2m.tasks.prompt import Prompt
+from r2m.tasks.prompt import Prompt, as_judges_read
 
 QUESTION = {"role": "user", "content": "Why?"}
 

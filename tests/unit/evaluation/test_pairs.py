@@ -18,7 +18,7 @@ from r2m.config import Config, load
 from r2m.core.feedback_head import FeedbackHead
 from r2m.errors import UserError
 from r2m.evaluation.bench import AssessedPolicy, Bench, encoded, open_bench, open_policy
-from r2m.evaluation.judging import as_judges_read, named_judge
+from r2m.evaluation.judging import named_judge
 from r2m.evaluation.pairs import CHUNK, Pair, _forum_pairs, accuracy, file_pairs, reward_accuracy
 from r2m.models.saving import save_model
 from r2m.policy.queries import response_texts
@@ -29,6 +29,7 @@ from r2m.reward.scoring import RewardEmbedder
 from r2m.tasks.columns import preference_pairs
 from r2m.tasks.files import read_rows
 from r2m.tasks.forum import gold
+from r2m.tasks.prompt import as_judges_read
 from r2m.training.held_out import frozen_judge
 
 SHARED = Path(os.environ.get("R2M_SHARED_DATA", Path(__file__).parents[3] / "../shared/data"))

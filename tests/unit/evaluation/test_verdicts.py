@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
+from r2m.endpoint.judge_prompts import ResponsePair
 from r2m.errors import UserError
 from r2m.evaluation.verdicts import StoredVerdicts, Verdict, VerdictStore, read_verdicts, stored_judge, verdict_key
-from r2m.evaluation.win_rate import ResponsePair
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r2m.evaluation.judge_prompts import TEMPLATES
+from r2m.endpoint.judge_prompts import TEMPLATES, ResponsePair
 from r2m.evaluation.verdicts import StoredVerdicts, Verdict, VerdictStore, read_verdicts, verdict_key
-from r2m.evaluation.win_rate import ResponsePair, ScoreJudge, length_controlled, win_rate
+from r2m.evaluation.win_rate import ScoreJudge, length_controlled, win_rate
 
 SHARED = Path(os.environ.get("R2M_SHARED_DATA", Path(__file__).parents[3] / "../shared/data"))
 TLDR = SHARED / "tldr" / "oai1b_judged.jsonl.gz"

@@ -28,8 +28,8 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
+from r2m.endpoint.chat_format import DEFAULT_BODY, Reply, own_words, read_reply
 from r2m.errors import UserError
-from r2m.evaluation.chat_format import DEFAULT_BODY, Reply, own_words, read_reply
 
 AGAIN = frozenset({408, 409, 425, 429})
 THIS_QUESTION = frozenset({400, 413, 422})

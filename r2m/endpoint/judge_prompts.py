@@ -9,9 +9,9 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from r2m.evaluation.chat_format import without_reasoning
-from r2m.evaluation.win_rate import ResponsePair
+from r2m.endpoint.chat_format import without_reasoning
 
 _RULES = """\
 
@@ -35,6 +35,12 @@ _TEXTS = """\
 [{code} B]
 {second}
 [{code} end]"""
+
+
+class ResponsePair(NamedTuple):
+    prompt: str
+    first: str
+    second: str
 
 
 @dataclass(frozen=True)
