@@ -5,8 +5,8 @@
 Runs of the forum on reward models of their own data and seeds, two in three with the artefact, under RLOO, R2M and
 GRPO. Each is recorded once: its metrics, and judgements at each evaluation. What the alarm would have said is worked
 out from that, so that a rule can be changed without running anything again. The thresholds, those of
-`r2m/alarm/rule.py`, were chosen on RLOO and R2M on the six reward models of CALIBRATION; the tables to be believed are
-those of the others. It goes on where it was stopped.
+`r2m/alarm/rule.py`, were chosen on RLOO and R2M on the six reward models of CALIBRATION; the table to be believed is
+that of the others. It goes on where it was stopped.
 
 Judges: gold on the 64 held-out prompts that a run evaluates; a reward model of other data, without the artefact; and
 one of other data with the same artefact. Truth, by which alarms are called right or wrong, is gold on the 192
