@@ -20,6 +20,7 @@ A sweep has a journal of its own: run_id is its name, config its file's tree, ro
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,9 +176,7 @@ class JournalView:
 
     @property
     def alarm(self) -> Record | None:
-        """The event: step, began (the round by the rule), checkpoint (the step of the last one kept up to there, or
-        None), reason (a line), signals (name -> value). None where there was none."""
-        return next((e for e in self.events if e["name"] == "alarm"), None)
+        return alarm_of(self.events)
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of the rounds that have the metric."""
@@ -225,6 +224,12 @@ def status(events: list[Record]) -> str:
     """What the last event that changes it says: running, finished, stopped, pruned or failed."""
     changes = [STATUS_OF_EVENT[e["name"]] for e in events if e["name"] in STATUS_OF_EVENT]
     return changes[-1] if changes else "running"
+
+
+def alarm_of(events: Sequence[Record]) -> Record | None:
+    """The event: step, began (the round by the rule), checkpoint (the step of the last one kept up to there, or
+    None), reason (a line), signals (name -> value). None where there was none."""
+    return next((e for e in events if e["name"] == "alarm"), None)
 
 
 def wait_until_free(journal: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from r2m.errors import UserError
+from r2m.tracking.pages import every_page
 from r2m.tracking.views import KIND, VIEW_TAG, Scope, ours, view_tags
 
 if TYPE_CHECKING:
@@ -56,13 +57,7 @@ def install_all(client: MlflowClient, names: Sequence[str] = ()) -> Iterable[tup
 
 def experiments(client: MlflowClient, names: Sequence[str] = ()) -> list[Experiment]:
     """R2M's, all or those named; a sweep's by its name, too. Raises UserError for a name that there is not."""
-    found: list[Experiment] = []
-    token = None
-    while True:
-        page = client.search_experiments(page_token=token)
-        found, token = [*found, *page], page.token
-        if not token:
-            break
+    found = every_page(lambda token: client.search_experiments(page_token=token))
     known = {experiment.name: experiment for experiment in found}
     if not names:
         return [experiment for name, experiment in known.items() if name.startswith(EXPERIMENTS)]

@@ -10,6 +10,7 @@ from r2m.runs.folder import DRIVER, JOURNAL
 from r2m.runs.journal import JournalReader
 from r2m.tracking.dashboards import experiments
 from r2m.tracking.mlflow_sink import Sink
+from r2m.tracking.pages import every_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,15 +20,9 @@ def mark_killed(storage: Path | str, tracking_uri: str, client: MlflowClient) ->
     """Ship what is left of the storage's runs and sweeps that were killed, and have MLflow call them so; their names.
     Whoever goes on with one makes it running again. Raises what Sink.ship raises."""
     ids = [experiment.experiment_id for experiment in experiments(client)]
-    running, token = [], None
-    while ids:
-        page = client.search_runs(ids, "attributes.status = 'RUNNING'", page_token=token)
-        running += [run.data.tags.get("r2m.run_id", "") for run in page]
-        token = page.token
-        if not token:
-            break
+    running = every_page(lambda token: client.search_runs(ids, "attributes.status = 'RUNNING'", page_token=token))
     killed = []
-    for name in filter(None, running):
+    for name in filter(None, (run.data.tags.get("r2m.run_id") for run in running)):
         folder = next((f for kind in ("runs", "sweeps") if (f := _folder(storage, kind, name))), None)
         if folder is not None and not in_hand(Path(storage), folder):
             Sink(tracking_uri, folder).ship(killed=True)

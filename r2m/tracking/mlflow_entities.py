@@ -131,7 +131,7 @@ def sample_rows(samples: dict[int, list[Record]]) -> list[Record]:
 
 def ship_alarm(client: MlflowClient, run_id: str, run_dir: Path, events: Sequence[Record]) -> bool:
     """Whether there was an alarm: its round is the run's tag, and its page an artifact."""
-    alarm = next((event for event in events if event["name"] == "alarm"), None)
+    alarm = journal.alarm_of(events)
     if alarm is None:
         return False
     client.set_tag(run_id, ALARM_TAG, str(alarm["step"]))

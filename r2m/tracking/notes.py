@@ -55,12 +55,14 @@ class Description:
 
     def write(self, client: MlflowClient, folder: Path) -> int:
         """The number of requests that it took."""
+        if self._there is None:
+            return 0
         found = _found(self._events, self._evaluated) if "reward" in self._start["config"] else _answer(folder)
         links = [f"[Arms]({link(self._experiment)})"]
         if self._start.get("experiment") is not None:
             links.append(f"[report]({_artifact(self._experiment, self._reported, REPORT)})")
         note = _note(self._first, links, found)
-        if self._there is None or note == self._there:
+        if note == self._there:
             return 0
         client.set_tag(self._run, NOTE, note)
         if "reward" not in self._start["config"]:
@@ -151,7 +153,7 @@ def _answer(folder: Path) -> str:
 
 def _found(events: list[Record], evaluated: Record | None) -> str:
     """An alarm, the last evaluation, why it failed: what there is of them."""
-    alarm = next((e for e in events if e["name"] == "alarm"), None)
+    alarm = journal.alarm_of(events)
     ended = next((e for e in reversed(events) if e["name"] in ("failed", "pruned") and e.get("reason")), None)
     parts = []
     if alarm:

@@ -2,6 +2,7 @@
 
 from r2m.errors import UserError
 from r2m.tracking.client import client_of
+from r2m.tracking.pages import every_page
 
 
 def search(tracking_uri: str, filter_string: str) -> list[str]:
@@ -10,21 +11,15 @@ def search(tracking_uri: str, filter_string: str) -> list[str]:
 
     Raises UserError for a store that is not there, or a filter that MLflow refuses.
     """
-    names, token = [], None
     with client_of(tracking_uri) as client:
         from mlflow.exceptions import MlflowException
 
         try:
-            experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-            while experiments:
-                page = client.search_runs(
-                    experiments, filter_string, order_by=["attributes.start_time ASC"], page_token=token
-                )
-                tags = [run.data.tags for run in page]
-                names += [t["r2m.run_id"] for t in tags if "r2m.run_id" in t and t.get("r2m.arm") != "sweep"]
-                token = page.token
-                if not token:
-                    break
+            known = every_page(lambda token: client.search_experiments(page_token=token))
+            ids, order = [experiment.experiment_id for experiment in known], ["attributes.start_time ASC"]
+            runs = every_page(lambda token: client.search_runs(ids, filter_string, order_by=order, page_token=token))
         except MlflowException as error:
             raise UserError(f"--filter {filter_string!r}: {' '.join(str(error).split())}") from None
+    tags = [run.data.tags for run in runs]
+    names = [t["r2m.run_id"] for t in tags if "r2m.run_id" in t and t.get("r2m.arm") != "sweep"]
     return list(dict.fromkeys(names))

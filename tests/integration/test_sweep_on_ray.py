@@ -10,7 +10,7 @@ import shlex
 import signal
 import subprocess
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -42,21 +42,11 @@ from r2m.reports.sweep_notes import escaped
 from r2m.runs.journal import JournalReader, read
 from r2m.sweeps.driver import run_sweep
 from r2m.sweeps.sweep import PICTURES, Opened, open_sweep, runs_of
-from r2m.training import driver
 from r2m.training.loop import run_loop
 from r2m.training.start import new_run
 
 MakeSweep = Callable[..., Opened]
 SweepFile = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    driver.connect(None, 4)
-    yield
-    import ray
-
-    ray.shutdown()
 
 
 def test_a_sweep_over_the_heads_and_the_policys_settings(
