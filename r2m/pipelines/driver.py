@@ -169,7 +169,8 @@ class _Session:
         self._say(name, said.get(how, f"{how}: {reason}"))
         self.books.step(name, how, key=state.key, attempt=state.attempt, **facts)
         if state.attempt:
-            self.books.end_run(name, how, **({"reason": reason} if reason else {}))
+            made_of = {"sweeps": state.outputs["sweeps"]} if "sweeps" in state.outputs else {}
+            self.books.end_run(name, how, **({"reason": reason} if reason else made_of))
 
     def _end(self) -> str:
         failed = {name: state.reason for name, state in self.states.items() if state.name == "failed"}

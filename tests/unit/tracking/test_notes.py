@@ -7,8 +7,9 @@ from mlflow_store import mlflow_runs, started
 
 from r2m.config import load
 from r2m.runs.journal import Journal
+from r2m.tracking.markdown import markdown
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
-from r2m.tracking.notes import NOTE, first_line, markdown
+from r2m.tracking.notes import NOTE, first_line
 
 
 def config(*overrides):
