@@ -17,7 +17,7 @@ from r2m.pipelines.contents import Contents
 from r2m.pipelines.kinds import KINDS
 from r2m.pipelines.references import references, resolved
 from r2m.pipelines.schema import Pipeline, Step
-from r2m.pipelines.work import Kind, Outputs, Sort
+from r2m.pipelines.work import Kind, Outputs, Sort, Where
 
 PENDING: dict[Sort, Any] = {  # in the place of what a step has not made yet
     "folder": "/pending", "file": "/pending", "runs": ["pending"], "settings": {}, "text": "pending",
@@ -83,6 +83,16 @@ def graph(pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
             raise UserError(f"steps: {_cycle(needs, order)}: steps need each other in a circle")
         order |= {name: needs[name] for name in ready}
     return order
+
+
+def check_room_for(pipeline: Pipeline, where: Where) -> None:
+    """Raises UserError for a step that could not run here, as far as that can be seen before anything has run."""
+    outputs = {name: pending(kind_of(pipeline, name)) for name in pipeline.steps}
+    for name in pipeline.steps:
+        try:
+            kind_of(pipeline, name).check(step_settings(pipeline, name, outputs), where)
+        except UserError as error:
+            raise UserError(f"steps.{name}: {error}") from None
 
 
 def step_settings(pipeline: Pipeline, name: str, outputs: Mapping[str, Outputs]) -> Any:
