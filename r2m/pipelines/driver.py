@@ -17,11 +17,11 @@ from r2m.pipelines.memo import Entry, Memo, number_of
 from r2m.pipelines.process import Process, start_process
 from r2m.pipelines.room import Room
 from r2m.pipelines.spec import graph, key_of, kind_of, step_settings
-from r2m.pipelines.work import Kind, Outputs
+from r2m.pipelines.work import Kind, StepOutputs
 from r2m.runs.journal import Journal, read
 from r2m.training.driver import on_signal
 
-POLL_S = 0.2
+LOOK_S = 0.2
 
 
 @dataclass
@@ -31,7 +31,7 @@ class _State:
     name: str = "waiting"
     reason: str = ""
     attempt: int = 0
-    outputs: Outputs = field(default_factory=dict)
+    outputs: StepOutputs = field(default_factory=dict)
     not_before: float = 0.0  # monotonic: of the next attempt
     began: float = 0.0
     process: Process | None = None
@@ -79,7 +79,7 @@ class _Session:
         self.books.event("resume")
         with on_signal(self._ask_to_stop):
             while self._look():
-                time.sleep(POLL_S)
+                time.sleep(LOOK_S)
         return self._end()
 
     def _look(self) -> bool:
