@@ -32,7 +32,7 @@ def _determines(step: EvaluateStep, contents: Contents) -> object:
 
 def _evaluate(step: EvaluateStep, work: Work) -> StepOutputs:
     names = list(dict.fromkeys(step.runs))
-    found = assess_all(work.storage, names, step.prompts, work.progress)
+    found = assess_all(work.storage, names, step.prompts, work.address, work.progress)
     known = {name: a for name, a in found.items() if not isinstance(a, str)}
     if missing := {name: why for name, why in found.items() if isinstance(why, str)}:
         raise UserError(f"runs: {len(missing)} of {len(names)} cannot be assessed: {next(iter(missing.values()))}")
