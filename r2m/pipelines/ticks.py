@@ -29,9 +29,7 @@ class Due:
     why: str = ""
 
 
-def ticks_back(
-    cron: str, zone: ZoneInfo, now: datetime, after: datetime, most: int = MOST_LISTED
-) -> list[datetime]:
+def ticks_back(cron: str, zone: ZoneInfo, now: datetime, after: datetime, most: int = MOST_LISTED) -> list[datetime]:
     """In UTC: later than `after`, not later than `now`, the newest first; no more than `most`."""
     # The next minute: backwards, too, cronsim leaves out the time that it begins with.
     local = (now + timedelta(minutes=1)).astimezone(zone)
