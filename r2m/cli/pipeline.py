@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from r2m.cli.common import check_driver, err, out
 from r2m.cli.options import Address, Storage, storage_path
+from r2m.cli.pipeline_options import Cron, File, SetParameter, Tick, TimeZone, TrackingUri
+from r2m.cli.pipeline_schedule import schedule
 
 if TYPE_CHECKING:
     pass
@@ -19,9 +21,7 @@ pipeline = typer.Typer(
 )
 app.add_typer(pipeline, name="pipeline")
 
-File = Annotated[str, Argument(metavar="FILE", help="a pipeline file, .yaml")]
-Tick = Annotated[str | None, Option(metavar="TIME|due", help="whose execution it is; due: by the file's schedule")]
-SetParameter = Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="a parameter of the pipeline")]
+pipeline.command()(schedule)
 
 
 @pipeline.command()
@@ -31,16 +31,18 @@ def run(
     set_: SetParameter = None,
     force: Annotated[list[str] | None, Option(metavar="STEP", help="run it though its result is there")] = None,
     storage: Storage = None,
-    tracking_uri: Annotated[str | None, Option(help="MLflow's [default: SQLite in the storage]")] = None,
+    cron: Cron = None,
+    time_zone: TimeZone = None,
+    tracking_uri: TrackingUri = None,
     address: Address = None,
     dry_run: Annotated[bool, Option("--dry-run", help="say what is there and what would run; run nothing")] = False,
 ) -> None:
     """Bring a pipeline up to date. The same file, tick and settings is one execution, taken up where it was."""
     check_driver(address)
-    from r2m.pipelines.spec import load_pipeline
+    from r2m.pipelines.spec import load_pipeline, on_clock
     from r2m.pipelines.work import Where
 
-    asked = load_pipeline(file, set_ or [])
+    asked = on_clock(load_pipeline(file, set_ or []), cron, time_zone)
     where = Where(storage_path(storage), tracking_uri, address)
     if dry_run:
         from r2m.pipelines.forecast import forecast
