@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from r2m.cli import compare, dashboards, evaluate, models, paper, runs, sweep
+from r2m.cli import compare, dashboards, evaluate, models, paper, pipeline, runs, sweep
 from r2m.cli.common import err
 from r2m.errors import UserError, one_line
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Is the reward model being hacked, and does policy feedback help? Train, sweep, track and compare runs.",
 )
-for commands in (sweep, runs, compare, evaluate, models, paper, dashboards):
+for commands in (sweep, runs, compare, evaluate, models, paper, dashboards, pipeline):
     app.add_typer(commands.app)
 
 

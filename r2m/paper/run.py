@@ -5,15 +5,12 @@ sweep of the missing ones. Nothing that is there is done again.
 """
 
 import json
-import os
 import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +21,10 @@ from r2m.config import digest, load
 from r2m.config.load import recipe_path
 from r2m.config.strict_yaml import parse
 from r2m.errors import UserError
+from r2m.evaluation.assess_all import assess_all
 from r2m.files import write_whole
 from r2m.paper import cost
 from r2m.paper.arms import ARMS, sweep_tree
-from r2m.results.assessment import Assessment
 from r2m.results.experiment import Experiment
 from r2m.results.table import Result, by_trial
 from r2m.runs.folder import CHECKPOINTS, check_name, run_folder
@@ -39,7 +36,6 @@ from r2m.sweeps.spec import config_of, load_sweep
 from r2m.sweeps.sweep import Opened, extra_settings, new_sweep, open_sweep, runs_of, status_of
 
 KEPT = ("RLOO", "R2M")  # whose checkpoints stay: Fig. 1b's
-PROCESSES = 2  # that assess side by side
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ def collect(asked: Asked, opened: Sequence[Opened], progress: Progress = silent)
     begun = {(view.tags["r2m.trial"], view.seed) for view in views.values()}
     missing = {name: view.status for name, view in views.items() if view.status != "finished"}
     missing |= {f"{arm}, seed {seed}": "not run" for arm, seed in product(ARMS, seeds) if (arm, seed) not in begun}
-    found = _assess_all(asked.storage, [name for name in views if name not in missing], progress)
+    found = assess_all(asked.storage, [name for name in views if name not in missing], progress=progress)
     missing |= {name: f"not assessed: {why}" for name, why in found.items() if isinstance(why, str)}
     results = [Result(views[name], None if isinstance(a, str) else a) for name, a in found.items()]
     for result in results:
@@ -141,30 +137,6 @@ def _sweep(asked: Asked, seeds: Sequence[int]) -> dict[str, Any]:
     """The tree of a sweep as these settings would make it."""
     with tempfile.TemporaryDirectory() as folder:
         return load_sweep(_write_sweep(asked, seeds, Path(folder)), asked.workers).model_dump()
-
-
-def _assess_all(storage: str, names: Sequence[str], progress: Progress) -> dict[str, Assessment | str]:
-    """Name -> its assessment, or why there is none. An assessment that is there is read."""
-    found: dict[str, Assessment | str] = {}
-    with ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), get_context("spawn")) as pool:
-        futures = {pool.submit(_assess, storage, name): name for name in names}
-        for done, future in enumerate(as_completed(futures), 1):
-            found[futures[future]] = future.result()
-            progress("assessing", done, len(names))
-    return {name: found[name] for name in names}
-
-
-def _assess(storage: str, name: str) -> Assessment | str:
-    """In a process of its own; without the rows, of which no table has a use."""
-    import torch
-
-    from r2m.evaluation.assess import assess
-
-    torch.set_num_threads(1)
-    try:
-        return replace(assess(storage, name), rows=[])
-    except UserError as error:
-        return str(error)
 
 
 def _cost(asked: Asked, opened: Opened, progress: Progress) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_runs_are_found_by_their_tags_whatever_their_names(
             journal.event(status)
         (folder / "checkpoints").mkdir()
     known = assessment(means={"gold": 0.25})
-    monkeypatch.setattr("r2m.paper.run._assess_all", lambda _, names, __: dict.fromkeys(names, known))
+    monkeypatch.setattr("r2m.paper.run.assess_all", lambda _, names, **__: dict.fromkeys(names, known))
     monkeypatch.setattr("r2m.paper.run._cost", lambda *_: None)
     r = collect(what, [opened])
     assert {arm: r.run_ids(arm) for arm in r.arms} == {"RLOO": ("paper-tiny-0",)}

@@ -1,0 +1,56 @@
+"""What an execution has done, written down as it is done: in its journal, those of its steps' runs, and MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r2m.pipelines.execution import Execution, begin_step
+from r2m.runs.folder import JOURNAL
+from r2m.runs.journal import Journal
+from r2m.tracking.shipper import BackgroundShipper
+from r2m.training.driver import SHIP_TIMEOUT_S
+
+OF_RUN = {"done": "finished", "failed": "failed", "stopped": "stopped"}  # how a step ended -> its run's event
+
+
+class Books:
+    def __init__(self, execution: Execution, journal: Journal) -> None:
+        self._execution, self._journal = execution, journal
+        self._shipper: BackgroundShipper | None = None
+
+    def event(self, name: str, **fields: Any) -> None:
+        self._journal.event(name, **fields)
+
+    def step(self, step: str, state: str, **facts: Any) -> None:
+        """An event of the execution: what has become of a step."""
+        use = self._execution.pipeline.steps[step].use
+        self._journal.event("step", step=step, use=use, state=state, **facts)
+
+    def begin_run(self, step: str, settings: Mapping[str, Any], attempt: int) -> Path:
+        """The folder of the step's run, which goes on."""
+        folder = begin_step(self._execution, step, settings)
+        with Journal(folder / JOURNAL) as journal:
+            journal.event("resume", attempt=attempt)
+        self._ship().add(self._execution.folder)
+        self._ship().add(folder)
+        return folder
+
+    def end_run(self, step: str, how: str, **facts: Any) -> None:
+        folder = self._execution.step_folder(step)
+        with Journal(folder / JOURNAL) as journal:
+            journal.event(OF_RUN[how], **facts)
+        self._ship().finish(folder)
+
+    def close(self, artifacts: Sequence[Path]) -> str | None:
+        """Ship what is left, with these files: why MLflow did not take everything, if it did not."""
+        shipper = self._ship()
+        shipper.finish(self._execution.folder, artifacts)
+        return None if shipper.close(SHIP_TIMEOUT_S) else shipper.trouble
+
+    def _ship(self) -> BackgroundShipper:
+        """From the first step that runs on, else at the end: loading MLflow takes seconds."""
+        if self._shipper is None:
+            self._shipper = BackgroundShipper(self._execution.tracking_uri)
+        return self._shipper

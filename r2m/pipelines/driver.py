@@ -1,0 +1,205 @@
+"""Running an execution: each step whose result is not there yet in a process of its own, side by side as far as there
+is room, and again where it fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from rich.console import Console
+
+from r2m.errors import UserError
+from r2m.pipelines.books import Books
+from r2m.pipelines.contents import Contents
+from r2m.pipelines.execution import Execution
+from r2m.pipelines.memo import Entry, Memo, number_of
+from r2m.pipelines.process import Process, start_process
+from r2m.pipelines.room import Room
+from r2m.pipelines.spec import graph, key_of, kind_of, pending, step_settings
+from r2m.pipelines.work import Kind, Outputs
+from r2m.runs.journal import Journal
+from r2m.training.driver import on_signal
+
+POLL_S = 0.2
+
+
+@dataclass
+class _State:
+    """Of a step. `name`: waiting, running, cached, done, failed, blocked or stopped."""
+
+    name: str = "waiting"
+    reason: str = ""
+    attempt: int = 0
+    outputs: Outputs = field(default_factory=dict)
+    not_before: float = 0.0  # monotonic: of the next attempt
+    began: float = 0.0
+    process: Process | None = None
+    key: str = ""
+    entry: str = ""  # the name of the one that it makes
+
+
+def run_execution(
+    execution: Execution, *, force: Collection[str] = (), only: Collection[str] = (), console: Console | None = None,
+    lost: Callable[[], bool] = lambda: False,
+) -> str:  # fmt: skip
+    """Bring all steps up to date, or `only` some and what they need: finished, failed or stopped.
+
+    `force`: steps that are run though their results are there. `lost`: whether somebody else has taken it over.
+
+    Raises UserError where another process is at this execution, or a step could not run here.
+    """
+    with Journal(execution.journal) as journal:
+        books = Books(execution, journal)
+        return _Session(execution, books, force, only, console or Console(stderr=True, markup=False), lost).run()
+
+
+class _Session:
+    def __init__(
+        self, execution: Execution, books: Books, force: Collection[str], only: Collection[str], console: Console,
+        lost: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self.execution, self.books, self.console, self.lost = execution, books, console, lost
+        self.pipeline, self.where = execution.pipeline, execution.where
+        self.needs = _needed(graph(self.pipeline), only)
+        for name in force:
+            if name not in self.needs:
+                raise UserError(f"--force {name!r}: {', '.join(self.needs)} are allowed")
+        self.force = set(force)
+        self.memo = Memo(self.where.storage)
+        self.contents = Contents(self.where.storage, self.memo.folder)
+        self.states = {name: _State() for name in self.needs}
+        self.kinds: dict[str, Kind] = {name: kind_of(self.pipeline, name) for name in self.needs}
+        self.room = Room(self.where.address)
+        self.asked = 0  # how often to stop
+
+    def run(self) -> str:
+        outputs = {name: pending(kind) for name, kind in self.kinds.items()}
+        for name, kind in self.kinds.items():
+            kind.check(step_settings(self.pipeline, name, outputs), self.where)
+        self.books.event("resume")
+        with on_signal(self._ask_to_stop):
+            while self._look():
+                time.sleep(POLL_S)
+        return self._end()
+
+    def _look(self) -> bool:
+        """At all of them, once; whether there is more to wait for."""
+        if not self.asked and self.lost():
+            self.console.print("another process has taken this pipeline over")
+            self._ask_to_stop()
+        for name, state in self.states.items():
+            if state.process is not None:
+                self._follow(name, state, state.process)
+            elif state.name == "waiting" and not self.asked:
+                self._advance(name, state)
+        names = {state.name for state in self.states.values()}
+        return "running" in names or ("waiting" in names and not self.asked)
+
+    def _advance(self, name: str, state: _State) -> None:
+        """A step whose turn may have come."""
+        before = {other: self.states[other] for other in self.needs[name]}
+        if bad := next((other for other, s in before.items() if s.name in ("failed", "blocked")), None):
+            self._settle(name, state, "blocked", f"it needs {bad}")
+            return
+        if any(s.name not in ("cached", "done") for s in before.values()) or time.monotonic() < state.not_before:
+            return
+        settings = step_settings(self.pipeline, name, {n: s.outputs for n, s in before.items()})
+        use = self.pipeline.steps[name].use
+        if not state.key:
+            state.key = key_of(use, settings, self.contents)
+            self.contents.keep()
+            found = None if name in self.force else self.memo.find(use, state.key)
+            if found is not None:
+                self._settle(name, state, "cached", entry=found)
+                return
+            state.entry = self.memo.new_name(use, state.key)
+        if self.room.take(name, self.kinds[name]):
+            self._start(name, state, settings.model_dump(mode="json", exclude_unset=True))
+
+    def _start(self, name: str, state: _State, settings: dict[str, object]) -> None:
+        state.attempt, state.name, state.began = state.attempt + 1, "running", time.monotonic()
+        folder = self.books.begin_run(name, settings, state.attempt)
+        number = number_of(state.entry)
+        work = {
+            "storage": self.where.storage, "tracking_uri": self.where.tracking_uri, "address": self.where.address,
+            "name": f"{self.pipeline.name}-{name}-{state.key[:8]}" + (f"-{number}" if number > 1 else ""),
+            "key": state.key, "pipeline": self.pipeline.name, "made_by": folder.name, "again": name in self.force,
+        }  # fmt: skip
+        use = self.pipeline.steps[name].use
+        self._say(name, f"attempt {state.attempt}" if state.attempt > 1 else "started")
+        self.books.step(name, "running", key=state.key, attempt=state.attempt)
+        task = {"step": name, "use": use, "settings": settings, "entry": state.entry, "work": work}
+        state.process = start_process(folder, task)
+
+    def _follow(self, name: str, state: _State, process: Process) -> None:
+        for line in process.news():
+            self._say(name, line)
+        code = process.code()
+        if code is None:
+            return
+        state.process = None
+        self.room.give_back(name)
+        found = self.memo.read(state.entry)
+        if code == 0 and found is not None:
+            self._settle(name, state, "done", entry=found)
+        elif self.asked or process.stopped(code):
+            self.asked = self.asked or 1
+            self._settle(name, state, "stopped", "to be gone on with")
+        elif process.by_input(code) or state.attempt > self._retries(name):
+            self._settle(name, state, "failed", process.reason(code))
+        else:
+            wait = self.pipeline.backoff_s * 2 ** (state.attempt - 1)
+            state.name, state.not_before = "waiting", time.monotonic() + wait
+            self._say(name, f"failed: {process.reason(code)}; again in {wait:g} s")
+            facts = {"reason": process.reason(code), "again_in_s": wait}
+            self.books.step(name, "failed", key=state.key, attempt=state.attempt, **facts)
+
+    def _retries(self, name: str) -> int:
+        own = self.pipeline.steps[name].retries
+        return self.pipeline.retries if own is None else own
+
+    def _settle(self, name: str, state: _State, how: str, reason: str = "", entry: Entry | None = None) -> None:
+        state.name, state.reason = how, reason
+        facts: dict[str, object] = {"reason": reason} if reason else {}
+        if entry is not None:
+            state.outputs = entry.outputs
+            facts = {"entry": entry.name, "made_by": entry.made_by, "seconds": entry.seconds}
+        said = {"cached": f"cached: {facts.get('made_by')}", "done": f"done, {time.monotonic() - state.began:.0f} s"}
+        self._say(name, said.get(how, f"{how}: {reason}"))
+        self.books.step(name, how, key=state.key, attempt=state.attempt, **facts)
+        if state.attempt:
+            self.books.end_run(name, how, **({"reason": reason} if reason else {}))
+
+    def _end(self) -> str:
+        failed = {name: state.reason for name, state in self.states.items() if state.name == "failed"}
+        if failed:
+            name, reason = next(iter(failed.items()))
+            self.books.event("failed", reason=f"{name}: {reason}")
+        elif self.asked:
+            self.books.event("stopped", reason="asked to stop")
+        else:
+            self.books.event("finished")
+        if trouble := self.books.close([]):
+            self.console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
+        return "failed" if failed else "stopped" if self.asked else "finished"
+
+    def _ask_to_stop(self) -> None:
+        """The first Ctrl-C asks the steps to stop, the second ends them."""
+        self.asked += 1
+        for state in self.states.values():
+            if state.process is not None:
+                state.process.stop(at_once=self.asked > 1)
+        self.console.print("stopping; once more to abort at once" if self.asked == 1 else "aborting")
+
+    def _say(self, name: str, line: str) -> None:
+        self.console.print(f"{name}: {line}", soft_wrap=True, highlight=False)
+
+
+def _needed(needs: dict[str, tuple[str, ...]], only: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Of all steps, or of some and whatever they need."""
+    wanted = new = set(only or needs)
+    while new:
+        new = {other for name in new for other in needs[name]} - wanted
+        wanted = wanted | new
+    return {name: of for name, of in needs.items() if name in wanted}
