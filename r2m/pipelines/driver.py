@@ -107,7 +107,7 @@ class _Session:
         settings = step_settings(self.pipeline, name, {n: s.outputs for n, s in before.items()})
         use = self.pipeline.steps[name].use
         if not state.key:
-            state.key = key_of(use, settings, self.contents)
+            state.key = key_of(use, settings, self.contents, self.pipeline.name)
             self.contents.keep()
             found = None if name in self.force else self.memo.find(use, state.key)
             if found is not None:

@@ -3,18 +3,25 @@ from its win rate against the present champion. What is not known holds no condi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from r2m.pipelines.compared import (
+    Tree,
+    arm_in,
+    estimate_of,
+    finished_in,
+    finite_number,
+    last_of,
+    median_run,
+    named_arm,
+)
 from r2m.pipelines.when import WantedDifference, When
 from r2m.results.assessment import Wins
 from r2m.results.numbers import named, number, sentence
 from r2m.results.readings import KL
 from r2m.results.statistics import ENOUGH, Estimate
 
-Tree = Mapping[str, Any]
 UNJUDGED = "eval/vanilla"  # whose height is no merit but at the same KL
 
 
@@ -54,20 +61,19 @@ class Decision:
 
 def decide(comparison: Tree, arm: str, when: When, champion: ChampionRate | None) -> Decision:
     """`champion`: None where there is none yet."""
-    setup, mine, why = _found(comparison, arm, when)
+    setup, mine, why = arm_in(comparison, arm, when.difference and when.difference.over)
     if setup is None or mine is None:
         return _decision(arm, None, [Condition(False, f"{why}.", f"{why[0].lower()}{why[1:]}")])
-    run = _median(setup, mine)
+    run = median_run(setup, mine)
     if champion is not None and run == champion.run:
         return Decision(False, run, f"{arm}: its run {run} is the champion already, {champion.name}.", ())
     return _decision(arm, run, list(_conditions(setup, mine, when, run, champion)))
 
 
 def candidate(comparison: Tree, arm: str, when: When) -> str | None:
-    """The run that stands for an arm: the one with the median of the judged metric (the lower one of two), of those
-    that have finished; None where there is none. The best one would owe its place to chance."""
-    setup, mine, _ = _found(comparison, arm, when)
-    return None if setup is None or mine is None else _median(setup, mine)
+    """The run that stands for an arm, as `median_run`: the best one would owe its place to chance."""
+    setup, mine, _ = arm_in(comparison, arm, when.difference and when.difference.over)
+    return None if setup is None or mine is None else median_run(setup, mine)
 
 
 def _conditions(
@@ -93,7 +99,7 @@ def _decision(arm: str, run: str | None, conditions: Sequence[Condition]) -> Dec
 
 
 def _fresh(mine: Tree, when: When, run: str | None) -> Condition:
-    each, done = list(mine.get("each") or ()), _done(mine)
+    each, done = list(mine.get("each") or ()), finished_in(mine)
     if run is None or not done:
         return Condition(False, "No run of it has finished and been evaluated.", "no run of it has finished")
     if any("role" not in of for of in each):
@@ -114,8 +120,8 @@ def _fresh(mine: Tree, when: When, run: str | None) -> Condition:
 def _difference(setup: Tree, mine: Tree, wanted: WantedDifference) -> Condition:
     metric, at = wanted.metric or setup.get("metric"), " at the same KL" * wanted.same_kl
     unknown = f"there is no paired difference from {wanted.over}"
-    base = _named(setup, setup.get("baseline"))
-    if base is None or base is not _named(setup, wanted.over):
+    base = named_arm(setup, setup.get("baseline"))
+    if base is None or base is not named_arm(setup, wanted.over):
         said = f"The comparison is with {setup.get('baseline')}: {unknown}."
         return Condition(False, said, unknown)
     if metric == UNJUDGED and not wanted.same_kl:
@@ -123,7 +129,7 @@ def _difference(setup: Tree, mine: Tree, wanted: WantedDifference) -> Condition:
         return Condition(False, said, unknown)
     e = next(
         (
-            _estimate(d.get("estimate")) for d in setup.get("differences", ())
+            estimate_of(d.get("estimate")) for d in setup.get("differences", ())
             if d.get("arm") == mine["arm"] and d.get("metric") == metric and d.get("matched") is wanted.same_kl
         ),
         None,
@@ -148,7 +154,7 @@ def _far_enough(e: Estimate, wanted: WantedDifference) -> bool:
 
 
 def _kl(mine: Tree, most: float) -> Condition:
-    found = [_value(of, KL) for of in _done(mine)]
+    found = [last_of(of, KL) for of in finished_in(mine)]
     known = [kl for kl in found if kl is not None]
     if not known or len(known) < len(found):
         said = f"KL: known of {len(known)} of its {len(found)} finished runs."
@@ -159,7 +165,7 @@ def _kl(mine: Tree, most: float) -> Condition:
 
 def _alarm(mine: Tree) -> Condition:
     n, alarm = len(mine.get("runs") or ()), mine.get("alarm") or {}
-    watched, rounds = _finite(alarm.get("watched")) or 0, alarm.get("rounds") or ()
+    watched, rounds = finite_number(alarm.get("watched")) or 0, alarm.get("rounds") or ()
     if rounds:
         said = f"The alarm was raised in {len(rounds)} of {n} runs, in round {', '.join(map(str, rounds))}."
         return Condition(False, said, "the alarm was raised")
@@ -174,7 +180,7 @@ def _champion(champion: ChampionRate | None, least: float) -> Condition:
         return Condition(True, "There is no champion yet to hold it against.", "")
     unknown = "its win rate against the champion is not known"
     wins = champion.wins
-    if wins is None or _finite(wins.rate) is None or wins.interval is None:
+    if wins is None or finite_number(wins.rate) is None or wins.interval is None:
         why = f": {champion.reason}" if champion.reason else ""
         return Condition(False, f"Its win rate against the champion, {champion.name}, is not known{why}.", unknown)
     low, high = wins.interval
@@ -185,59 +191,6 @@ def _champion(champion: ChampionRate | None, least: float) -> Condition:
         f"interval's lower end has to be at least {_percent(least)}."
     )
     return Condition(low >= least and wins.n >= ENOUGH, said, "it is not clearly better than the champion")
-
-
-def _found(comparison: Tree, arm: str, when: When) -> tuple[Tree | None, Tree | None, str]:
-    """The setup and the arm in it, or why there is none."""
-    setups = comparison.get("setups") or ()
-    there = [setup for setup in setups if _named(setup, arm) is not None]
-    if when.difference is not None and len(there) > 1:
-        there = [setup for setup in there if _named(setup, when.difference.over) is not None]
-    if len(there) == 1:
-        return there[0], _named(there[0], arm), ""
-    if there:
-        return None, None, f"{arm} is in {len(there)} setups of the comparison, which measure different things"
-    labels = named([of.get("arm", "") for setup in setups for of in setup.get("arms", ())])
-    return None, None, f"The comparison has no one arm {arm}; it has {labels or 'none'}"
-
-
-def _named(setup: Tree, name: str | None) -> Tree | None:
-    """The one arm of that label or, if no one has it, of that kind."""
-    arms = setup.get("arms") or ()
-    found = [of for of in arms if of.get("arm") == name] or [of for of in arms if of.get("kind") == name]
-    return found[0] if len(found) == 1 else None
-
-
-def _done(mine: Tree) -> list[Tree]:
-    return [of for of in mine.get("each") or () if of.get("status") == "finished"]
-
-
-def _median(setup: Tree, mine: Tree) -> str | None:
-    """By the judged metric."""
-    values = [(_value(of, setup.get("metric")), of["seed"], of["run"]) for of in _done(mine)]
-    scored = sorted(found for found in values if found[0] is not None)
-    return scored[(len(scored) - 1) // 2][2] if scored else None
-
-
-def _value(of: Tree, metric: str | None) -> float | None:
-    """A run's last."""
-    return _finite((of.get("values") or {}).get(metric))
-
-
-def _estimate(tree: Any) -> Estimate | None:
-    """None where a number of it is missing that its n says there is."""
-    if not isinstance(tree, Mapping) or not isinstance(tree.get("n"), int) or tree["n"] < 1:
-        return None
-    mean, p, ends = _finite(tree.get("mean")), _finite(tree.get("p")), tree.get("interval")
-    known = [_finite(end) for end in ends or ()]
-    if mean is None or None in known or (tree["n"] > 1 and (len(known) != 2 or p is None)):
-        return None
-    return Estimate(mean, (known[0], known[1]) if len(known) == 2 else None, tree["n"], p)  # type: ignore[arg-type]
-
-
-def _finite(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
 
 
 def _percent(share: float | None) -> str:

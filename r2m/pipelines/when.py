@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 from r2m.config import Number, Positive, Section, Seed, Share
 from r2m.config.types import Name
 
-Metric = Literal["eval/gold", "eval/win_rate", "eval/vanilla"]
+JudgedMetric = Literal["eval/gold", "eval/win_rate", "eval/vanilla"]
 
 
 class WantedDifference(Section):
     """By how much the arm has to be above another one, paired by seed."""
 
     over: Name  # the comparison's baseline
-    metric: Metric | None = None  # null: the comparison's
+    metric: JudgedMetric | None = None  # null: the comparison's
     same_kl: bool = False  # at the largest KL that both reach, in place of the end of training
     at_least: Number = 0.0
     finding: bool = True  # the interval's lower end has to be that, on five seeds or more; false: the mean will do

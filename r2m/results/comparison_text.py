@@ -53,8 +53,10 @@ def numbers(comparisons: Sequence[Comparison], notes: Sequence[str]) -> dict[str
 def _run(view: JournalView) -> dict[str, Any]:
     """A run of an arm: where it is from, and its last evaluation."""
     there = {key: last(view, key) for key in COLUMNS if view.series(key)[0]}
-    role = view.tags.get("r2m.role")
-    return {"run": view.run_id, "seed": view.seed, "status": view.status, "role": role, "values": there}
+    return {
+        "run": view.run_id, "seed": view.seed, "status": view.status, "role": view.tags.get("r2m.role"),
+        "trial": view.tags.get("r2m.trial"), "values": there,
+    }  # fmt: skip
 
 
 def word(metric: str, found: str) -> str:

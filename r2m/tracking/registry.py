@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from r2m.errors import UserError
 from r2m.files import locked
 from r2m.runs.folder import run_folder
+from r2m.tracking.client import plain_client
 from r2m.tracking.mlflow_sink import Sink
 from r2m.tracking.pages import every_page
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-Part = Literal["policy", "reward"]
+ModelPart = Literal["policy", "reward"]
 ALIAS = "champion"
 KEY, RUN, BEFORE, PROMOTED = "r2m.promotion", "r2m.run", "r2m.before", "r2m.promoted"  # tags of versions
 NO_CHAMPION = "none"  # BEFORE of the first one
@@ -52,15 +53,15 @@ class Champion:
     def name(self) -> str:
         return f"version {self.version} of {registered_name(self.pipeline, 'policy')} (run {self.run or 'unknown'})"
 
-    def artifact(self, part: Part) -> str:
+    def artifact(self, part: ModelPart) -> str:
         return artifact_folder(self.key, part)
 
 
-def registered_name(pipeline: str, part: Part) -> str:
+def registered_name(pipeline: str, part: ModelPart) -> str:
     return f"r2m.{pipeline}.{part}"
 
 
-def artifact_folder(key: str, part: Part) -> str:
+def artifact_folder(key: str, part: ModelPart) -> str:
     """Of a promoted run, in its artifacts: a folder for each promotion, so that none is written over another's."""
     return f"promoted/{key}/{part}"
 
@@ -71,7 +72,7 @@ def registry_lock(storage: str, pipeline: str) -> AbstractContextManager[None]:
 
 
 def promote(
-    tracking_uri: str, storage: str, pipeline: str, key: str, run: str, models: Mapping[Part, Path],
+    tracking_uri: str, storage: str, pipeline: str, key: str, run: str, models: Mapping[ModelPart, Path],
     sentences: Sequence[str] = (),
 ) -> tuple[Champion, bool]:  # fmt: skip
     """Register a run's models and make them the champion; whether they are that now: of a promotion that was done
@@ -81,9 +82,7 @@ def promote(
     """
     sink = Sink(tracking_uri, run_folder(storage, run))
     sink.ship()
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=tracking_uri)
+    client = plain_client(tracking_uri)
     with registry_lock(storage, pipeline):
         for part in ("reward", "policy"):
             name = registered_name(pipeline, part)
@@ -142,7 +141,7 @@ def champions(client: MlflowClient) -> list[str]:
     return sorted(model.name.removeprefix(first).removesuffix(last) for model in found if ALIAS in model.aliases)
 
 
-def fetched(client: MlflowClient, of: Champion, part: Part, to: Path) -> Path:
+def fetched(client: MlflowClient, of: Champion, part: ModelPart, to: Path) -> Path:
     """A champion's policy or reward model as a folder: where MLflow keeps it on this machine, else in `to`."""
     uri = client.get_run(of.mlflow_run).info.artifact_uri
     here = uri.startswith(("/", "file:"))

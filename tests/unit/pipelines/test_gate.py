@@ -254,6 +254,20 @@ def test_a_comparison_that_does_not_say_where_runs_are_from_has_no_fresh_ones(ru
     assert decided(tree).verdict == "R2M is not promoted: its seeds may not be fresh."
 
 
+def test_an_arm_goes_by_its_sweeps_name_for_it_too(runs):
+    """Runs of two sweeps, whose arms' labels have the sweep's name before theirs."""
+    for seed in range(5):
+        for sweep, label, gold in (("n-1", "plain", 1.0), ("n-2", "with head", 1.25 + seed / 100)):
+            settings = R2M if label == "with head" else []
+            tags = {"r2m.sweep": sweep, "r2m.trial": label, "r2m.role": "baseline"}
+            runs.run(f"{sweep}-{seed}", (gold, 1.0, 1.0, 0.0), seed=seed, settings=settings, fields=WATCHED,
+                     start={"tags": tags})  # fmt: skip
+    tree = tree_of(runs)
+    assert {arm["arm"] for arm in tree["setups"][0]["arms"]} == {"n-1 plain", "n-2 with head"}
+    assert decided(tree, {"difference": {"over": "plain"}}, arm="with head").promote
+    assert decided(tree, {"difference": {"over": "RLOO"}}, arm="R2M").promote
+
+
 def test_of_nothing_there_is_a_refusal_and_no_fault():
     for setups in ([], [{}], [{"arms": [{}]}], [{"arms": [{"arm": "R2M"}]}]):
         assert not decided({"setups": setups}).promote
