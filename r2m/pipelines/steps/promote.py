@@ -46,6 +46,15 @@ class PromoteStep(Section):
         return self
 
 
+def verdict_of(outputs: Outputs) -> dict[str, Any]:
+    """Of such a step's, for an execution's journal: text, promoted, and conditions, each whether it holds and its
+    sentence."""
+    tree = json.loads(Path(outputs["decision"]).read_text(encoding="utf-8"))
+    since = " It was rolled back before this was done." if tree.get("stands") is False else ""
+    conditions = [[of["held"], of["sentence"]] for of in tree["conditions"]]
+    return {"text": tree["verdict"] + since, "promoted": tree["promote"], "conditions": conditions}
+
+
 def _determines(step: PromoteStep, contents: Contents) -> Any:
     runs = [contents.run(name) for name in step.runs]
     return [contents.place(step.comparison), runs, step.arm, step.when.model_dump(mode="json")]

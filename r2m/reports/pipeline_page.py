@@ -1,0 +1,116 @@
+"""The page of a pipeline's execution, as one self-contained HTML file that fits on one screen: the verdict, what ran and
+what was cached, the cost, the comparison's figure, the alarm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from r2m.reports import document as doc
+from r2m.reports.alarms import CAPTION
+from r2m.reports.plots import curves, styled
+from r2m.reports.render import render
+from r2m.reports.style import groups
+from r2m.results.comparison import Comparison
+from r2m.results.morning import CACHED, FAILED, Morning, MorningStep
+from r2m.results.readings import KL
+from r2m.results.statistics import FINDINGS
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MOST_DRAWN, LONGEST_LABEL, LONGEST_SENTENCE = 6, 26, 330  # arms; characters
+HEIGHT = 290  # pixels
+BETTER, WORSE = FINDINGS[:2]
+KINDS = {"done": "strong", FAILED: f"{WORSE} strong", "blocked": WORSE, "stopped": WORSE}
+
+
+def pipeline_html(m: Morning) -> str:
+    """One file that needs no network."""
+    left: list[doc.Part] = [*([_conditions(m)] if any(v.conditions for v in m.verdicts) else []), _steps(m)]
+    right: list[doc.Part] = [_figure(m), *(doc.Note(sentence) for sentence in m.alarm)]
+    when = f"{_tick(m.tick)} · {m.run_id} · {m.status}"
+    parts: list[doc.Part] = [
+        doc.Note(when), doc.Headline([_cut(said) for said in m.headline], _finding(m)), doc.Tiles(m.tiles),
+        doc.Beside([doc.Stack(left), doc.Stack(right)]),
+    ]  # fmt: skip
+    return render(doc.Page(f"{m.pipeline} · R2M pipeline", m.pipeline, parts, [], kind="screen"))
+
+
+def _finding(m: Morning) -> str:
+    if m.status == "failed":
+        return WORSE
+    return BETTER if m.promoted else ""
+
+
+def _conditions(m: Morning) -> doc.Table:
+    rows: list[doc.Line] = [
+        ("", [doc.Cell("holds" if held else "no", kind=BETTER if held else WORSE), doc.Cell(_cut(said), kind="wrap")])
+        for verdict in m.verdicts
+        for held, said in verdict.conditions
+    ]
+    return doc.Table(["", "condition"], rows, {0, 1})
+
+
+def _steps(m: Morning) -> doc.Table:
+    rows: list[doc.Line] = [
+        ("dim" if step.state == CACHED else "", [
+            doc.Cell(step.name, kind="clip"), step.use,
+            doc.Cell(step.state, kind=KINDS.get(step.state, "")), _took(step),
+            doc.Cell(_why(step), kind="clip", title=step.reason or step.made_by),
+        ])
+        for step in m.steps
+    ]  # fmt: skip
+    return doc.Table(["step", "kind", "state", "took", "cached from, or why"], rows, {0, 1, 2, 4})
+
+
+def _why(step: MorningStep) -> str:
+    if step.state == CACHED:
+        return step.made_by.removesuffix(f".{step.name}")
+    again = f"attempt {step.attempts}" if step.attempts > 1 else ""
+    return "; ".join(filter(None, (again, step.reason)))
+
+
+def _took(step: MorningStep) -> str:
+    """What making it took: of a cached one it was another execution that it took it."""
+    if step.seconds is None or step.state == CACHED:
+        return "–"
+    minutes, seconds = divmod(round(step.seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d}" if hours else f"{minutes} min {seconds:02d}" if minutes else f"{seconds} s"
+
+
+def _figure(m: Morning) -> doc.Plot:
+    c = m.comparison
+    if c is None:
+        compare = [step for step in m.steps if step.use == "compare"]
+        why = f"no comparison: {compare[0].name} is {compare[0].state}" if compare else "nothing is compared here"
+        return doc.Plot("held-out", "On held-out prompts", f"{why[0].upper()}{why[1:]}.")
+    most = f" {MOST_DRAWN} of {len(c.rows)} arms." if len(c.rows) > MOST_DRAWN else ""
+    alarm = f" {CAPTION}" if any(row.alarm and row.alarm.rounds for row in c.rows) else ""
+    return doc.Plot("held-out", "On held-out prompts", _curves(c), f"Thin: a seed. Bold: their mean.{alarm}{most}")
+
+
+def _curves(c: Comparison) -> go.Figure | str:
+    labels = _short([row.arm.label for row in c.rows[:MOST_DRAWN]])
+    named = zip(labels, c.rows, strict=False)
+    drawn = groups((label, row.arm.kind, row.arm.runs) for label, row in named)
+    figure = curves(drawn, [key for key in (c.metric, KL) if key], columns=2)
+    return figure if isinstance(figure, str) else styled(figure, HEIGHT, above=40)
+
+
+def _short(labels: list[str]) -> list[str]:
+    """That a legend has room for, and still told apart."""
+    short = [_cut(label, LONGEST_LABEL) for label in labels]
+    return [f"{i}: {label}" if short.count(label) > 1 else label for i, label in enumerate(short, 1)]
+
+
+def _cut(text: str, longest: int = LONGEST_SENTENCE) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _tick(stamp: str) -> str:
+    """20261201T0300Z as people read it; of an execution that was started by hand, when that was."""
+    if len(stamp) < 14 or not stamp[:8].isdigit():
+        return stamp
+    date, time = f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]}", f"{stamp[9:11]}:{stamp[11:13]}"
+    return f"{date} {time} UTC{', by hand' * stamp.endswith('m')}"
