@@ -1,4 +1,4 @@
-"""The page of a pipeline's execution, as one self-contained HTML file that fits on one screen: the verdict, what ran and
+"""The page of a pipeline's execution, one self-contained HTML file that fits on one screen: the verdict, what ran and
 what was cached, the cost, the comparison's figure, the alarm."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_DRAWN, LONGEST_LABEL, LONGEST_SENTENCE = 6, 26, 330  # arms; characters
 HEIGHT = 290  # pixels
 BETTER, WORSE = FINDINGS[:2]
-KINDS = {"done": "strong", FAILED: f"{WORSE} strong", "blocked": WORSE, "stopped": WORSE}
+STATE_KINDS = {"done": "strong", FAILED: f"{WORSE} strong", "blocked": WORSE, "stopped": WORSE}
 
 
 def pipeline_html(m: Morning) -> str:
@@ -55,7 +55,7 @@ def _steps(m: Morning) -> doc.Table:
     rows: list[doc.Line] = [
         ("dim" if step.state == CACHED else "", [
             doc.Cell(step.name, kind="clip"), step.use,
-            doc.Cell(step.state, kind=KINDS.get(step.state, "")), _took(step),
+            doc.Cell(step.state, kind=STATE_KINDS.get(step.state, "")), _took(step),
             doc.Cell(_why(step), kind="clip", title=step.reason or step.made_by),
         ])
         for step in m.steps

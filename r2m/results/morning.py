@@ -1,5 +1,5 @@
-"""What an execution of a pipeline came to, for the page that is read in the morning: made of its journal, those of the
-runs that it trained, and the comparison, as far as there is one."""
+"""What an execution of a pipeline came to, for the page that is read in the morning: from its journal, those of runs
+that it trained, and the comparison, as far as there is one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RAN, CACHED, FAILED, BLOCKED, WAITING = "done", "cached", "failed", "blocked", "
 
 @dataclass(frozen=True)
 class MorningStep:
-    """`state`: done, cached, failed, blocked, stopped, running or waiting. `seconds`: that making it took, by whomever.
+    """`state`: done, cached, failed, blocked, stopped, running or waiting. `seconds`: that it took to make, and
     `made_by`: the run of the step that made it."""
 
     name: str

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 EXPERIMENTS = "r2m/"  # begins the names of experiments
-SWEEPS = "r2m/sweeps/"
+SWEEPS, PIPELINES = "r2m/sweeps/", "r2m/pipelines/"
 TRAINING_PAGES = "workflowType=machine_learning"  # of an address: or MLflow's pages are those of GenAI, its default
 _SETTING = re.compile(r"sweep\.(?:parameters|baselines\..*?)\.((?:task|policy|reward|algorithm|rollout|run)\.[\w.]+)")
 
 
-def arms_address(server: str, experiment_id: str) -> str:
-    return f"{server}/{link(experiment_id)}"
+def arms_address(server: str, experiment_id: str, view: str = "arms") -> str:
+    """`view`: `first_view` of the experiment."""
+    return f"{server}/{link(experiment_id, view)}"
+
+
+def first_view(experiment: str) -> str:
+    """The view on which an experiment of that name opens."""
+    return "executions" if experiment.startswith(PIPELINES) else "arms"
 
 
 def link(experiment_id: str, view: str = "arms") -> str:
@@ -61,7 +67,8 @@ def experiments(client: MlflowClient, names: Sequence[str] = ()) -> list[Experim
     known = {experiment.name: experiment for experiment in found}
     if not names:
         return [experiment for name, experiment in known.items() if name.startswith(EXPERIMENTS)]
-    wanted = [name if name in known else f"{SWEEPS}{name}" for name in names]
+    places = ("", SWEEPS, PIPELINES)
+    wanted = [next((at + name for at in places if at + name in known), SWEEPS + name) for name in names]
     for name, full in zip(names, wanted, strict=True):
         if full not in known:
             there = ", ".join(sorted(name for name in known if name.startswith(EXPERIMENTS)))
@@ -94,9 +101,11 @@ def scope_of_params(params: Mapping[str, str], sweep: bool) -> Scope:
 
 
 def _scope(client: MlflowClient, experiment: Experiment) -> Scope:
+    if experiment.name.startswith(PIPELINES):
+        return Scope(pipeline=True)
     runs = client.search_runs([experiment.experiment_id], "tags.`r2m.arm` = 'sweep'", max_results=1)
     return scope_of_params(runs[0].data.params if runs else {}, bool(runs) or experiment.name.startswith(SWEEPS))
 
 
 def has_views(experiment: Experiment) -> bool:
-    return KIND.items() <= experiment.tags.items() and f"{VIEW_TAG}arms" in experiment.tags
+    return KIND.items() <= experiment.tags.items() and VIEW_TAG + first_view(experiment.name) in experiment.tags

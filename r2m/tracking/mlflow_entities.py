@@ -17,6 +17,7 @@ from r2m.runs import journal
 from r2m.runs.folder import ALARM_PAGE
 from r2m.runs.records import Record
 from r2m.tracking.dashboards import scope_of_params
+from r2m.tracking.pipeline_notes import of_pipeline
 from r2m.tracking.views import KIND, Scope, view_tags
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def find_or_create_experiment(client: MlflowClient, tracking_uri: str, database:
 
 def scope_of(start: Record) -> Scope:
     """What the views of the run's experiment depend on, as far as it knows: the sweep itself, all of it."""
+    if of_pipeline(start):
+        return Scope(pipeline=True)
     return scope_of_params(dict(mlflow_params(start["config"])), start.get("experiment") is not None)
 
 
