@@ -11,7 +11,7 @@ from r2m.reports.plots import curves, styled
 from r2m.reports.render import render
 from r2m.reports.style import groups
 from r2m.results.comparison import Comparison
-from r2m.results.morning import CACHED, FAILED, Morning, MorningStep
+from r2m.results.morning import BLOCKED, CACHED, FAILED, RAN, Morning, MorningStep
 from r2m.results.readings import KL
 from r2m.results.statistics import FINDINGS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MOST_DRAWN, LONGEST_LABEL, LONGEST_SENTENCE = 6, 26, 330  # arms; characters
-HEIGHT = 290  # pixels
+HEIGHT = 420  # pixels
 BETTER, WORSE = FINDINGS[:2]
 STATE_KINDS = {"done": "strong", FAILED: f"{WORSE} strong", "blocked": WORSE, "stopped": WORSE}
 
@@ -30,7 +30,7 @@ def pipeline_html(m: Morning) -> str:
     right: list[doc.Part] = [_figure(m), *(doc.Note(sentence) for sentence in m.alarm)]
     when = f"{_tick(m.tick)} · {m.run_id} · {m.status}"
     parts: list[doc.Part] = [
-        doc.Note(when), doc.Headline([_cut(said) for said in m.headline], _finding(m)), doc.Tiles(m.tiles),
+        doc.Note(when), doc.Headline([_cut(said) for said in m.headline], _finding(m)), _tiles(m),
         doc.Beside([doc.Stack(left), doc.Stack(right)]),
     ]  # fmt: skip
     return render(doc.Page(f"{m.pipeline} · R2M pipeline", m.pipeline, parts, [], kind="screen"))
@@ -54,29 +54,40 @@ def _conditions(m: Morning) -> doc.Table:
 def _steps(m: Morning) -> doc.Table:
     rows: list[doc.Line] = [
         ("dim" if step.state == CACHED else "", [
-            doc.Cell(step.name, kind="clip"), step.use,
-            doc.Cell(step.state, kind=STATE_KINDS.get(step.state, "")), _took(step),
-            doc.Cell(_why(step), kind="clip", title=step.reason or step.made_by),
+            doc.Cell(step.name, kind="clip"), step.use, doc.Cell(step.state, kind=STATE_KINDS.get(step.state, "")),
+            _time(None if step.state == CACHED else step.seconds),
+            doc.Cell(_why(m, step), kind="clip", title=step.reason or step.made_by),
         ])
         for step in m.steps
     ]  # fmt: skip
     return doc.Table(["step", "kind", "state", "took", "cached from, or why"], rows, {0, 1, 2, 4})
 
 
-def _why(step: MorningStep) -> str:
+def _why(m: Morning, step: MorningStep) -> str:
+    """Of a cached one the execution that made it, by its time where it is of the same pipeline."""
     if step.state == CACHED:
-        return step.made_by.removesuffix(f".{step.name}")
+        made = step.made_by.removesuffix(f".{step.name}")
+        stamp = made.removeprefix(f"{m.pipeline}-").partition("-")[0]
+        return _tick(stamp) if made.startswith(f"{m.pipeline}-{stamp}") else made
     again = f"attempt {step.attempts}" if step.attempts > 1 else ""
     return "; ".join(filter(None, (again, step.reason)))
 
 
-def _took(step: MorningStep) -> str:
-    """What making it took: of a cached one it was another execution that it took it."""
-    if step.seconds is None or step.state == CACHED:
+def _time(seconds: float | None) -> str:
+    if seconds is None:
         return "–"
-    minutes, seconds = divmod(round(step.seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d}" if hours else f"{minutes} min {seconds:02d}" if minutes else f"{seconds} s"
+    return f"{hours} h {minutes:02d}" if hours else f"{minutes} min {rest:02d}" if minutes else f"{rest} s"
+
+
+def _tiles(m: Morning) -> doc.Tiles:
+    ran, cached, failed = (str(len(m.in_state(*of))) for of in ((RAN,), (CACHED,), (FAILED, BLOCKED)))
+    return doc.Tiles([
+        (_time(m.seconds), "by the clock"), (_time(m.worker_s), "worker time of training"),
+        (f"{m.trajectories:,}", "trajectories"), (ran, "steps ran"), (cached, "cached"),
+        (failed, "failed or blocked"),
+    ])  # fmt: skip
 
 
 def _figure(m: Morning) -> doc.Plot:
@@ -94,8 +105,12 @@ def _curves(c: Comparison) -> go.Figure | str:
     labels = _short([row.arm.label for row in c.rows[:MOST_DRAWN]])
     named = zip(labels, c.rows, strict=False)
     drawn = groups((label, row.arm.kind, row.arm.runs) for label, row in named)
-    figure = curves(drawn, [key for key in (c.metric, KL) if key], columns=2)
-    return figure if isinstance(figure, str) else styled(figure, HEIGHT, above=40)
+    figure = curves(drawn, [key for key in (c.metric, KL) if key], columns=1)
+    if isinstance(figure, str):
+        return figure
+    for axis in list(figure.select_xaxes())[:-1]:
+        axis.title.text = None  # the lowest one's is everybody's
+    return styled(figure, HEIGHT, above=40)
 
 
 def _short(labels: list[str]) -> list[str]:

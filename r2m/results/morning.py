@@ -9,7 +9,6 @@ from typing import Any
 
 from r2m.results.alarms import alarms, raised
 from r2m.results.comparison import Comparison
-from r2m.results.numbers import number
 from r2m.results.readings import cost
 from r2m.runs.journal import JournalView
 from r2m.runs.records import Record
@@ -43,7 +42,7 @@ class MorningVerdict:
 
 @dataclass(frozen=True)
 class Morning:
-    """`status`: as JournalView's. `hours`: by the clock, of all sessions; `worker_hours`, `trajectories`: of the runs
+    """`status`: as JournalView's. `seconds`: by the clock, of all sessions; `worker_s`, `trajectories`: of the runs
     that it trained itself. `alarm`: sentences."""
 
     pipeline: str
@@ -53,8 +52,8 @@ class Morning:
     reason: str
     steps: tuple[MorningStep, ...]
     verdicts: tuple[MorningVerdict, ...]
-    hours: float
-    worker_hours: float
+    seconds: float
+    worker_s: float
     trajectories: int
     comparison: Comparison | None
     alarm: tuple[str, ...]
@@ -98,16 +97,6 @@ class Morning:
             return [f"{self.status.capitalize()}, not finished: {left} {'is' if ',' not in left else 'are'} left."]
         return [f"Nothing has changed: all of its {len(self.steps)} steps are cached."] * self.unchanged
 
-    @property
-    def tiles(self) -> list[tuple[str, str]]:
-        """A number, and what it is, each."""
-        failed = len(self.in_state(FAILED, BLOCKED))
-        return [
-            (number(self.hours), "hours by the clock"), (number(self.worker_hours), "worker hours of training"),
-            (f"{self.trajectories:,}", "trajectories"), (str(len(self.in_state(RAN))), "steps ran"),
-            (str(len(self.in_state(CACHED))), "cached"), (str(failed), "failed or blocked"),
-        ]  # fmt: skip
-
 
 def morning(
     execution: JournalView, trained: Sequence[JournalView] = (), comparison: Comparison | None = None
@@ -123,7 +112,7 @@ def morning(
         pipeline=execution.tags.get("r2m.pipeline", ""), run_id=execution.run_id,
         tick=execution.tags.get("r2m.tick", ""), status=execution.status,
         reason=str(ends[-1].get("reason", "")) if ends else "", steps=steps, verdicts=_verdicts(events),
-        hours=_hours(execution.start, events), worker_hours=sum(s for _, s in spent) / 3600,
+        seconds=_seconds(execution.start, events), worker_s=sum(s for _, s in spent),
         trajectories=sum(n for n, _ in spent), comparison=comparison, alarm=_alarm(comparison, trained),
     )  # fmt: skip
 
@@ -146,7 +135,7 @@ def _verdicts(events: Sequence[Record]) -> tuple[MorningVerdict, ...]:
     return tuple(found.values())
 
 
-def _hours(start: Record, events: Sequence[Record]) -> float:
+def _seconds(start: Record, events: Sequence[Record]) -> float:
     """Of its sessions, each from where it goes on to the last that it wrote."""
     seconds, began, seen = 0.0, start["time"], start["time"]
     for e in events:
@@ -154,7 +143,7 @@ def _hours(start: Record, events: Sequence[Record]) -> float:
             seconds += seen - began
             began = e["time"]
         seen = e["time"]
-    return (seconds + seen - began) / 3600
+    return seconds + seen - began
 
 
 def _alarm(comparison: Comparison | None, trained: Iterable[JournalView]) -> tuple[str, ...]:
