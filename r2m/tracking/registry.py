@@ -120,8 +120,7 @@ def rollback(client: MlflowClient, pipeline: str) -> tuple[Champion, Champion]:
     name = registered_name(pipeline, "policy")
     now = champion(client, pipeline)
     if now is None:
-        known = ", ".join(champions(client)) or "none"
-        raise UserError(f"NAME = {pipeline!r}: it has no champion; pipelines with one: {known}")
+        raise UserError(no_champion(client, pipeline))
     if now.before is None:
         raise UserError(f"--rollback: {now.name} is the first champion of {pipeline}: there is none before it")
     there = {str(v.version): v for v in every_page(lambda token: _search(client, f"name = '{name}'", token))}
@@ -132,8 +131,13 @@ def rollback(client: MlflowClient, pipeline: str) -> tuple[Champion, Champion]:
     return now, _champion(client, pipeline, now.before)
 
 
+def no_champion(client: MlflowClient, pipeline: str) -> str:
+    """What is said of a pipeline without one."""
+    return f"NAME = {pipeline!r}: it has no champion; pipelines with one: {', '.join(champions(client)) or 'none'}"
+
+
 def champions(client: MlflowClient) -> list[str]:
-    """The pipelines that have registered a policy."""
+    """The pipelines that have one."""
     first, last = registered_name("\0", "policy").split("\0")
     found = every_page(
         lambda token: client.search_registered_models(f"name LIKE '{first}%{last}'", page_token=token)

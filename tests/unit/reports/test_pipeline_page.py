@@ -20,8 +20,8 @@ CONDITIONS = [
     (False, "KL: 9 nats per sequence in the mean and 22 at most; 20 are allowed."),
     (False, "The alarm was raised in 1 of 5 runs, in round 6."),
     (True, "Against the champion, version 3 of r2m.nightly.policy (run nightly-arms-01234567-r2m-s2), it wins 75 % "
-           "of 64 held-out prompts by gold (95 % interval 62.5 % to 87.5 %, 2 ties); the interval's lower end has to be "
-           "at least 50 %."),
+           "of 64 held-out prompts by gold (95 % interval 62.5 % to 87.5 %, 2 ties); the interval's lower end has to "
+           "be at least 50 %."),
 ]  # fmt: skip
 REFUSED = verdict("R2M is not promoted: its KL is beyond the limit; the alarm was raised.", False, CONDITIONS)
 
