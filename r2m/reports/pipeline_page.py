@@ -94,8 +94,10 @@ def _figure(m: Morning) -> doc.Plot:
     c = m.comparison
     if c is None:
         compare = [step for step in m.steps if step.use == "compare"]
-        why = f"no comparison: {compare[0].name} is {compare[0].state}" if compare else "nothing is compared here"
-        return doc.Plot("held-out", "On held-out prompts", f"{why[0].upper()}{why[1:]}.")
+        gone = f"No comparison: {compare[0].name} is {compare[0].state}." if compare else "Nothing is compared here."
+        if compare and compare[0].state in (RAN, CACHED):
+            gone = "What was compared is not there any more."
+        return doc.Plot("held-out", "On held-out prompts", gone)
     most = f" {MOST_DRAWN} of {len(c.rows)} arms." if len(c.rows) > MOST_DRAWN else ""
     alarm = f" {CAPTION}" if any(row.alarm and row.alarm.rounds for row in c.rows) else ""
     return doc.Plot("held-out", "On held-out prompts", _curves(c), f"Thin: a seed. Bold: their mean.{alarm}{most}")
