@@ -20,7 +20,7 @@ from r2m.pipelines.contents import Contents
 from r2m.pipelines.gate import ChampionRate, candidate, decide
 from r2m.pipelines.steps.evaluate import RunNames
 from r2m.pipelines.when import When
-from r2m.pipelines.work import Kind, Outputs, Work
+from r2m.pipelines.work import Kind, StepOutputs, Work
 from r2m.runs.folder import run_folder
 from r2m.tracking.client import plain_client
 from r2m.tracking.mlflow_sink import default_tracking_uri
@@ -46,7 +46,7 @@ class PromoteStep(Section):
         return self
 
 
-def verdict_of(outputs: Outputs) -> dict[str, Any]:
+def verdict_of(outputs: StepOutputs) -> dict[str, Any]:
     """Of such a step's, for an execution's journal: text, promoted, and conditions, each whether it holds and its
     sentence."""
     tree = json.loads(Path(outputs["decision"]).read_text(encoding="utf-8"))
@@ -60,7 +60,7 @@ def _determines(step: PromoteStep, contents: Contents) -> Any:
     return [contents.place(step.comparison), runs, step.arm, step.when.model_dump(mode="json")]
 
 
-def _promote(step: PromoteStep, work: Work) -> Outputs:
+def _promote(step: PromoteStep, work: Work) -> StepOutputs:
     uri = work.tracking_uri or default_tracking_uri(work.storage)
     decided = work.kept / DECISION  # once it is there it stands: what follows changes what it was made of
     if not decided.is_file():

@@ -15,6 +15,7 @@ from r2m.pipelines.contents import Contents
 from r2m.pipelines.spec import key_of
 from r2m.pipelines.steps.promote import PROMOTE, PromoteStep
 from r2m.pipelines.work import Work
+from r2m.policy.loading import load_policy
 from r2m.results.comparison import compare_runs
 from r2m.results.comparison_text import numbers
 from r2m.results.table import Result
@@ -163,3 +164,50 @@ def test_models_that_are_gone_and_a_run_that_is_not_named_are_the_users_mistakes
     write_whole(storage / "c.json", "{")
     with pytest.raises(UserError, match="not a comparison"):
         PROMOTE.run(step_of(storage), work_of(storage, "y"))
+
+
+PIPELINE = """
+steps:
+  compared: {use: compare, runs: [r2m, rloo]}
+  champion:
+    use: promote
+    comparison: "${compared.comparison}"
+    runs: "${compared.runs}"
+    arm: R2M
+    when: {difference: {over: RLOO, at_least: -100, finding: false}, alarm: any, champion_win_rate: 0.5}
+"""
+
+
+def test_in_a_pipeline_it_is_done_once_and_found_by_the_next_execution(storage, r2m):
+    (storage / "nightly.yaml").write_text(PIPELINE)
+    command = ("pipeline", "run", str(storage / "nightly.yaml"), "--storage", str(storage), "--tick")
+    code, _, err = r2m(*command, "2026-12-01T03:00Z")
+    assert code == 0, err
+    uri = default_tracking_uri(storage)
+    assert registered(uri) == {"policy": (1, "1"), "reward": (1, "1")}
+    code, _, err = r2m(*command, "2026-12-02T03:00Z")
+    assert (code, "champion: cached" in err) == (0, True), err
+    assert registered(uri) == {"policy": (1, "1"), "reward": (1, "1")}
+    (storage / "weekly.yaml").write_text(PIPELINE)
+    code, _, err = r2m("pipeline", "run", str(storage / "weekly.yaml"), "--storage", str(storage))
+    assert (code, "compared: cached" in err, "champion: cached" in err) == (0, True, False)
+    assert registered(uri, "weekly")["policy"] == (1, "1")
+
+
+def test_adapters_are_registered_with_the_model_that_they_are_to(forum_models, tmp_path):
+    """Which lies in a folder that may go before the champion does."""
+    base, reward = tmp_path / "base", forum_models[1]
+    shutil.copytree(forum_models[0], base)
+    own = (f"policy.model={base}", f"reward.model={reward}", f"run.storage={tmp_path}", "policy.lora.rank=2")
+    run = new_run(load("forum", [*own, *SMALL, "reward.feedback=off"]), "rloo")
+    run_loop(run.config, run.folder, run.models)
+    assert (run.folder / "policy" / "adapter_config.json").is_file()
+    views, _ = journals(tmp_path, ["rloo"])
+    write_whole(tmp_path / "c.json", json.dumps(numbers(*compare_runs([Result(v) for v in views.values()]))))
+    step = champion_only(tmp_path, 0.0).model_copy(update={"runs": ["rloo"]})
+    assert run_step(tmp_path, step=step)["promote"]
+    shutil.rmtree(base)
+    with client_of(default_tracking_uri(tmp_path)) as client:
+        policy = fetched(client, champion(client, "nightly"), "policy", tmp_path)
+    assert not (policy / "adapter_config.json").exists()
+    assert load_policy(str(policy)).config.hidden_size == 32
