@@ -61,7 +61,7 @@ class Decision:
 
 def decide(comparison: Tree, arm: str, when: When, champion: ChampionRate | None) -> Decision:
     """`champion`: None where there is none yet."""
-    setup, mine, why = arm_in(comparison, arm, when.difference and when.difference.over)
+    setup, mine, why = arm_in(comparison, arm, when.over)
     if setup is None or mine is None:
         return _decision(arm, None, [Condition(False, f"{why}.", f"{why[0].lower()}{why[1:]}")])
     run = median_run(setup, mine)
@@ -72,7 +72,7 @@ def decide(comparison: Tree, arm: str, when: When, champion: ChampionRate | None
 
 def candidate(comparison: Tree, arm: str, when: When) -> str | None:
     """The run that stands for an arm, as `median_run`: the best one would owe its place to chance."""
-    setup, mine, _ = arm_in(comparison, arm, when.difference and when.difference.over)
+    setup, mine, _ = arm_in(comparison, arm, when.over)
     return None if setup is None or mine is None else median_run(setup, mine)
 
 

@@ -31,6 +31,11 @@ class When(Section):
     champion_win_rate: Share | None = None  # that the interval's lower end has to be
     chosen_on: list[Seed] = Field([])  # seeds on whose results the arm was chosen: they are not fresh
 
+    @property
+    def over(self) -> str | None:
+        """The arm that it has to be above."""
+        return None if self.difference is None else self.difference.over
+
     @model_validator(mode="after")
     def _judged(self) -> When:
         if self.difference is None and self.champion_win_rate is None:

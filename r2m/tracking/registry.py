@@ -28,6 +28,7 @@ from r2m.tracking.pages import every_page
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.entities import PagedList
 
 ModelPart = Literal["policy", "reward"]
 ALIAS = "champion"
@@ -188,7 +189,7 @@ def _of_promotion(client: MlflowClient, name: str, key: str) -> ModelVersion | N
     return min(found, key=lambda version: int(version.version), default=None)
 
 
-def _search(client: MlflowClient, what: str, token: str | None) -> list[ModelVersion]:
+def _search(client: MlflowClient, what: str, token: str | None) -> PagedList[ModelVersion]:
     return client.search_model_versions(what, page_token=token)
 
 
