@@ -17,15 +17,15 @@ from r2m.results.table import Result
 from r2m.runs.find import journals
 from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import JournalView, read
+from r2m.tracking.pipeline_notes import PAGE_FILE
 
-PAGE = "page.html"  # in an execution's folder
 OF_SWEEPS = ("sweep-", "paper-")  # begin the names of entries whose runs are their sweeps'; train's have one each
 
 
 def write_page(folder: Path) -> Path:
     """Of the execution in this folder, `<storage>/pipelines/<run_id>`; the page's file in it."""
-    write_whole(folder / PAGE, pipeline_html(morning_of(folder)))
-    return folder / PAGE
+    write_whole(folder / PAGE_FILE, pipeline_html(morning_of(folder)))
+    return folder / PAGE_FILE
 
 
 def morning_of(folder: Path) -> Morning:

@@ -3,6 +3,7 @@ what was cached, the cost, the comparison's figure, the alarm."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from r2m.reports import document as doc
@@ -14,6 +15,7 @@ from r2m.results.comparison import Comparison
 from r2m.results.morning import BLOCKED, CACHED, FAILED, RAN, Morning, MorningStep
 from r2m.results.readings import KL
 from r2m.results.statistics import FINDINGS
+from r2m.tracking.pipeline_notes import said_tick
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,7 +30,7 @@ def pipeline_html(m: Morning) -> str:
     """One file that needs no network."""
     left: list[doc.Part] = [*([_conditions(m)] if any(v.conditions for v in m.verdicts) else []), _steps(m)]
     right: list[doc.Part] = [_figure(m), *(doc.Note(sentence) for sentence in m.alarm)]
-    when = f"{_tick(m.tick)} · {m.run_id} · {m.status}"
+    when = f"{said_tick(m.tick)} · {m.run_id} · {m.status}"
     parts: list[doc.Part] = [
         doc.Note(when), doc.Headline([_cut(said) for said in m.headline], _finding(m)), _tiles(m),
         doc.Beside([doc.Stack(left), doc.Stack(right)]),
@@ -67,8 +69,8 @@ def _why(m: Morning, step: MorningStep) -> str:
     """Of a cached one the execution that made it, by its time where it is of the same pipeline."""
     if step.state == CACHED:
         made = step.made_by.removesuffix(f".{step.name}")
-        stamp = made.removeprefix(f"{m.pipeline}-").partition("-")[0]
-        return _tick(stamp) if made.startswith(f"{m.pipeline}-{stamp}") else made
+        own = re.fullmatch(re.escape(m.pipeline) + r"-(\d{8}T\d{4,6}Zm?)-\w+", made)
+        return said_tick(own[1]).removeprefix("tick ") if own else made
     again = f"attempt {step.attempts}" if step.attempts > 1 else ""
     return "; ".join(filter(None, (again, step.reason)))
 
@@ -123,11 +125,3 @@ def _short(labels: list[str]) -> list[str]:
 
 def _cut(text: str, longest: int = LONGEST_SENTENCE) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def _tick(stamp: str) -> str:
-    """20261201T0300Z as people read it; of an execution that was started by hand, when that was."""
-    if len(stamp) < 14 or not stamp[:8].isdigit():
-        return stamp
-    date, time = f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]}", f"{stamp[9:11]}:{stamp[11:13]}"
-    return f"{date} {time} UTC{', by hand' * stamp.endswith('m')}"

@@ -183,11 +183,18 @@ def test_in_a_pipeline_it_is_done_once_and_found_by_the_next_execution(storage, 
     command = ("pipeline", "run", str(storage / "nightly.yaml"), "--storage", str(storage), "--tick")
     code, _, err = r2m(*command, "2026-12-01T03:00Z")
     assert code == 0, err
+    assert "champion: R2M is promoted, its run r2m: all of the conditions hold." in err
     uri = default_tracking_uri(storage)
     assert registered(uri) == {"policy": (1, "1"), "reward": (1, "1")}
     code, _, err = r2m(*command, "2026-12-02T03:00Z")
     assert (code, "champion: cached" in err) == (0, True), err
     assert registered(uri) == {"policy": (1, "1"), "reward": (1, "1")}
+    page = (storage / "pipelines").glob("nightly-20261202T0300Z-*/page.html")
+    assert "Nothing has changed: all of its 2 steps are cached." in next(page).read_text()
+    with client_of(uri) as client:
+        found = client.get_experiment_by_name("r2m/pipelines/nightly").experiment_id
+        runs = client.search_runs([found], "tags.`r2m.role` = 'pipeline'")
+        assert ["page.html" in {a.path for a in client.list_artifacts(r.info.run_id)} for r in runs] == [True, True]
     (storage / "weekly.yaml").write_text(PIPELINE)
     code, _, err = r2m("pipeline", "run", str(storage / "weekly.yaml"), "--storage", str(storage))
     assert (code, "compared: cached" in err, "champion: cached" in err) == (0, True, False)
