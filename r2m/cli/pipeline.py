@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Option
@@ -12,9 +12,6 @@ from r2m.cli.common import check_driver, err, out
 from r2m.cli.options import Address, Storage, storage_path
 from r2m.cli.pipeline_options import Cron, File, SetParameter, Tick, TimeZone, TrackingUri
 from r2m.cli.pipeline_schedule import schedule
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer()
 pipeline = typer.Typer(
