@@ -37,8 +37,7 @@ def run(
 ) -> None:
     """Bring a pipeline up to date. The same file, tick and settings is one execution, taken up where it was."""
     check_driver(address)
-    from r2m.pipelines.execution import open_execution, tick_of
-    from r2m.pipelines.spec import check_room_for, load_pipeline
+    from r2m.pipelines.spec import load_pipeline
     from r2m.pipelines.work import Where
 
     asked = load_pipeline(file, set_ or [])
@@ -49,11 +48,11 @@ def run(
         for line in forecast(asked, where):
             out.print(line, soft_wrap=True, highlight=False)
         return
-    from r2m.pipelines.driver import run_execution
+    from r2m.pipelines.turn import take_turn
 
-    check_room_for(asked, where)
-    execution = open_execution(asked, None if tick is None else tick_of(tick), where)
-    outcome = run_execution(execution, force=force or (), console=err)
-    out.print(f"{execution.run_id}: {outcome}", soft_wrap=True, highlight=False)
-    if outcome != "finished":
-        raise typer.Exit(1 if outcome == "failed" else 130)
+    ended = take_turn(asked, where, tick, force or (), console=err)
+    for run_id, outcome in ended:
+        out.print(f"{run_id}: {outcome}", soft_wrap=True, highlight=False)
+    outcomes = {outcome for _, outcome in ended}
+    if outcomes - {"finished"}:
+        raise typer.Exit(130 if "stopped" in outcomes else 1)
