@@ -51,9 +51,11 @@ def run_execution(
     One that has finished stays as it is, unless something is forced. Raises UserError where another process is at it.
     """
     with Journal(execution.journal) as journal:
-        if read(execution.journal).status == "finished" and not force:
-            return "finished"
         books = Books(execution, journal)
+        if read(execution.journal).status == "finished" and not force:
+            if not books.shipped:  # somebody ended the process that had finished it
+                books.close([])
+            return "finished"
         return _Session(execution, books, force, only, console or Console(stderr=True, markup=False), lost).run()
 
 
@@ -171,9 +173,9 @@ class _Session:
         said = {"cached": f"cached: {facts.get('made_by')}", "done": took}
         self._say(name, said.get(how, f"{how}: {reason}"))
         self.books.step(name, how, key=state.key, attempt=state.attempt, **facts)
-        if state.attempt:
+        if state.attempt or (entry is not None and self.books.is_open(name)):
             made_of = {"sweeps": state.outputs["sweeps"]} if "sweeps" in state.outputs else {}
-            seconds = time.monotonic() - state.began
+            seconds = time.monotonic() - state.began if state.attempt or entry is None else entry.seconds
             self.books.end_run(name, how, seconds, **({"reason": reason} if reason else made_of))
 
     def _end(self) -> str:
