@@ -45,7 +45,7 @@ def write_night(folder: Path, reward: str) -> Path:
                 "policy": "${sft.model}",
             },
             "search": {
-                "use": "sweep", "file": str(folder / "search.yaml"),
+                "use": "sweep", "needs": ["reward"], "file": str(folder / "search.yaml"),
                 "set": {"policy.model": "${sft.model}", "reward.model": reward},
             },
             "arms": {
