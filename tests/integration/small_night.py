@@ -55,6 +55,10 @@ def write_night(folder: Path, reward: str) -> Path:
             "assessed": {"use": "evaluate", "runs": "${arms.runs}", "prompts": PROMPTS},
             "alarm": {"use": "alarm-check", "runs": "${arms.runs}"},
             "compared": {"use": "compare", "runs": "${assessed.runs}", "baseline": "RLOO"},
+            "champion": {
+                "use": "promote", "comparison": "${compared.comparison}", "runs": "${arms.runs}", "arm": "best",
+                "when": {"difference": {"over": "RLOO", "at_least": -10, "finding": False}, "alarm": "any"},
+            },
         },
     }  # fmt: skip
     (folder / "small.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
