@@ -53,9 +53,11 @@ def run_execution(
     One that has finished stays as it is, unless something is forced. Raises UserError where another process is at it.
     """
     with Journal(execution.journal) as journal:
-        if read(execution.journal).status == "finished" and not force:
-            return "finished"
         books = Books(execution, journal)
+        if read(execution.journal).status == "finished" and not force:
+            if not books.shipped:  # somebody ended the process that had finished it
+                books.close([write_page(execution.folder)])
+            return "finished"
         return _Session(execution, books, force, only, console or Console(stderr=True, markup=False), lost).run()
 
 
@@ -177,9 +179,9 @@ class _Session:
             said_of = verdict_of(entry.outputs)
             self.books.event("verdict", step=name, **said_of)
             self._say(name, said_of["text"])
-        if state.attempt:
+        if state.attempt or (entry is not None and self.books.is_open(name)):
             made_of = {"sweeps": state.outputs["sweeps"]} if "sweeps" in state.outputs else {}
-            seconds = time.monotonic() - state.began
+            seconds = time.monotonic() - state.began if state.attempt or entry is None else entry.seconds
             self.books.end_run(name, how, seconds, **({"reason": reason} if reason else made_of))
 
     def _end(self) -> str:
