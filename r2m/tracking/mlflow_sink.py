@@ -239,7 +239,6 @@ class Sink:
         self._description.of(run, self._known.get("parent", run_id))
         self._unknown = set(run.data.metrics)
         self._tables = [entry["path"] for entry in json.loads(run.data.tags.get(entities.TABLES_TAG, "[]"))]
-        self._config = [path for name in CONFIGS if (path := self._run_dir / name).is_file()]
-        self._sent = []
+        self._config, self._sent = [path for name in CONFIGS if (path := self._run_dir / name).is_file()], []
         self.mlflow_run, self._mlflow_status = run_id, run.data.tags.get("r2m.status", "")
         return client
