@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from r2m.cli import pipeline_cluster
 from r2m.cli.common import check_driver, err, out
 from r2m.cli.options import Address, Storage, storage_path
 
@@ -18,6 +19,7 @@ pipeline = typer.Typer(
     no_args_is_help=True, help="Steps of a file brought up to date, each paid for once; on a clock of your own."
 )
 app.add_typer(pipeline, name="pipeline")
+pipeline.add_typer(pipeline_cluster.app)
 
 File = Annotated[str, Argument(metavar="FILE", help="a pipeline file, .yaml")]
 Tick = Annotated[str | None, Option(metavar="TIME|due", help="whose execution it is; due: by the file's schedule")]

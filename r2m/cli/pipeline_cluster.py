@@ -1,0 +1,77 @@
+"""Pipelines on clusters: as a job of Ray's, as manifests for Kubernetes."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Option
+
+from r2m.cli.common import say
+from r2m.cli.options import PipelineFile, SetParameter, Storage, Tick, TrackingUri, storage_path
+from r2m.config.paths import absolute
+from r2m.errors import UserError
+
+if TYPE_CHECKING:
+    from r2m.pipelines.schema import Schedule
+
+app = typer.Typer()
+
+
+@app.command()
+def submit(
+    file: PipelineFile,
+    address: Annotated[str, Option(metavar="URL", help="a Ray cluster's dashboard: http://HEAD:8265")],
+    tick: Tick = None,
+    set_: SetParameter = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Run a pipeline as a job of a Ray cluster's, once however often this is called, and follow it. Ctrl-C detaches.
+
+    The exit code is the job's. The storage is a folder that all of the cluster's machines see."""
+    from r2m.pipelines.ray_jobs import AskedJob, follow, job_client
+    from r2m.pipelines.ray_jobs import submit as submit_job
+    from r2m.pipelines.spec import load_pipeline
+
+    asked = load_pipeline(file, set_ or [])
+    stamp, arguments = _times(tick, asked.schedule)
+    arguments += [word for setting in set_ or [] for word in ("--set", setting)]
+    arguments += ["--storage", storage_path(storage)]
+    arguments += [] if tracking_uri is None else ["--tracking-uri", tracking_uri]
+    client = job_client(address)
+    job, new = submit_job(client, AskedJob(asked.name, Path(absolute(file)), stamp, arguments, tick is not None))
+    say(f"{job}: {'submitted' if new else 'there already'}; following it (Ctrl-C detaches, the job goes on)")
+    again = f"ray job logs --address {address} --follow {job}"
+    try:
+        code, state = follow(client, job, _write)
+    except KeyboardInterrupt:
+        say(f"detached; {job} goes on. Follow it: {again}. Stop it: ray job stop --address {address} {job}")
+        raise typer.Exit(130) from None
+    say(f"{job}: {state}")
+    raise typer.Exit(code)
+
+
+def _times(tick: str | None, schedule: Schedule) -> tuple[str, list[str]]:
+    """The time in the job's id, and what `r2m pipeline run` is told of it."""
+    from r2m.pipelines.execution import TICK, tick_of
+
+    now = datetime.now(UTC)
+    if tick is None:
+        return now.strftime("%Y%m%dT%H%M%SZm"), []
+    if tick != "due":
+        time = tick_of(tick)
+        return time.strftime(TICK), ["--tick", time.isoformat()]
+    from r2m.pipelines.ticks import last_tick
+
+    if schedule.cron is None:
+        raise UserError("--tick due: the file has no schedule.cron; give a time")
+    return last_tick(schedule.cron, schedule.zone, now).strftime(TICK), ["--tick", "due"]
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
