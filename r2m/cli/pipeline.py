@@ -40,7 +40,7 @@ def run(
     """Bring a pipeline up to date. The same file, tick and settings is one execution, taken up where it was."""
     check_driver(address)
     from r2m.pipelines.execution import open_execution, tick_of
-    from r2m.pipelines.spec import load_pipeline
+    from r2m.pipelines.spec import check_room_for, load_pipeline
     from r2m.pipelines.work import Where
 
     asked = load_pipeline(file, set_ or [])
@@ -53,6 +53,7 @@ def run(
         return
     from r2m.pipelines.driver import run_execution
 
+    check_room_for(asked, where)
     execution = open_execution(asked, None if tick is None else tick_of(tick), where)
     outcome = run_execution(execution, force=force or (), console=err)
     out.print(f"{execution.run_id}: {outcome}", soft_wrap=True, highlight=False)

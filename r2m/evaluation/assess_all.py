@@ -1,8 +1,8 @@
-"""Many finished runs assessed side by side, each in a process of its own."""
+"""Many finished runs assessed side by side: in processes of this machine, or on a cluster's nodes."""
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context, parent_process
@@ -10,21 +10,50 @@ from multiprocessing import get_context, parent_process
 from r2m.errors import UserError
 from r2m.results.assessment import Assessment
 from r2m.stages.progress import Progress, silent
+from r2m.training.cluster import connect
 
-PROCESSES = 2  # that assess side by side
+PROCESSES = 2  # that assess side by side here
+
+Assessed = Assessment | str  # or why there is none
 
 
 def assess_all(
-    storage: str, names: Sequence[str], prompts: int | None = None, progress: Progress = silent
-) -> dict[str, Assessment | str]:
-    """Name -> its assessment without the rows, or why there is none. An assessment that is there is read."""
-    found: dict[str, Assessment | str] = {}
-    with ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), get_context("spawn"), _end_with_parent) as pool:
-        futures = {pool.submit(_assess, storage, name, prompts): name for name in names}
-        for done, future in enumerate(as_completed(futures), 1):
-            found[futures[future]] = future.result()
-            progress("assessing", done, len(names))
+    storage: str, names: Sequence[str], prompts: int | None = None, address: str | None = None,
+    progress: Progress = silent,
+) -> dict[str, Assessed]:  # fmt: skip
+    """Name -> its assessment without the rows. One that is there is read.
+
+    `address`: of a Ray cluster, whose nodes see the storage; where it has GPUs, each run is given one.
+    """
+    found: dict[str, Assessed] = {}
+    one_by_one = _here(storage, names, prompts) if address is None else _on_cluster(address, storage, names, prompts)
+    for done, (name, known) in enumerate(one_by_one, 1):
+        found[name] = known
+        progress("assessing", done, len(names))
     return {name: found[name] for name in names}
+
+
+def _here(storage: str, names: Sequence[str], prompts: int | None) -> Iterator[tuple[str, Assessed]]:
+    pool = ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), get_context("spawn"), _end_with_parent)
+    try:
+        futures = {pool.submit(_assess, storage, name, prompts): name for name in names}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _on_cluster(
+    address: str, storage: str, names: Sequence[str], prompts: int | None
+) -> Iterator[tuple[str, Assessed]]:
+    connect(address, 0)
+    import ray
+
+    remote = ray.remote(num_cpus=1, num_gpus=min(1, ray.cluster_resources().get("GPU", 0)))(_assess)
+    waiting = {remote.remote(storage, name, prompts): name for name in names}
+    while waiting:
+        (done, *_), _ = ray.wait(list(waiting))
+        yield waiting.pop(done), ray.get(done)
 
 
 def _end_with_parent() -> None:
@@ -39,7 +68,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _assess(storage: str, name: str, prompts: int | None) -> Assessment | str:
+def _assess(storage: str, name: str, prompts: int | None) -> Assessed:
     import torch
 
     from r2m.evaluation.assess import assess

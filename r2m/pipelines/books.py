@@ -38,6 +38,7 @@ class Books:
         return folder
 
     def end_run(self, step: str, how: str, **facts: Any) -> None:
+        """`facts`: reason, or the sweeps in whose runs its result consists."""
         folder = self._execution.step_folder(step)
         with Journal(folder / JOURNAL) as journal:
             journal.event(OF_RUN[how], **facts)

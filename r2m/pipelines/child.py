@@ -19,7 +19,7 @@ from pathlib import Path
 
 from r2m.errors import UserError, one_line, reason_of
 from r2m.files import write_whole
-from r2m.pipelines.work import StoppedError, Work
+from r2m.pipelines.work import StoppedStepError, Work
 
 TASK, REASON = "task.json", "reason.txt"
 INPUT_WRONG, STOPPED = 2, 130
@@ -30,7 +30,7 @@ def main(folder: Path) -> int:
     task = json.loads((folder / TASK).read_text(encoding="utf-8"))
     try:
         _make(task)
-    except (KeyboardInterrupt, StoppedError):
+    except (KeyboardInterrupt, StoppedStepError):
         return STOPPED
     except Exception as error:
         traceback.print_exc()  # into the step's log
@@ -43,11 +43,11 @@ def main(folder: Path) -> int:
 
 
 def _make(task: dict) -> None:
-    from r2m.pipelines.kinds import KINDS
+    from r2m.pipelines.kinds import STEP_KINDS
     from r2m.pipelines.memo import Memo, write_entry
     from r2m.pipelines.spec import settings_of
 
-    kind = KINDS[task["use"]]
+    kind = STEP_KINDS[task["use"]]
     settings = settings_of(kind.settings, task["settings"], f"steps.{task['step']}")
     work = Work(**task["work"], progress=_progress)
     with Memo(work.storage).making(task["entry"]) as made:

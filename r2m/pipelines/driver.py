@@ -16,12 +16,12 @@ from r2m.pipelines.execution import Execution
 from r2m.pipelines.memo import Entry, Memo, number_of
 from r2m.pipelines.process import Process, start_process
 from r2m.pipelines.room import Room
-from r2m.pipelines.spec import graph, key_of, kind_of, pending, step_settings
-from r2m.pipelines.work import Kind, Outputs
-from r2m.runs.journal import Journal
+from r2m.pipelines.spec import graph, key_of, kind_of, step_settings
+from r2m.pipelines.work import Kind, StepOutputs
+from r2m.runs.journal import Journal, read
 from r2m.training.driver import on_signal
 
-POLL_S = 0.2
+LOOK_S = 0.2
 
 
 @dataclass
@@ -31,7 +31,7 @@ class _State:
     name: str = "waiting"
     reason: str = ""
     attempt: int = 0
-    outputs: Outputs = field(default_factory=dict)
+    outputs: StepOutputs = field(default_factory=dict)
     not_before: float = 0.0  # monotonic: of the next attempt
     began: float = 0.0
     process: Process | None = None
@@ -47,9 +47,11 @@ def run_execution(
 
     `force`: steps that are run though their results are there. `lost`: whether somebody else has taken it over.
 
-    Raises UserError where another process is at this execution, or a step could not run here.
+    One that has finished stays as it is, unless something is forced. Raises UserError where another process is at it.
     """
     with Journal(execution.journal) as journal:
+        if read(execution.journal).status == "finished" and not force:
+            return "finished"
         books = Books(execution, journal)
         return _Session(execution, books, force, only, console or Console(stderr=True, markup=False), lost).run()
 
@@ -74,13 +76,10 @@ class _Session:
         self.asked = 0  # how often to stop
 
     def run(self) -> str:
-        outputs = {name: pending(kind) for name, kind in self.kinds.items()}
-        for name, kind in self.kinds.items():
-            kind.check(step_settings(self.pipeline, name, outputs), self.where)
         self.books.event("resume")
         with on_signal(self._ask_to_stop):
             while self._look():
-                time.sleep(POLL_S)
+                time.sleep(LOOK_S)
         return self._end()
 
     def _look(self) -> bool:
@@ -110,8 +109,9 @@ class _Session:
             state.key = key_of(use, settings, self.contents)
             self.contents.keep()
             found = None if name in self.force else self.memo.find(use, state.key)
-            if found is not None:
-                self._settle(name, state, "cached", entry=found)
+            if found is not None:  # made here, before somebody ended this process, or by another execution
+                here = found.made_by == self.execution.step_folder(name).name
+                self._settle(name, state, "done" if here else "cached", entry=found)
                 return
             state.entry = self.memo.new_name(use, state.key)
         if self.room.take(name, self.kinds[name]):
@@ -165,11 +165,13 @@ class _Session:
         if entry is not None:
             state.outputs = entry.outputs
             facts = {"entry": entry.name, "made_by": entry.made_by, "seconds": entry.seconds}
-        said = {"cached": f"cached: {facts.get('made_by')}", "done": f"done, {time.monotonic() - state.began:.0f} s"}
+        took = f"done, {time.monotonic() - state.began:.0f} s" if state.attempt else "done before"
+        said = {"cached": f"cached: {facts.get('made_by')}", "done": took}
         self._say(name, said.get(how, f"{how}: {reason}"))
         self.books.step(name, how, key=state.key, attempt=state.attempt, **facts)
         if state.attempt:
-            self.books.end_run(name, how, **({"reason": reason} if reason else {}))
+            made_of = {"sweeps": state.outputs["sweeps"]} if "sweeps" in state.outputs else {}
+            self.books.end_run(name, how, **({"reason": reason} if reason else made_of))
 
     def _end(self) -> str:
         failed = {name: state.reason for name, state in self.states.items() if state.name == "failed"}

@@ -27,7 +27,6 @@ from r2m.runs.records import Record
 from r2m.tracking.mlflow_sink import default_tracking_uri
 
 ROLE, STEP_ROLE = "pipeline", "step"  # r2m.role of an execution and of a step's run
-PAGE = "page.html"
 TICK = "%Y%m%dT%H%MZ"
 _RUN_ID = re.compile(r"(.+)-(\d{8}T\d{4}Z|\d{8}T\d{6}Zm)-([0-9a-f]{6})")
 

@@ -8,7 +8,7 @@ from r2m.pipelines.steps.sweeps import SWEEP
 from r2m.pipelines.steps.train import TRAIN
 from r2m.pipelines.work import Kind
 
-KINDS: dict[str, Kind] = {
+STEP_KINDS: dict[str, Kind] = {
     "sft": SFT,
     "reward-model": REWARD_MODEL,
     "train": TRAIN,

@@ -17,10 +17,10 @@ from typing import Any
 
 from r2m.errors import UserError
 from r2m.files import locked, made_whole, removed, write_whole
-from r2m.pipelines.work import Outputs, Sort
+from r2m.pipelines.work import Sort, StepOutputs
 
 ENTRY = "entry.json"
-KEPT = ".kept"  # ends the name of a folder for what a killed attempt leaves to the next one
+_KEPT = ".kept"  # ends the name of a folder for what a killed attempt leaves to the next one
 _NAME = re.compile(r"([a-z-]+)-([0-9a-f]{12})(?:-(\d+))?")
 
 
@@ -29,7 +29,7 @@ class Entry:
     """`outputs`: files and folders by their absolute paths. `made_by`: the run of the step that made it."""
 
     folder: Path
-    outputs: Outputs
+    outputs: StepOutputs
     made_by: str
     made: float  # seconds since the epoch
     seconds: float
@@ -80,7 +80,7 @@ class Memo:
             if (self.folder / name / ENTRY).is_file():
                 yield None
                 return
-            kept = self.folder / f".{name}{KEPT}"
+            kept = self.folder / f".{name}{_KEPT}"
             kept.mkdir(exist_ok=True)
             with made_whole(self.folder / name, self.folder / f".{name}.partial") as partial:
                 partial.mkdir()
@@ -102,7 +102,7 @@ class Memo:
                 yield int(found[3] or 1), folder
 
 
-def write_entry(folder: Path, outputs: Outputs, sorts: Mapping[str, Sort], made_by: str, seconds: float) -> None:
+def write_entry(folder: Path, outputs: StepOutputs, sorts: Mapping[str, Sort], made_by: str, seconds: float) -> None:
     """Make the folder of a product an entry. Paths in `outputs` lie in it."""
     inside = {
         key: str(Path(value).relative_to(folder)) if sorts.get(key) in ("file", "folder") else value

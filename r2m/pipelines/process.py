@@ -17,7 +17,7 @@ from r2m.files import removed, write_whole
 from r2m.pipelines.child import INPUT_WRONG, REASON, STOPPED, TASK
 
 LOG = "log.txt"
-EVERY_S = 5.0  # between two lines that say how far a phase is
+TOLD_EVERY_S = 5.0  # between two lines that say how far a phase is
 
 
 class Process:
@@ -40,7 +40,7 @@ class Process:
             phase, done, total = json.loads(line)
             latest[phase] = (done, total)
         for phase, (done, total) in latest.items():
-            if done == total or time.monotonic() - self._said.get(phase, -EVERY_S) >= EVERY_S:
+            if done == total or time.monotonic() - self._said.get(phase, -TOLD_EVERY_S) >= TOLD_EVERY_S:
                 self._said[phase] = time.monotonic()
                 yield f"{phase} {done:,}/{total:,}"
 

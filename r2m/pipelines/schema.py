@@ -12,7 +12,7 @@ from r2m.config import Count, Number, Positive, Section, Whole
 from r2m.runs.folder import is_name
 
 LONGEST_NAME_OF_PIPELINE, LONGEST_NAME_OF_STEP = 50, 30  # characters: of both and of a time runs have their names
-WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # a step's name, a parameter's, an output's
+PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # a step's name, a parameter's, an output's
 
 
 def _pipeline_name(name: str) -> str:
@@ -75,7 +75,7 @@ class Pipeline(Section):
     def _names(self) -> Pipeline:
         for what, names in (("steps", self.steps), ("parameters", self.parameters)):
             for name in names:
-                if not WORD.fullmatch(name) or len(name) > LONGEST_NAME_OF_STEP:
+                if not PLAIN_NAME.fullmatch(name) or len(name) > LONGEST_NAME_OF_STEP:
                     raise ValueError(
                         f"{what}.{name}: a name of letters, digits and '_' is allowed, no digit first, "
                         f"{LONGEST_NAME_OF_STEP} at most"

@@ -14,10 +14,10 @@ from r2m.config.paths import absolute
 from r2m.config.strict_yaml import parse
 from r2m.errors import UserError, shown
 from r2m.pipelines.contents import Contents
-from r2m.pipelines.kinds import KINDS
+from r2m.pipelines.kinds import STEP_KINDS
 from r2m.pipelines.references import references, resolved
 from r2m.pipelines.schema import Pipeline, Step
-from r2m.pipelines.work import Kind, Outputs, Sort
+from r2m.pipelines.work import Kind, Sort, StepOutputs, Where
 
 PENDING: dict[Sort, Any] = {  # in the place of what a step has not made yet
     "folder": "/pending", "file": "/pending", "runs": ["pending"], "settings": {}, "text": "pending",
@@ -85,7 +85,17 @@ def graph(pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
     return order
 
 
-def step_settings(pipeline: Pipeline, name: str, outputs: Mapping[str, Outputs]) -> Any:
+def check_room_for(pipeline: Pipeline, where: Where) -> None:
+    """Raises UserError for a step that could not run here, as far as that can be seen before anything has run."""
+    outputs = {name: pending(kind_of(pipeline, name)) for name in pipeline.steps}
+    for name in pipeline.steps:
+        try:
+            kind_of(pipeline, name).check(step_settings(pipeline, name, outputs), where)
+        except UserError as error:
+            raise UserError(f"steps.{name}: {error}") from None
+
+
+def step_settings(pipeline: Pipeline, name: str, outputs: Mapping[str, StepOutputs]) -> Any:
     """A step's settings as its kind has them, `outputs` being those of the steps that it needs. Raises UserError."""
     kind = kind_of(pipeline, name)
     tree = resolved(pipeline.steps[name].settings, f"steps.{name}", _resolver(pipeline, outputs))
@@ -102,23 +112,23 @@ def settings_of(of: type[Section], tree: Any, at: str) -> Any:
 
 def key_of(use: str, settings: Any, contents: Contents) -> str:
     """The digest of all that determines a step's result."""
-    kind = KINDS[use]
+    kind = STEP_KINDS[use]
     return digest([use, kind.version, kind.determines(settings, contents)])
 
 
 def kind_of(pipeline: Pipeline, name: str) -> Kind:
     use = pipeline.steps[name].use
-    if use not in KINDS:
-        raise UserError(f"steps.{name}.use = {shown(use)}: {', '.join(KINDS)} are allowed")
-    return KINDS[use]
+    if use not in STEP_KINDS:
+        raise UserError(f"steps.{name}.use = {shown(use)}: {', '.join(STEP_KINDS)} are allowed")
+    return STEP_KINDS[use]
 
 
-def pending(kind: Kind) -> Outputs:
-    """Outputs of a kind's step that has not run."""
+def pending(kind: Kind) -> StepOutputs:
+    """StepOutputs of a kind's step that has not run."""
     return {output: PENDING[sort] for output, sort in kind.outputs.items()}
 
 
-def _resolver(pipeline: Pipeline, outputs: Mapping[str, Outputs]) -> Callable[[str, str | None], Any]:
+def _resolver(pipeline: Pipeline, outputs: Mapping[str, StepOutputs]) -> Callable[[str, str | None], Any]:
     return lambda name, output: pipeline.parameters[name] if output is None else outputs[name][output]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # folder, file: in the step's product; runs: a list of names; settings: by dotted key; text: a name.
 Sort = Literal["folder", "file", "runs", "settings", "text"]
-Outputs = dict[str, Any]
+StepOutputs = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Work(Where):
     progress: Progress = silent
 
 
-class StoppedError(Exception):
+class StoppedStepError(Exception):
     """A step was asked to stop, and can be gone on with."""
 
 
@@ -64,6 +64,6 @@ class Kind:
     version: int
     determines: Callable[[Any, Contents], Any]
     check: Callable[[Any, Where], None]
-    run: Callable[[Any, Work], Outputs]
+    run: Callable[[Any, Work], StepOutputs]
     takes: Callable[[Any, Where], str] = lambda settings, where: ""
     whole: bool = False

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 EXPERIMENTS = "r2m/"  # begins the names of experiments
-SWEEPS = "r2m/sweeps/"
+SWEEPS, PIPELINES = "r2m/sweeps/", "r2m/pipelines/"
 TRAINING_PAGES = "workflowType=machine_learning"  # of an address: or MLflow's pages are those of GenAI, its default
 _SETTING = re.compile(r"sweep\.(?:parameters|baselines\..*?)\.((?:task|policy|reward|algorithm|rollout|run)\.[\w.]+)")
 
@@ -61,7 +61,8 @@ def experiments(client: MlflowClient, names: Sequence[str] = ()) -> list[Experim
     known = {experiment.name: experiment for experiment in found}
     if not names:
         return [experiment for name, experiment in known.items() if name.startswith(EXPERIMENTS)]
-    wanted = [name if name in known else f"{SWEEPS}{name}" for name in names]
+    places = ("", SWEEPS, PIPELINES)
+    wanted = [next((at + name for at in places if at + name in known), SWEEPS + name) for name in names]
     for name, full in zip(names, wanted, strict=True):
         if full not in known:
             there = ", ".join(sorted(name for name in known if name.startswith(EXPERIMENTS)))

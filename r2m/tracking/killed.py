@@ -23,7 +23,7 @@ def mark_killed(storage: Path | str, tracking_uri: str, client: MlflowClient) ->
     running = every_page(lambda token: client.search_runs(ids, "attributes.status = 'RUNNING'", page_token=token))
     killed = []
     for name in filter(None, (run.data.tags.get("r2m.run_id") for run in running)):
-        folder = next((f for kind in ("runs", "sweeps") if (f := _folder(storage, kind, name))), None)
+        folder = next((f for kind in ("runs", "sweeps", "pipelines") if (f := _folder(storage, kind, name))), None)
         if folder is not None and not in_hand(Path(storage), folder):
             Sink(tracking_uri, folder).ship(killed=True)
             killed.append(name)
@@ -36,7 +36,8 @@ def _folder(storage: Path | str, kind: str, name: str) -> Path | None:
 
 
 def in_hand(storage: Path, folder: Path) -> bool:
-    """Whether a worker of the run in this folder, its driver or that of its sweep is there."""
+    """Whether a worker of the run in this folder, its driver or that of what it is a part of is there."""
     parent = next(iter(JournalReader(folder / JOURNAL).new_records()), {}).get("parent")
-    places = [folder / JOURNAL, folder / DRIVER, *([storage / "sweeps" / parent / JOURNAL] if parent else [])]
+    wholes = [storage / kind / parent / JOURNAL for kind in ("sweeps", "pipelines")] if parent else []
+    places = [folder / JOURNAL, folder / DRIVER, *wholes]
     return any(place.is_file() and is_held(place) for place in places)

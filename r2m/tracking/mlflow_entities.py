@@ -17,6 +17,7 @@ from r2m.runs import journal
 from r2m.runs.folder import ALARM_PAGE
 from r2m.runs.records import Record
 from r2m.tracking.dashboards import scope_of_params
+from r2m.tracking.pipeline_notes import of_pipeline
 from r2m.tracking.views import KIND, Scope, view_tags
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def find_or_create_experiment(client: MlflowClient, tracking_uri: str, database:
     name = start.get("experiment") or f"r2m/{start['task']}/{start['policy']}"
     artifacts = (database.parent / "mlartifacts").as_uri() if database else None  # None: the server's choice
     try:
-        tags = view_tags(scope_of(start))
+        tags = KIND if of_pipeline(start) else view_tags(scope_of(start))
     except UserError:  # r2m dashboards install says it; a run is none the worse for it
         tags = KIND
     experiment = client.get_experiment_by_name(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,9 @@ from r2m.runs import journal
 from r2m.runs.folder import ANSWER_FILES
 from r2m.runs.records import Record
 from r2m.tracking.dashboards import TRAINING_PAGES, install, link
+from r2m.tracking.markdown import markdown
 from r2m.tracking.mlflow_entities import scope_of
+from r2m.tracking.pipeline_notes import about_pipelines, first_line_of_pipeline, of_pipeline, pipeline_note
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -57,15 +58,18 @@ class Description:
         """The number of requests that it took."""
         if self._there is None:
             return 0
-        found = _found(self._events, self._evaluated) if "reward" in self._start["config"] else _answer(folder)
-        links = [f"[Arms]({link(self._experiment)})"]
-        if self._start.get("experiment") is not None:
-            links.append(f"[report]({_artifact(self._experiment, self._reported, REPORT)})")
+        if of_pipeline(self._start):
+            links, found = pipeline_note(client, self._start, self._events, self._experiment, self._run)
+        else:
+            found = _found(self._events, self._evaluated) if "reward" in self._start["config"] else _answer(folder)
+            links = [f"[Arms]({link(self._experiment)})"]
+            if self._start.get("experiment") is not None:
+                links.append(f"[report]({_artifact(self._experiment, self._reported, REPORT)})")
         note = _note(self._first, links, found)
         if note == self._there:
             return 0
         client.set_tag(self._run, NOTE, note)
-        if "reward" not in self._start["config"]:
+        if "reward" not in self._start["config"] and not of_pipeline(self._start):
             _describe(client, self._experiment, self._run, self._start, folder)
         self._there = note
         return 1
@@ -74,6 +78,10 @@ class Description:
 def dress(client: MlflowClient, start: Record, run: Run, folder: Path) -> None:
     """Give an experiment its views and its description, as far as it hasn't them. `run`: a sweep's own, or one that
     belongs to none."""
+    if of_pipeline(start):
+        if not client.get_experiment(run.info.experiment_id).tags.get(NOTE):
+            client.set_experiment_tag(run.info.experiment_id, NOTE, about_pipelines(start))
+        return
     with suppress(UserError):  # r2m dashboards install says it; a run is none the worse for it
         install(client, run.info.experiment_id, scope_of(start))
     _describe(client, run.info.experiment_id, run.info.run_id, start, folder)
@@ -93,12 +101,14 @@ def _describe(client: MlflowClient, experiment_id: str, run: str, start: Record,
 
 def _note(first: str, links: list[str], found: str) -> str:
     """In two paragraphs: MLflow folds what follows the first few lines away."""
-    return f"{first} {', '.join(links)}" + (f"\n\n{found}" if found else "")
+    return f"{first} {', '.join(links)}".rstrip() + (f"\n\n{found}" if found else "")
 
 
 def first_line(start: Record) -> str:
     """What a run, or a sweep, is: arm, seed, what differs from its recipe."""
     config, tags = start["config"], journal.tags(start)
+    if of_pipeline(start):
+        return first_line_of_pipeline(start)
     if "reward" not in config:
         return _sweep_line(start)
     arm, kind = tags.get("r2m.trial"), tags["r2m.arm"]
@@ -123,11 +133,6 @@ def own_settings(config: Record) -> str:
     shown = [f"`{key}={_code(value)}`" for key, value in list(differing.items())[:MOST_DIFFERENCES]]
     more = f" and {len(differing) - MOST_DIFFERENCES} more" if len(differing) > MOST_DIFFERENCES else ""
     return f"recipe {markdown(recipe)} with {', '.join(shown)}{more}"
-
-
-def markdown(text: Any) -> str:
-    """Text in which Markdown has nothing to read."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~])", r"\\\1", " ".join(str(text).split()))
 
 
 def _sweep_line(start: Record) -> str:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "r2m").rglob("*.py"))
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted((ROOT / "docs").glob("*.md"))]
-PATH = re.compile(r"(?<![\w./-])((?:r2m|tests|docs|benchmarks|search_spaces|dashboards)/[\w./*-]*[\w/*])")
+PATH = re.compile(r"(?<![\w./-])((?:r2m|tests|docs|benchmarks|search_spaces|dashboards|pipelines)/[\w./*-]*[\w/*])")
 PATH_AND_NAMES = re.compile(r"`(r2m/[\w/]+\.py)` (`\w+(?:\.\w+)?`(?:, `\w+`)*)")
 
 
@@ -55,7 +55,7 @@ def test_the_readme_says_what_is_in_each_folder() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_a_document_names_is_there(document: Path) -> None:
     text = document.read_text()
-    text = text.replace("`r2m/sweeps/", "`")  # begins an experiment's name in MLflow
+    text = re.sub("`?r2m/(sweeps|pipelines)/(?=[A-Z.`…])", "`", text)  # begins an experiment's name in MLflow
     assert [path for path in PATH.findall(text) if not any(ROOT.glob(path.rstrip("/")))] == []
     for path, names in PATH_AND_NAMES.findall(text):
         for name in re.findall(r"`([\w.]+)`", names):

@@ -12,7 +12,7 @@ from r2m.errors import UserError
 from r2m.files import write_whole
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.steps.evaluate import RunNames
-from r2m.pipelines.work import Kind, Outputs, Work
+from r2m.pipelines.work import Kind, StepOutputs, Work
 from r2m.results.assessment import read_assessment
 from r2m.results.comparison import compare_runs
 from r2m.results.comparison_text import numbers
@@ -49,7 +49,7 @@ def _results(names: Sequence[str], storage: str) -> list[Result]:
     return [Result(view, read_assessment(run_folder(storage, name))) for name, view in views.items()]
 
 
-def _compare(step: CompareStep, work: Work) -> Outputs:
+def _compare(step: CompareStep, work: Work) -> StepOutputs:
     from r2m.reports.compare_page import compare_html
 
     results = _results(step.runs, work.storage)
@@ -61,7 +61,7 @@ def _compare(step: CompareStep, work: Work) -> Outputs:
     return {"comparison": str(file), "page": str(page), "runs": list(step.runs)}
 
 
-def _alarm_check(step: AlarmCheckStep, work: Work) -> Outputs:
+def _alarm_check(step: AlarmCheckStep, work: Work) -> StepOutputs:
     views = [result.view for result in _results(step.runs, work.storage)]
     raised = {view.run_id: view.alarm["reason"] for view in views if view.alarm}
     if raised and step.on_alarm == "fail":

@@ -13,7 +13,7 @@ from r2m.errors import UserError
 from r2m.evaluation.assess_all import assess_all
 from r2m.files import write_whole
 from r2m.pipelines.contents import Contents
-from r2m.pipelines.work import Kind, Outputs, Work
+from r2m.pipelines.work import Kind, StepOutputs, Work
 from r2m.results.numbers import finite
 
 RunNames = Annotated[list[str], Field(min_length=1)]
@@ -30,9 +30,9 @@ def _determines(step: EvaluateStep, contents: Contents) -> object:
     return [[contents.run(name) for name in step.runs], step.prompts]
 
 
-def _evaluate(step: EvaluateStep, work: Work) -> Outputs:
+def _evaluate(step: EvaluateStep, work: Work) -> StepOutputs:
     names = list(dict.fromkeys(step.runs))
-    found = assess_all(work.storage, names, step.prompts, work.progress)
+    found = assess_all(work.storage, names, step.prompts, work.address, work.progress)
     known = {name: a for name, a in found.items() if not isinstance(a, str)}
     if missing := {name: why for name, why in found.items() if isinstance(why, str)}:
         raise UserError(f"runs: {len(missing)} of {len(names)} cannot be assessed: {next(iter(missing.values()))}")

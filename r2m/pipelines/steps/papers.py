@@ -15,7 +15,7 @@ from r2m.paper.run import Asked, collect, open_sweeps, run_sweeps
 from r2m.paper.tables import tables
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.steps.recipes import absolute_recipe, recipe_config
-from r2m.pipelines.work import Kind, Outputs, StoppedError, Where, Work
+from r2m.pipelines.work import Kind, StepOutputs, StoppedStepError, Where, Work
 from r2m.reports.paper_page import write
 
 
@@ -40,7 +40,7 @@ def _determines(step: PaperStep, contents: Contents) -> Any:
     return [contents.config(step.base), step.seeds, step.workers, ARMS]
 
 
-def _paper(step: PaperStep, work: Work) -> Outputs:
+def _paper(step: PaperStep, work: Work) -> StepOutputs:
     from rich.console import Console
 
     # Without the seeds: with more of them, those that are there are gone on with.
@@ -50,7 +50,7 @@ def _paper(step: PaperStep, work: Work) -> Outputs:
     asked = Asked(step.recipe, step.seeds, work.storage, name, settings, step.workers, work.address)
     opened = open_sweeps(asked, work.progress)
     if not run_sweeps(opened, work.address, Console(stderr=True, markup=False)):
-        raise StoppedError("the paper's runs were stopped, with checkpoints")
+        raise StoppedStepError("the paper's runs were stopped, with checkpoints")
     results = collect(asked, opened, work.progress)
     command = f"r2m paper --recipe {step.recipe} --seeds {step.seeds} --name {name}"
     write(results, tables(results), judge_all(results), asked.folder, command)

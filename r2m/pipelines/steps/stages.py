@@ -15,7 +15,7 @@ from r2m.errors import UserError
 from r2m.models.dimensions import FORUM_WIDTH
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.steps.recipes import absolute_recipe, recipe_config
-from r2m.pipelines.work import Kind, Outputs, Where, Work
+from r2m.pipelines.work import Kind, StepOutputs, Where, Work
 from r2m.stages.prepare import CACHE_VERSION, REWARD_SETTINGS, SFT_SETTINGS
 from r2m.training.machine import gpus_here
 
@@ -95,7 +95,7 @@ def _determines(step: _Stage, contents: Contents, *settings: str) -> Any:
     return {key: task[key] for key in settings} | {"forum": CACHE_VERSION}
 
 
-def _sft(step: SftStep, work: Work) -> Outputs:
+def _sft(step: SftStep, work: Work) -> StepOutputs:
     to = work.folder / work.name
     if step.recipe is None:
         from r2m.stages.sft import run_sft
@@ -111,7 +111,7 @@ def _sft(step: SftStep, work: Work) -> Outputs:
     return {"model": str(to)}
 
 
-def _reward_model(step: RewardModelStep, work: Work) -> Outputs:
+def _reward_model(step: RewardModelStep, work: Work) -> StepOutputs:
     to = work.folder / work.name
     if step.recipe is None:
         from r2m.stages.reward_model import run_reward_model

@@ -18,7 +18,7 @@ from r2m.config.types import Place
 from r2m.errors import UserError
 from r2m.files import write_whole
 from r2m.pipelines.contents import Contents
-from r2m.pipelines.work import Kind, Outputs, StoppedError, Where, Work
+from r2m.pipelines.work import Kind, StepOutputs, StoppedStepError, Where, Work
 from r2m.runs.find import sweep_runs
 from r2m.runs.folder import JOURNAL
 from r2m.sweeps.driver import run_sweep
@@ -73,7 +73,7 @@ def fits(sweep: Sweep, where: Where) -> None:
 def finish_sweep(name: str, file: Path, work: Work, workers: int | None = None) -> Opened:
     """A sweep of that name, begun where there is none, gone on with where there is one, to its end.
 
-    Raises StoppedError where it was asked to stop, and as `run_sweep`.
+    Raises StoppedStepError where it was asked to stop, and as `run_sweep`.
     """
     if (Path(work.storage) / "sweeps" / name / JOURNAL).is_file():
         opened = open_sweep(work.storage, name)
@@ -87,7 +87,7 @@ def finish_sweep(name: str, file: Path, work: Work, workers: int | None = None) 
     with _followed(work, name, runs):
         _, finished = run_sweep(opened, work.address)
     if not finished:
-        raise StoppedError(f"the sweep {name} was stopped, with checkpoints")
+        raise StoppedStepError(f"the sweep {name} was stopped, with checkpoints")
     return opened
 
 
@@ -122,7 +122,7 @@ def _determines(step: SweepStep, contents: Contents) -> Any:
     return [own, step.sweep.model_dump(mode="json", exclude={"set", "recipe"}), contents.config(step.sweep.base)]
 
 
-def _search(step: SweepStep, work: Work) -> Outputs:
+def _search(step: SweepStep, work: Work) -> StepOutputs:
     file = Path(step.file)
     if file.suffix != ".py":
         file = work.kept / "sweep.yaml"

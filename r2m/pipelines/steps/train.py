@@ -17,7 +17,7 @@ from r2m.pipelines.contents import Contents
 from r2m.pipelines.memo import Memo, write_entry
 from r2m.pipelines.steps.recipes import absolute_recipe, recipe_config
 from r2m.pipelines.steps.sweeps import finish_sweep, fits
-from r2m.pipelines.work import Kind, Outputs, Where, Work
+from r2m.pipelines.work import Kind, StepOutputs, Where, Work
 from r2m.sweeps.ranking import run_name
 from r2m.sweeps.schema import Sweep
 from r2m.sweeps.settings import slug
@@ -62,10 +62,10 @@ class TrainStep(Section):
         }  # fmt: skip
 
 
-Cell = tuple[str, int]  # an arm's label and a seed
+RunCell = tuple[str, int]  # an arm's label and a seed
 
 
-def _keys(step: TrainStep, contents: Contents) -> dict[Cell, str]:
+def _keys(step: TrainStep, contents: Contents) -> dict[RunCell, str]:
     """What determines each run."""
     sweep = step.sweep
     return {
@@ -77,7 +77,7 @@ def _keys(step: TrainStep, contents: Contents) -> dict[Cell, str]:
     }  # fmt: skip
 
 
-def _train(step: TrainStep, work: Work) -> Outputs:
+def _train(step: TrainStep, work: Work) -> StepOutputs:
     memo = Memo(work.storage)
     contents = Contents(work.storage, memo.folder)
     keys = _keys(step, contents)
@@ -109,7 +109,7 @@ def _train(step: TrainStep, work: Work) -> Outputs:
     return {key: list(dict.fromkeys(name for each in outputs for name in each[key])) for key in TRAIN.outputs}
 
 
-def _planned(step: TrainStep, work: Work, missing: Sequence[Cell]) -> list[dict[str, Any]]:
+def _planned(step: TrainStep, work: Work, missing: Sequence[RunCell]) -> list[dict[str, Any]]:
     """The sweeps of what is missing: arms that miss the same seeds together, each under a name that is free."""
     seeds: dict[str, list[int]] = {}
     for arm, seed in missing:

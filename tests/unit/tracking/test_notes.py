@@ -7,8 +7,9 @@ from mlflow_store import mlflow_runs, started
 
 from r2m.config import load
 from r2m.runs.journal import Journal
+from r2m.tracking.markdown import markdown
 from r2m.tracking.mlflow_sink import Sink, default_tracking_uri
-from r2m.tracking.notes import NOTE, first_line, markdown
+from r2m.tracking.notes import NOTE, first_line
 
 
 def config(*overrides):
@@ -89,3 +90,41 @@ def test_markdown_has_nothing_to_read_in_a_name():
     start = {"config": {"reward": {}, "recipe": "mine"}, "tags": {"r2m.arm": "R2M", "r2m.seed": "1"}}
     start["config"] = config() | {"recipe": "my_own"}
     assert first_line(start) == r"**R2M**, seed 1: settings of my\_own."
+
+
+def test_an_executions_leads_to_its_page_and_says_what_became_of_its_steps(storage):
+    uri, name = default_tracking_uri(storage), "r2m/pipelines/nightly"
+    folder = storage / "pipelines" / "nightly-20261201T0300Z-abcdef"
+    tags = {"r2m.pipeline": "nightly", "r2m.arm": "pipeline", "r2m.tick": "20261201T0300Z"}
+    tree = {"pipeline": "nightly", "parameters": {"seeds": [0, 1]}}
+    with started(folder, tree, experiment=name, tags=tags) as journal:
+        Sink(uri, folder).ship()
+        journal.event("step", step="sft", use="sft", state="cached", made_by="nightly-20261130T0300Z-abcdef.sft")
+        journal.event("step", step="arms", use="train", state="failed", reason="no *room*")
+        journal.event("failed", reason="arms: no *room*")
+    Sink(uri, folder).ship()
+    text, run = note(storage, folder.name, name)
+    assert text.startswith(r"Pipeline **nightly**, tick 2026-12-01 03:00 UTC. [page](#/experiments/")
+    assert r"arms: no \*room\*" in text
+    assert r"sft cached (nightly-20261130T0300Z-abcdef.sft), arms failed" in text
+    experiment = MlflowClient(uri).get_experiment(run.info.experiment_id)
+    assert experiment.tags[NOTE].startswith("Executions of the pipeline **nightly**")
+    assert not any("sharedViewState" in key for key in experiment.tags)  # its runs have no arms and no curves
+
+
+def test_a_steps_run_is_below_its_executions_and_leads_to_the_sweeps_that_it_ran(storage):
+    uri, name = default_tracking_uri(storage), "r2m/pipelines/nightly"
+    sweep = storage / "sweeps" / "nightly-arms-12345678"
+    with started(sweep, {"sweep": {"recipe": "forum"}}, experiment="r2m/sweeps/nightly-arms-12345678"):
+        pass
+    Sink(uri, sweep).ship()
+    folder = storage / "pipelines" / "nightly-20261201T0300Z-abcdef.arms"
+    tags = {"r2m.pipeline": "nightly", "r2m.arm": "train", "r2m.step": "arms"}
+    parent = "nightly-20261201T0300Z-abcdef"
+    with started(folder, {"step": "arms"}, experiment=name, parent=parent, tags=tags) as journal:
+        journal.event("finished", sweeps=[sweep.name])
+    Sink(uri, folder).ship()
+    text, run = note(storage, folder.name, name)
+    assert text.startswith("Step **arms** (train) of nightly-20261201T0300Z-abcdef. [nightly-arms-12345678](#/exp")
+    whole = MlflowClient(uri).get_run(run.data.tags["mlflow.parentRunId"])
+    assert whole.info.run_name == parent
