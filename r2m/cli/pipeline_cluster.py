@@ -55,6 +55,34 @@ def submit(
     raise typer.Exit(code)
 
 
+@app.command()
+def manifest(
+    file: PipelineFile,
+    image: Annotated[str, Option(metavar="IMAGE", help="with this package: pipelines/Containerfile makes one")],
+    storage_claim: Annotated[str, Option(metavar="PVC", help="the claim of the volume with the storage")],
+    storage: Annotated[str, Option(metavar="DIR", help="where the volume is, in a pod")] = "/storage",
+    namespace: Annotated[str, Option(help="of all that is made")] = "default",
+    worker_pods: Annotated[int, Option(min=0, help="Ray's, beside the head")] = 0,
+    cpus: Annotated[int, Option(min=1, help="of each of Ray's pods")] = 4,
+    memory: Annotated[str, Option(metavar="QUANTITY", help="of each of Ray's pods")] = "16Gi",
+    gpus: Annotated[int, Option(min=0, help="of each of Ray's pods")] = 0,
+    set_: SetParameter = None,
+    tracking_uri: TrackingUri = None,
+    alpha_raycronjob: Annotated[bool, Option("--alpha-raycronjob", help="KubeRay's own clock, alpha there")] = False,
+) -> None:
+    """Print a pipeline's manifest for Kubernetes: a CronJob whose pod makes a RayJob and waits for it."""
+    from r2m.pipelines.kubernetes import manifest as text_of
+    from r2m.pipelines.kubernetes_parts import Place
+    from r2m.pipelines.spec import load_pipeline
+
+    arguments = [word for setting in set_ or [] for word in ("--set", setting)]
+    arguments += [] if tracking_uri is None else ["--tracking-uri", tracking_uri]
+    place = Place(image, storage_claim, storage, namespace, worker_pods, cpus, memory, gpus)
+    sys.stdout.write(
+        text_of(load_pipeline(file, set_ or []), Path(absolute(file)), arguments, place, alpha_raycronjob)
+    )
+
+
 def _times(tick: str | None, schedule: Schedule) -> tuple[str, list[str]]:
     """The time in the job's id, and what `r2m pipeline run` is told of it."""
     from r2m.pipelines.execution import TICK, tick_of

@@ -1,5 +1,7 @@
-"""A Ray cluster's way to run a pipeline: a job of Ray's, by the pipeline, its time and the attempt; started once however
-often and from wherever it is asked for, followed, never owned."""
+"""A Ray cluster's way to run a pipeline: a job of Ray's, by the pipeline, its time and the attempt.
+
+It is started once however often and from wherever it is asked for, followed, never owned.
+"""
 
 from __future__ import annotations
 

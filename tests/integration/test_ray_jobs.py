@@ -1,4 +1,4 @@
-"""Jobs of a Ray cluster of their own, with its dashboard and a token: submitted, followed, left alone, tried again."""
+"""Jobs of a Ray cluster of their own, with its dashboard and a token: submitted, followed, left, tried again."""
 
 from __future__ import annotations
 

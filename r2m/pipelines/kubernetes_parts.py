@@ -1,0 +1,143 @@
+"""What a pipeline is made of on Kubernetes: the parts of its manifest, as trees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from r2m.pipelines.rayjob import OWN_CODES
+from r2m.pipelines.schema import Schedule
+
+FOLDER = "/pipeline"  # in a pod: where the file is
+UNPRIVILEGED = 1000  # user and group of the image
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it runs. `storage`: the folder, in a pod, at which the volume of the claim is. `memory`: a quantity as
+    Kubernetes writes it. cpus, memory and gpus are of each of Ray's pods: the head and `worker_pods` more."""
+
+    image: str
+    claim: str
+    storage: str = "/storage"
+    namespace: str = "default"
+    worker_pods: int = 0
+    cpus: int = 4
+    memory: str = "16Gi"
+    gpus: int = 0
+
+
+def cron_job(about: Tree, cron: str, schedule: Schedule, place: Place) -> Tree:
+    container = {
+        "name": "pipeline",
+        "image": place.image,
+        "command": ["python", "-m", "r2m.pipelines.rayjob", FOLDER],
+        "env": [
+            _of_pod("JOB_NAME", "metadata.labels['batch.kubernetes.io/job-name']"),
+            _of_pod("JOB_UID", "metadata.labels['batch.kubernetes.io/controller-uid']"),
+            _of_pod("NAMESPACE", "metadata.namespace"),
+        ],
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False},
+        "volumeMounts": [_mount("file", FOLDER, read_only=True)],
+    }
+    pod = {
+        "serviceAccountName": about["name"],
+        "restartPolicy": "Never",
+        "securityContext": {"runAsNonRoot": True, "runAsUser": UNPRIVILEGED},
+        "containers": [container],
+        "volumes": [{"name": "file", "configMap": {"name": about["name"]}}],
+    }
+    final = [code for code in OWN_CODES if code]  # its own: another pod would hear the same
+    failures = [
+        {"action": "FailJob", "onExitCodes": {"containerName": "pipeline", "operator": "In", "values": final}},
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},  # waits on, elsewhere
+    ]
+    job = {"backoffLimit": 3, "podFailurePolicy": {"rules": failures}, "template": {"spec": pod}}
+    spec = {
+        "schedule": cron,
+        "timeZone": schedule.time_zone,
+        "concurrencyPolicy": "Forbid",
+        "startingDeadlineSeconds": max(60, round(3600 * schedule.late_hours)),  # below 10 s none might ever start
+        "successfulJobsHistoryLimit": 3,
+        "failedJobsHistoryLimit": 3,
+        "jobTemplate": {"spec": job},
+    }
+    return {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": about, "spec": spec}
+
+
+def ray_cron_job(about: Tree, cron: str, schedule: Schedule, rayjob_spec: Tree) -> Tree:
+    spec = {"schedule": cron, "timeZone": schedule.time_zone, "jobTemplate": rayjob_spec}
+    return {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": about, "spec": spec}
+
+
+def rayjob_spec(resource: str, entrypoint: str, place: Place) -> Tree:
+    """A cluster for this job alone."""
+    cluster: Tree = {
+        "rayVersion": metadata.version("ray"),
+        "authOptions": {"mode": "token"},
+        "headGroupSpec": {"rayStartParams": {}, "template": {"spec": _ray_pod("ray-head", resource, place)}},
+    }
+    if place.worker_pods:
+        workers = {key: place.worker_pods for key in ("replicas", "minReplicas", "maxReplicas")}
+        template = {"spec": _ray_pod("ray-worker", resource, place)}
+        cluster["workerGroupSpecs"] = [
+            {"groupName": "workers", **workers, "rayStartParams": {}, "template": template}
+        ]
+    return {
+        "entrypoint": entrypoint,
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": 60,
+        "preRunningDeadlineSeconds": 3600,  # no room for its pods: not for ever
+        "rayClusterSpec": cluster,
+    }
+
+
+def _ray_pod(name: str, resource: str, place: Place) -> Tree:
+    amounts = {"cpu": str(place.cpus), "memory": place.memory}
+    amounts |= {"nvidia.com/gpu": str(place.gpus)} if place.gpus else {}
+    container = {
+        "name": name,
+        "image": place.image,
+        "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+        "resources": {"requests": amounts, "limits": amounts},
+        "securityContext": {"allowPrivilegeEscalation": False},
+        "volumeMounts": [_mount("storage", place.storage), _mount("file", FOLDER, read_only=True)],
+    }
+    return {
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": UNPRIVILEGED, "fsGroup": UNPRIVILEGED},
+        "containers": [container],
+        "volumes": [
+            {"name": "storage", "persistentVolumeClaim": {"claimName": place.claim}},
+            {"name": "file", "configMap": {"name": resource}},
+        ],
+    }
+
+
+def rights(about: Tree) -> list[Tree]:
+    """Of the CronJob's pod: to make RayJobs and look at them."""
+    rbac, name = "rbac.authorization.k8s.io", about["name"]
+    rule = {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get"]}
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": about["namespace"]}
+    binding = {"roleRef": {"apiGroup": rbac, "kind": "Role", "name": name}, "subjects": [subject]}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": about},
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": about, "rules": [rule]},
+        {"apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": about, **binding},
+    ]
+
+
+def config_map(about: Tree, contents: dict[str, str]) -> Tree:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": contents}
+
+
+def _of_pod(name: str, path: str) -> Tree:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _mount(name: str, path: str, read_only: bool = False) -> Tree:
+    return {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}
