@@ -27,7 +27,7 @@ HEADER = """\
 # {image} is this package with Ray {ray} (pipelines/Containerfile), the same in all pods.
 """
 MISSED = """\
-# missed: all is not for Kubernetes: of the times that passed without a run it makes up for the last, {hours:g} h at most.
+# missed: all is not for Kubernetes: it makes up for the last time that was missed, {hours:g} h at most.
 """
 ALPHA = """\
 # Alpha in KubeRay {kuberay}, behind the operator's feature gate RayCronJob: it has no concurrency policy, no deadline
@@ -41,11 +41,12 @@ def manifest(pipeline: Pipeline, file: Path, arguments: Sequence[str], place: Pl
     the address. Raises UserError where Kubernetes cannot do what the file says."""
     cron = kubernetes_cron(pipeline.schedule)
     resource = resource_name(pipeline.name)
-    words = ["r2m", "pipeline", "run", f"{FOLDER}/{file.name}", *arguments, "--storage", place.storage]
+    name = f"{pipeline.name}.yaml"  # the file's own needn't be one that a ConfigMap can have
+    words = ["r2m", "pipeline", "run", f"{FOLDER}/{name}", *arguments, "--storage", place.storage]
     spec = parts.rayjob_spec(resource, shlex.join([*words, "--address", "auto"]), place)
     labels = {"app.kubernetes.io/name": "r2m-pipeline", "app.kubernetes.io/instance": resource}
     about = {"name": resource, "namespace": place.namespace, "labels": labels}
-    contents = {file.name: file.read_text(encoding="utf-8")}
+    contents = {name: file.read_text(encoding="utf-8")}
     versions = {"kuberay": KUBERAY, "ray": metadata.version("ray")}
     text = HEADER.format(name=pipeline.name, claim=place.claim, image=place.image, **versions)
     if alpha:

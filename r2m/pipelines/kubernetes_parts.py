@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from r2m.errors import UserError, shown
 from r2m.pipelines.rayjob import OWN_CODES
 from r2m.pipelines.schema import Schedule
 
@@ -28,6 +30,18 @@ class Place:
     cpus: int = 4
     memory: str = "16Gi"
     gpus: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what Kubernetes would refuse."""
+        for option, value, allowed, what in (
+            ("--image", self.image, r"[^\s]+", "the image's name"),
+            ("--storage-claim", self.claim, r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", "a claim's name"),
+            ("--storage", self.storage, r"/[\w./-]+", "an absolute path"),
+            ("--namespace", self.namespace, r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", "a namespace's name"),
+            ("--memory", self.memory, r"[1-9]\d*(Ki|Mi|Gi|Ti)", "a quantity such as 16Gi"),
+        ):
+            if not re.fullmatch(allowed, value, re.ASCII):
+                raise UserError(f"{option} {shown(value)}: expected {what}")
 
 
 def cron_job(about: Tree, cron: str, schedule: Schedule, place: Place) -> Tree:

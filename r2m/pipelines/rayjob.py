@@ -27,7 +27,7 @@ import yaml
 from r2m.errors import UserError, brief, one_line
 from r2m.pipelines.execution import TICK
 
-TEMPLATE = "rayjob.yaml"
+TEMPLATE = "rayjob-template"  # a file in FOLDER
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 PATIENCE_S, POLL_S = 600.0, 10.0
 LOST, OWN_CODES = 75, (0, 1, 2, 130)
