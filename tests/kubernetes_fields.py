@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,20 +48,27 @@ def printed(text: str) -> list[Tree]:
 def mistakes(document: Tree) -> list[str]:
     """What the table says against it."""
     table = yaml.safe_load(TABLE.read_text())
-    found = []
-    for path, value in nodes(document):
+    found: list[str] = []
+
+    def look(value: Any, path: str) -> None:
         kind, known = home(document["kind"], path)
-        rule = table[kind].get(known) or table[kind].get(f"{known.rpartition('.')[0]}.*")  # a mapping's own keys
-        parts = FIELD.fullmatch(rule or "")
+        parts = FIELD.fullmatch(table[kind].get(known, ""))
         if parts is None:
             found.append(f"{path}: no such field")
-            continue
+            return
         types, needs, allowed = parts["types"].split(" or "), _words(parts["needs"]), _words(parts["allowed"])
         if not any(type(value) in CLASSES[name] for name in types):
             found.append(f"{path} = {value!r}: not a {parts['types']}")
         if allowed and value not in allowed:
             found.append(f"{path} = {value!r}: {allowed} are allowed")
-        found += [f"{path}.{name}: required" for name in needs if name not in value]
+        found.extend(f"{path}.{name}: required" for name in needs if name not in value)
+        for key, child in value.items() if isinstance(value, dict) else ():
+            own = f"{known}.*" not in table[kind]  # fields, not a mapping with any keys
+            look(child, f"{path}.{key if own else '*'}".lstrip("."))
+        for child in value if isinstance(value, list) else ():
+            look(child, f"{path}[]")
+
+    look(document, "")
     return found
 
 
@@ -75,17 +81,6 @@ def home(kind: str, path: str) -> tuple[str, str]:
 
 def _words(text: str | None) -> list[str]:
     return text.split(", ") if text else []
-
-
-def nodes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value in a tree, with its path: a.b, a[] for a list's items."""
-    yield path, value
-    children = (
-        [(f"{path}.{key}".lstrip("."), child) for key, child in value.items()] if isinstance(value, dict)
-        else [(f"{path}[]", child) for child in value] if isinstance(value, list) else []
-    )  # fmt: skip
-    for at, child in children:
-        yield from nodes(child, at)
 
 
 def rules(value: Any, schema: Tree, schemas: Path, path: str = "") -> dict[str, str]:

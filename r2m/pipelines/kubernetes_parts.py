@@ -68,7 +68,7 @@ def cron_job(about: Tree, cron: str, schedule: Schedule, place: Place) -> Tree:
     final = [code for code in OWN_CODES if code]  # its own: another pod would hear the same
     failures = [
         {"action": "FailJob", "onExitCodes": {"containerName": "pipeline", "operator": "In", "values": final}},
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},  # waits on, elsewhere
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},  # moved
     ]
     job = {"backoffLimit": 3, "podFailurePolicy": {"rules": failures}, "template": {"spec": pod}}
     spec = {
