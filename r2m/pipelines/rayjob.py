@@ -1,5 +1,5 @@
-"""What a CronJob's pod runs: `python -m r2m.pipelines.rayjob FOLDER` makes a RayJob for the CronJob's time, waits for
-it, and ends as it has ended.
+"""What a CronJob's pod runs: `python -m r2m.pipelines.rayjob FOLDER [ACCOUNT SECONDS]`. It makes a RayJob for the
+CronJob's time, waits for it, and ends as it has ended.
 
 Each attempt is a RayJob of its own. A pod that is started again finds the one that is there and waits for it. Nothing
 is deleted: a RayJob is owned by the pod's Job, and goes with it. Exit codes: 0, 1, 2 and 130 are the pipeline's own;
@@ -177,4 +177,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *map(Path, sys.argv[2:3])))
+    at, *given = sys.argv[1:]
+    sys.exit(main(Path(at), Path(given[0]) if given else ACCOUNT, float(given[1]) if given[1:] else POLL_S))
