@@ -8,7 +8,7 @@ from typing import Any
 
 from r2m.pipelines.execution import Execution, begin_step
 from r2m.runs.folder import JOURNAL
-from r2m.runs.journal import Journal
+from r2m.runs.journal import Journal, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.driver import SHIP_TIMEOUT_S
 
@@ -37,12 +37,21 @@ class Books:
         self._ship().add(folder)
         return folder
 
-    def end_run(self, step: str, how: str, **facts: Any) -> None:
+    def end_run(self, step: str, how: str, seconds: float, **facts: Any) -> None:
         """`facts`: reason, or the sweeps in whose runs its result consists."""
         folder = self._execution.step_folder(step)
         with Journal(folder / JOURNAL) as journal:
+            journal.round(_sessions(folder), {"pipeline/seconds": seconds})
             journal.event(OF_RUN[how], **facts)
         self._ship().finish(folder)
+
+    def end(self, how: str, states: Sequence[str], seconds: float, **facts: Any) -> None:
+        """`states`: of the steps."""
+        counts = {"ran": states.count("done"), "cached": states.count("cached")}
+        counts["failed"] = states.count("failed") + states.count("blocked")
+        numbers = {f"pipeline/{name}": float(count) for name, count in counts.items()}
+        self._journal.round(_sessions(self._execution.folder), numbers | {"pipeline/seconds": seconds})
+        self._journal.event(how, **facts)
 
     def close(self, artifacts: Sequence[Path]) -> str | None:
         """Ship what is left, with these files: why MLflow did not take everything, if it did not."""
@@ -55,3 +64,8 @@ class Books:
         if self._shipper is None:
             self._shipper = BackgroundShipper(self._execution.tracking_uri)
         return self._shipper
+
+
+def _sessions(folder: Path) -> int:
+    """How often it has been begun or gone on with."""
+    return sum(event["name"] == "resume" for event in read(folder / JOURNAL).events)

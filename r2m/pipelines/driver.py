@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 from rich.console import Console
 
@@ -74,6 +75,7 @@ class _Session:
         self.kinds: dict[str, Kind] = {name: kind_of(self.pipeline, name) for name in self.needs}
         self.room = Room(self.where.address)
         self.asked = 0  # how often to stop
+        self.began = time.monotonic()
 
     def run(self) -> str:
         self.books.event("resume")
@@ -171,17 +173,20 @@ class _Session:
         self.books.step(name, how, key=state.key, attempt=state.attempt, **facts)
         if state.attempt:
             made_of = {"sweeps": state.outputs["sweeps"]} if "sweeps" in state.outputs else {}
-            self.books.end_run(name, how, **({"reason": reason} if reason else made_of))
+            seconds = time.monotonic() - state.began
+            self.books.end_run(name, how, seconds, **({"reason": reason} if reason else made_of))
 
     def _end(self) -> str:
         failed = {name: state.reason for name, state in self.states.items() if state.name == "failed"}
+        states = [state.name for state in self.states.values()]
+        end = partial(self.books.end, states=states, seconds=time.monotonic() - self.began)
         if failed:
             name, reason = next(iter(failed.items()))
-            self.books.event("failed", reason=f"{name}: {reason}")
+            end("failed", reason=f"{name}: {reason}")
         elif self.asked:
-            self.books.event("stopped", reason="asked to stop")
+            end("stopped", reason="asked to stop")
         else:
-            self.books.event("finished")
+            end("finished")
         if trouble := self.books.close([]):
             self.console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
         return "failed" if failed else "stopped" if self.asked else "finished"

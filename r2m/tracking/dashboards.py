@@ -21,8 +21,14 @@ TRAINING_PAGES = "workflowType=machine_learning"  # of an address: or MLflow's p
 _SETTING = re.compile(r"sweep\.(?:parameters|baselines\..*?)\.((?:task|policy|reward|algorithm|rollout|run)\.[\w.]+)")
 
 
-def arms_address(server: str, experiment_id: str) -> str:
-    return f"{server}/{link(experiment_id)}"
+def arms_address(server: str, experiment_id: str, view: str = "arms") -> str:
+    """`view`: `first_view` of the experiment."""
+    return f"{server}/{link(experiment_id, view)}"
+
+
+def first_view(experiment: str) -> str:
+    """The view on which an experiment of that name opens."""
+    return "executions" if experiment.startswith(PIPELINES) else "arms"
 
 
 def link(experiment_id: str, view: str = "arms") -> str:
@@ -95,9 +101,11 @@ def scope_of_params(params: Mapping[str, str], sweep: bool) -> Scope:
 
 
 def _scope(client: MlflowClient, experiment: Experiment) -> Scope:
+    if experiment.name.startswith(PIPELINES):
+        return Scope(pipeline=True)
     runs = client.search_runs([experiment.experiment_id], "tags.`r2m.arm` = 'sweep'", max_results=1)
     return scope_of_params(runs[0].data.params if runs else {}, bool(runs) or experiment.name.startswith(SWEEPS))
 
 
 def has_views(experiment: Experiment) -> bool:
-    return KIND.items() <= experiment.tags.items() and f"{VIEW_TAG}arms" in experiment.tags
+    return KIND.items() <= experiment.tags.items() and VIEW_TAG + first_view(experiment.name) in experiment.tags

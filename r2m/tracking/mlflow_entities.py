@@ -39,7 +39,7 @@ def find_or_create_experiment(client: MlflowClient, tracking_uri: str, database:
     name = start.get("experiment") or f"r2m/{start['task']}/{start['policy']}"
     artifacts = (database.parent / "mlartifacts").as_uri() if database else None  # None: the server's choice
     try:
-        tags = KIND if of_pipeline(start) else view_tags(scope_of(start))
+        tags = view_tags(scope_of(start))
     except UserError:  # r2m dashboards install says it; a run is none the worse for it
         tags = KIND
     experiment = client.get_experiment_by_name(name)
@@ -61,6 +61,8 @@ def find_or_create_experiment(client: MlflowClient, tracking_uri: str, database:
 
 def scope_of(start: Record) -> Scope:
     """What the views of the run's experiment depend on, as far as it knows: the sweep itself, all of it."""
+    if of_pipeline(start):
+        return Scope(pipeline=True)
     return scope_of_params(dict(mlflow_params(start["config"])), start.get("experiment") is not None)
 
 

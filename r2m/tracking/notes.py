@@ -78,12 +78,12 @@ class Description:
 def dress(client: MlflowClient, start: Record, run: Run, folder: Path) -> None:
     """Give an experiment its views and its description, as far as it hasn't them. `run`: a sweep's own, or one that
     belongs to none."""
+    with suppress(UserError):  # r2m dashboards install says it; a run is none the worse for it
+        install(client, run.info.experiment_id, scope_of(start))
     if of_pipeline(start):
         if not client.get_experiment(run.info.experiment_id).tags.get(NOTE):
             client.set_experiment_tag(run.info.experiment_id, NOTE, about_pipelines(start))
         return
-    with suppress(UserError):  # r2m dashboards install says it; a run is none the worse for it
-        install(client, run.info.experiment_id, scope_of(start))
     _describe(client, run.info.experiment_id, run.info.run_id, start, folder)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from r2m.errors import UserError, one_line
 from r2m.tracking.client import client_of
-from r2m.tracking.dashboards import arms_address, experiments, has_views, install_all, newest
+from r2m.tracking.dashboards import arms_address, experiments, first_view, has_views, install_all, newest
 from r2m.tracking.killed import mark_killed
 from r2m.tracking.mlflow_sink import CLIENT_ENVIRONMENT, default_tracking_uri
 
@@ -46,7 +46,8 @@ def serve(storage: Path | str, port: int = PORT, experiment: str | None = None) 
                 server_address = f"http://{HOST}:{port}"
                 print(f"MLflow: {server_address}", flush=True)
                 if arms is not None:
-                    print(f"Arms:   {arms_address(server_address, arms)}", flush=True)
+                    what = f"{arms[1].capitalize()}:".ljust(7)
+                    print(f"{what} {arms_address(server_address, *arms)}", flush=True)
                 told = True
             time.sleep(0.2)
     finally:
@@ -64,11 +65,12 @@ def arms_of(tracking_uri: str, experiment: str) -> str | None:
     except UserError:
         return None
     server = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else f"http://{HOST}:{PORT}"
-    return arms_address(server, found.experiment_id)
+    return arms_address(server, found.experiment_id, first_view(found.name))
 
 
-def _prepared(storage: Path | str, experiment: str | None) -> str | None:
-    """The id of the experiment to open, with its views; killed runs are marked. None where there is none yet."""
+def _prepared(storage: Path | str, experiment: str | None) -> tuple[str, str] | None:
+    """The id of the experiment to open and the view to open it on; killed runs are marked. None where there is none
+    yet."""
     uri = default_tracking_uri(storage)
     if experiment is None and not (Path(storage) / "mlflow.db").is_file():
         return None
@@ -81,7 +83,7 @@ def _prepared(storage: Path | str, experiment: str | None) -> str | None:
             found = newest(client, experiment)
             if found is not None and not has_views(found):
                 list(install_all(client, [found.name]))
-            return None if found is None else found.experiment_id
+            return None if found is None else (found.experiment_id, first_view(found.name))
     except UserError as error:  # the pages can be seen all the same
         print(one_line(str(error)), file=sys.stderr)
         return None

@@ -55,7 +55,7 @@ class View(Section):
     """`columns`: of the table: metrics, tags r2m.…, and "settings", those that vary. "objective": the sweep's."""
 
     title: str
-    of: Literal["all", "sweeps"] = "all"  # experiments that have it
+    of: Literal["all", "sweeps", "pipelines"] = "all"  # experiments that have it; all: of runs
     sweep_run: bool = False  # whether the sweep's own run is one of them
     group: Literal["arm"] | None = None  # None: each run for itself
     show: Literal[10, 20, "all"] = 10  # of the groups or runs, those that are drawn at first

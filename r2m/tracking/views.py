@@ -33,6 +33,7 @@ class Scope:
     sweep: bool = False
     objective: str = "eval/gold"
     settings: tuple[str, ...] = ()
+    pipeline: bool = False  # executions and their steps' runs, in the place of runs
 
     @property
     def arm_tag(self) -> str:
@@ -44,7 +45,8 @@ def view_tags(scope: Scope) -> dict[str, str]:
 
     Raises UserError for a mistake in a definition, or one that MLflow has no room for.
     """
-    own = {name: view for name, view in views().items() if view.of == "all" or scope.sweep}
+    have = ("pipelines",) if scope.pipeline else ("all", "sweeps") if scope.sweep else ("all",)
+    own = {name: view for name, view in views().items() if view.of in have}
     tags = {}
     for place, (name, view) in enumerate(own.items()):
         saved = SAVED_MS - 1000 * place

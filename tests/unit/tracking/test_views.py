@@ -80,8 +80,14 @@ def test_the_sweeps_view_has_what_varies_and_its_objective():
     assert (state["groupBy"], state["searchFilter"]) == (None, "")
 
 
+def test_a_pipelines_experiment_has_a_view_of_its_own_and_no_other():
+    tags = view_tags(Scope(pipeline=True))
+    assert [key for key in tags if key.startswith(VIEW_TAG)] == [f"{VIEW_TAG}executions"]
+    assert f"{VIEW_TAG}executions" not in view_tags(SWEPT) | view_tags(Scope())
+
+
 def test_every_metric_that_a_view_names_is_one():
-    assert list(views()) == ["arms", "hacking_watch", "sweep", "cost"]
+    assert list(views()) == ["arms", "hacking_watch", "sweep", "cost", "executions"]
     for name, view in views().items():
         unknown = [key for key in view.metrics if key not in METRICS and not PATTERNS.fullmatch(key)]
         assert unknown == [], name
