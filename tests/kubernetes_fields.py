@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from r2m.pipelines.kubernetes import manifest
-from r2m.pipelines.kubernetes_parts import Place
-from r2m.pipelines.rayjob import TEMPLATE, attempt_of
+from r2m.pipelines.kubernetes_parts import Pods
+from r2m.pipelines.rayjob import TEMPLATE, Tree, attempt_of
 from r2m.pipelines.spec import load_pipeline
 
 TABLE = Path(__file__).with_suffix(".yaml")
@@ -30,8 +30,6 @@ CLASSES: dict[str, tuple[type, ...]] = {
     "number": (int, float),
 }  # fmt: skip
 FIELD = re.compile(r"(?P<types>\w+( or \w+)*)(; needs (?P<needs>[^;]*))?(; one of (?P<allowed>.*))?")
-
-Tree = dict[str, Any]
 
 
 def printed(text: str) -> list[Tree]:
@@ -140,10 +138,10 @@ def schema_of(document: Tree, crds: Path, schemas: Path) -> Tree:
 
 def main(crds: Path, schemas: Path) -> None:
     file = ROOT / "pipelines" / "forum_nightly.yaml"
-    pipeline, place = load_pipeline(file), Place("image", "claim", worker_pods=1, gpus=1)
+    pipeline, pods = load_pipeline(file), Pods("image", "claim", worker_pods=1, gpus=1)
     fields: dict[str, dict[str, str]] = {}
     for alpha in (False, True):
-        for document in printed(manifest(pipeline, file, [], place, alpha)):
+        for document in printed(manifest(pipeline, file, [], pods, alpha)):
             table = rules(document, schema_of(document, crds, schemas), schemas)
             for path, rule in table.items():
                 kind, known = home(document["kind"], path)

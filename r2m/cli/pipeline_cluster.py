@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Option
@@ -13,10 +13,6 @@ from typer import Option
 from r2m.cli.common import say
 from r2m.cli.options import PipelineFile, SetParameter, Storage, Tick, TrackingUri, storage_path
 from r2m.config.paths import absolute
-from r2m.errors import UserError
-
-if TYPE_CHECKING:
-    from r2m.pipelines.schema import Schedule
 
 app = typer.Typer()
 
@@ -33,12 +29,12 @@ def submit(
     """Run a pipeline as a job of a Ray cluster's, once however often this is called, and follow it. Ctrl-C detaches.
 
     The exit code is the job's. The storage is a folder that all of the cluster's machines see."""
-    from r2m.pipelines.ray_jobs import AskedJob, follow, job_client
+    from r2m.pipelines.ray_jobs import AskedJob, follow, job_client, times_of
     from r2m.pipelines.ray_jobs import submit as submit_job
     from r2m.pipelines.spec import load_pipeline
 
     asked = load_pipeline(file, set_ or [])
-    stamp, arguments = _times(tick, asked.schedule)
+    stamp, arguments = times_of(tick, asked.schedule, datetime.now(UTC))
     arguments += [word for setting in set_ or [] for word in ("--set", setting)]
     arguments += ["--storage", storage_path(storage)]
     arguments += [] if tracking_uri is None else ["--tracking-uri", tracking_uri]
@@ -72,32 +68,15 @@ def manifest(
 ) -> None:
     """Print a pipeline's manifest for Kubernetes: a CronJob whose pod makes a RayJob and waits for it."""
     from r2m.pipelines.kubernetes import manifest as text_of
-    from r2m.pipelines.kubernetes_parts import Place
+    from r2m.pipelines.kubernetes_parts import Pods
     from r2m.pipelines.spec import load_pipeline
 
     arguments = [word for setting in set_ or [] for word in ("--set", setting)]
     arguments += [] if tracking_uri is None else ["--tracking-uri", tracking_uri]
-    place = Place(image, storage_claim, storage, namespace, worker_pods, cpus, memory, gpus)
+    pods = Pods(image, storage_claim, storage, namespace, worker_pods, cpus, memory, gpus)
     sys.stdout.write(
-        text_of(load_pipeline(file, set_ or []), Path(absolute(file)), arguments, place, alpha_raycronjob)
+        text_of(load_pipeline(file, set_ or []), Path(absolute(file)), arguments, pods, alpha_raycronjob)
     )
-
-
-def _times(tick: str | None, schedule: Schedule) -> tuple[str, list[str]]:
-    """The time in the job's id, and what `r2m pipeline run` is told of it."""
-    from r2m.pipelines.execution import TICK, tick_of
-
-    now = datetime.now(UTC)
-    if tick is None:
-        return now.strftime("%Y%m%dT%H%M%SZm"), []
-    if tick != "due":
-        time = tick_of(tick)
-        return time.strftime(TICK), ["--tick", time.isoformat()]
-    from r2m.pipelines.ticks import last_tick
-
-    if schedule.cron is None:
-        raise UserError("--tick due: the file has no schedule.cron; give a time")
-    return last_tick(schedule.cron, schedule.zone, now).strftime(TICK), ["--tick", "due"]
 
 
 def _write(text: str) -> None:

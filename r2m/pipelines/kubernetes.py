@@ -17,8 +17,8 @@ import yaml
 
 from r2m.errors import UserError, shown
 from r2m.pipelines import kubernetes_parts as parts
-from r2m.pipelines.kubernetes_parts import FOLDER, Place, Tree
-from r2m.pipelines.rayjob import TEMPLATE
+from r2m.pipelines.kubernetes_parts import FOLDER, Pods
+from r2m.pipelines.rayjob import TEMPLATE, Tree
 from r2m.pipelines.schema import Pipeline, Schedule
 
 LONGEST_RESOURCE = 28  # KubeRay takes 47 characters for a RayJob, which adds its time and attempt
@@ -36,19 +36,19 @@ ALPHA = """\
 KUBERAY = "1.7"
 
 
-def manifest(pipeline: Pipeline, file: Path, arguments: Sequence[str], place: Place, alpha: bool = False) -> str:
+def manifest(pipeline: Pipeline, file: Path, arguments: Sequence[str], pods: Pods, alpha: bool = False) -> str:
     """Of a pipeline with a schedule. `arguments`: of `r2m pipeline run`, but for the file, the time, the storage and
     the address. Raises UserError where Kubernetes cannot do what the file says."""
     cron = kubernetes_cron(pipeline.schedule)
     resource = resource_name(pipeline.name)
     name = f"{pipeline.name}.yaml"  # the file's own needn't be one that a ConfigMap can have
-    words = ["r2m", "pipeline", "run", f"{FOLDER}/{name}", *arguments, "--storage", place.storage]
-    spec = parts.rayjob_spec(resource, shlex.join([*words, "--address", "auto"]), place)
+    words = ["r2m", "pipeline", "run", f"{FOLDER}/{name}", *arguments, "--storage", pods.storage]
+    spec = parts.rayjob_spec(resource, shlex.join([*words, "--address", "auto"]), pods)
     labels = {"app.kubernetes.io/name": "r2m-pipeline", "app.kubernetes.io/instance": resource}
-    about = {"name": resource, "namespace": place.namespace, "labels": labels}
+    about = {"name": resource, "namespace": pods.namespace, "labels": labels}
     contents = {name: file.read_text(encoding="utf-8")}
     versions = {"kuberay": KUBERAY, "ray": metadata.version("ray")}
-    text = HEADER.format(name=pipeline.name, claim=place.claim, image=place.image, **versions)
+    text = HEADER.format(name=pipeline.name, claim=pods.claim, image=pods.image, **versions)
     if alpha:
         spec["entrypoint"] += " --tick due"
         ray_cron = parts.ray_cron_job(about, cron, pipeline.schedule, spec)
@@ -66,7 +66,7 @@ def manifest(pipeline: Pipeline, file: Path, arguments: Sequence[str], place: Pl
         [
             *parts.rights(about),
             parts.config_map(about, contents),
-            parts.cron_job(about, cron, pipeline.schedule, place),
+            parts.cron_job(about, cron, pipeline.schedule, pods),
         ]
     )
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
 
 from r2m.errors import UserError, shown
-from r2m.pipelines.rayjob import OWN_CODES
+from r2m.pipelines.rayjob import OWN_CODES, Tree
 from r2m.pipelines.schema import Schedule
 
 FOLDER = "/pipeline"  # in a pod: where the file is
 UNPRIVILEGED = 1000  # user and group of the image
 
-Tree = dict[str, Any]
-
 
 @dataclass(frozen=True)
-class Place:
+class Pods:
     """Where it runs. `storage`: the folder, in a pod, at which the volume of the claim is. `memory`: a quantity as
     Kubernetes writes it. cpus, memory and gpus are of each of Ray's pods: the head and `worker_pods` more."""
 
@@ -44,10 +41,10 @@ class Place:
                 raise UserError(f"{option} {shown(value)}: expected {what}")
 
 
-def cron_job(about: Tree, cron: str, schedule: Schedule, place: Place) -> Tree:
+def cron_job(about: Tree, cron: str, schedule: Schedule, pods: Pods) -> Tree:
     container = {
         "name": "pipeline",
-        "image": place.image,
+        "image": pods.image,
         "command": ["python", "-m", "r2m.pipelines.rayjob", FOLDER],
         "env": [
             _of_pod("JOB_NAME", "metadata.labels['batch.kubernetes.io/job-name']"),
@@ -88,16 +85,16 @@ def ray_cron_job(about: Tree, cron: str, schedule: Schedule, rayjob_spec: Tree) 
     return {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": about, "spec": spec}
 
 
-def rayjob_spec(resource: str, entrypoint: str, place: Place) -> Tree:
+def rayjob_spec(resource: str, entrypoint: str, pods: Pods) -> Tree:
     """A cluster for this job alone."""
     cluster: Tree = {
         "rayVersion": metadata.version("ray"),
         "authOptions": {"mode": "token"},
-        "headGroupSpec": {"rayStartParams": {}, "template": {"spec": _ray_pod("ray-head", resource, place)}},
+        "headGroupSpec": {"rayStartParams": {}, "template": {"spec": _ray_pod("ray-head", resource, pods)}},
     }
-    if place.worker_pods:
-        workers = {key: place.worker_pods for key in ("replicas", "minReplicas", "maxReplicas")}
-        template = {"spec": _ray_pod("ray-worker", resource, place)}
+    if pods.worker_pods:
+        workers = {key: pods.worker_pods for key in ("replicas", "minReplicas", "maxReplicas")}
+        template = {"spec": _ray_pod("ray-worker", resource, pods)}
         cluster["workerGroupSpecs"] = [
             {"groupName": "workers", **workers, "rayStartParams": {}, "template": template}
         ]
@@ -110,23 +107,23 @@ def rayjob_spec(resource: str, entrypoint: str, place: Place) -> Tree:
     }
 
 
-def _ray_pod(name: str, resource: str, place: Place) -> Tree:
-    amounts = {"cpu": str(place.cpus), "memory": place.memory}
-    amounts |= {"nvidia.com/gpu": str(place.gpus)} if place.gpus else {}
+def _ray_pod(name: str, resource: str, pods: Pods) -> Tree:
+    amounts = {"cpu": str(pods.cpus), "memory": pods.memory}
+    amounts |= {"nvidia.com/gpu": str(pods.gpus)} if pods.gpus else {}
     container = {
         "name": name,
-        "image": place.image,
+        "image": pods.image,
         "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
         "resources": {"requests": amounts, "limits": amounts},
         "securityContext": {"allowPrivilegeEscalation": False},
-        "volumeMounts": [_mount("storage", place.storage), _mount("file", FOLDER, read_only=True)],
+        "volumeMounts": [_mount("storage", pods.storage), _mount("file", FOLDER, read_only=True)],
     }
     return {
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "runAsUser": UNPRIVILEGED, "fsGroup": UNPRIVILEGED},
         "containers": [container],
         "volumes": [
-            {"name": "storage", "persistentVolumeClaim": {"claimName": place.claim}},
+            {"name": "storage", "persistentVolumeClaim": {"claimName": pods.claim}},
             {"name": "file", "configMap": {"name": resource}},
         ],
     }

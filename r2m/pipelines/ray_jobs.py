@@ -16,20 +16,25 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cronsim import CronSim
+
 from r2m.config import digest
 from r2m.errors import UserError, brief, one_line, shown
 from r2m.imports import importing
+from r2m.pipelines.execution import TICK, tick_of
+from r2m.pipelines.schema import Schedule
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 ASKED = "r2m.asked"  # a job's metadata: the digest of the file and of all that was asked for
-PATIENCE_S = 120.0  # for which a cluster that does not answer is asked again
-LOST = (RuntimeError, OSError)  # of Ray's client: the second of what requests raises, too
+JOB_PATIENCE_S = 120.0  # for which a cluster that does not answer is asked again
+CLIENT_ERRORS = (RuntimeError, OSError)  # of Ray's client: the second of what requests raises, too
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,20 @@ class AskedJob:
     def digest(self) -> str:
         stamp = self.stamp if self.once else None  # by hand: when does not matter, while one of its kind is at it
         return digest([self.name, stamp, self.entrypoint, self.file.read_text(encoding="utf-8")])
+
+
+def times_of(tick: str | None, schedule: Schedule, now: datetime) -> tuple[str, list[str]]:
+    """The time in a job's id, and what `r2m pipeline run` is told of it. Of what is due, the id has the last time."""
+    if tick is None:
+        return now.strftime("%Y%m%dT%H%M%SZm"), []
+    if tick != "due":
+        time_of = tick_of(tick)
+        return time_of.strftime(TICK), ["--tick", time_of.isoformat()]
+    if schedule.cron is None:
+        raise UserError("--tick due: the file has no schedule.cron; give a time")
+    after = (now.replace(second=0, microsecond=0) + timedelta(minutes=1)).astimezone(schedule.zone)
+    last = next(CronSim(schedule.cron, after, reverse=True)).astimezone(UTC)
+    return last.strftime(TICK), ["--tick", "due"]
 
 
 def job_client(address: str) -> JobSubmissionClient:
@@ -80,7 +99,7 @@ def job_client(address: str) -> JobSubmissionClient:
             f"{said}: {error.message.splitlines()[0]}; set RAY_AUTH_MODE=token, and the cluster's token as "
             "RAY_AUTH_TOKEN or in the file RAY_AUTH_TOKEN_PATH"
         ) from None
-    except (*LOST, ValueError, LookupError) as error:
+    except (*CLIENT_ERRORS, ValueError, LookupError) as error:
         raise UserError(f"{said}: no Ray dashboard answers there ({brief(error)})") from None
 
 
@@ -102,7 +121,7 @@ def submit(client: JobSubmissionClient, asked: AskedJob) -> tuple[str, bool]:
             attempt += 1
         try:
             _start(client, job_id, asked)
-        except LOST as error:
+        except CLIENT_ERRORS as error:
             if "already exists" not in str(error):
                 raise UserError(f"{job_id}: Ray does not take this job ({brief(error)})") from None
         else:
@@ -123,7 +142,7 @@ def _start(client: JobSubmissionClient, job_id: str, asked: AskedJob) -> None:
 
 
 def follow(
-    client: JobSubmissionClient, job_id: str, write: Callable[[str], None], patience_s: float = PATIENCE_S
+    client: JobSubmissionClient, job_id: str, write: Callable[[str], None], patience_s: float = JOB_PATIENCE_S
 ) -> tuple[int, str]:
     """Write what it has said and says, to its end; its exit code, and its state in a word or a line.
 
@@ -132,7 +151,7 @@ def follow(
     import aiohttp
     from ray.exceptions import RayError
 
-    lost = (*LOST, RayError, aiohttp.ClientError)
+    lost = (*CLIENT_ERRORS, RayError, aiohttp.ClientError)
     written, answered = 0, time.monotonic()
 
     async def tail() -> None:
@@ -167,4 +186,5 @@ def end_of_job(job: JobDetails) -> tuple[int, str]:
         return 130, status
     if not code:  # its node died, or it never began
         return 1, f"{status}: {one_line(job.message or 'Ray does not say why')[:300]}"
-    return (code if code > 0 else 128 - code), f"{status}, exit code {code}"
+    code = code if code > 0 else 128 - code
+    return code, f"{status}, exit code {code}"

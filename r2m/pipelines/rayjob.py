@@ -3,7 +3,7 @@ CronJob's time, waits for it, and ends as it has ended.
 
 Each attempt is a RayJob of its own. A pod that is started again finds the one that is there and waits for it. Nothing
 is deleted: a RayJob is owned by the pod's Job, and goes with it. Exit codes: 0, 1, 2 and 130 are the pipeline's own;
-LOST where the cluster or its head was lost, which another pod may make good.
+LOST_CODE where the cluster or its head was lost, which another pod may make good.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from r2m.pipelines.execution import TICK
 
 TEMPLATE = "rayjob-template"  # a file in FOLDER
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-PATIENCE_S, POLL_S = 600.0, 10.0
-LOST, OWN_CODES = 75, (0, 1, 2, 130)
+API_PATIENCE_S, RAYJOB_POLL_S = 600.0, 10.0
+LOST_CODE, OWN_CODES = 75, (0, 1, 2, 130)
 _EXIT_CODE = re.compile(r"failed with exit code (-?\d+)")  # as Ray's job supervisor says it
 
 Tree = dict[str, Any]
@@ -55,7 +55,7 @@ class RayJobs:
         self._answer("POST", self.url, job, absent=409)
 
     def _answer(self, method: str, url: str, body: Tree | None, absent: int) -> Tree | None:
-        """None for the status `absent`. Asks again for PATIENCE_S where the server does not answer, or not yet; then
+        """None for the status `absent`. Asks again for API_PATIENCE_S where the server does not answer, or not yet; then
         raises its OSError. Raises UserError where it refuses."""
         began, wait = time.monotonic(), 1.0
         while True:
@@ -74,14 +74,14 @@ class RayJobs:
                 trouble: OSError = error
             except OSError as error:
                 trouble = error
-            if time.monotonic() - began > PATIENCE_S:
+            if time.monotonic() - began > API_PATIENCE_S:
                 raise trouble
             _say(f"no answer ({brief(trouble)}); again in {wait:g} s")
             time.sleep(wait)
             wait = min(2 * wait, 60.0)
 
 
-def bring(jobs: RayJobs, template: Tree, stamp: str, owner: Tree | None, poll_s: float = POLL_S) -> int:
+def bring(jobs: RayJobs, template: Tree, stamp: str, owner: Tree | None, poll_s: float = RAYJOB_POLL_S) -> int:
     """The exit code of the pipeline at that time: of the RayJob that is there, or of one that is made.
 
     One that was lost, before this process began, is followed by the next attempt.
@@ -95,7 +95,7 @@ def bring(jobs: RayJobs, template: Tree, stamp: str, owner: Tree | None, poll_s:
         _say(f"{name}: {'made' if made else 'there already'}; waiting for it")
         code, state = wait_for_rayjob(jobs, name, poll_s)
         _say(f"{name}: {state}")
-        if made or code != LOST:
+        if made or code != LOST_CODE:
             return code
     raise AssertionError
 
@@ -119,7 +119,7 @@ def wait_for_rayjob(jobs: RayJobs, name: str, poll_s: float) -> tuple[int, str]:
     while True:
         job = jobs.get(name)
         if job is None:
-            return LOST, "somebody has deleted it"
+            return LOST_CODE, "somebody has deleted it"
         status = job.get("status") or {}
         if end := end_of_rayjob(status):
             return end
@@ -143,8 +143,8 @@ def end_of_rayjob(status: Tree) -> tuple[int, str] | None:
     found = _EXIT_CODE.search(message)
     if job == "FAILED" and found:
         code = int(found[1])
-        return (code if code in OWN_CODES else LOST), f"failed, exit code {code}"
-    return LOST, f"lost: {status.get('reason') or 'failed'}: {one_line(message)[:500]}"
+        return (code if code in OWN_CODES else LOST_CODE), f"failed, exit code {code}"
+    return LOST_CODE, f"lost: {status.get('reason') or 'failed'}: {one_line(message)[:500]}"
 
 
 def stamp_of(job_name: str) -> str:
@@ -158,7 +158,7 @@ def stamp_of(job_name: str) -> str:
     return datetime.fromtimestamp(60 * int(minutes), UTC).strftime(TICK)
 
 
-def main(folder: Path, account: Path = ACCOUNT, poll_s: float = POLL_S) -> int:
+def run_pod(folder: Path, account: Path = ACCOUNT, poll_s: float = RAYJOB_POLL_S) -> int:
     template = yaml.safe_load((folder / TEMPLATE).read_text(encoding="utf-8"))
     job, uid = os.environ["JOB_NAME"], os.environ["JOB_UID"]
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid}
@@ -169,7 +169,7 @@ def main(folder: Path, account: Path = ACCOUNT, poll_s: float = POLL_S) -> int:
         return 2
     except OSError as error:
         _say(f"Kubernetes does not answer: {brief(error)}")
-        return LOST
+        return LOST_CODE
 
 
 def _say(line: str) -> None:
@@ -178,4 +178,4 @@ def _say(line: str) -> None:
 
 if __name__ == "__main__":
     at, *given = sys.argv[1:]
-    sys.exit(main(Path(at), Path(given[0]) if given else ACCOUNT, float(given[1]) if given[1:] else POLL_S))
+    sys.exit(run_pod(Path(at), Path(given[0]) if given else ACCOUNT, float(given[1]) if given[1:] else RAYJOB_POLL_S))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kubernetes_fields import ROOT, Tree, mistakes, printed
+from kubernetes_fields import ROOT, mistakes, printed
 from packaging.specifiers import SpecifierSet
 
 from r2m.errors import UserError
 from r2m.pipelines.kubernetes import kubernetes_cron, manifest, resource_name
-from r2m.pipelines.kubernetes_parts import UNPRIVILEGED, Place
+from r2m.pipelines.kubernetes_parts import UNPRIVILEGED, Pods
+from r2m.pipelines.rayjob import Tree
 from r2m.pipelines.schema import Schedule
 from r2m.pipelines.spec import load_pipeline
 from tests.conftest import Command
@@ -24,22 +25,22 @@ schedule: {{cron: "30 2 * * 1-5", time_zone: Europe/Zurich, missed: {missed}, la
 steps:
   sft: {{use: sft, recipe: forum, set: {{task.posts: "${{posts}}"}}}}
 """
-PLACE = Place("registry.example/r2m:1", "claim")
+PODS = Pods("registry.example/r2m:1", "claim")
 
 
-def made(folder: Path, *arguments: str, place: Place = PLACE, alpha: bool = False, **own: object) -> dict[str, Tree]:
+def made(folder: Path, *arguments: str, pods: Pods = PODS, alpha: bool = False, **own: object) -> dict[str, Tree]:
     """A manifest's documents and the RayJob that comes of it, by kind."""
     file = folder / "every_night.yaml"
     file.write_text(PIPELINE.format(**{"missed": "latest", "late": 1.5} | own))
-    documents = printed(manifest(load_pipeline(file), file, arguments, place, alpha))
+    documents = printed(manifest(load_pipeline(file), file, arguments, pods, alpha))
     assert len({document["kind"] for document in documents}) == len(documents)
     return {document["kind"]: document for document in documents}
 
 
 @pytest.mark.parametrize("alpha", [False, True])
-@pytest.mark.parametrize("place", [PLACE, Place("i", "c", worker_pods=3, gpus=2)])
-def test_kubernetes_and_kuberay_define_every_field(tmp_path: Path, place: Place, alpha: bool) -> None:
-    for document in made(tmp_path, place=place, alpha=alpha).values():
+@pytest.mark.parametrize("pods", [PODS, Pods("i", "c", worker_pods=3, gpus=2)])
+def test_kubernetes_and_kuberay_define_every_field(tmp_path: Path, pods: Pods, alpha: bool) -> None:
+    for document in made(tmp_path, pods=pods, alpha=alpha).values():
         assert mistakes(document) == []
 
 
@@ -72,8 +73,8 @@ def test_late_by_seconds_is_by_a_minute(tmp_path: Path) -> None:
 
 
 def test_a_rayjob_of_the_time_and_the_attempt(tmp_path: Path) -> None:
-    place = Place("image", "claim", "/shared", "ml", worker_pods=2, cpus=8, memory="64Gi", gpus=1)
-    job = made(tmp_path, "--set", "posts=[1, 2]", place=place)["RayJob"]
+    pods = Pods("image", "claim", "/shared", "ml", worker_pods=2, cpus=8, memory="64Gi", gpus=1)
+    job = made(tmp_path, "--set", "posts=[1, 2]", pods=pods)["RayJob"]
     assert job["metadata"]["namespace"] == "ml"
     assert job["spec"]["jobId"] == "every_night-20261201T0300Z-a1"
     assert job["spec"]["entrypoint"] == (
@@ -102,7 +103,7 @@ def test_all_that_was_missed_is_not_for_kubernetes(tmp_path: Path) -> None:
     file = tmp_path / "every_night.yaml"
     for missed, said in (("latest", False), ("all", True)):
         file.write_text(PIPELINE.format(missed=missed, late=1))
-        assert ("missed: all" in manifest(load_pipeline(file), file, [], PLACE).split("---")[0]) is said
+        assert ("missed: all" in manifest(load_pipeline(file), file, [], PODS).split("---")[0]) is said
 
 
 @pytest.mark.parametrize(

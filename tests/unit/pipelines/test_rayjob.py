@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from r2m.errors import UserError
-from r2m.pipelines.rayjob import LOST, TEMPLATE, end_of_rayjob, stamp_of
+from r2m.pipelines.rayjob import LOST_CODE, TEMPLATE, end_of_rayjob, stamp_of
 
 TOKEN = "of-the-service-account"
 MINUTES = 29_768_820  # since 1970: 2026-08-07T19:00Z
@@ -175,7 +175,7 @@ def test_it_fails_as_the_pipeline_does_and_another_pod_hears_the_same(
 def test_what_was_lost_is_made_good_by_the_next_pod(kubernetes: Kubernetes, pod: Pod) -> None:
     kubernetes.course = [RUNNING, GONE]
     code, said = pod()
-    assert code == LOST
+    assert code == LOST_CODE
     assert said.splitlines()[-1].endswith("lost: AppFailed: Ray head pod not found.")
     kubernetes.course = [RUNNING, DONE]
     assert pod()[0] == 0
@@ -218,7 +218,7 @@ def test_a_rayjob_that_somebody_deletes_is_not_waited_for(kubernetes: Kubernetes
     kubernetes.course = [RUNNING]
     kubernetes.failing = [0, 0, 0, 404]
     code, said = pod()
-    assert code == LOST
+    assert code == LOST_CODE
     assert "somebody has deleted it" in said
 
 
@@ -234,10 +234,10 @@ def test_the_time_is_in_the_jobs_name(pod: Pod) -> None:
 @pytest.mark.parametrize(
     ("status", "code"),
     [
-        (DONE, 0), (failed(1), 1), (failed(2), 2), (failed(130), 130), (failed(137), LOST), (failed(-9), LOST),
-        (GONE, LOST), ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, 130),
+        (DONE, 0), (failed(1), 1), (failed(2), 2), (failed(130), 130), (failed(137), LOST_CODE), (failed(-9), LOST_CODE),
+        (GONE, LOST_CODE), ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, 130),
         ({"jobDeploymentStatus": "ValidationFailed", "message": "no"}, 2),
-        ({"jobDeploymentStatus": "Failed", "reason": "PreRunningDeadlineExceeded"}, LOST),
+        ({"jobDeploymentStatus": "Failed", "reason": "PreRunningDeadlineExceeded"}, LOST_CODE),
     ],
 )  # fmt: skip
 def test_ends(status: dict[str, str], code: int) -> None:
