@@ -55,8 +55,8 @@ class RayJobs:
         self._answer("POST", self.url, job, absent=409)
 
     def _answer(self, method: str, url: str, body: Tree | None, absent: int) -> Tree | None:
-        """None for the status `absent`. Asks again for API_PATIENCE_S where the server does not answer, or not yet; then
-        raises its OSError. Raises UserError where it refuses."""
+        """None for the status `absent`. Where the server does not answer, or not yet, it is asked again, for
+        API_PATIENCE_S; then its OSError is raised. Raises UserError where it refuses."""
         began, wait = time.monotonic(), 1.0
         while True:
             request = urllib.request.Request(url, json.dumps(body).encode() if body else None, method=method)

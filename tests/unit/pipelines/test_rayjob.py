@@ -234,8 +234,9 @@ def test_the_time_is_in_the_jobs_name(pod: Pod) -> None:
 @pytest.mark.parametrize(
     ("status", "code"),
     [
-        (DONE, 0), (failed(1), 1), (failed(2), 2), (failed(130), 130), (failed(137), LOST_CODE), (failed(-9), LOST_CODE),
-        (GONE, LOST_CODE), ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, 130),
+        (DONE, 0), (failed(1), 1), (failed(2), 2), (failed(130), 130), (failed(137), LOST_CODE),
+        (failed(-9), LOST_CODE), (GONE, LOST_CODE),
+        ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, 130),
         ({"jobDeploymentStatus": "ValidationFailed", "message": "no"}, 2),
         ({"jobDeploymentStatus": "Failed", "reason": "PreRunningDeadlineExceeded"}, LOST_CODE),
     ],
