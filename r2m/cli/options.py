@@ -7,7 +7,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-from typer import Argument, Option
+from typer import Option
 
 from r2m.config.paths import absolute, checked_path
 
@@ -36,10 +36,6 @@ Storage = Annotated[str | None, Option(help=f"runs, caches, MLflow's store [defa
 Workers = Annotated[int | None, Option(help="Ray Train workers of a run")]
 Address = Annotated[str | None, Option(help="an existing Ray cluster's address")]
 Set = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="override a setting (of all arms)")]
-TrackingUri = Annotated[str | None, Option(help="MLflow's [default: SQLite in the storage]")]
-PipelineFile = Annotated[str, Argument(metavar="FILE", help="a pipeline file, .yaml")]
-Tick = Annotated[str | None, Option(metavar="TIME|due", help="whose execution it is; due: by the file's schedule")]
-SetParameter = Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="a parameter of the pipeline")]
 DryRun = Annotated[bool, Option("--dry-run", help="print configuration and plan; run nothing")]
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import dagster
 
 from r2m.config.paths import absolute
-from r2m.pipelines.driver import run_execution
-from r2m.pipelines.execution import TICK, Execution, open_execution, tick_of
+from r2m.pipelines.execution import TICK, pipelines_folder
 from r2m.pipelines.schema import Pipeline
 from r2m.pipelines.spec import graph, load_pipeline
+from r2m.pipelines.turn import take_turn
 from r2m.pipelines.work import Where
+from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import read
 
 TICK_TAG = "r2m/tick"  # of a run of Dagster's: the execution's time
@@ -53,15 +54,19 @@ def _assets(pipeline: Pipeline, where: Where, name: str) -> dagster.AssetsDefini
         asked = [step for step, key in keys.items() if key in context.selected_asset_keys]
         # An execution that has finished stays so: some of the steps are one of their own, by hand.
         tick = context.run.tags.get(TICK_TAG) if len(asked) == len(keys) else None
-        execution = open_execution(pipeline, tick_of(tick) if tick else None, where)
-        outcome = run_execution(execution, only=asked)
-        last = _last(execution)
+        ended = take_turn(pipeline, where, tick, only=asked)
+        if not ended:
+            raise dagster.Failure(f"{pipeline.name}: skipped: somebody else is running it", allow_retries=False)
+        ((run_id, outcome),) = ended
+        events = read(pipelines_folder(where.storage) / run_id / JOURNAL).events
+        last = {event["step"]: event for event in events if event["name"] == "step"}
         for step in asked:
             if last.get(step, {}).get("state") in ("cached", "done"):
                 facts = {key: last[step][key] for key in ("state", "entry", "made_by")}
-                yield dagster.MaterializeResult(keys[step], metadata={"execution": execution.run_id} | facts)
+                yield dagster.MaterializeResult(keys[step], metadata={"execution": run_id} | facts)
         if outcome != "finished":
-            raise dagster.Failure(f"{execution.run_id}: {outcome}: {_reason(execution)}", allow_retries=False)
+            why = next((event.get("reason", "") for event in reversed(events) if event["name"] == outcome), "")
+            raise dagster.Failure(f"{run_id}: {outcome}: {why}", allow_retries=False)
 
     return steps
 
@@ -82,13 +87,3 @@ def _schedules(pipeline: Pipeline, job: object, name: str) -> list[dagster.Sched
             execution_fn=at,
         )
     ]  # fmt: skip
-
-
-def _last(execution: Execution) -> dict[str, dict]:
-    """The last event of each step."""
-    return {event["step"]: event for event in read(execution.journal).events if event["name"] == "step"}
-
-
-def _reason(execution: Execution) -> str:
-    said = [event for event in read(execution.journal).events if event["name"] in ("failed", "stopped")]
-    return str(said[-1].get("reason", "")) if said else ""

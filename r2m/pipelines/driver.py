@@ -15,9 +15,11 @@ from r2m.pipelines.books import Books
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.execution import Execution
 from r2m.pipelines.memo import Entry, Memo, number_of
+from r2m.pipelines.page import write_page
 from r2m.pipelines.process import Process, start_process
 from r2m.pipelines.room import Room
 from r2m.pipelines.spec import graph, key_of, kind_of, step_settings
+from r2m.pipelines.steps.promote import verdict_of
 from r2m.pipelines.work import Kind, StepOutputs
 from r2m.runs.journal import Journal, read
 from r2m.training.driver import on_signal
@@ -108,7 +110,7 @@ class _Session:
         settings = step_settings(self.pipeline, name, {n: s.outputs for n, s in before.items()})
         use = self.pipeline.steps[name].use
         if not state.key:
-            state.key = key_of(use, settings, self.contents)
+            state.key = key_of(use, settings, self.contents, self.pipeline.name)
             self.contents.keep()
             found = None if name in self.force else self.memo.find(use, state.key)
             if found is not None:  # made here, before somebody ended this process, or by another execution
@@ -171,6 +173,10 @@ class _Session:
         said = {"cached": f"cached: {facts.get('made_by')}", "done": took}
         self._say(name, said.get(how, f"{how}: {reason}"))
         self.books.step(name, how, key=state.key, attempt=state.attempt, **facts)
+        if entry is not None and self.pipeline.steps[name].use == "promote":
+            said_of = verdict_of(entry.outputs)
+            self.books.event("verdict", step=name, **said_of)
+            self._say(name, said_of["text"])
         if state.attempt:
             made_of = {"sweeps": state.outputs["sweeps"]} if "sweeps" in state.outputs else {}
             seconds = time.monotonic() - state.began
@@ -187,7 +193,7 @@ class _Session:
             end("stopped", reason="asked to stop")
         else:
             end("finished")
-        if trouble := self.books.close([]):
+        if trouble := self.books.close([write_page(self.execution.folder)]):
             self.console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
         return "failed" if failed else "stopped" if self.asked else "finished"
 

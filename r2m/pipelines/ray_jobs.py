@@ -16,18 +16,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from cronsim import CronSim
 
 from r2m.config import digest
 from r2m.errors import UserError, brief, one_line, shown
 from r2m.imports import importing
 from r2m.pipelines.execution import TICK, tick_of
 from r2m.pipelines.schema import Schedule
+from r2m.pipelines.ticks import LONGEST, ticks_back
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -67,8 +66,7 @@ def times_of(tick: str | None, schedule: Schedule, now: datetime) -> tuple[str, 
         return time_of.strftime(TICK), ["--tick", time_of.isoformat()]
     if schedule.cron is None:
         raise UserError("--tick due: the file has no schedule.cron; give a time")
-    after = (now.replace(second=0, microsecond=0) + timedelta(minutes=1)).astimezone(schedule.zone)
-    last = next(CronSim(schedule.cron, after, reverse=True)).astimezone(UTC)
+    (last,) = ticks_back(schedule.cron, schedule.zone, now, now - LONGEST, most=1)
     return last.strftime(TICK), ["--tick", "due"]
 
 
