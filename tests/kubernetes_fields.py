@@ -20,7 +20,7 @@ import yaml
 
 from r2m.pipelines.kubernetes import manifest
 from r2m.pipelines.kubernetes_parts import Pods
-from r2m.pipelines.rayjob import TEMPLATE, Tree, attempt_of
+from r2m.pipelines.rayjob import TEMPLATE, Manifest, attempt_of
 from r2m.pipelines.spec import load_pipeline
 
 TABLE = Path(__file__).with_suffix(".yaml")
@@ -32,7 +32,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
 FIELD = re.compile(r"(?P<types>\w+( or \w+)*)(; needs (?P<needs>[^;]*))?(; one of (?P<allowed>.*))?")
 
 
-def printed(text: str) -> list[Tree]:
+def printed(text: str) -> list[Manifest]:
     """All that a manifest makes: its documents, and the RayJob that a CronJob's pod makes of its template."""
     documents = list(yaml.safe_load_all(text))
     for tree in documents[:]:
@@ -43,7 +43,7 @@ def printed(text: str) -> list[Tree]:
     return documents
 
 
-def mistakes(document: Tree) -> list[str]:
+def mistakes(document: Manifest) -> list[str]:
     """What the table says against it."""
     table = yaml.safe_load(TABLE.read_text())
     found: list[str] = []
@@ -81,7 +81,7 @@ def _words(text: str | None) -> list[str]:
     return text.split(", ") if text else []
 
 
-def rules(value: Any, schema: Tree, schemas: Path, path: str = "") -> dict[str, str]:
+def rules(value: Any, schema: Manifest, schemas: Path, path: str = "") -> dict[str, str]:
     """By path, of the fields that `value` has. Raises LookupError for one that is in no schema."""
     schema = resolved_schema(schema, schemas)
     rule = " or ".join(types_of(schema))
@@ -102,7 +102,7 @@ def rules(value: Any, schema: Tree, schemas: Path, path: str = "") -> dict[str, 
     return table
 
 
-def types_of(schema: Tree) -> list[str]:
+def types_of(schema: Manifest) -> list[str]:
     if schema.get("x-kubernetes-int-or-string"):
         return ["integer", "string"]
     if "type" not in schema:
@@ -112,21 +112,21 @@ def types_of(schema: Tree) -> list[str]:
 
 
 @cache
-def definitions(schemas: Path) -> Tree:
+def definitions(schemas: Path) -> Manifest:
     return json.loads((schemas / "_definitions.json").read_text())["$defs"]
 
 
-def metadata_schema(schemas: Path) -> Tree:  # which a CRD leaves to Kubernetes
+def metadata_schema(schemas: Path) -> Manifest:  # which a CRD leaves to Kubernetes
     return definitions(schemas)["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]
 
 
-def resolved_schema(schema: Tree, schemas: Path) -> Tree:
+def resolved_schema(schema: Manifest, schemas: Path) -> Manifest:
     while "$ref" in schema:
         schema = definitions(schemas)[schema["$ref"].rpartition("/")[2]]
     return schema
 
 
-def schema_of(document: Tree, crds: Path, schemas: Path) -> Tree:
+def schema_of(document: Manifest, crds: Path, schemas: Path) -> Manifest:
     group, _, version = document["apiVersion"].rpartition("/")
     kind = document["kind"].lower()
     if group == "ray.io":

@@ -18,7 +18,7 @@ import yaml
 from r2m.errors import UserError, shown
 from r2m.pipelines import kubernetes_parts as parts
 from r2m.pipelines.kubernetes_parts import FOLDER, Pods
-from r2m.pipelines.rayjob import TEMPLATE, Tree
+from r2m.pipelines.rayjob import TEMPLATE, Manifest
 from r2m.pipelines.schema import Pipeline, Schedule
 
 LONGEST_RESOURCE = 28  # KubeRay takes 47 characters for a RayJob, which adds its time and attempt
@@ -115,9 +115,9 @@ _Dumper.add_representer(
 )
 
 
-def _yaml(tree: Tree) -> str:
+def _yaml(tree: Manifest) -> str:
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
-def _documents(trees: Sequence[Tree]) -> str:
+def _documents(trees: Sequence[Manifest]) -> str:
     return "".join(f"---\n{_yaml(tree)}" for tree in trees)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from r2m.errors import UserError, shown
-from r2m.pipelines.rayjob import OWN_CODES, Tree
+from r2m.pipelines.rayjob import OWN_CODES, Manifest
 from r2m.pipelines.schema import Schedule
 
 FOLDER = "/pipeline"  # in a pod: where the file is
@@ -41,7 +41,7 @@ class Pods:
                 raise UserError(f"{option} {shown(value)}: expected {what}")
 
 
-def cron_job(about: Tree, cron: str, schedule: Schedule, pods: Pods) -> Tree:
+def cron_job(about: Manifest, cron: str, schedule: Schedule, pods: Pods) -> Manifest:
     container = {
         "name": "pipeline",
         "image": pods.image,
@@ -80,14 +80,14 @@ def cron_job(about: Tree, cron: str, schedule: Schedule, pods: Pods) -> Tree:
     return {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": about, "spec": spec}
 
 
-def ray_cron_job(about: Tree, cron: str, schedule: Schedule, rayjob_spec: Tree) -> Tree:
+def ray_cron_job(about: Manifest, cron: str, schedule: Schedule, rayjob_spec: Manifest) -> Manifest:
     spec = {"schedule": cron, "timeZone": schedule.time_zone, "jobTemplate": rayjob_spec}
     return {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": about, "spec": spec}
 
 
-def rayjob_spec(resource: str, entrypoint: str, pods: Pods) -> Tree:
+def rayjob_spec(resource: str, entrypoint: str, pods: Pods) -> Manifest:
     """A cluster for this job alone."""
-    cluster: Tree = {
+    cluster: Manifest = {
         "rayVersion": metadata.version("ray"),
         "authOptions": {"mode": "token"},
         "headGroupSpec": {"rayStartParams": {}, "template": {"spec": _ray_pod("ray-head", resource, pods)}},
@@ -107,7 +107,7 @@ def rayjob_spec(resource: str, entrypoint: str, pods: Pods) -> Tree:
     }
 
 
-def _ray_pod(name: str, resource: str, pods: Pods) -> Tree:
+def _ray_pod(name: str, resource: str, pods: Pods) -> Manifest:
     amounts = {"cpu": str(pods.cpus), "memory": pods.memory}
     amounts |= {"nvidia.com/gpu": str(pods.gpus)} if pods.gpus else {}
     container = {
@@ -129,7 +129,7 @@ def _ray_pod(name: str, resource: str, pods: Pods) -> Tree:
     }
 
 
-def rights(about: Tree) -> list[Tree]:
+def rights(about: Manifest) -> list[Manifest]:
     """Of the CronJob's pod: to make RayJobs and look at them."""
     rbac, name = "rbac.authorization.k8s.io", about["name"]
     rule = {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get"]}
@@ -142,13 +142,13 @@ def rights(about: Tree) -> list[Tree]:
     ]
 
 
-def config_map(about: Tree, contents: dict[str, str]) -> Tree:
+def config_map(about: Manifest, contents: dict[str, str]) -> Manifest:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": contents}
 
 
-def _of_pod(name: str, path: str) -> Tree:
+def _of_pod(name: str, path: str) -> Manifest:
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
-def _mount(name: str, path: str, read_only: bool = False) -> Tree:
+def _mount(name: str, path: str, read_only: bool = False) -> Manifest:
     return {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}

@@ -33,7 +33,7 @@ API_PATIENCE_S, RAYJOB_POLL_S = 600.0, 10.0
 LOST_CODE, OWN_CODES = 75, (0, 1, 2, 130)
 _EXIT_CODE = re.compile(r"failed with exit code (-?\d+)")  # as Ray's job supervisor says it
 
-Tree = dict[str, Any]
+Manifest = dict[str, Any]
 
 
 class RayJobs:
@@ -46,15 +46,15 @@ class RayJobs:
         self.token = account / "token"
         self.context = ssl.create_default_context(cafile=str(account / "ca.crt"))
 
-    def get(self, name: str) -> Tree | None:
+    def get(self, name: str) -> Manifest | None:
         """None where there is none."""
         return self._answer("GET", f"{self.url}/{name}", None, absent=404)
 
-    def create(self, job: Tree) -> None:
+    def create(self, job: Manifest) -> None:
         """Also where it is there by now: of two that make it, one does."""
         self._answer("POST", self.url, job, absent=409)
 
-    def _answer(self, method: str, url: str, body: Tree | None, absent: int) -> Tree | None:
+    def _answer(self, method: str, url: str, body: Manifest | None, absent: int) -> Manifest | None:
         """None for the status `absent`. Where the server does not answer, or not yet, it is asked again, for
         API_PATIENCE_S; then its OSError is raised. Raises UserError where it refuses."""
         began, wait = time.monotonic(), 1.0
@@ -81,7 +81,9 @@ class RayJobs:
             wait = min(2 * wait, 60.0)
 
 
-def bring(jobs: RayJobs, template: Tree, stamp: str, owner: Tree | None, poll_s: float = RAYJOB_POLL_S) -> int:
+def bring(
+    jobs: RayJobs, template: Manifest, stamp: str, owner: Manifest | None, poll_s: float = RAYJOB_POLL_S
+) -> int:
     """The exit code of the pipeline at that time: of the RayJob that is there, or of one that is made.
 
     One that was lost, before this process began, is followed by the next attempt.
@@ -100,7 +102,7 @@ def bring(jobs: RayJobs, template: Tree, stamp: str, owner: Tree | None, poll_s:
     raise AssertionError
 
 
-def attempt_of(template: Tree, name: str, stamp: str, attempt: int, owner: Tree | None) -> Tree:
+def attempt_of(template: Manifest, name: str, stamp: str, attempt: int, owner: Manifest | None) -> Manifest:
     metadata, spec = template["metadata"], template["spec"]
     pipeline = metadata["annotations"]["r2m/pipeline"]
     time_of = datetime.strptime(stamp, TICK).replace(tzinfo=UTC)
@@ -130,7 +132,7 @@ def wait_for_rayjob(jobs: RayJobs, name: str, poll_s: float) -> tuple[int, str]:
         time.sleep(poll_s)
 
 
-def end_of_rayjob(status: Tree) -> tuple[int, str] | None:
+def end_of_rayjob(status: Manifest) -> tuple[int, str] | None:
     """None while it has not ended. `status`: as KubeRay writes it."""
     deployment, job = status.get("jobDeploymentStatus"), status.get("jobStatus")
     message = status.get("message") or ""

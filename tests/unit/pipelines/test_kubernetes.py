@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 from r2m.errors import UserError
 from r2m.pipelines.kubernetes import kubernetes_cron, manifest, resource_name
 from r2m.pipelines.kubernetes_parts import UNPRIVILEGED, Pods
-from r2m.pipelines.rayjob import Tree
+from r2m.pipelines.rayjob import Manifest
 from r2m.pipelines.schema import Schedule
 from r2m.pipelines.spec import load_pipeline
 from tests.conftest import Command
@@ -28,7 +28,7 @@ steps:
 PODS = Pods("registry.example/r2m:1", "claim")
 
 
-def made(folder: Path, *arguments: str, pods: Pods = PODS, alpha: bool = False, **own: object) -> dict[str, Tree]:
+def made(folder: Path, *arguments: str, pods: Pods = PODS, alpha: bool = False, **own: object) -> dict[str, Manifest]:
     """A manifest's documents and the RayJob that comes of it, by kind."""
     file = folder / "every_night.yaml"
     file.write_text(PIPELINE.format(**{"missed": "latest", "late": 1.5} | own))
@@ -160,6 +160,13 @@ def test_the_command_prints_the_manifest(r2m: Command, tmp_path: Path) -> None:
     assert code == 0
     kinds = [tree["kind"] for tree in yaml.safe_load_all(out)]
     assert kinds == ["ServiceAccount", "Role", "RoleBinding", "ConfigMap", "CronJob"]
+    clock = ["--cron", "0 4 * * *", "--time-zone", "UTC", "--alpha-raycronjob"]
+    code, out, _ = r2m("pipeline", "manifest", file, "--image", "image", "--storage-claim", "claim", *clock)
+    assert code == 0
+    *_, cron_job = yaml.safe_load_all(out)
+    assert (cron_job["kind"], cron_job["spec"]["schedule"]) == ("RayCronJob", "0 4 * * *")
+    told = "--cron '0 4 * * *' --time-zone UTC --storage /storage --address auto --tick due"
+    assert cron_job["spec"]["jobTemplate"]["entrypoint"].endswith(told)
 
 
 def test_the_containerfile_has_what_the_package_is_made_of() -> None:
