@@ -15,9 +15,11 @@ from r2m.pipelines.books import Books
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.execution import Execution
 from r2m.pipelines.memo import Entry, Memo, number_of
+from r2m.pipelines.page import write_page
 from r2m.pipelines.process import Process, start_process
 from r2m.pipelines.room import Room
 from r2m.pipelines.spec import graph, key_of, kind_of, step_settings
+from r2m.pipelines.steps.promote import verdict_of
 from r2m.pipelines.work import Kind, StepOutputs
 from r2m.runs.journal import Journal, read
 from r2m.training.driver import on_signal
@@ -51,9 +53,11 @@ def run_execution(
     One that has finished stays as it is, unless something is forced. Raises UserError where another process is at it.
     """
     with Journal(execution.journal) as journal:
-        if read(execution.journal).status == "finished" and not force:
-            return "finished"
         books = Books(execution, journal)
+        if read(execution.journal).status == "finished" and not force:
+            if not books.shipped:  # somebody ended the process that had finished it
+                books.close([write_page(execution.folder)])
+            return "finished"
         return _Session(execution, books, force, only, console or Console(stderr=True, markup=False), lost).run()
 
 
@@ -108,7 +112,7 @@ class _Session:
         settings = step_settings(self.pipeline, name, {n: s.outputs for n, s in before.items()})
         use = self.pipeline.steps[name].use
         if not state.key:
-            state.key = key_of(use, settings, self.contents)
+            state.key = key_of(use, settings, self.contents, self.pipeline.name)
             self.contents.keep()
             found = None if name in self.force else self.memo.find(use, state.key)
             if found is not None:  # made here, before somebody ended this process, or by another execution
@@ -171,9 +175,13 @@ class _Session:
         said = {"cached": f"cached: {facts.get('made_by')}", "done": took}
         self._say(name, said.get(how, f"{how}: {reason}"))
         self.books.step(name, how, key=state.key, attempt=state.attempt, **facts)
-        if state.attempt:
+        if entry is not None and self.pipeline.steps[name].use == "promote":
+            said_of = verdict_of(entry.outputs)
+            self.books.event("verdict", step=name, **said_of)
+            self._say(name, said_of["text"])
+        if state.attempt or (entry is not None and self.books.is_open(name)):
             made_of = {"sweeps": state.outputs["sweeps"]} if "sweeps" in state.outputs else {}
-            seconds = time.monotonic() - state.began
+            seconds = time.monotonic() - state.began if state.attempt or entry is None else entry.seconds
             self.books.end_run(name, how, seconds, **({"reason": reason} if reason else made_of))
 
     def _end(self) -> str:
@@ -187,7 +195,7 @@ class _Session:
             end("stopped", reason="asked to stop")
         else:
             end("finished")
-        if trouble := self.books.close([]):
+        if trouble := self.books.close([write_page(self.execution.folder)]):
             self.console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
         return "failed" if failed else "stopped" if self.asked else "finished"
 

@@ -1,68 +1,60 @@
-"""Which of a schedule's times are to be run now. Nothing is remembered for it but the executions that there are."""
+"""When a pipeline is due: the ticks of its cron expression, and what becomes of those that passed without a run.
+
+cronsim reads the expressions, as Debian's cron has them: at a change to summer time a tick in the hour that is left
+out comes right after it, and one of the hour that occurs twice comes once, unless it is of every hour or minute.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from zoneinfo import ZoneInfo
 
-from pydantic import ValidationError
+from cronsim import CronSim
 
-from r2m.config import explain
-from r2m.errors import UserError
-from r2m.pipelines.cron import ticks_between
 from r2m.pipelines.schema import Schedule
+
+LONGEST = timedelta(days=20_000)  # between two ticks of an expression: check_cron
+MOST_LISTED = 1000  # ticks that are told apart: of more, the newest
 
 
 @dataclass(frozen=True)
 class Due:
-    """`ticks`: to be run now, in order. `missed`: given up, with the reason. All in UTC."""
+    """`ticks`: to be run now, in order. `missed`: given up, in order, for the reason `why`."""
 
-    ticks: list[datetime]
-    missed: dict[datetime, str]
+    ticks: tuple[datetime, ...] = ()
+    missed: tuple[datetime, ...] = ()
+    why: str = ""
 
 
-def due(
-    schedule: Schedule, executed: Iterable[datetime], now: datetime, ran: Sequence[tuple[datetime, datetime]] = ()
-) -> Due:
-    """`executed`: the ticks that have an execution; `ran`: from when to when executions ran. Times with an offset.
+def ticks_back(cron: str, zone: ZoneInfo, now: datetime, after: datetime, most: int = MOST_LISTED) -> list[datetime]:
+    """In UTC: later than `after`, not later than `now`, the newest first; no more than `most`."""
+    # The next minute: backwards, too, cronsim leaves out the time that it begins with.
+    local = (now + timedelta(minutes=1)).astimezone(zone)
+    back = (tick.astimezone(UTC) for tick in CronSim(cron, local, reverse=True))
+    found = takewhile(lambda tick: tick > after, (tick for tick in back if tick <= now))
+    return [tick for tick, _ in zip(found, range(most), strict=False)]
 
-    Only what is later than the last tick executed up to now counts, so none is run twice where the clock is set back,
-    and one of a clock that was ahead for a while stops nothing. Where none has been executed yet, the one tick of the
-    last `late_hours` is due, if there is one. Of several, `missed: all` runs the last `most`, and all else the last.
-    A tick that fell into a run is given up with `overlap: skip`, and counts from the run's end with `queue`.
 
-    Raises UserError where the schedule has no cron.
+def due(schedule: Schedule, executed: Collection[datetime], now: datetime) -> Due:
+    """What to run at `now`.
+
+    Ticks count that come after the newest that was executed; where none was, the newest one alone. What a clock has
+    executed that was ahead is not run again once it is right, and else of no account. By `schedule.missed`: skip runs
+    one that is at most `late_hours` old, latest the newest, all those that there are, at most `most` of them.
     """
-    if schedule.cron is None:
-        raise UserError("schedule.cron = None: an expression such as '0 3 * * *' is needed to say what is due")
-    late, most = timedelta(hours=schedule.late_hours), schedule.most if schedule.missed == "all" else 1
-    last = max((tick for tick in executed if tick <= now), default=None)
-    if last is None:
-        last, most = now - late, 1
-    missed: dict[datetime, str] = {}
-    ticks = []
-    for tick in ticks_between(schedule.cron, schedule.zone, last, now):
-        if schedule.overlap == "skip" and any(start <= tick <= end for start, end in ran):
-            missed[tick] = "an execution ran (overlap: skip)"
-        else:
-            ticks.append(tick)
-    limit = f"more than the last {most} (most)" if schedule.missed == "all" else "a later one has come"
-    missed |= dict.fromkeys(ticks[:-most], limit)
-    ticks = ticks[-most:]
+    assert schedule.cron is not None
+    newest = max((tick for tick in executed if tick <= now), default=None)
+    if newest is None:
+        ticks = ticks_back(schedule.cron, schedule.zone, now, now - LONGEST, most=1)
+    else:
+        ticks = ticks_back(schedule.cron, schedule.zone, now, newest)
     if schedule.missed == "skip":
-        free = {tick: max([tick, *(end for start, end in ran if start <= tick <= end)]) for tick in ticks}
-        too_late = [tick for tick in ticks if now - free[tick] > late]
-        missed |= dict.fromkeys(too_late, f"late by more than {schedule.late_hours:g} h (missed: skip)")
-        ticks = [tick for tick in ticks if tick not in too_late]
-    return Due(ticks, dict(sorted(missed.items())))
-
-
-def clocked(schedule: Schedule, cron: str | None, time_zone: str | None) -> Schedule:
-    """The schedule with --cron and --time-zone in the place of its own. Raises UserError."""
-    given = {"cron": cron, "time_zone": time_zone}
-    tree = schedule.model_dump() | {key: value for key, value in given.items() if value is not None}
-    try:
-        return Schedule.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(f"schedule.{explain(error, Schedule)}") from None
+        late = timedelta(hours=schedule.late_hours)
+        most, why = int(bool(ticks) and now - ticks[0] <= late), f"more than {schedule.late_hours:g} h late"
+    else:
+        most = schedule.most if schedule.missed == "all" else 1
+        why = "a later one is due" if most == 1 else f"more than {most} were due"
+    return Due(tuple(reversed(ticks[:most])), tuple(reversed(ticks[most:])), why)
