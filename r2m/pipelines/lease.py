@@ -212,14 +212,14 @@ def _me() -> Holder:
 
 
 def _machine() -> str:
-    """"" where the system has no such thing."""
+    """ "" where the system has no such thing."""
     with contextlib.suppress(OSError):
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
 def _born(pid: int) -> str:
-    """"" where there is no such process, or only what its parent has still to take note of."""
+    """ "" where there is no such process, or only what its parent has still to take note of."""
     with contextlib.suppress(OSError):
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if state in "ZX" else fields[18]
