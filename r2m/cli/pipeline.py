@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from r2m.cli import pipeline_promote
+from r2m.cli import pipeline_cluster, pipeline_promote
 from r2m.cli.common import check_driver, err, out
 from r2m.cli.options import Address, Storage, storage_path
 from r2m.cli.pipeline_options import Cron, File, SetParameter, Tick, TimeZone, TrackingUri
@@ -18,6 +18,7 @@ pipeline = typer.Typer(
     no_args_is_help=True, help="Steps of a file brought up to date, each paid for once; on a clock of your own."
 )
 app.add_typer(pipeline, name="pipeline")
+pipeline.add_typer(pipeline_cluster.app)
 pipeline.add_typer(pipeline_promote.app)
 
 pipeline.command()(schedule)
