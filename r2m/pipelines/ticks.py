@@ -31,8 +31,8 @@ class Due:
 
 def ticks_back(cron: str, zone: ZoneInfo, now: datetime, after: datetime, most: int = MOST_LISTED) -> list[datetime]:
     """In UTC: later than `after`, not later than `now`, the newest first; no more than `most`."""
-    # Later than now: backwards, too, cronsim leaves out the time that it begins with, and, begun in the second pass of
-    # an hour that there is twice, what the first had.
+    # Later than now: backwards, too, cronsim leaves out the time that it begins with, and, begun in the second pass
+    # of an hour that there is twice, what the first had.
     local = (now + timedelta(hours=3)).astimezone(zone)
     back = (tick.astimezone(UTC) for tick in CronSim(cron, local, reverse=True))
     found = takewhile(lambda tick: tick > after, (tick for tick in back if tick <= now))
