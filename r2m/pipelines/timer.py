@@ -11,18 +11,16 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cronsim import CronSim
-
 from r2m.errors import UserError, one_line
 from r2m.files import write_whole
 from r2m.pipelines.schema import Schedule
+from r2m.pipelines.systemd_times import check_plain, on_calendar
 
-DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")  # cron's numbers
 LOG_NAME = "timer.log"  # what a crontab's command says, below the storage
 
 
@@ -53,6 +51,7 @@ class SystemdTimer:
 
     def files(self) -> dict[Path, str]:
         """Path -> text. Raises UserError for an expression that systemd has no words for."""
+        _check_printable([*self.of.command, str(self.of.folder)])
         what = f"Description=R2M pipeline {self.of.pipeline}"
         service = f"""[Unit]
 {what}
@@ -117,7 +116,7 @@ class CrontabLine:
 
     def shown(self) -> str:
         """Raises UserError where the machine's clock is another zone's: a crontab knows no zones."""
-        _plain(self.of.cron)
+        check_plain(self.of.cron)
         zone = self.of.schedule.zone
         now = time.time()
         days = (datetime.fromtimestamp(now + 86400 * day, UTC) for day in range(366))
@@ -126,6 +125,7 @@ class CrontabLine:
                 f"schedule.time_zone = {self.of.schedule.time_zone!r}: a crontab runs by the machine's own zone, "
                 "which is another; --by systemd takes any"
             )
+        _check_printable([*self.of.command, str(self.of.folder), str(self.of.log)])
         said = f"cd {shlex.quote(str(self.of.folder))} && {shlex.join(self.of.command)}"
         said += f" >> {shlex.quote(str(self.of.log))} 2>&1"
         return f"{self.of.cron} {said.replace('%', chr(92) + '%')} {self._mark}"
@@ -148,37 +148,11 @@ class CrontabLine:
         return [line for line in _crontab() if not line.endswith(self._mark)]
 
 
-def on_calendar(schedule: Schedule) -> str:
-    """A cron expression as systemd has times. Raises UserError for what it can't say."""
-    assert schedule.cron is not None
-    *_, days, _, weekdays = schedule.cron.split()
-    of = _plain(schedule.cron)
-    if not days.startswith("*") and not weekdays.startswith("*"):  # to cron, one of the two is enough
-        raise UserError(
-            f"schedule.cron = {schedule.cron!r}: systemd has no word for a day of the month or of the week; "
-            "--by cron has"
-        )
-    week = sorted({day % 7 for day in of.weekdays if isinstance(day, int)})
-    names = "" if len(week) == 7 else ",".join(DAYS[day] for day in week) + " "
-    day = f"*-{_listed(of.months, 12)}-{_listed(of.days, 31)}"
-    return f"{names}{day} {_listed(of.hours, 24)}:{_listed(of.minutes, 60)}:00 {schedule.time_zone}"
-
-
-def _plain(cron: str) -> CronSim:
-    """Raises UserError for what cronsim alone understands."""
-    of = CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
-    if min(of.days) < 1 or not all(isinstance(day, int) for day in of.weekdays):
-        raise UserError(
-            f"schedule.cron = {cron!r}: neither systemd nor a crontab has a word for a month's last day, or the n-th "
-            "or last of its weekdays; give days by their numbers"
-        )
-    return of
-
-
-def _listed(values: Iterable[int], count: int) -> str:
-    """Of one field: all, or each by its number."""
-    numbers = sorted(values)
-    return "*" if len(numbers) == count else ",".join(f"{number:02d}" for number in numbers)
+def _check_printable(words: Sequence[str]) -> None:
+    """Raises UserError: a line end would begin a setting, or a line, of its own."""
+    for word in words:
+        if not word.isprintable():
+            raise UserError(f"{word!r}: neither a unit nor a crontab takes what is not printable, such as a line end")
 
 
 def _systemd_word(word: str) -> str:

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from r2m.cli import app
 from r2m.errors import UserError
 from r2m.pipelines.schema import Schedule
-from r2m.pipelines.timer import Clockwork, CrontabLine, SystemdTimer, on_calendar
+from r2m.pipelines.systemd_times import on_calendar
+from r2m.pipelines.timer import Clockwork, CrontabLine, SystemdTimer
 
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not on this machine")
@@ -51,7 +52,7 @@ def home(tmp_path, monkeypatch) -> Path:
 
 @needs_systemd
 @pytest.mark.parametrize("cron", [
-    "0 3 * * *", "*/15 * * * *", "5,35 8-17 * * mon-fri", "0 0 1 * *", "30 2 31 * *", "0 4 * jan,jul sun",
+    "0 3 * * *", "*/15 * * * *", "5,35 8-17 * * mon-fri", "0 0 1 * *", "30 3 31 * *", "0 4 * jan,jul sun",
     "0 12 */10 * *",
     "7 7 29 2 *", "0 22 * * 5-7",
 ])  # fmt: skip
@@ -77,6 +78,28 @@ def test_systemd_has_the_same_times(cron, zone):
 def test_what_systemd_cannot_say_is_refused(cron, words):
     with pytest.raises(UserError, match=words):
         on_calendar(Schedule(cron=cron))
+
+
+@needs_systemd
+def test_a_time_that_summer_time_leaves_out_is_refused_because_systemd_leaves_it_out():
+    """On 29 March 2026 in Zurich, 02:30 is none: cron's rule has 03:00 (01:00 UTC)."""
+    said = subprocess.run(
+        [ANALYZE, "calendar", "--iterations=1", "--base-time=2026-03-28 12:00:00 UTC",
+         "*-*-* 02:30:00 Europe/Zurich"],
+        capture_output=True, text=True, env=os.environ | {"TZ": "UTC"},
+    )  # fmt: skip
+    assert "2026-03-30 00:30:00" in said.stdout
+    with pytest.raises(UserError, match="systemd would not run it then"):
+        on_calendar(Schedule(cron="30 2 * * *", time_zone="Europe/Zurich"))
+    for cron, zone in (("30 2 * * *", "UTC"), ("30 3 * * *", "Europe/Zurich"), ("30 2 * * mon", "Europe/Zurich")):
+        on_calendar(Schedule(cron=cron, time_zone=zone))
+
+
+@pytest.mark.parametrize("kind", [SystemdTimer, CrontabLine])
+def test_a_line_end_in_a_word_is_refused(tmp_path, kind):
+    for of in (clock(tmp_path, words=["/bin/true", "a\nExecStart=/bin/false"]), clock(tmp_path / "a\nb")):
+        with pytest.raises(UserError, match="line end"):
+            kind(of).shown()
 
 
 @needs_systemd
