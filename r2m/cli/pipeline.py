@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from r2m.cli.common import check_driver, err, out
 from r2m.cli.options import Address, Storage, storage_path
+from r2m.cli.pipeline_status import gc, status
 
 if TYPE_CHECKING:
     pass
@@ -18,6 +19,8 @@ pipeline = typer.Typer(
     no_args_is_help=True, help="Steps of a file brought up to date, each paid for once; on a clock of your own."
 )
 app.add_typer(pipeline, name="pipeline")
+pipeline.command()(status)
+pipeline.command()(gc)
 
 File = Annotated[str, Argument(metavar="FILE", help="a pipeline file, .yaml")]
 Tick = Annotated[str | None, Option(metavar="TIME|due", help="whose execution it is; due: by the file's schedule")]
@@ -46,8 +49,8 @@ def run(
     if dry_run:
         from r2m.pipelines.forecast import forecast
 
-        for line in forecast(asked, where):
-            out.print(line, soft_wrap=True, highlight=False)
+        for part in forecast(asked, where, force or ()):
+            out.print(part, soft_wrap=isinstance(part, str), highlight=False)
         return
     from r2m.pipelines.driver import run_execution
 
