@@ -52,7 +52,9 @@ def run_execution(
     One that has finished stays as it is, unless something is forced. Raises UserError where another process is at it.
     """
     with Journal(execution.journal) as journal:
-        if read(execution.journal).status == "finished" and not force:
+        view = read(execution.journal)
+        there = {event["step"] for event in view.events if event["name"] == "step"}
+        if view.status == "finished" and there >= {*(only or execution.pipeline.steps)} and not force:
             return "finished"
         books = Books(execution, journal)
         return _Session(execution, books, force, only, console or Console(stderr=True, markup=False), lost).run()
