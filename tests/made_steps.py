@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import Field
 from rich.console import Console
 
 from r2m.config import Section
@@ -39,8 +40,8 @@ class MadeStep(Section):
 
     log: str
     text: str = ""
-    reads: list[str] = []
-    names: list[str] = []
+    reads: list[str] = Field([])
+    names: list[str] = Field([])
     fails: int = 0
     how: str = "error"
     waits: str | None = None
