@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -23,7 +24,7 @@ from r2m.line_file import is_held
 from r2m.pipelines.schema import Pipeline
 from r2m.pipelines.work import Where
 from r2m.runs.folder import JOURNAL
-from r2m.runs.journal import STATUS_OF_EVENT, Journal, JournalView, find
+from r2m.runs.journal import STATUS_OF_EVENT, Journal, JournalView, find, read
 from r2m.runs.provenance import environment, git_state
 from r2m.runs.records import Record
 from r2m.tracking.mlflow_sink import default_tracking_uri
@@ -82,6 +83,14 @@ def open_execution(pipeline: Pipeline, tick: datetime | None, where: Where) -> E
     if find(execution.journal) is None:
         _begin(execution, stamp)
     return execution
+
+
+def skip_execution(pipeline: Pipeline, tick: datetime, where: Where, reason: str) -> None:
+    """Write down that a tick was given up. Whoever asks for it by hand runs it all the same."""
+    execution = open_execution(pipeline, tick, where)
+    with suppress(UserError), Journal(execution.journal) as journal:  # held: somebody is at it
+        if not read(execution.journal).events:
+            journal.event("skipped", reason=reason)
 
 
 def pipelines_folder(storage: str) -> Path:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, Field, model_validator
 
 from r2m.config import Count, Number, Positive, Section, Whole
+from r2m.pipelines.cron import check_cron
 from r2m.runs.folder import is_name
 
 LONGEST_NAME_OF_PIPELINE, LONGEST_NAME_OF_STEP = 50, 30  # characters: of both and of a time runs have their names
@@ -32,7 +33,7 @@ def _zone(name: str) -> str:
 class Schedule(Section):
     """When a pipeline is due, and what becomes of times at which it could not run."""
 
-    cron: str | None = None  # minute hour day month weekday
+    cron: Annotated[str, AfterValidator(check_cron)] | None = None  # minute hour day month weekday
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     overlap: Literal["skip", "queue"] = "skip"  # due while it runs: not at all, or afterwards
     missed: Literal["skip", "latest", "all"] = "latest"  # what is run of the times that passed without a run

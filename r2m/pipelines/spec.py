@@ -16,7 +16,7 @@ from r2m.errors import UserError, shown
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.kinds import STEP_KINDS
 from r2m.pipelines.references import references, resolved
-from r2m.pipelines.schema import Pipeline, Step
+from r2m.pipelines.schema import Pipeline, Schedule, Step
 from r2m.pipelines.work import Kind, Sort, StepOutputs, Where
 
 PENDING: dict[Sort, Any] = {  # in the place of what a step has not made yet
@@ -45,6 +45,15 @@ def load_pipeline(file: str | Path, settings: Sequence[str] = ()) -> Pipeline:
     except ValidationError as error:
         raise UserError(explain(error, Pipeline)) from None
     return checked_pipeline(pipeline)
+
+
+def on_clock(pipeline: Pipeline, cron: str | None, time_zone: str | None) -> Pipeline:
+    """With these in the place of its schedule's own. Raises UserError."""
+    given = {key: value for key, value in (("cron", cron), ("time_zone", time_zone)) if value is not None}
+    if not given:
+        return pipeline
+    schedule = settings_of(Schedule, pipeline.schedule.model_dump() | given, "schedule")
+    return pipeline.model_copy(update={"schedule": schedule})
 
 
 def checked_pipeline(pipeline: Pipeline) -> Pipeline:

@@ -36,6 +36,7 @@ MLFLOW_STATUS = {
     "stopped": "KILLED",
     "pruned": "KILLED",
     "failed": "FAILED",
+    "skipped": "KILLED",
     "killed": "KILLED",  # no event of a journal
 }
 CONFIGS = ("config.yaml", "sweep.yaml", "sweep.py")  # of a run, of a sweep: shipped at the start
