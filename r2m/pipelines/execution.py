@@ -135,18 +135,14 @@ class Kept:
 
     @property
     def state(self) -> str:
-        """finished, failed, stopped, running, or interrupted: a process that was at it has been killed; skipped: its
-        tick passed."""
-        changes = [e["name"] for e in self.view.events if e["name"] in ("skipped", *STATUS_OF_EVENT)]
-        if changes and changes[-1] == "skipped":
-            return "skipped"
+        """finished, failed, stopped, skipped, running, or interrupted: whoever was at it has been killed."""
         status = self.view.status
         return "interrupted" if status == "running" and not self.running else status
 
     @property
     def verdict(self) -> str:
         """The one line that matters: why it has not finished, else what came of it."""
-        ended = next((e for e in reversed(self.view.events) if e["name"] in ("skipped", *STATUS_OF_EVENT)), {})
+        ended = next((e for e in reversed(self.view.events) if e["name"] in STATUS_OF_EVENT), {})
         said = next((e["text"] for e in reversed(self.view.events) if e["name"] == "verdict"), "")
         return str(ended.get("reason") or said)
 

@@ -20,6 +20,7 @@ from r2m.files import locked, removed
 from r2m.line_file import is_held
 from r2m.pipelines.child import TASK
 from r2m.pipelines.execution import Kept, executions, maker, pipelines_folder
+from r2m.pipelines.lease import held_elsewhere
 from r2m.pipelines.memo import Entry, Memo, parts_of
 from r2m.runs.find import sweep_runs
 from r2m.runs.folder import DRIVER, JOURNAL, run_folder
@@ -73,9 +74,10 @@ def find_garbage(storage: str, keep: int, name: str | None = None) -> Garbage:
     """What goes where the newest `keep` executions of each pipeline stay, or of the pipeline `name`, and all of the
     others'. One that a process is at stays in any case, with all that was used since it began."""
     memo, every = Memo(storage), executions(storage)
-    old = _beyond(every, keep, name)
+    at_work = [each for each in every if each.running or _elsewhere(storage, each)]
+    old = [each for each in _beyond(every, keep, name) if each not in at_work]
     stay = [each for each in every if each not in old]
-    since = min((each.since for each in stay if each.running), default=float("inf")) - CLOCKS_APART_S
+    since = min((each.since for each in at_work), default=float("inf")) - CLOCKS_APART_S
     used = {entry for each in stay for entry in each.entries}
     open_ = [each for each in stay if each.state not in ("finished", "skipped")]
     unfinished = [(each, event) for each in open_ for event in each.steps.values()]
@@ -141,7 +143,12 @@ def maker_run(step: Path) -> str:
 def _beyond(every: Collection[Kept], keep: int, name: str | None) -> list[Kept]:
     names = {each.name for each in every} if name is None else {name}
     of = [[each for each in every if each.name == one] for one in sorted(names)]
-    return [each for mine in of for each in mine[: max(0, len(mine) - keep)] if not each.running]
+    return [each for mine in of for each in mine[: max(0, len(mine) - keep)]]
+
+
+def _elsewhere(storage: str, each: Kept) -> bool:
+    """A storage that machines share needn't have locks."""
+    return each.view.status == "running" and held_elsewhere(storage, each.name)
 
 
 def _free(storage: str, sweeps: Iterable[str], named: set[str], begun: set[str]) -> Iterator[tuple[str, list[str]]]:

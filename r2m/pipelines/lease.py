@@ -112,7 +112,7 @@ def held(
     beat_s: float = BEAT_S, stale_s: float = STALE_S,
 ) -> Iterator[Lease]:  # fmt: skip
     """The pipeline's lease. Raises BusyError where somebody else holds it and `overlap` is skip; else waits."""
-    path = Path(storage).absolute() / "pipelines" / f".{name}.lease"
+    path = _path(storage, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     lease, watched, told = Lease(path, beat_s), _Watched(path, stale_s), False
     while not lease.take():
@@ -133,6 +133,19 @@ def held(
         yield lease
     finally:
         lease.let_go()
+
+
+def held_elsewhere(storage: str, name: str) -> bool:
+    """Whether a process of another machine has it, as far as can be told without waiting for its heartbeat."""
+    try:
+        holder = _holder(_path(storage, name).read_bytes())
+    except OSError:
+        return False
+    return holder is not None and not holder.here
+
+
+def _path(storage: str, name: str) -> Path:
+    return Path(storage).absolute() / "pipelines" / f".{name}.lease"
 
 
 class _Watched:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ WRONG = [
     (changed(arms={"seeds": "${seed}"}), "steps.arms.seeds: ${seed}: no such parameter; there are: seeds, share,"),
     (changed(arms={"seeds": "${sft}"}), "steps.arms.seeds: ${sft} is a step; of its outputs, sft.model are allowed"),
     (changed(reward={"policy": "${sfd.model}"}), "steps.reward.policy: ${sfd.model}: no such step; there are: sft,"),
-    (changed(reward={"policy": "${sft.runs}"}), "steps.reward.policy: ${sft.runs}: sft uses sft, whose outputs are model"),
+    (changed(reward={"policy": "${sft.runs}"}), "${sft.runs}: sft uses sft, whose outputs are model"),
     (changed(reward={"policy": "${sft.model"}), "steps.reward.policy = '${sft.model': ${parameter} and"),
     (changed(reward={"policy": "$sft"}), "steps.reward.policy = '$sft': ${parameter} and"),
     (changed(reward={"policy": "${a.b.c}"}), "steps.reward.policy = '${a.b.c}': ${parameter} and"),
@@ -102,8 +103,8 @@ WRONG = [
     (changed(sft={"recipee": 1}), "steps.sft: recipee"),
     (changed(sft={"set": {"task.artefac": 1}}), "steps.sft: "),
     (changed(sft={"retries": -1}), "steps.sft.retries = -1"),
-    (changed(arms={"seeds": []}), "steps.arms: seeds = []"),
-    (changed(arms={"seeds": "${share}"}), "steps.arms: seeds = 0.25"),
+    (changed(arms={"evaluations": 0}), "steps.arms: evaluations = 0"),
+    (changed(arms={"evaluations": "${seeds}"}), "steps.arms: evaluations = [0, 1]: input should be"),
     (changed(compared={"metric": "gold"}), "steps.compared: metric = 'gold'"),
     (changed(arms={"recipe": "none"}), "steps.arms: recipe = 'none'"),
     (WHOLE.replace("seeds: [0, 1],", "seeds: [0, 1], more: 1,"), "parameters.more: no step uses it"),
@@ -111,12 +112,13 @@ WRONG = [
     (WHOLE.replace("seeds: [0, 1],", "seeds: [0, 1], a-b: 1,"), "parameters.a-b: a name of letters"),
     (WHOLE.replace("  sft:", "  1sft:"), "steps.1sft: a name of letters"),
     (WHOLE.replace("  sft:", f"  {'s' * 31}:"), f"steps.{'s' * 31}: a name of letters, digits and '_' is allowed"),
-    (WHOLE + "step: 1", "step = 1: unknown key"),
+    (WHOLE + "step: 1", "step: unknown key; allowed: name, parameters,"),
     ("name: a/b" + WHOLE, "name = 'a/b': letters, digits"),
     ("name: 3" + WHOLE, "name = 3"),
     (f"name: {'n' * 51}" + WHOLE, "name = 'nnn"),
-    ("schedule: {crn: 1}" + WHOLE, "schedule.crn = 1: unknown key"),
+    ("schedule: {crn: 1}" + WHOLE, "schedule.crn: unknown key; allowed: cron,"),
     ("schedule: {time_zone: Mars}" + WHOLE, "schedule.time_zone = 'Mars': a time zone's name is allowed"),
+    ("schedule: {cron: 0 3 * *}" + WHOLE, "schedule.cron = '0 3 * *': minute hour day month weekday are allowed"),
     ("schedule: {overlap: both}" + WHOLE, "schedule.overlap = 'both'"),
     ("retries: 21" + WHOLE, "retries = 21"),
     ("retries: true" + WHOLE, "retries = True"),
@@ -199,7 +201,7 @@ def test_every_order_respects_the_needs_and_every_circle_is_named(needs: dict[st
     except UserError as error:
         path = str(error).split(": ")[1].split(" -> ")
         assert path[0] == path[-1]
-        assert all(after in needs[before] for before, after in zip(path, path[1:], strict=False))
+        assert all(after in needs[before] for before, after in pairwise(path))
         return
     assert set(order) == set(needs)
     place = {name: number for number, name in enumerate(order)}
