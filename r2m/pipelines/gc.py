@@ -114,7 +114,7 @@ def find_garbage(storage: str, keep: int, name: str | None = None) -> Garbage:
 def remove_garbage(storage: str, shown: Garbage, keep: int, name: str | None = None) -> Garbage:
     """Remove what is garbage of that still; what was."""
     memo = Memo(storage)
-    with locked(memo.folder / ".gc.lock"):
+    with locked(lock := memo.folder / ".gc.lock"):
         with memo.steady():
             garbage = find_garbage(storage, keep, name).both(shown)
             for entry in garbage.entries.values():
@@ -130,7 +130,7 @@ def remove_garbage(storage: str, shown: Garbage, keep: int, name: str | None = N
         for folder in garbage.steps:
             if not folder.with_name(maker_run(folder)).exists():
                 removed(folder)
-        for folder in _put_away_before(storage, memo):
+        for folder in [*_put_away_before(storage, memo), lock]:
             removed(folder)
     return garbage
 
