@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Option
 
+from r2m.cli import pipeline_promote
 from r2m.cli.common import check_driver, err, out
 from r2m.cli.options import Address, Storage, storage_path
 from r2m.cli.pipeline_options import Cron, File, SetParameter, Tick, TimeZone, TrackingUri
 from r2m.cli.pipeline_schedule import schedule
 from r2m.cli.pipeline_status import gc, status
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer()
 pipeline = typer.Typer(
     no_args_is_help=True, help="Steps of a file brought up to date, each paid for once; on a clock of your own."
 )
 app.add_typer(pipeline, name="pipeline")
+pipeline.add_typer(pipeline_promote.app)
 for command in (status, gc, schedule):
     pipeline.command()(command)
 

@@ -36,7 +36,7 @@ def status(
         return
     newest_first = sorted(kept, key=lambda each: each.view.start["time"], reverse=True)
     own = ["pipeline"] if name is None else []
-    table = _table("Executions, times in UTC", *own, "tick", "state", "took", "steps")
+    table = _table(*own, "tick (UTC)", "state", "took", "steps")
     table.add_column("verdict", overflow="fold", ratio=1)
     for each in newest_first if all_ else newest_first[:SHOWN]:
         row = [each.name, _tick(each), each.state, _took(each), _counts(each), each.verdict]
@@ -45,6 +45,7 @@ def status(
     if len(kept) > SHOWN and not all_:
         out.print(f"{len(kept) - SHOWN:,} older ones: --all", highlight=False)
     if name is not None:
+        out.print(f"\nSteps of {newest_first[0].folder.name}", soft_wrap=True, highlight=False)
         out.print(_steps(newest_first[0]))
         out.print(f"look: {newest_first[0].folder}", soft_wrap=True, highlight=False)
 
@@ -67,7 +68,7 @@ def gc(
     if not parts:
         out.print(f"nothing to remove in {folder}", soft_wrap=True, highlight=False)
         return
-    table = _table("What goes", "", "how many", "frees")
+    table = _table("what goes", "how many", "frees")
     table.add_column("which", overflow="fold", ratio=1)
     for what, names, size in parts:
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
@@ -95,8 +96,8 @@ def _of(storage: str, name: str | None) -> list[Kept]:
     return [each for each in kept if name in (None, each.name)]
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(*columns: str) -> Table:
+    table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
@@ -128,7 +129,7 @@ def _counts(each: Kept) -> str:
 def _steps(each: Kept) -> Table:
     from r2m.training.duration import time_text
 
-    table = _table(f"Steps of {each.folder.name}", "step", "state", "took")
+    table = _table("step", "state", "took")
     table.add_column("", overflow="fold", ratio=1)
     for name, step in each.view.start["config"]["steps"].items():
         event = each.steps.get(name, {})

@@ -15,9 +15,11 @@ from r2m.pipelines.books import Books
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.execution import Execution
 from r2m.pipelines.memo import Entry, Memo, parts_of
+from r2m.pipelines.page import write_page
 from r2m.pipelines.process import Process, start_process
 from r2m.pipelines.room import Room
 from r2m.pipelines.spec import check_forced, graph, key_of, kind_of, step_settings
+from r2m.pipelines.steps.promote import verdict_of
 from r2m.pipelines.work import Kind, StepOutputs
 from r2m.runs.journal import Journal, read
 from r2m.training.driver import on_signal
@@ -52,11 +54,12 @@ def run_execution(
     One that has finished stays as it is, unless something is forced. Raises UserError where another process is at it.
     """
     with Journal(execution.journal) as journal:
-        view = read(execution.journal)
+        books, view = Books(execution, journal), read(execution.journal)
         there = {event["step"] for event in view.events if event["name"] == "step"}
         if view.status == "finished" and there >= {*(only or execution.pipeline.steps)} and not force:
+            if not books.shipped:  # somebody ended the process that had finished it
+                books.close([write_page(execution.folder)])
             return "finished"
-        books = Books(execution, journal)
         return _Session(execution, books, force, only, console or Console(stderr=True, markup=False), lost).run()
 
 
@@ -119,7 +122,7 @@ class _Session:
         """Whether its result is there, once those of the steps before it are."""
         settings = step_settings(self.pipeline, name, outputs)
         use = self.pipeline.steps[name].use
-        key = key_of(use, settings, self.contents)
+        key = key_of(use, settings, self.contents, self.pipeline.name)
         self.contents.keep()
         found = None if name in self.force else self.memo.take(use, key)
         state.settings, state.key = settings.model_dump(mode="json", exclude_unset=True), key
@@ -181,9 +184,13 @@ class _Session:
         said = {"cached": f"cached: {facts.get('made_by')}", "done": took}
         self._say(name, said.get(how, f"{how}: {reason}"))
         self.books.step(name, how, key=state.key, attempt=state.attempt, **facts)
-        if state.attempt:
+        if entry is not None and self.pipeline.steps[name].use == "promote":
+            said_of = verdict_of(entry.outputs)
+            self.books.event("verdict", step=name, **said_of)
+            self._say(name, said_of["text"])
+        if state.attempt or (entry is not None and self.books.is_open(name)):
             made_of = {"sweeps": state.outputs["sweeps"]} if "sweeps" in state.outputs else {}
-            seconds = time.monotonic() - state.began
+            seconds = time.monotonic() - state.began if state.attempt or entry is None else entry.seconds
             self.books.end_run(name, how, seconds, **({"reason": reason} if reason else made_of))
 
     def _end(self) -> str:
@@ -197,7 +204,7 @@ class _Session:
             end("stopped", reason="asked to stop")
         else:
             end("finished")
-        if trouble := self.books.close([]):
+        if trouble := self.books.close([write_page(self.execution.folder)]):
             self.console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
         return "failed" if failed else "stopped" if self.asked else "finished"
 

@@ -34,7 +34,7 @@ from r2m.sweeps.sweep import extra_settings
 from r2m.training.duration import time_text
 from r2m.training.preflight import plan_for
 
-CACHED, WILL, MAY = "cached", "will run", "may run"
+_CACHED, _WILL, _MAY = "cached", "will run", "may run"
 
 
 @dataclass
@@ -82,14 +82,14 @@ class _Forecast:
     def _step(self, name: str, before: Mapping[str, _Ahead]) -> _Ahead:
         use, kind = self.pipeline.steps[name].use, kind_of(self.pipeline, name)
         settings = step_settings(self.pipeline, name, {other: step.outputs for other, step in before.items()})
-        new = [other for other, step in before.items() if step.state != CACHED]
+        new = [other for other, step in before.items() if step.state != _CACHED]
         if not new and name not in self.force:
-            entry = self.memo.find(use, key_of(use, settings, self.contents))
+            entry = self.memo.find(use, key_of(use, settings, self.contents, self.pipeline.name))
             if entry is not None:
-                return _Ahead(CACHED, _made(entry, name), outputs=entry.outputs, shapes=entry.outputs)
+                return _Ahead(_CACHED, _made(entry, name), outputs=entry.outputs, shapes=entry.outputs)
         of_use = [entry for entry in self.entries if entry.use == use]
         sure = name in self.force or not new or not of_use
-        ahead = _Ahead(WILL if sure else MAY, "" if sure else f"if {' or '.join(new)} comes out new")
+        ahead = _Ahead(_WILL if sure else _MAY, "" if sure else f"if {' or '.join(new)} comes out new")
         mine = [entry for entry in of_use if maker(entry.made_by) == (self.pipeline.name, name)]
         ahead.last = max(mine, key=lambda entry: entry.made, default=None)
         ahead.outputs = pending(kind) | _runs(name, settings)
@@ -97,6 +97,8 @@ class _Forecast:
             {"model": getattr(settings, "model", None)} if "model" in kind.outputs else {}
         )
         ahead.takes = kind.takes(settings, self.where)
+        if isinstance(settings, TrainStep) and name in self.force:
+            ahead.takes = f"{len(ahead.outputs['runs'])} runs"
         try:
             kind.check(settings, self.where)
             if isinstance(settings, SweepStep | TrainStep):
@@ -169,9 +171,9 @@ def _plan_table(name: str, plan: SweepPlan, guess_s: float | None) -> Table:
 
 def _total(ahead: Mapping[str, _Ahead]) -> Iterator[str]:
     states = [step.state for step in ahead.values()]
-    counts = [f"{states.count(state)} {state}" for state in (CACHED, WILL, MAY) if state in states]
+    counts = [f"{states.count(state)} {state}" for state in (_CACHED, _WILL, _MAY) if state in states]
     yield f"{len(ahead)} steps: {', '.join(counts)}"
-    steps = [step for step in ahead.values() if step.state != CACHED]
+    steps = [step for step in ahead.values() if step.state != _CACHED]
     if known := [step.last.seconds for step in steps if step.last is not None]:
         yield f"last time {time_text(sum(known))} for {len(known)} of these {len(steps)}, one after another"
     if guesses := [step.guess_s for step in steps if step.guess_s is not None]:

@@ -126,10 +126,10 @@ def settings_of(of: type[Section], tree: Any, at: str) -> Any:
         raise UserError(f"{at}: {explain(error, of)}") from None
 
 
-def key_of(use: str, settings: Any, contents: Contents) -> str:
+def key_of(use: str, settings: Any, contents: Contents, pipeline: str) -> str:
     """The digest of all that determines a step's result."""
     kind = STEP_KINDS[use]
-    return digest([use, kind.version, kind.determines(settings, contents)])
+    return digest([use, kind.version, kind.determines(settings, contents), *[pipeline] * kind.own])
 
 
 def kind_of(pipeline: Pipeline, name: str) -> Kind:

@@ -145,7 +145,7 @@ def missing_runs(step: TrainStep, storage: str) -> list[RunCell]:
 def _takes(step: TrainStep, where: Where) -> str:
     missing = len(missing_runs(step, where.storage))
     there = len(step.arms) * len(step.seeds) - missing
-    return f"{missing} runs" + (f", {there} more are there" if there else "")
+    return f"{missing} run{'s' * (missing != 1)}" + (f", {there} more are there" if there else "")
 
 
 TRAIN = Kind(

@@ -59,7 +59,7 @@ class Nights:
     def keep_sft(self, model: str) -> None:
         """The first step's result, of a minute and a second."""
         contents = Contents(self.where.storage, self.made.memo.folder)
-        key = key_of("sft", step_settings(self.load(), "sft", {}), contents)
+        key = key_of("sft", step_settings(self.load(), "sft", {}), contents, "night")
         with self.made.memo.making(f"sft-{key}") as made:
             assert made is not None
             shutil.copytree(model, made[0] / "model")
@@ -148,16 +148,15 @@ def test_runs_that_are_there_are_no_part_of_the_plan(nights: Nights) -> None:
     assert planned() == (["will run", "4 runs, 2 more are there"], "6")
     for seed in (0, 1, 2):
         nights.made.entry(f"run-{keys['RLOO', seed]}", runs=["a"], sweeps=["b"])
-    assert planned() == (["will run", "1 runs, 5 more are there"], "1")
-    assert planned("arms")[1] == "6"
+    assert planned() == (["will run", "1 run, 5 more are there"], "1")
+    assert planned("arms") == (["will run", "6 runs"], "6")
 
 
 def test_what_has_no_room_is_said_and_refused(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r2m.sweeps.room._machine", lambda: {"cpus": 1, "gpus": 0, "node_gib": 1.0})
     told: list[Any] = []
-    with pytest.raises(UserError, match=r"^steps\.arms: no trials? fit"):
-        for part in forecast(nights.load(), nights.where):
-            told.append(part)
+    with pytest.raises(UserError, match=r"^steps\.arms: no trial fits"):
+        told.extend(forecast(nights.load(), nights.where))
     console = Console(file=StringIO(), width=200)
     console.print(told[0])
     assert "cannot run here: no trial fits" in console.file.getvalue()  # type: ignore[attr-defined]

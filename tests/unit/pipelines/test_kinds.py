@@ -38,7 +38,7 @@ def key(models: dict[str, str], tmp_path: Path) -> Callable[..., str]:
             return models.get(value, value) if isinstance(value, str) else value
 
         step = settings_of(STEP_KINDS[use].settings, placed(tree), "step")
-        return key_of(use, step, Contents(str(storage), storage / "memo"))
+        return key_of(use, step, Contents(str(storage), storage / "memo"), "night")
 
     return key
 
