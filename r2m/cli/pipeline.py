@@ -12,6 +12,7 @@ from r2m.cli.common import check_driver, err, out
 from r2m.cli.options import Address, Storage, storage_path
 from r2m.cli.pipeline_options import Cron, File, SetParameter, Tick, TimeZone, TrackingUri
 from r2m.cli.pipeline_schedule import schedule
+from r2m.cli.pipeline_status import gc, status
 
 app = typer.Typer()
 pipeline = typer.Typer(
@@ -20,8 +21,8 @@ pipeline = typer.Typer(
 app.add_typer(pipeline, name="pipeline")
 pipeline.add_typer(pipeline_cluster.app)
 pipeline.add_typer(pipeline_promote.app)
-
-pipeline.command()(schedule)
+for command in (status, gc, schedule):
+    pipeline.command()(command)
 
 
 @pipeline.command()
@@ -47,8 +48,8 @@ def run(
     if dry_run:
         from r2m.pipelines.forecast import forecast
 
-        for line in forecast(asked, where):
-            out.print(line, soft_wrap=True, highlight=False)
+        for part in forecast(asked, where, force or ()):
+            out.print(part, soft_wrap=isinstance(part, str), highlight=False)
         return
     from r2m.pipelines.turn import take_turn
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,13 @@ def graph(pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
             raise UserError(f"steps: {_cycle(needs, order)}: steps need each other in a circle")
         order |= {name: needs[name] for name in ready}
     return order
+
+
+def check_forced(force: Collection[str], steps: Collection[str]) -> None:
+    """Raises UserError where one is none of the steps."""
+    for name in force:
+        if name not in steps:
+            raise UserError(f"--force {shown(name)}: {', '.join(steps)} are allowed")
 
 
 def check_room_for(pipeline: Pipeline, where: Where) -> None:
