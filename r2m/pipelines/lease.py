@@ -118,7 +118,7 @@ def held(
     beat_s: float = BEAT_S, stale_s: float = STALE_S,
 ) -> Iterator[Lease]:  # fmt: skip
     """The pipeline's lease. Raises BusyError where somebody else holds it and `overlap` is skip; else waits."""
-    folder = Path(storage).absolute() / "pipelines" / f".{name}.lease"
+    folder = _folder(storage, name)
     folder.mkdir(parents=True, exist_ok=True)
     lease = None
     while lease is None:
@@ -126,6 +126,20 @@ def held(
         lease = _taken(folder, after, beat_s, stale_s)
     with lease:
         yield lease
+
+
+def held_elsewhere(storage: str, name: str) -> bool:
+    """Whether a process of another machine has it, as far as can be told without waiting for its heartbeat."""
+    file = _highest(_folder(storage, name))
+    text = None if file is None else _read(file)
+    if text is None or text.endswith(_beat_line(GIVEN_BACK)):
+        return False
+    holder = _holder(text)
+    return holder is not None and not holder.here
+
+
+def _folder(storage: str, name: str) -> Path:
+    return Path(storage).absolute() / "pipelines" / f".{name}.lease"
 
 
 def _free(

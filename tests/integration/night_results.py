@@ -57,7 +57,9 @@ def task_of(settings: dict[str, Any]) -> Any:
 def assert_runs_as_undisturbed(storage: Path, tmp_path: Path) -> None:
     """Those of the search and of the arms, and what is made of the latter."""
     search, train = only(storage, "sweep").outputs, only(storage, "train").outputs
-    views = {name: view for sweep in (*search["sweeps"], *train["sweeps"]) for name, view in sweep_views(storage, sweep)}
+    views = {
+        name: view for sweep in (*search["sweeps"], *train["sweeps"]) for name, view in sweep_views(storage, sweep)
+    }
     expected = {name: undisturbed(view, tmp_path) for name, view in views.items()}
     for name, view in views.items():
         assert view.status == "finished"

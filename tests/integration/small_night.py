@@ -116,7 +116,9 @@ class Night:
 
     def at_work(self, step: str) -> dict[int, Path]:
         """Processes of the step's runs that are in the middle of one, and its journal."""
-        journals = [path for path in self.storage.glob(f"runs/small-{step}-*/journal.jsonl") if 1 < rounds(path) < ROUNDS]
+        journals = [
+            path for path in self.storage.glob(f"runs/small-{step}-*/journal.jsonl") if 1 < rounds(path) < ROUNDS
+        ]
         assert self.driver is not None
         pids = descendants(self.driver.pid)
         return {pid: path for path in journals for pid in pids if has_open(pid, path)}
@@ -173,4 +175,6 @@ def lingers(pid: int) -> bool:
 
 def rounds(path: Path) -> int:
     """The last one that a journal has."""
-    return max((record["step"] for record in JournalReader(path).new_records() if record["kind"] == "round"), default=0)
+    return max(
+        (record["step"] for record in JournalReader(path).new_records() if record["kind"] == "round"), default=0
+    )
