@@ -10,7 +10,7 @@ from functools import partial
 
 from rich.console import Console
 
-from r2m.errors import UserError
+from r2m.errors import UserError, reason_of
 from r2m.pipelines.books import Books
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.execution import Execution
@@ -54,11 +54,12 @@ def run_execution(
     """
     with Journal(execution.journal) as journal:
         books = Books(execution, journal)
+        console = console or Console(stderr=True, markup=False)
         if read(execution.journal).status == "finished" and not force:
             if not books.shipped:  # somebody ended the process that had finished it
-                books.close([write_page(execution.folder)])
+                _close(execution, books, console)
             return "finished"
-        return _Session(execution, books, force, only, console or Console(stderr=True, markup=False), lost).run()
+        return _Session(execution, books, force, only, console, lost).run()
 
 
 class _Session:
@@ -195,8 +196,7 @@ class _Session:
             end("stopped", reason="asked to stop")
         else:
             end("finished")
-        if trouble := self.books.close([write_page(self.execution.folder)]):
-            self.console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
+        _close(self.execution, self.books, self.console)
         return "failed" if failed else "stopped" if self.asked else "finished"
 
     def _ask_to_stop(self) -> None:
@@ -209,6 +209,17 @@ class _Session:
 
     def _say(self, name: str, line: str) -> None:
         self.console.print(f"{name}: {line}", soft_wrap=True, highlight=False)
+
+
+def _close(execution: Execution, books: Books, console: Console) -> None:
+    """The page and MLflow. What becomes of them does not change what the execution has come to."""
+    page = []
+    try:
+        page = [write_page(execution.folder)]
+    except OSError as error:  # a full disk, as a rule
+        console.print(f"the page was not written: {reason_of(error)}", soft_wrap=True, highlight=False)
+    if trouble := books.close(page):
+        console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
 
 
 def _needed(needs: dict[str, tuple[str, ...]], only: Collection[str]) -> dict[str, tuple[str, ...]]:
