@@ -68,8 +68,8 @@ def write_night(folder: Path, reward: str) -> Path:
 class Night:
     """The drivers of an execution, one after another, and all processes that they have started."""
 
-    def __init__(self, folder: Path, file: Path) -> None:
-        self.folder, self.file, self.storage = folder, file, folder / "storage"
+    def __init__(self, folder: Path, file: Path, storage: Path | None = None) -> None:
+        self.folder, self.file, self.storage = folder, file, storage or folder / "storage"
         self.began: set[int] = set()
         self.driver: subprocess.Popen | None = None
         self.logs = 0

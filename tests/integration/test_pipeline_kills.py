@@ -26,6 +26,7 @@ from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.tracking.registry import champion
 
 STEPS = {"sft", "reward", "search", "arms", "assessed", "alarm", "compared", "champion"}
+ELSEWHERE = ("--tracking-uri", "sqlite:///mlflow.db")
 ONCE = Counter(
     {use: 1 for use in ("sft", "reward-model", "sweep", "train", "evaluate", "alarm-check", "compare", "promote")}
     | {"run": 4}
@@ -160,3 +161,35 @@ def test_a_setting_of_the_reward_model_and_a_node_that_dies(
     now = champion(MlflowClient(default_tracking_uri(night.storage)), "small")
     assert now is not None
     assert (now.version, now.before) == ("2", "1")
+
+
+def test_a_full_disk_and_a_step_that_fails_by_its_input(tmp_path: Path, small_disk: Path) -> None:
+    """One line each; the same command goes on when there is room."""
+    file = tmp_path / "small.yaml"
+    file.write_text(
+        "steps:\n  nobody: {use: alarm-check, runs: [nobody]}\n  others: {use: alarm-check, runs: [others]}\n"
+    )
+    night = Night(tmp_path, file, small_disk)
+    filler = small_disk / "filler"
+
+    def fill(but: int) -> None:
+        free = os.statvfs(small_disk)
+        filler.write_bytes(bytes(free.f_bavail * free.f_frsize - but))
+
+    try:
+        fill(but=0)
+        night.start(*ELSEWHERE)
+        assert night.end(2) == "error: disk full: [Errno 28] No space left on device\n"
+        filler.unlink()
+        fill(but=2**20)  # the page is larger
+        night.start(*ELSEWHERE)
+        said = night.end(1).splitlines()
+        wrong = [f"{name}: failed: runs: {small_disk} has no journal of {name}" for name in ("nobody", "others")]
+        assert sorted(said[:4]) == sorted([*wrong, "nobody: started", "others: started"])  # none is tried again
+        assert said[4] == "the page was not written: disk full: [Errno 28] No space left on device"
+        assert said[5].endswith(": failed")
+        filler.unlink()
+        night.start(*ELSEWHERE)
+        assert "page" not in night.end(1)
+    finally:
+        night.clean()
