@@ -3,17 +3,18 @@
 from datetime import UTC, datetime
 
 from cronsim import CronSim, CronSimError
+from pydantic_core import PydanticCustomError
 
 
 def check_cron(expression: str) -> str:
-    """The expression. Raises ValueError for what is none, or never comes."""
+    """The expression. Raises pydantic's ValueError for what is none, or never comes."""
     try:
         if len(expression.split()) != 5:  # cronsim would take a sixth, of seconds
             raise CronSimError("five fields")
         next(CronSim(expression, datetime(2026, 1, 1, tzinfo=UTC)))
     except (CronSimError, StopIteration) as error:
         why = "no such time comes within fifty years" if isinstance(error, StopIteration) else str(error).lower()
-        raise ValueError(
-            f"minute hour day month weekday are allowed, such as 0 3 * * * (every night at three); {why}"
+        raise PydanticCustomError(
+            "cron", f"minute hour day month weekday are allowed, such as 0 3 * * * (every night at three); {why}"
         ) from None
     return expression

@@ -14,11 +14,11 @@ from r2m.errors import UserError, reason_of
 from r2m.pipelines.books import Books
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.execution import Execution
-from r2m.pipelines.memo import Entry, Memo, number_of
+from r2m.pipelines.memo import Entry, Memo, parts_of
 from r2m.pipelines.page import write_page
 from r2m.pipelines.process import Process, start_process
 from r2m.pipelines.room import Room
-from r2m.pipelines.spec import graph, key_of, kind_of, step_settings
+from r2m.pipelines.spec import check_forced, graph, key_of, kind_of, step_settings
 from r2m.pipelines.steps.promote import verdict_of
 from r2m.pipelines.work import Kind, StepOutputs
 from r2m.runs.journal import Journal, read
@@ -38,6 +38,7 @@ class _State:
     not_before: float = 0.0  # monotonic: of the next attempt
     began: float = 0.0
     process: Process | None = None
+    settings: dict[str, object] = field(default_factory=dict)  # of its kind, with what the steps before it made
     key: str = ""
     entry: str = ""  # the name of the one that it makes
 
@@ -53,9 +54,10 @@ def run_execution(
     One that has finished stays as it is, unless something is forced. Raises UserError where another process is at it.
     """
     with Journal(execution.journal) as journal:
-        books = Books(execution, journal)
+        books, view = Books(execution, journal), read(execution.journal)
         console = console or Console(stderr=True, markup=False)
-        if read(execution.journal).status == "finished" and not force:
+        there = {event["step"] for event in view.events if event["name"] == "step"}
+        if view.status == "finished" and there >= {*(only or execution.pipeline.steps)} and not force:
             if not books.shipped:  # somebody ended the process that had finished it
                 _close(execution, books, console)
             return "finished"
@@ -70,9 +72,7 @@ class _Session:
         self.execution, self.books, self.console, self.lost = execution, books, console, lost
         self.pipeline, self.where = execution.pipeline, execution.where
         self.needs = _needed(graph(self.pipeline), only)
-        for name in force:
-            if name not in self.needs:
-                raise UserError(f"--force {name!r}: {', '.join(self.needs)} are allowed")
+        check_forced(force, self.needs)
         self.force = set(force)
         self.memo = Memo(self.where.storage)
         self.contents = Contents(self.where.storage, self.memo.folder)
@@ -110,24 +110,33 @@ class _Session:
             return
         if any(s.name not in ("cached", "done") for s in before.values()) or time.monotonic() < state.not_before:
             return
-        settings = step_settings(self.pipeline, name, {n: s.outputs for n, s in before.items()})
-        use = self.pipeline.steps[name].use
         if not state.key:
-            state.key = key_of(use, settings, self.contents, self.pipeline.name)
-            self.contents.keep()
-            found = None if name in self.force else self.memo.find(use, state.key)
-            if found is not None:  # made here, before somebody ended this process, or by another execution
-                here = found.made_by == self.execution.step_folder(name).name
-                self._settle(name, state, "done" if here else "cached", entry=found)
+            try:
+                self._look_up(name, state, {n: s.outputs for n, s in before.items()})
+            except (UserError, OSError) as error:  # what the steps before it have made is nothing for it
+                self._settle(name, state, "failed", reason_of(error))
                 return
-            state.entry = self.memo.new_name(use, state.key)
-        if self.room.take(name, self.kinds[name]):
-            self._start(name, state, settings.model_dump(mode="json", exclude_unset=True))
+        if state.name == "waiting" and self.room.take(name, self.kinds[name]):
+            self._start(name, state)
 
-    def _start(self, name: str, state: _State, settings: dict[str, object]) -> None:
+    def _look_up(self, name: str, state: _State, outputs: dict[str, StepOutputs]) -> None:
+        """Whether its result is there, once those of the steps before it are."""
+        settings = step_settings(self.pipeline, name, outputs)
+        use = self.pipeline.steps[name].use
+        key = key_of(use, settings, self.contents, self.pipeline.name)
+        self.contents.keep()
+        found = None if name in self.force else self.memo.take(use, key)
+        state.settings, state.key = settings.model_dump(mode="json", exclude_unset=True), key
+        if found is None:
+            state.entry = self.memo.new_name(use, key)
+        else:  # made here, before somebody ended this process, or by another execution
+            here = found.made_by == self.execution.step_folder(name).name
+            self._settle(name, state, "done" if here else "cached", entry=found)
+
+    def _start(self, name: str, state: _State) -> None:
         state.attempt, state.name, state.began = state.attempt + 1, "running", time.monotonic()
-        folder = self.books.begin_run(name, settings, state.attempt)
-        number = number_of(state.entry)
+        folder = self.books.begin_run(name, state.settings, state.attempt)
+        _, _, number = parts_of(state.entry)
         work = {
             "storage": self.where.storage, "tracking_uri": self.where.tracking_uri, "address": self.where.address,
             "name": f"{self.pipeline.name}-{name}-{state.key[:8]}" + (f"-{number}" if number > 1 else ""),
@@ -136,7 +145,7 @@ class _Session:
         use = self.pipeline.steps[name].use
         self._say(name, f"attempt {state.attempt}" if state.attempt > 1 else "started")
         self.books.step(name, "running", key=state.key, attempt=state.attempt)
-        task = {"step": name, "use": use, "settings": settings, "entry": state.entry, "work": work}
+        task = {"step": name, "use": use, "settings": state.settings, "entry": state.entry, "work": work}
         state.process = start_process(folder, task)
 
     def _follow(self, name: str, state: _State, process: Process) -> None:

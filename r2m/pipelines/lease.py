@@ -1,40 +1,46 @@
-"""One process at a time for a pipeline, on whatever machine: a lease on the storage.
+"""One process a pipeline, on one machine or on several that share the storage.
 
-`<storage>/pipelines/.NAME.lease` says who holds it, with a heartbeat that its holder rewrites. A dead holder does not
-keep it: on the same machine its process is looked for; of another one's the heartbeat has to stand still for a while
-by the looker's own clock, so that clocks that differ, or jump, do not matter. No lock of the file system is needed:
-one that several machines share needn't have any.
+`<storage>/pipelines/NAME.lease/` holds a file a holder, numbered: the highest number's has the lease, until its file
+says that it was given back. Who wants it makes the next number with O_EXCL, which one of several can, and looks
+whether it is the highest still. So taking over never removes a lease that somebody has just taken.
+
+A file is a line of JSON that says who (host, pid, ...) and a line that changes every few seconds, the heartbeat,
+which is written into the file that was opened, not into whatever has its name by then. Of a holder on this machine
+its process is looked for. Any other has lost its lease when its file has not changed for `stale_s` by the clock of
+the one who looks, so clocks that differ, or jump, do not matter; it finds `lost` true when it goes on. No lock of the
+file system is needed: one that several machines share needn't have any.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import secrets
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from r2m.files import removed, synced
+from r2m.errors import one_line
 
 BEAT_S, STALE_S = 5.0, 60.0  # between heartbeats; without one, a holder elsewhere is taken for dead
 LOOK_AGAIN_S = 1.0
+GIVEN_BACK = b"given back"
 
 
 @dataclass(frozen=True)
 class Holder:
-    """`born`: when its process started, in the kernel's ticks since the boot `boot`: pids are given again."""
+    """`machine`: the boot, and the space of process ids (a container has its own), that `pid` is of; `born`: when its
+    process started, in the kernel's ticks since that boot: pids are given again."""
 
-    token: str
     host: str
-    boot: str
+    machine: str
     pid: int
     born: str
     since: float  # seconds since the epoch, by its own clock
@@ -42,8 +48,8 @@ class Holder:
 
     @property
     def here(self) -> bool:
-        """Whether it is a process of this machine, since its last start."""
-        return self.boot != "" and (self.host, self.boot) == (socket.gethostname(), _boot())
+        """Whether its process can be looked for from this one."""
+        return self.machine != "" and (self.host, self.machine) == (socket.gethostname(), _machine())
 
     @property
     def alive(self) -> bool:
@@ -66,44 +72,44 @@ class BusyError(Exception):
 
 
 class Lease:
-    def __init__(self, path: Path, beat_s: float) -> None:
-        self._path, self._beat_s = path, beat_s
-        self.holder = _me()
-        self.lost = False  # somebody has taken it over
-        self._beats, self._over = 0, threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+    """Given back at the end of its context, by which its heartbeat goes on."""
 
-    def take(self) -> bool:
-        """Whether it was free."""
-        aside = self._written()
-        try:
-            os.link(aside, self._path)  # of several, one succeeds
-        except FileExistsError:
-            return False
-        finally:
-            removed(aside)
+    def __init__(self, file: Path, handle: int, offset: int, beat_s: float, stale_s: float) -> None:
+        self.file = file
+        self._handle, self._offset, self._stale_s = handle, offset, stale_s
+        self._lost, self._looked = False, time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beats, args=(beat_s,), name="lease", daemon=True)
+
+    @property
+    def lost(self) -> bool:
+        """Whether somebody else has taken it, or may have while the storage could not be read. Looks every time."""
+        with contextlib.suppress(OSError):
+            self._lost |= _highest(self.file.parent) != self.file
+            self._looked = time.monotonic()
+        self._lost |= time.monotonic() - self._looked > self._stale_s
+        return self._lost
+
+    def __enter__(self) -> Self:
         self._thread.start()
-        return True
+        return self
 
-    def let_go(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        if not self.lost and _is(self._path, self.holder.token):
-            removed(self._path)
+        self._write(GIVEN_BACK)
+        os.close(self._handle)
 
-    def _keep(self) -> None:
-        while not self._over.wait(self._beat_s):
-            if not _is(self._path, self.holder.token):
-                self.lost = True
-                return
-            self._beats += 1
-            with suppress(OSError):  # a storage that is away for a while: the next beat may arrive
-                self._written().replace(self._path)
+    def _beats(self, beat_s: float) -> None:
+        beat = 0
+        while not self._over.wait(beat_s) and not self.lost:
+            beat += 1
+            self._write(f"beat {beat}".encode())
 
-    def _written(self) -> Path:
-        aside = self._path.with_name(f"{self._path.name}.{self.holder.token}")
-        aside.write_text(json.dumps(asdict(self.holder) | {"beats": self._beats}), encoding="utf-8")
-        return synced(aside)
+    def _write(self, words: bytes) -> None:
+        """Into our own file, whoever has the lease by now, and whether the file still has a name."""
+        with contextlib.suppress(OSError):
+            os.pwrite(self._handle, _beat_line(words), self._offset)
 
 
 @contextmanager
@@ -112,105 +118,123 @@ def held(
     beat_s: float = BEAT_S, stale_s: float = STALE_S,
 ) -> Iterator[Lease]:  # fmt: skip
     """The pipeline's lease. Raises BusyError where somebody else holds it and `overlap` is skip; else waits."""
-    path = Path(storage).absolute() / "pipelines" / f".{name}.lease"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lease, watched, told = Lease(path, beat_s), _Watched(path, stale_s), False
-    while not lease.take():
-        what = watched.look()
-        if what == "free":  # since
-            continue
-        if what == "dead":
-            _take_away(path, watched.seen)
-        elif what == "alive" and overlap == "skip":
-            assert watched.holder is not None
-            raise BusyError(watched.holder)
-        else:
-            if not told:
-                say(f"{name}: waiting: {watched.holder or 'a lease that cannot be read'}")
-                told = True
-            time.sleep(min(LOOK_AGAIN_S, beat_s))
-    try:
+    folder = _folder(storage, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    lease = None
+    while lease is None:
+        after = _free(folder, name, overlap, say, beat_s, stale_s)
+        lease = _taken(folder, after, beat_s, stale_s)
+    with lease:
         yield lease
-    finally:
-        lease.let_go()
 
 
-class _Watched:
-    """A lease that somebody else has."""
-
-    def __init__(self, path: Path, stale_s: float) -> None:
-        self._path, self._stale_s = path, stale_s
-        self.seen = b""
-        self._since, self._changes = time.monotonic(), -1
-        self.holder: Holder | None = None
-
-    def look(self) -> Literal["free", "alive", "dead", "unknown"]:
-        """Unknown: not here, and not looked at for long enough."""
-        try:
-            now = self._path.read_bytes()
-        except FileNotFoundError:
-            return "free"
-        if now != self.seen or self._changes < 0:
-            self.seen, self._since, self._changes = now, time.monotonic(), self._changes + 1
-            self.holder = _holder(now)
-        if self.holder is not None and self.holder.here:
-            return "alive" if self.holder.alive else "dead"
-        if self._changes > 0 and self.holder is not None:  # its heartbeat was seen
-            return "alive"
-        return "dead" if time.monotonic() - self._since > self._stale_s else "unknown"
-
-
-def _take_away(path: Path, seen: bytes) -> None:
-    """The lease of a dead holder, if it is still that one: of several that do, one takes it away."""
-    aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.stale")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return
-    if aside.read_bytes() != seen:  # it was somebody else's by then: put back, unless there is one again
-        with suppress(FileExistsError):
-            os.link(aside, path)
-    removed(aside)
-
-
-def _holder(data: bytes) -> Holder | None:
-    """None for what is torn, or of another version."""
-    try:
-        tree = json.loads(data)
-        tree.pop("beats")
-        return Holder(**tree)
-    except (ValueError, TypeError, AttributeError, KeyError):
-        return None
-
-
-def _is(path: Path, token: str) -> bool:
-    """Whether it has this token; so, too, where it can't be read just now."""
-    try:
-        holder = _holder(path.read_bytes())
-    except FileNotFoundError:
+def held_elsewhere(storage: str, name: str) -> bool:
+    """Whether a process of another machine has it, as far as can be told without waiting for its heartbeat."""
+    file = _highest(_folder(storage, name))
+    text = None if file is None else _read(file)
+    if text is None or text.endswith(_beat_line(GIVEN_BACK)):
         return False
-    except OSError:
-        return True
-    return holder is not None and holder.token == token
+    holder = _holder(text)
+    return holder is not None and not holder.here
+
+
+def _folder(storage: str, name: str) -> Path:
+    return Path(storage).absolute() / "pipelines" / f".{name}.lease"
+
+
+def _free(
+    folder: Path, name: str, overlap: str, say: Callable[[str], None], beat_s: float, stale_s: float
+) -> Path | None:
+    """The file after which the next may be made; waits for it. None: the first."""
+    watched: tuple[Path, bytes] | None = None
+    since, told = time.monotonic(), False
+    while (file := _highest(folder)) is not None:
+        text = _read(file)
+        if text is None:
+            continue  # a later holder has just cleared it away
+        if text.endswith(b"\n" + _beat_line(GIVEN_BACK)):
+            return file
+        holder = _holder(text)
+        here = holder is not None and holder.here
+        changed, first = watched != (file, text), watched is None
+        if changed:
+            watched, since = (file, text), time.monotonic()
+        if holder is not None and here and not holder.alive:
+            return file
+        if not here and time.monotonic() - since > stale_s:
+            return file
+        if holder is not None and overlap == "skip" and (here or (changed and not first)):
+            raise BusyError(holder)
+        if not told and (overlap == "queue" or not here):
+            say(f"{name}: waiting: {holder or 'a lease that cannot be read'}")
+            told = True
+        time.sleep(min(LOOK_AGAIN_S, beat_s))
+    return None
+
+
+def _taken(folder: Path, after: Path | None, beat_s: float, stale_s: float) -> Lease | None:
+    """None where somebody else was first."""
+    file = folder / str(1 if after is None else int(after.name) + 1)
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return None
+    try:
+        who = json.dumps(asdict(_me())).encode() + b"\n"
+        os.pwrite(handle, who + _beat_line(b"beat 0"), 0)
+        os.fsync(handle)
+        if _highest(folder) == file:
+            for earlier in (path for path in folder.iterdir() if path.name.isdecimal()):
+                if int(earlier.name) < int(file.name):
+                    earlier.unlink(missing_ok=True)
+            return Lease(file, handle, len(who), beat_s, stale_s)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        os.close(handle)
+        raise
+    file.unlink(missing_ok=True)  # we looked for so long that others have come and gone
+    os.close(handle)
+    return None
+
+
+def _highest(folder: Path) -> Path | None:
+    with contextlib.suppress(FileNotFoundError):
+        return max((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name), default=None)
+    return None
+
+
+def _read(file: Path) -> bytes | None:
+    with contextlib.suppress(FileNotFoundError):
+        return file.read_bytes()
+    return None
+
+
+def _holder(text: bytes) -> Holder | None:
+    """None of a file that is empty or torn."""
+    with contextlib.suppress(ValueError, TypeError):
+        return Holder(**json.loads(text.partition(b"\n")[0]))
+    return None
+
+
+def _beat_line(words: bytes) -> bytes:
+    return words.ljust(24)
 
 
 def _me() -> Holder:
     pid = os.getpid()
-    return Holder(
-        secrets.token_hex(8), socket.gethostname(), _boot(), pid, _born(pid), time.time(),
-        " ".join(sys.argv)[:500],
-    )  # fmt: skip
+    return Holder(socket.gethostname(), _machine(), pid, _born(pid), time.time(), one_line(" ".join(sys.argv))[:500])
 
 
-def _boot() -> str:
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+def _machine() -> str:
+    """ "" where the system has no such thing."""
+    with contextlib.suppress(OSError):
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
 def _born(pid: int) -> str:
-    """Of a process that is there and no zombie, else ""."""
-    with suppress(OSError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]
+    """ "" where there is no such process, or only what its parent has still to take note of."""
+    with contextlib.suppress(OSError):
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state in "ZX" else fields[18]
     return ""

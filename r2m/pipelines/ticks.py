@@ -31,8 +31,9 @@ class Due:
 
 def ticks_back(cron: str, zone: ZoneInfo, now: datetime, after: datetime, most: int = MOST_LISTED) -> list[datetime]:
     """In UTC: later than `after`, not later than `now`, the newest first; no more than `most`."""
-    # The next minute: backwards, too, cronsim leaves out the time that it begins with.
-    local = (now + timedelta(minutes=1)).astimezone(zone)
+    # Later than now: backwards, too, cronsim leaves out the time that it begins with, and, begun in the second pass
+    # of an hour that there is twice, what the first had.
+    local = (now + timedelta(hours=3)).astimezone(zone)
     back = (tick.astimezone(UTC) for tick in CronSim(cron, local, reverse=True))
     found = takewhile(lambda tick: tick > after, (tick for tick in back if tick <= now))
     return [tick for tick, _ in zip(found, range(most), strict=False)]

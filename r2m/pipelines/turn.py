@@ -19,8 +19,6 @@ from r2m.pipelines.work import Where
 DUE = "due"  # in the place of a tick: those of the schedule that have come
 EXECUTED = ("finished", "failed", "skipped")  # stopped and interrupted ones are due again
 
-Say = Callable[[str], None]
-
 
 def take_turn(
     pipeline: Pipeline, where: Where, tick: str | None = None, force: Collection[str] = (),
@@ -69,7 +67,7 @@ def _due(pipeline: Pipeline, where: Where) -> Due:
     return due(pipeline.schedule, executed, datetime.now(UTC))
 
 
-def _due_ticks(pipeline: Pipeline, where: Where, say: Say) -> list[datetime | None]:
+def _due_ticks(pipeline: Pipeline, where: Where, say: Callable[[str], None]) -> list[datetime | None]:
     """To be run now. Those that are given up are written down as skipped."""
     found = _due(pipeline, where)
     for missed in found.missed:

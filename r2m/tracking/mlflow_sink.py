@@ -30,15 +30,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100  # MLflow's limits
-MLFLOW_STATUS = {
-    "running": "RUNNING",
-    "finished": "FINISHED",
-    "stopped": "KILLED",
-    "pruned": "KILLED",
-    "failed": "FAILED",
-    "skipped": "KILLED",
-    "killed": "KILLED",  # no event of a journal
-}
+MLFLOW_STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED"} | dict.fromkeys(
+    ("stopped", "pruned", "skipped", "killed"), "KILLED"  # killed: no event of a journal
+)  # fmt: skip
 CONFIGS = ("config.yaml", "sweep.yaml", "sweep.py")  # of a run, of a sweep: shipped at the start
 CLIENT_ENVIRONMENT = {  # where the user's own says nothing else
     # MLflow's client would try 7 times, about 4 minutes; here whoever calls `ship` tries again.
@@ -245,7 +239,6 @@ class Sink:
         self._description.of(run, self._known.get("parent", run_id))
         self._unknown = set(run.data.metrics)
         self._tables = [entry["path"] for entry in json.loads(run.data.tags.get(entities.TABLES_TAG, "[]"))]
-        self._config = [path for name in CONFIGS if (path := self._run_dir / name).is_file()]
-        self._sent = []
+        self._config, self._sent = [path for name in CONFIGS if (path := self._run_dir / name).is_file()], []
         self.mlflow_run, self._mlflow_status = run_id, run.data.tags.get("r2m.status", "")
         return client

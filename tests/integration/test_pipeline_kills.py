@@ -43,6 +43,18 @@ def night(tmp_path_factory: pytest.TempPathFactory, forum_models: tuple[str, str
         night.clean()
 
 
+def names(night: Night) -> set[str]:
+    return {entry.name for of in entries(night.storage).values() for entry in of}
+
+
+def assert_champion(night: Night, version: str, before: str | None) -> str:
+    """The run that it is of."""
+    now = champion(MlflowClient(default_tracking_uri(night.storage)), "small")
+    assert now is not None
+    assert (now.version, now.before) == (version, before)
+    return now.run
+
+
 @pytest.mark.timeout(0)  # what it waits for has limits of its own
 def test_killed_all_over(night: Night, tmp_path: Path) -> None:
     """Each step in its midst and at its end; the driver, the step's process, Ray's workers, an evaluation's, Ctrl-C:
@@ -115,26 +127,22 @@ def test_killed_all_over(night: Night, tmp_path: Path) -> None:
 
     assert_nothing_twice(night.storage, ONCE)
     assert_mlflow_once(night.storage, execution, STEPS)
-    now = champion(MlflowClient(default_tracking_uri(night.storage)), "small")
-    assert now is not None
-    assert (now.version, now.before) == ("1", None)
-    assert now.run in only(night.storage, "train").outputs["runs"]
+    assert assert_champion(night, "1", None) in only(night.storage, "train").outputs["runs"]
     assert_models_as_undisturbed(night.storage, tmp_path)
     assert_runs_as_undisturbed(night.storage, tmp_path)
 
 
 def test_a_second_night_runs_nothing(night: Night) -> None:
-    before = {entry.name for of in entries(night.storage).values() for entry in of}
-    night.began.clear()
+    before = names(night)
     night.start(tick="2026-12-02T03:00Z")
     said = night.end(0)
-    assert night.began == set()
     assert said.count("cached: small-20261201T0300Z-") == len(STEPS)
-    assert {entry.name for of in entries(night.storage).values() for entry in of} == before
     execution = said.splitlines()[-1].split(": ")[0]
     steps = [event for event in events_of(night.storage, execution) if event["name"] == "step"]
     assert {event["step"]: event["state"] for event in steps} == dict.fromkeys(STEPS, "cached")
-    assert champion(MlflowClient(default_tracking_uri(night.storage)), "small").version == "1"
+    assert list((night.storage / "pipelines").glob(f"{execution}.*")) == []  # a step's run has its folder before all
+    assert names(night) == before
+    assert_champion(night, "1", None)
 
 
 @pytest.mark.timeout(0)
@@ -158,9 +166,7 @@ def test_a_setting_of_the_reward_model_and_a_node_that_dies(
         view = read(path)
         assert "resume" in [event["name"] for event in view.events]
         assert_same_rounds(undisturbed(view, tmp_path), view)
-    now = champion(MlflowClient(default_tracking_uri(night.storage)), "small")
-    assert now is not None
-    assert (now.version, now.before) == ("2", "1")
+    assert_champion(night, "2", "1")
 
 
 def test_a_full_disk_and_a_step_that_fails_by_its_input(tmp_path: Path, small_disk: Path) -> None:

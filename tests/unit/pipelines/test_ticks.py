@@ -1,8 +1,11 @@
 """When a pipeline is due."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +45,30 @@ def test_a_time_that_does_not_exist_comes_right_after_the_gap(zone, before, gap,
 ])  # fmt: skip
 def test_a_time_that_comes_twice_comes_once(zone, before, ticks, after):
     assert back(nightly(cron="30 2 * * *", time_zone=zone), after, before) == ticks
+
+
+def test_between_the_two_passes_of_an_hour_the_first_has_been():
+    """02:10 for the second time: 02:30 was twenty minutes before, at its first."""
+    twice = nightly(cron="30 2 * * *", time_zone="Europe/Zurich")
+    assert back(twice, "2026-10-25 01:10", "2026-10-24 12:00") == ["25 00:30"]
+
+
+CRONS = st.sampled_from(["0 3 * * *", "30 2 * * *", "*/20 * * * *", "30 * * * *", "15,45 1-3 * * *", "0 2 * * SUN",
+                         "30 1 8 3 *", "*/7 2 * * *", "0 0,12 1,25 * MON"])  # fmt: skip
+ZONES = st.sampled_from(["Europe/Zurich", "America/New_York", "UTC"])
+NIGHTS = st.sampled_from(["2026-03-28 20:00", "2026-10-24 20:00", "2026-03-08", "2026-11-01", "2026-06-07"])
+
+
+@given(CRONS, ZONES, NIGHTS, st.integers(0, 20 * 60), st.integers(0, 40 * 60))
+@settings(max_examples=200, deadline=None)
+def test_ticks_are_the_same_whenever_one_looks_and_as_cronsim_has_them_forwards(cron, zone, night, a, b):
+    start = at(night)
+    middle, end = start + timedelta(minutes=a), start + timedelta(minutes=a + b)
+    zone = ZoneInfo(zone)
+    whole = ticks_back(cron, zone, end, start)
+    assert whole == [*ticks_back(cron, zone, end, middle), *ticks_back(cron, zone, middle, start)]
+    forwards = takewhile(lambda tick: tick <= end, (t.astimezone(UTC) for t in CronSim(cron, start.astimezone(zone))))
+    assert whole == sorted({tick for tick in forwards if tick > start}, reverse=True)
 
 
 def test_every_hour_is_every_hour_whatever_the_clocks_do():

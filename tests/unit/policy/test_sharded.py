@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import start_workers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
@@ -257,7 +257,7 @@ class Found:
 def found(tmp_path_factory: pytest.TempPathFactory, forum_models: tuple[str, str]) -> Found:
     folder = tmp_path_factory.mktemp("sharded")
     trees = {arm: config_of(arm, forum_models, folder).model_dump(mode="json") for arm in ARMS}
-    mp.spawn(worker, (folder, trees, forum_models), nprocs=3)  # type: ignore[no-untyped-call]
+    start_workers(worker, (folder, trees, forum_models), 3)
     return Found(folder)
 
 
