@@ -3,6 +3,7 @@ is room, and again where it fails."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ class _Session:
         self.needs = _needed(graph(self.pipeline), only)
         check_forced(force, self.needs)
         self.force = set(force)
+        self.forced = books.forced
         self.memo = Memo(self.where.storage)
         self.contents = Contents(self.where.storage, self.memo.folder)
         self.states = {name: _State() for name in self.needs}
@@ -83,7 +85,7 @@ class _Session:
         self.began = time.monotonic()
 
     def run(self) -> str:
-        self.books.event("resume")
+        self.books.event("resume", **({"force": sorted(self.force)} if self.force else {}))
         with on_signal(self._ask_to_stop):
             while self._look():
                 time.sleep(LOOK_S)
@@ -125,12 +127,14 @@ class _Session:
         use = self.pipeline.steps[name].use
         key = key_of(use, settings, self.contents, self.pipeline.name)
         self.contents.keep()
-        found = None if name in self.force else self.memo.take(use, key)
+        found = self.memo.take(use, key)
+        here = found is not None and found.made_by == self.execution.step_folder(name).name
+        if found is not None and name in self.force and not (here and found.made > self.forced.get(name, math.inf)):
+            found = None
         state.settings, state.key = settings.model_dump(mode="json", exclude_unset=True), key
         if found is None:
             state.entry = self.memo.new_name(use, key)
         else:  # made here, before somebody ended this process, or by another execution
-            here = found.made_by == self.execution.step_folder(name).name
             self._settle(name, state, "done" if here else "cached", entry=found)
 
     def _start(self, name: str, state: _State) -> None:

@@ -18,7 +18,8 @@ TASK = {"task.posts": 64, "task.sft_steps": 20}
 PAIRS = TASK | {"task.preference_pairs": 64, "task.artefact": 0.25}
 RUN = {
     "task.posts": 64, "task.held_out": 16, "algorithm.queries": 4, "algorithm.rounds": ROUNDS,
-    "algorithm.epochs": 1, "algorithm.max_response_tokens": 8, "algorithm.microbatch": 16, "run.eval_queries": 8, "run.checkpoint_every": 1, "run.max_failures": 8,
+    "algorithm.epochs": 1, "algorithm.max_response_tokens": 8, "algorithm.microbatch": 16,
+    "run.eval_queries": 8, "run.checkpoint_every": 1, "run.max_failures": 8,
     "run.device": "cpu",
 }  # fmt: skip
 LINGERING = ("gcs_server", "raylet", "dashboard", "ray/_private", "agent")  # Ray's: up to a minute after their driver
