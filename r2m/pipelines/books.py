@@ -54,6 +54,18 @@ class Books:
         return view is not None and view.status == "running"
 
     @property
+    def forced(self) -> dict[str, float]:
+        """The steps that a session which did not come to its end was asked to force, and since when, in seconds since
+        the epoch: what has been made since is not made once more."""
+        forced: dict[str, float] = {}
+        for event in read(self._execution.journal).events:
+            if event["name"] in ("finished", "failed"):
+                forced = {}
+            elif event["name"] == "resume":
+                forced = dict.fromkeys(event.get("force", ()), event["time"]) | forced
+        return forced
+
+    @property
     def shipped(self) -> bool:
         """Whether MLflow has all of an execution that has ended."""
         events = [event["name"] for event in read(self._execution.journal).events]

@@ -3,6 +3,7 @@ is room, and again where it fails."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -55,12 +56,13 @@ def run_execution(
     """
     with Journal(execution.journal) as journal:
         books, view = Books(execution, journal), read(execution.journal)
+        console = console or Console(stderr=True, markup=False)
         there = {event["step"] for event in view.events if event["name"] == "step"}
         if view.status == "finished" and there >= {*(only or execution.pipeline.steps)} and not force:
             if not books.shipped:  # somebody ended the process that had finished it
-                books.close([write_page(execution.folder)])
+                _close(execution, books, console)
             return "finished"
-        return _Session(execution, books, force, only, console or Console(stderr=True, markup=False), lost).run()
+        return _Session(execution, books, force, only, console, lost).run()
 
 
 class _Session:
@@ -73,6 +75,7 @@ class _Session:
         self.needs = _needed(graph(self.pipeline), only)
         check_forced(force, self.needs)
         self.force = set(force)
+        self.forced = books.forced
         self.memo = Memo(self.where.storage)
         self.contents = Contents(self.where.storage, self.memo.folder)
         self.states = {name: _State() for name in self.needs}
@@ -82,7 +85,7 @@ class _Session:
         self.began = time.monotonic()
 
     def run(self) -> str:
-        self.books.event("resume")
+        self.books.event("resume", **({"force": sorted(self.force)} if self.force else {}))
         with on_signal(self._ask_to_stop):
             while self._look():
                 time.sleep(LOOK_S)
@@ -124,12 +127,14 @@ class _Session:
         use = self.pipeline.steps[name].use
         key = key_of(use, settings, self.contents, self.pipeline.name)
         self.contents.keep()
-        found = None if name in self.force else self.memo.take(use, key)
+        found = self.memo.take(use, key)
+        here = found is not None and found.made_by == self.execution.step_folder(name).name
+        if found is not None and name in self.force and not (here and found.made > self.forced.get(name, math.inf)):
+            found = None
         state.settings, state.key = settings.model_dump(mode="json", exclude_unset=True), key
         if found is None:
             state.entry = self.memo.new_name(use, key)
         else:  # made here, before somebody ended this process, or by another execution
-            here = found.made_by == self.execution.step_folder(name).name
             self._settle(name, state, "done" if here else "cached", entry=found)
 
     def _start(self, name: str, state: _State) -> None:
@@ -204,8 +209,7 @@ class _Session:
             end("stopped", reason="asked to stop")
         else:
             end("finished")
-        if trouble := self.books.close([write_page(self.execution.folder)]):
-            self.console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
+        _close(self.execution, self.books, self.console)
         return "failed" if failed else "stopped" if self.asked else "finished"
 
     def _ask_to_stop(self) -> None:
@@ -218,6 +222,17 @@ class _Session:
 
     def _say(self, name: str, line: str) -> None:
         self.console.print(f"{name}: {line}", soft_wrap=True, highlight=False)
+
+
+def _close(execution: Execution, books: Books, console: Console) -> None:
+    """The page and MLflow. What becomes of them does not change what the execution has come to."""
+    page = []
+    try:
+        page = [write_page(execution.folder)]
+    except OSError as error:  # a full disk, as a rule
+        console.print(f"the page was not written: {reason_of(error)}", soft_wrap=True, highlight=False)
+    if trouble := books.close(page):
+        console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
 
 
 def _needed(needs: dict[str, tuple[str, ...]], only: Collection[str]) -> dict[str, tuple[str, ...]]:

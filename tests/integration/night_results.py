@@ -1,5 +1,5 @@
-"""What a small night comes to where nothing disturbs it, worked out in this process by what the steps are made of; and
-what is to be there once, however often it was killed."""
+"""What a small night comes to where nothing disturbs it, worked out in this process by what the steps are made of;
+and what is to be there once, however often it was killed."""
 
 import json
 from collections import Counter
@@ -57,9 +57,8 @@ def task_of(settings: dict[str, Any]) -> Any:
 def assert_runs_as_undisturbed(storage: Path, tmp_path: Path) -> None:
     """Those of the search and of the arms, and what is made of the latter."""
     search, train = only(storage, "sweep").outputs, only(storage, "train").outputs
-    views = {
-        name: view for sweep in (*search["sweeps"], *train["sweeps"]) for name, view in sweep_views(storage, sweep)
-    }
+    sweeps = [*search["sweeps"], *train["sweeps"]]
+    views = {name: view for sweep in sweeps for name, view in sweep_views(storage, sweep)}
     expected = {name: undisturbed(view, tmp_path) for name, view in views.items()}
     for name, view in views.items():
         assert view.status == "finished"

@@ -4,22 +4,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from processes import R2M, alive, command_of, descendants, end_of, has_open, kill_all, wait_for
+from processes import R2M, alive, command_of, descendants, has_open, kill_all, wait_for
 
 from r2m.runs.journal import JournalReader
 
-ROUNDS, PROMPTS = 8, 8
+ROUNDS, PROMPTS = 6, 8
 TASK = {"task.posts": 64, "task.sft_steps": 20}
 PAIRS = TASK | {"task.preference_pairs": 64, "task.artefact": 0.25}
 RUN = {
-    "task.posts": 64, "task.held_out": 16, "algorithm.queries": 4, "algorithm.rounds": ROUNDS, "algorithm.microbatch": 16,
-    "run.eval_queries": 8, "run.checkpoint_every": 1, "run.max_failures": 8, "run.device": "cpu",
+    "task.posts": 64, "task.held_out": 16, "algorithm.queries": 4, "algorithm.rounds": ROUNDS,
+    "algorithm.epochs": 1, "algorithm.max_response_tokens": 8, "algorithm.microbatch": 16,
+    "run.eval_queries": 8, "run.checkpoint_every": 1, "run.max_failures": 8,
+    "run.device": "cpu",
 }  # fmt: skip
 LINGERING = ("gcs_server", "raylet", "dashboard", "ray/_private", "agent")  # Ray's: up to a minute after their driver
 
@@ -68,8 +69,8 @@ def write_night(folder: Path, reward: str) -> Path:
 class Night:
     """The drivers of an execution, one after another, and all processes that they have started."""
 
-    def __init__(self, folder: Path, file: Path) -> None:
-        self.folder, self.file, self.storage = folder, file, folder / "storage"
+    def __init__(self, folder: Path, file: Path, storage: Path | None = None) -> None:
+        self.folder, self.file, self.storage = folder, file, storage or folder / "storage"
         self.began: set[int] = set()
         self.driver: subprocess.Popen | None = None
         self.logs = 0
@@ -77,11 +78,12 @@ class Night:
     def start(self, *options: str, tick: str = "2026-12-01T03:00Z", dies_at: str = "") -> None:
         program = [sys.executable, str(Path(__file__).with_name("mortal_driver.py")), dies_at] if dies_at else [R2M]
         self.logs += 1
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = ["pipeline", "run", str(self.file), "--tick", tick, "--storage", str(self.storage), *options]
         with open(self.log, "w") as log:
             self.driver = subprocess.Popen(
-                [*program, *command], cwd=self.folder, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
-            )  # fmt: skip
+                [*program, *command], cwd=self.folder, stdout=log, stderr=log, env=environment
+            )
 
     @property
     def log(self) -> Path:
@@ -114,13 +116,17 @@ class Night:
         (pid,) = [pid for pid in descendants(self.driver.pid) if command_of(pid).rstrip().endswith(f".{step}")]
         return pid
 
-    def at_work(self, step: str) -> dict[int, Path]:
-        """Processes of the step's runs that are in the middle of one, and its journal."""
-        journals = [
-            path for path in self.storage.glob(f"runs/small-{step}-*/journal.jsonl") if 1 < rounds(path) < ROUNDS
-        ]
+    def pool_process(self, step: str) -> int:
+        """One of those in which the step's process has its work done."""
+        return next(pid for pid in descendants(self.step_process(step)) if "spawn_main" in command_of(pid))
+
+    def at_work(self, step: str, above: int | None = None) -> dict[int, Path]:
+        """Processes that are in the midst of a run of the step's, and the run's journal. `above`: the process that
+        has started them, if it is not the driver."""
         assert self.driver is not None
-        pids = descendants(self.driver.pid)
+        pids = descendants(above or self.driver.pid)
+        there = self.storage.glob(f"runs/small-{step}-*/journal.jsonl")
+        journals = [path for path in there if 1 < rounds(path) < ROUNDS]
         return {pid: path for path in journals for pid in pids if has_open(pid, path)}
 
     def kill_worker(self, step: str) -> None:
@@ -135,6 +141,11 @@ class Night:
         count = self.said.count(f"{step}: {again}")
         os.kill(self.step_process(step), signal.SIGKILL)
         self.until(lambda: self.said.count(f"{step}: {again}") > count)
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        assert self.driver is not None
+        self.driver.send_signal(signal.SIGINT)
 
     def kill_driver(self) -> None:
         assert self.driver is not None
@@ -175,6 +186,4 @@ def lingers(pid: int) -> bool:
 
 def rounds(path: Path) -> int:
     """The last one that a journal has."""
-    return max(
-        (record["step"] for record in JournalReader(path).new_records() if record["kind"] == "round"), default=0
-    )
+    return max((r["step"] for r in JournalReader(path).new_records() if r["kind"] == "round"), default=0)

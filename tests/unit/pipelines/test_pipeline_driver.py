@@ -190,6 +190,31 @@ def test_ctrl_c_stops_the_steps_and_the_next_call_goes_on(night: Night, gate: Pa
     assert night.ran() == ["a", "b", "c"]
 
 
+def test_what_was_forced_before_a_stop_is_not_made_again(night: Night, gate: Path) -> None:
+    """By the same command; without a stop in between it is."""
+    steps = chain(night) | {"d": night.step(text="d", reads=["${c.file}"], waits=str(gate))}
+    gate.touch()
+    night.run(steps)
+    gate.unlink()
+    for _ in range(2):
+        night.ran()
+        thread = threading.Thread(target=stop_at, args=(night, "begin d"), daemon=True)
+        thread.start()
+        assert night.run(steps, force=["b", "d"]) == "stopped"
+        thread.join()
+        assert night.ran() == ["b", "d"]
+        gate.touch()
+        assert night.run(steps, force=["b", "d"]) == "finished"
+        assert night.ran() == ["d"]
+        gate.unlink()
+
+
+def stop_at(night: Night, line: str) -> None:
+    while line not in night.log:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_who_has_lost_the_pipeline_stops(night: Night, gate: Path) -> None:
     assert night.run(chain(night, waits=str(gate)), lost=lambda: bool(night.log)) == "stopped"
     assert "another process has taken this pipeline over" in night.said
