@@ -14,8 +14,9 @@ def arm_of(tree: dict[str, Any]) -> str:
     estimator = ESTIMATORS[a["advantage"]]
     if a.get("epochs") == 0:
         return "SFT"
+    trained = _reward_model_of(tree.get("task", {}))
     if not r["feedback"]:
-        return estimator
+        return ", ".join([estimator, *trained])
     ablations = {
         "noise": r.get("hidden") == "noise",
         "no training": not r.get("train_head", True),
@@ -24,7 +25,12 @@ def arm_of(tree: dict[str, Any]) -> str:
         "fixed Ω": r.get("omega_schedule") == "constant",
     }
     arm = "R2M" if estimator == "RLOO" else f"R2M+{estimator}"
-    return ", ".join([arm, *(name for name, holds in ablations.items() if holds)])
+    return ", ".join([arm, *(name for name, holds in ablations.items() if holds), *trained])
+
+
+def _reward_model_of(task: dict[str, Any]) -> list[str]:
+    """What the embedded task's reward model is trained by, beside Bradley-Terry on its pairs."""
+    return ["RRM"] * bool(task.get("rrm"))
 
 
 def tags_of(tree: dict[str, Any]) -> dict[str, str]:

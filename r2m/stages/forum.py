@@ -59,7 +59,7 @@ def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress:
         classifier = load_classifier(str(base), task.seed)
         report = train_reward_model(
             classifier, tokenizer, label_pairs(pairs[: task.preference_pairs], task, rng), epochs=task.reward_epochs,
-            batch_size=32, lr=5e-4, seed=task.seed, progress=progress,
+            batch_size=32, lr=5e-4, seed=task.seed, rrm=task.rrm, progress=progress,
             sft_samples=[(prompt, text) for prompt, (text,) in zip(centre, samples, strict=True)],
         )  # fmt: skip
     common.save_trained(folder, classifier, tokenizer, report)

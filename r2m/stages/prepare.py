@@ -4,11 +4,11 @@ A cached model is a folder named by a digest of what determines it. It is built 
 and renamed into place, so it is whole or absent, and processes that start together train it once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from r2m.config import Config, ForumTask, digest
+from r2m.config import Config, ForumTask, as_before, digest
 from r2m.files import locked, removed
 from r2m.models.dimensions import FORUM_WIDTH
 from r2m.stages.progress import Progress, silent
@@ -18,7 +18,7 @@ FINISHED = "finished"
 
 SFT_SETTINGS = ("seed", "posts", "sft_noise", "sft_steps")
 REWARD_SETTINGS = (
-    "label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width",
+    "label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width", "rrm",
 )  # fmt: skip
 
 
@@ -61,10 +61,14 @@ def prepare(config: Config, progress: Progress = silent) -> Models:
 
 def model_names(task: ForumTask) -> tuple[str, str]:
     """Names of the supervised policy and of the reward model: of exactly the settings that determine them."""
-    settings = task.model_dump()
-    of_sft = {"version": CACHE_VERSION} | {key: settings[key] for key in SFT_SETTINGS}
-    of_reward = of_sft | {key: settings[key] for key in REWARD_SETTINGS}
+    of_sft = {"version": CACHE_VERSION} | determining(task, SFT_SETTINGS)
+    of_reward = of_sft | determining(task, REWARD_SETTINGS)
     return f"forum-sft-{digest(of_sft)}", f"forum-reward-{digest(of_reward)}"
+
+
+def determining(task: ForumTask, settings: Sequence[str]) -> dict[str, Any]:
+    """Those of the settings that change a model: the newer ones where they do something."""
+    return {key: value for key, value in as_before("task", task.model_dump()).items() if key in settings}
 
 
 def cached(folder: Path, build: Callable[[Path], None]) -> None:

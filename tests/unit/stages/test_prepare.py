@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from r2m.config import Config, ForumTask, load
+from r2m.config import Config, ForumTask, digest, load
 from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
 from r2m.policy.queries import same_tokens
 from r2m.reward.loading import load_reward_model
-from r2m.stages.prepare import FINISHED, cached, model_names, prepare
+from r2m.stages.prepare import CACHE_VERSION, FINISHED, cached, model_names, prepare
 
 SHRUNK = ("posts=40", "sft_steps=2", "preference_pairs=50", "reward_epochs=1")
 
@@ -92,6 +92,7 @@ def test_same_settings_same_bytes(prepared: Any, tmp_path: Path) -> None:
 CHANGED = {
     "seed": 1, "posts": 41, "sft_noise": 0.9, "sft_steps": 3, "label_noise": 0.5, "artefact": 0.5,
     "space_pairs": 0.5, "preference_pairs": 51, "reward_epochs": 5, "held_out": 3, "reward_width": 64,
+    "rrm": 0.1,
 }  # fmt: skip
 
 
@@ -105,11 +106,26 @@ def test_every_dial_is_in_the_names_of_the_models_that_it_changes() -> None:
     assert changed == {
         **dict.fromkeys(("seed", "posts", "sft_noise", "sft_steps"), (True, True)),
         **dict.fromkeys(
-            ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width"),
+            ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width", "rrm"),
             (False, True),
         ),
         "held_out": (False, False),
     }
+
+
+def test_what_a_newer_dial_does_not_change_is_called_as_before() -> None:
+    of_sft = {"version": CACHE_VERSION, "seed": 0, "posts": 4000, "sft_noise": 0.3, "sft_steps": 300}
+    of_reward = of_sft | {
+        "label_noise": 0.05, "artefact": 0.25, "space_pairs": 0.0, "preference_pairs": 7400, "reward_epochs": 1,
+        "reward_width": 128,
+    }  # fmt: skip
+    assert model_names(ForumTask()) == (f"forum-sft-{digest(of_sft)}", f"forum-reward-{digest(of_reward)}")
+
+
+def test_a_reward_model_of_mixed_pairs(prepared: Any, storage: Path) -> None:
+    mixed = prepare(shrunk(storage, "task.rrm=0.5"))
+    assert mixed.policy == prepared.policy
+    assert report(mixed.reward)["mixed"] + report(mixed.reward)["mixed_left_out"] == 7 * report(mixed.reward)["rows"]
 
 
 def test_a_named_model_comes_before_the_tasks_own(prepared: Any, storage: Path, tmp_path: Path) -> None:
