@@ -14,9 +14,9 @@ def arm_of(tree: dict[str, Any]) -> str:
     estimator = ESTIMATORS[a["advantage"]]
     if a.get("epochs") == 0:
         return "SFT"
-    trained = _reward_model_of(tree.get("task", {}))
+    trained, reshaped = _reward_model_of(tree.get("task", {})), _reshaped(r)
     if not r["feedback"]:
-        return ", ".join([estimator, *trained])
+        return " + ".join([", ".join([estimator, *trained]), *reshaped])
     ablations = {
         "noise": r.get("hidden") == "noise",
         "no training": not r.get("train_head", True),
@@ -25,12 +25,19 @@ def arm_of(tree: dict[str, Any]) -> str:
         "fixed Ω": r.get("omega_schedule") == "constant",
     }
     arm = "R2M" if estimator == "RLOO" else f"R2M+{estimator}"
-    return ", ".join([arm, *(name for name, holds in ablations.items() if holds), *trained])
+    arm = ", ".join([arm, *(name for name, holds in ablations.items() if holds), *trained])
+    return " + ".join([arm, *reshaped])
 
 
 def _reward_model_of(task: dict[str, Any]) -> list[str]:
     """What the embedded task's reward model is trained by, beside Bradley-Terry on its pairs."""
     return ["RRM"] * bool(task.get("rrm"))
+
+
+def _reshaped(reward: dict[str, Any]) -> list[str]:
+    """What the scores are made of before the policy is trained on them."""
+    parts = {"length penalty": reward.get("length_penalty", 0) > 0, "PAR": reward.get("shaping", "none") == "par"}
+    return [name for name, holds in parts.items() if holds]
 
 
 def tags_of(tree: dict[str, Any]) -> dict[str, str]:

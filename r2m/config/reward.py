@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from r2m.config.tasks import Section
-from r2m.config.types import Count, Number, Place, Positive, Share
+from r2m.config.types import Count, Number, Place, Positive, Share, Whole
 
 
 class Reward(Section):
@@ -28,6 +28,10 @@ class Reward(Section):
     minibatches: Count = 1  # optimiser steps a pass
     no_eos: Literal["keep", "replace", "subtract"] = "replace"  # score of a response without EOS; checklist
     no_eos_value: Number = -1.0  # replace: the score; subtract: its absolute value comes off
+    shaping: Literal["none", "par"] = "none"  # par: chance to be preferred to the reference's: Fu et al., 2025
+    par_references: Count = 1  # M, of the reference policy to each prompt; the paper's finding, its script has 10
+    length_penalty: Annotated[Number, Field(ge=0)] = 0.0  # off the score for each response token beyond length_free
+    length_free: Whole = 0  # tokens
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Reward:
@@ -35,3 +39,18 @@ class Reward(Section):
             width = self.attention_width
             raise ValueError(f"num_heads = {self.num_heads} must divide attention_width = {width}")
         return self
+
+    @model_validator(mode="after")
+    def _noise_is_an_ablation(self) -> Reward:
+        if self.feedback and self.hidden == "noise" and self.reshaped:
+            raise ValueError(
+                f"hidden = 'noise': the ablation is of R2M alone, without {' or '.join(self.reshaped)}; "
+                "hidden=policy or feedback=off is allowed"
+            )
+        return self
+
+    @property
+    def reshaped(self) -> list[str]:
+        """The settings by which scores are reshaped or penalised before they train the policy."""
+        set_ = {"shaping": self.shaping != "none", "length_penalty": self.length_penalty > 0}
+        return [name for name, is_set in set_.items() if is_set]

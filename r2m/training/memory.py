@@ -109,18 +109,25 @@ def _in_the_making(config: Config, policy: Shape, trained: int, item: int, stage
     return trained * item + embedding
 
 
+def reference_responses(config: Config) -> int:
+    """M: the reference policy's responses to a prompt, that PAR compares with."""
+    return config.reward.par_references if config.reward.shaping == "par" else 0
+
+
 def head_parameters(config: Config, policy: Shape, reward: Shape) -> int:
     return 2 * config.reward.attention_width * (reward.width + policy.width) + reward.width + 1
 
 
 def hidden_states(config: Config, policy: Shape, P: int) -> int:
-    """Bytes of n (P + K (R - 1)) D values, as r2m.policy.forward.HiddenStates has them, and n (P + R - 1) D more for
-    ReMax's greedy responses; UserError over the budget."""
+    """Bytes of n (P + K (R - 1)) D values, as r2m.policy.forward.HiddenStates has them, and as many more for ReMax's
+    greedy responses (K = 1) and PAR's references (K = M) as they take; UserError over the budget."""
     a, run, item = config.algorithm, config.run, BYTES[config.policy.dtype]
     n, K, R = a.queries // run.workers, a.responses, a.max_response_tokens
-    greedy = P + R - 1 if a.advantage == "remax" else 0
-    size = n * (P + K * (R - 1) + greedy) * policy.width * item
+    M = reference_responses(config)
+    greedy, others = P + R - 1 if a.advantage == "remax" else 0, P + M * (R - 1) if M else 0
+    size = n * (P + K * (R - 1) + greedy + others) * policy.width * item
     more = f" + {greedy} of the greedy response" if greedy else ""
+    more += f" + {others} of PAR's references" if others else ""
     if size > run.hidden_budget_gib * GIB:
         raise UserError(
             f"run.hidden_budget_gib = {run.hidden_budget_gib:g}: a worker's hidden states take "
@@ -134,7 +141,9 @@ def _sampling(config: Config, policy: Shape, P: int, device: str, stage: int) ->
     """Keys and values, and states, of B trajectories (or one layer of all their tokens, where nothing is kept), and
     about four fp32 tensors of [B, V]; at ZeRO-3 all weights, and on a CPU a packed copy of fp32 ones."""
     a, item = config.algorithm, BYTES[config.policy.dtype]
-    sampled = a.responses + (a.advantage == "remax")  # responses to a prompt
+    sampled = max(
+        a.responses + (a.advantage == "remax"), reference_responses(config)
+    )  # responses to a prompt at once
     B = min(max(1, a.sample_batch // sampled), a.queries // config.run.workers) * sampled
     tokens = P + a.max_response_tokens
     kept = B * (tokens * policy.kv_values + policy.state_values)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from r2m.alarm.signals import HiddenDistance, text_drift
-from r2m.algorithm import Round, train
+from r2m.algorithm import Round, states_of, train
 from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
@@ -24,6 +24,7 @@ from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, 
 from r2m.policy.vllm_sampler import StartEngine
 from r2m.reward.loading import load_reward_model, save_feedback_head
 from r2m.reward.model import RewardModel
+from r2m.reward.reshaped import reshaped
 from r2m.reward.reward import FeedbackReward, RoundReward, VanillaReward
 from r2m.reward.scoring import RewardEmbedder
 from r2m.round_metrics import gold_metrics, peak_mib
@@ -81,6 +82,11 @@ class Trainer:
             self.policy, self.tokenizer, config, workers, start_engine=start_engine, told=self.incidents.append,
             longest_prompt=max(len(query.ids) for query in (*self.train_queries, *self.held_out)),
         )  # fmt: skip
+        keep = "cpu" if config.run.hidden_on_host else self.policy.device
+        self.reward = reshaped(
+            self.reward, r, lambda queries: self.sampler.references(queries, r.par_references),
+            lambda t: states_of(self.policy, t, a, keep), workers,
+        )  # fmt: skip
         self._judge: Scorer | None = self.gold if self.gold_program is not None else None
         if config.run.judge is not None:
             judge, _ = self._frozen(config.run.judge, "float32", "run.judge", device)
@@ -125,6 +131,7 @@ class Trainer:
         columns = held_out_columns(
             self.policy, self.scorer, self.held_out, t, self.head, weight, c.algorithm, c.reward, self.workers,
             c.run.eval_seed, H_N1D, distance=distance,
+            proxy=(lambda h: self.reward.score(self.held_out, t, h, step).scores_NK) if c.reward.reshaped else None,
         )  # fmt: skip
         if self.gold_program is not None:
             columns["eval/gold"] = self.gold(self.held_out, t).squeeze(1)

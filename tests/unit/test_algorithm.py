@@ -51,6 +51,9 @@ class Given:
     def held_out(self, queries: Sequence[Query], *, reference: bool = False) -> Trajectories:
         return self.t
 
+    def references(self, queries: Sequence[Query], K: int) -> Trajectories:
+        return self.t
+
     def weights_changed(self, step: int) -> None:
         pass
 
