@@ -102,7 +102,7 @@ class TestMetrics:
         observed, _ = trainer.observe(r)
         reported = r.metrics | observed | trainer.evaluate(1).metrics
         by_the_loop = {"time/eval_s", "signal/kl_rate", "signal/rounds_apart"}
-        defined = {key for key in METRICS if not key.startswith(("sweep/", "alarm/"))}
+        defined = {key for key in METRICS if not key.startswith(("sweep/", "alarm/", "pipeline/"))}
         assert set(reported) == defined - by_the_loop - GREEDY
         assert len(reported) == len(r.metrics) + len(observed) + 10  # none is reported twice
 
