@@ -22,6 +22,7 @@ def arm_of(tree: dict[str, Any]) -> str:
         "no training": not r.get("train_head", True),
         "no BT": r.get("train_head", True) and r.get("alpha") == 1,
         "no GRE": r.get("train_head", True) and r.get("alpha") == 0,
+        "no residual": not r.get("residual", True),
         "fixed Ω": r.get("omega_schedule") == "constant",
     }
     arm = "R2M" if estimator == "RLOO" else f"R2M+{estimator}"

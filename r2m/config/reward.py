@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from r2m.config.tasks import Section
 from r2m.config.types import Count, Number, Place, Positive, Share
@@ -18,6 +18,8 @@ class Reward(Section):
     feedback: bool = True  # off: the vanilla reward model, plain RLOO
     hidden: Literal["policy", "noise"] = "policy"  # noise: Gaussian in the feedback's place; Table 5, Fig. 4
     train_head: bool = True  # off: feedback by an untrained head; Table 5
+    residual: bool = True  # Ĥ = H + CrossAttention(H, h); off: CrossAttention(H, h) alone, as Sec. 4.1 may be read
+    head_gain: Annotated[Number, Field(ge=0)] = 0.02  # here: the untrained attention's output, of the usual scale
     omega_min: Share = 0.0  # Ω of Eq. 3; F.2, F.3
     omega_schedule: Literal["cosine", "constant"] = "cosine"  # Eq. 3; constant: Ω from the start
     alpha: Share = 0.5  # Eq. 6; Sec. 5. 0: no GRE, 1: no BT; Table 5

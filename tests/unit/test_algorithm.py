@@ -106,7 +106,7 @@ class SlowRound:
         value_SHW = head.value(h_SD).view(len(h_SD), head.num_heads, -1)
         attention_SH = ((key_SHW * query_HW).sum(-1) / math.sqrt(query_HW.shape[-1])).softmax(0)
         attended_D = head.output((attention_SH[..., None] * value_SHW).sum(0).flatten())
-        return head.score(omega * H_D + (1 - omega) * (H_D + attended_D)).squeeze()
+        return head.score(omega * H_D + (1 - omega) * (self.r.residual * H_D + attended_D)).squeeze()
 
     def run(self, step: int, prompts: Sequence[list[int]], responses: Sequence[list[list[int]]]) -> list[list[float]]:
         """Train on these trajectories; the scores that the policy was trained on."""
@@ -257,6 +257,7 @@ def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
         ("reward.feedback=off",),
         ("reward.feedback=on", "algorithm.ratio_level=sequence", "reward.omega_min=0.9", "reward.alpha=0.2"),
         ("reward.feedback=off", *KL_IN_REWARD),
+        ("reward.residual=off", "reward.head_gain=0.1"),
         ("algorithm.advantage=grpo",),
         ("algorithm.advantage=remax", "reward.no_eos=keep"),  # else greedy responses, without an end, all get -1
         ("algorithm.advantage=remax", "reward.feedback=off", *KL_IN_REWARD),
@@ -265,8 +266,9 @@ def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
         ("algorithm.advantage=reinforce_pp_baseline",),
     ],
     ids=[
-        "r2m", "rloo", "r2m, sequence ratios", "rloo, KL in the reward", "r2m + grpo", "r2m + remax",
-        "remax, KL in the reward", "r2m + reinforce++, KL in the reward", "reinforce++", "r2m + reinforce++-baseline",
+        "r2m", "rloo", "r2m, sequence ratios", "rloo, KL in the reward", "r2m, no residual", "r2m + grpo",
+        "r2m + remax", "remax, KL in the reward", "r2m + reinforce++, KL in the reward", "reinforce++",
+        "r2m + reinforce++-baseline",
     ],
 )  # fmt: skip
 def test_a_round_is_the_papers(
