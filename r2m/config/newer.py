@@ -3,7 +3,10 @@ before, they are no part of a digest, so that what was made without them is stil
 
 from typing import Any
 
-NEWER: dict[str, dict[str, Any]] = {"task": {"rrm": 0.0}, "reward": {"residual": True, "head_gain": 0.02}}
+NEWER: dict[str, dict[str, Any]] = {
+    "task": {"rrm": 0.0},
+    "reward": {"residual": True, "head_gain": 0.02, "labels": 0},
+}
 
 
 def as_before(section: str, settings: dict[str, Any]) -> dict[str, Any]:

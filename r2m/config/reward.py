@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from r2m.config.tasks import Section
-from r2m.config.types import Count, Number, Place, Positive, Share
+from r2m.config.types import Count, Number, Place, Positive, Share, Whole
 
 
 class Reward(Section):
@@ -28,6 +28,7 @@ class Reward(Section):
     num_heads: Count = 16  # here: heads of 128
     epochs: Count = 1  # passes over the round's groups
     minibatches: Count = 1  # optimiser steps a pass
+    labels: Whole = 0  # groups a round whose best and worst run.judge names, else gold: the head learns from these
     no_eos: Literal["keep", "replace", "subtract"] = "replace"  # score of a response without EOS; checklist
     no_eos_value: Number = -1.0  # replace: the score; subtract: its absolute value comes off
 
@@ -36,4 +37,14 @@ class Reward(Section):
         if self.attention_width % self.num_heads:
             width = self.attention_width
             raise ValueError(f"num_heads = {self.num_heads} must divide attention_width = {width}")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_learns(self) -> Reward:
+        """What the rivals teach needs a head that learns it."""
+        if self.labels and not (self.feedback and self.train_head and self.alpha < 1):
+            raise ValueError(
+                f"labels = {self.labels} teach a head an order: feedback=on, train_head=on and alpha < 1 are needed "
+                "(omega_min=1 leaves of the head the reward model's own score layer: RLOO with labels)"
+            )
         return self

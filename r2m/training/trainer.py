@@ -22,6 +22,7 @@ from r2m.policy.queries import Query, response_texts, token_ids
 from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from r2m.policy.vllm_sampler import StartEngine
 from r2m.reward.build import build_reward
+from r2m.reward.labels import LabelledReward
 from r2m.reward.loading import load_reward_model, save_feedback_head
 from r2m.reward.model import RewardModel
 from r2m.reward.scoring import RewardEmbedder
@@ -70,6 +71,9 @@ class Trainer:
             judge, _ = self._frozen(config.run.judge, "float32", "run.judge", device)
             judge_tokenizer = load_tokenizer(config.run.judge, "run.judge")
             self._judge = frozen_judge(RewardEmbedder(judge, judge_tokenizer, self.tokenizer, a.microbatch))
+        if r.labels:
+            assert self._judge is not None  # Config has seen to it
+            self.reward = LabelledReward(self.reward, self._judge, r, workers)
         self._rival: Trajectories | None = None  # the reference's responses to the held-out prompts
         self._rival_N1 = torch.empty(0)  # what the judge gives them
 
