@@ -22,11 +22,15 @@ def arm_of(tree: dict[str, Any]) -> str:
         "no training": not r.get("train_head", True),
         "no BT": r.get("train_head", True) and r.get("alpha") == 1,
         "no GRE": r.get("train_head", True) and r.get("alpha") == 0,
+        "no residual": not r.get("residual", True),
         "fixed Ω": r.get("omega_schedule") == "constant",
     }
     arm = "R2M" if estimator == "RLOO" else f"R2M+{estimator}"
-    arm = ", ".join([arm, *(name for name, holds in ablations.items() if holds), *trained])
-    return " + ".join([arm, *reshaped])
+    taught = {"labels": r.get("labels", 0) > 0}
+    if taught["labels"] and r.get("omega_min") == 1:  # no feedback acts: a score layer that is trained
+        arm = estimator
+    named = (name for name, holds in (ablations | taught).items() if holds)
+    return " + ".join([", ".join([arm, *named, *trained]), *reshaped])
 
 
 def _reward_model_of(task: dict[str, Any]) -> list[str]:

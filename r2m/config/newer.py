@@ -5,7 +5,15 @@ from typing import Any
 
 NEWER: dict[str, dict[str, Any]] = {
     "task": {"rrm": 0.0},
-    "reward": {"shaping": "none", "par_references": 1, "length_penalty": 0.0, "length_free": 0},
+    "reward": {
+        "residual": True,
+        "head_gain": 0.02,
+        "labels": 0,
+        "shaping": "none",
+        "par_references": 1,
+        "length_penalty": 0.0,
+        "length_free": 0,
+    },
 }
 
 

@@ -18,6 +18,8 @@ class Reward(Section):
     feedback: bool = True  # off: the vanilla reward model, plain RLOO
     hidden: Literal["policy", "noise"] = "policy"  # noise: Gaussian in the feedback's place; Table 5, Fig. 4
     train_head: bool = True  # off: feedback by an untrained head; Table 5
+    residual: bool = True  # Ĥ = H + CrossAttention(H, h); off: CrossAttention(H, h) alone, as Sec. 4.1 may be read
+    head_gain: Annotated[Number, Field(ge=0)] = 0.02  # here: the untrained attention's output, of the usual scale
     omega_min: Share = 0.0  # Ω of Eq. 3; F.2, F.3
     omega_schedule: Literal["cosine", "constant"] = "cosine"  # Eq. 3; constant: Ω from the start
     alpha: Share = 0.5  # Eq. 6; Sec. 5. 0: no GRE, 1: no BT; Table 5
@@ -26,6 +28,7 @@ class Reward(Section):
     num_heads: Count = 16  # here: heads of 128
     epochs: Count = 1  # passes over the round's groups
     minibatches: Count = 1  # optimiser steps a pass
+    labels: Whole = 0  # groups a round whose best and worst run.judge names, else gold: the head learns from these
     no_eos: Literal["keep", "replace", "subtract"] = "replace"  # score of a response without EOS; checklist
     no_eos_value: Number = -1.0  # replace: the score; subtract: its absolute value comes off
     shaping: Literal["none", "par"] = "none"  # par: chance to be preferred to the reference's: Fu et al., 2025
@@ -38,6 +41,16 @@ class Reward(Section):
         if self.attention_width % self.num_heads:
             width = self.attention_width
             raise ValueError(f"num_heads = {self.num_heads} must divide attention_width = {width}")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_learns(self) -> Reward:
+        """What the rivals teach needs a head that learns it."""
+        if self.labels and not (self.feedback and self.train_head and self.alpha < 1):
+            raise ValueError(
+                f"labels = {self.labels} teach a head an order: feedback=on, train_head=on and alpha < 1 are needed "
+                "(omega_min=1 leaves of the head the reward model's own score layer: RLOO with labels)"
+            )
         return self
 
     @model_validator(mode="after")

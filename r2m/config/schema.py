@@ -189,6 +189,13 @@ class Config(Section):
                 f"algorithm.queries = {a.queries} must be a multiple of reward.minibatches * workers = "
                 f"{r.minibatches * self.run.workers}"
             )
+        if r.labels > a.queries or r.labels % (r.minibatches * self.run.workers):
+            raise ValueError(
+                f"reward.labels = {r.labels} must be a multiple of reward.minibatches * workers = "
+                f"{r.minibatches * self.run.workers}, and at most algorithm.queries = {a.queries}"
+            )
+        if r.labels and self.task.kind == "text" and self.run.judge is None:
+            raise ValueError(f"reward.labels = {r.labels}: a text task has no gold; name the judge by run.judge")
         own = self.rollout.gpus
         if own and (self.rollout.engine == "own" or own % self.run.workers):
             raise ValueError(

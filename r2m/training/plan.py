@@ -129,6 +129,9 @@ def plan(
     notes = []
     if policy.cache_use is not CacheUse.SHARED:
         notes.append(f"slower, as this family's prompts can't be shared by their responses: {policy.cache_use.value}")
+    if r.labels:
+        judge = "gold" if run.judge is None else f"run.judge = {run.judge!r}"
+        notes.append(f"{T * r.labels:,} judgements by {judge}, {r.labels} groups of {K} responses a round")
     there, needed = (gpus, run.workers + config.rollout.gpus) if device == "gpu" else (cpus, run.workers)
     if there is not None and there < needed:
         more = f" and rollout.gpus = {config.rollout.gpus}" if needed > run.workers else ""

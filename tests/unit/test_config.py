@@ -149,7 +149,8 @@ class TestDigest:
                 for key in newer.keys() & tree[section].keys():
                     assert tree[section].pop(key) == newer[key]  # its default
             assert digest(tree) == c.digest()
-        assert load("forum", ["task.rrm=0.5"]).digest() != load("forum").digest()
+        for override in ("task.rrm=0.5", "reward.residual=off", "reward.head_gain=1", "reward.labels=4"):
+            assert load("forum", [override]).digest() != load("forum").digest()
 
     def test_it_survives_a_round_trip(self) -> None:
         c = load("forum", ["algorithm.lr=3e-5"])
@@ -178,6 +179,10 @@ class TestArm:
             (("reward.omega_schedule=constant", "reward.omega_min=0.6"), "R2M, fixed Ω"),
             (("reward.hidden=noise", "reward.alpha=0", "algorithm.advantage=grpo"), "R2M+GRPO, noise, no GRE"),
             (("reward.feedback=off", "reward.hidden=noise", "reward.alpha=0"), "RLOO"),  # nothing to leave out
+            (("reward.residual=off", "reward.head_gain=1"), "R2M, no residual"),
+            (("reward.labels=4",), "R2M, labels"),
+            (("reward.labels=4", "reward.omega_min=1"), "RLOO, labels"),
+            (("reward.labels=4", "reward.omega_min=1", "algorithm.advantage=grpo"), "GRPO, labels"),
             (("task.rrm=0.2",), "R2M, RRM"),
             (("task.rrm=0.2", "reward.feedback=off"), "RLOO, RRM"),
             (("task.rrm=0.2", "algorithm.advantage=grpo", "reward.alpha=0"), "R2M+GRPO, no GRE, RRM"),
