@@ -40,7 +40,9 @@ def _reward_model_of(task: dict[str, Any]) -> list[str]:
 
 def _reshaped(reward: dict[str, Any]) -> list[str]:
     """What the scores are made of before the policy is trained on them."""
-    parts = {"length penalty": reward.get("length_penalty", 0) > 0, "PAR": reward.get("shaping", "none") == "par"}
+    ensembles = {"mean": "ensemble mean", "min": "ensemble min", "uwo": "UWO", "warm": "WARM"}
+    parts = {name: reward.get("ensemble", "none") == how for how, name in ensembles.items()}
+    parts |= {"length penalty": reward.get("length_penalty", 0) > 0, "PAR": reward.get("shaping", "none") == "par"}
     return [name for name, holds in parts.items() if holds]
 
 

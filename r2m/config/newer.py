@@ -13,6 +13,10 @@ NEWER: dict[str, dict[str, Any]] = {
         "par_references": 1,
         "length_penalty": 0.0,
         "length_free": 0,
+        "ensemble": "none",
+        "members": 5,
+        "members_differ": "init",
+        "uwo_lambda": 0.1,
     },
 }
 

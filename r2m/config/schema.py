@@ -194,6 +194,11 @@ class Config(Section):
                 f"reward.labels = {r.labels} must be a multiple of reward.minibatches * workers = "
                 f"{r.minibatches * self.run.workers}, and at most algorithm.queries = {a.queries}"
             )
+        if r.ensemble != "none" and r.model is None and not isinstance(r.members, int):
+            raise ValueError(
+                f"reward.members = {list(r.members)}: further ones than reward.model, which is not named; of the "
+                "task's own reward models give a number"
+            )
         if r.labels and self.task.kind == "text" and self.run.judge is None:
             raise ValueError(f"reward.labels = {r.labels}: a text task has no gold; name the judge by run.judge")
         own = self.rollout.gpus

@@ -66,5 +66,5 @@ def distinct(configs: Iterable[Config]) -> list[Config]:
     for config in configs:
         a, r = config.algorithm, config.reward
         sizes = (a.queries, a.responses, a.microbatch, a.max_response_tokens)
-        rooms[sizes, r.feedback, r.attention_width, r.shaping, r.par_references] = config
+        rooms[sizes, r.feedback, r.attention_width, r.shaping, r.par_references, r.ensemble, r.members] = config
     return list(rooms.values())

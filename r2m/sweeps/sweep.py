@@ -111,6 +111,8 @@ def new_sweep(
             raise UserError(f"--name {name!r}: {storage} has runs of that name ({run.name}); take another")
     base = opened.base
     facts = facts_of(base, prepare(base, progress))
+    for settings in sweep.baselines.values():  # an ensemble's members
+        prepare(sweep.build(settings).model_copy(update={"run": base.run}), progress)
     if not JournalReader(opened.folder / JOURNAL).new_records():
         # Of an older version, killed while it made it.
         shutil.rmtree(opened.folder, ignore_errors=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from r2m.config import Config
 from r2m.models.families import CacheUse
-from r2m.training.memory import BYTES, reference_responses, trained_parameters
+from r2m.training.memory import BYTES, reference_responses, scoring_models, trained_parameters
 from r2m.training.shape import Shape
 
 
@@ -59,7 +59,14 @@ def guess(config: Config, policy: Shape, reward: Shape, P: int, device: str) -> 
     rate = m.flops[p.dtype] * m.utilisation
     forward = 2 * policy.parameters * run_tokens / rate
     M = reference_responses(config)  # to each prompt, sampled and scored too, and with feedback read by the policy
-    scored = 2 * reward.parameters * (B + n * M) * (P + R) / (m.flops[config.reward.dtype] * m.utilisation)
+    scored = (
+        2
+        * scoring_models(config)
+        * reward.parameters
+        * (B + n * M)
+        * (P + R)
+        / (m.flops[config.reward.dtype] * m.utilisation)
+    )
     # AdamW's arithmetic is nothing beside that; of adapters' backward, the weights' own gradients are left out.
     passes = 1 + (1 if p.lora else 2) + p.recompute
     at_once = min(max(1, a.sample_batch // K), n) * K

@@ -57,6 +57,8 @@ def memory(config: Config, policy: Shape, reward: Shape, P: int, device: str, de
         states = {"fp32 weights": FP32 * trained // (w if stage else 1)} | states
     frozen = {} if p.lora else {"reference": policy.parameters * item // over}
     frozen["reward model"] = reward_weights // over
+    if r.ensemble != "none":
+        frozen["ensemble"] = scoring_models(config) * reward_weights // over - frozen["reward model"]
     gradients = FP32 * trained // (w if stage >= 2 else 1)
     if stage == 1:
         gradients += FP32 * trained // w  # this worker's part, in one piece for its step
@@ -112,6 +114,14 @@ def _in_the_making(config: Config, policy: Shape, trained: int, item: int, stage
 def reference_responses(config: Config) -> int:
     """M: the reference policy's responses to a prompt, that PAR compares with."""
     return config.reward.par_references if config.reward.shaping == "par" else 0
+
+
+def scoring_models(config: Config) -> int:
+    """Reward models that read every response: an ensemble's; of WARM the averaged one, and the vanilla one."""
+    r = config.reward
+    if r.ensemble in ("none", "warm"):
+        return 1 + (r.ensemble == "warm")
+    return r.members if isinstance(r.members, int) else 1 + len(r.members)
 
 
 def head_parameters(config: Config, policy: Shape, reward: Shape) -> int:

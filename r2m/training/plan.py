@@ -122,6 +122,7 @@ def plan(
     device = resolve_device(run, gpus)
     m = memory(config, policy, reward, P, device, worker_gib)
     as_stored = {"reference": policy.stored == config.policy.dtype, "reward model": reward.stored == r.dtype}
+    as_stored["ensemble"] = as_stored["reward model"] and r.ensemble != "warm"
     as_stored["policy weights"] = config.policy.lora is not None and as_stored["reference"]
     on_file = device == "cpu" and config.policy.sharding != "zero3"  # which spreads copies
     mapped = frozenset(part for part, same in as_stored.items() if same and on_file and part in m.held)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from r2m.core.reshaping import length_penalised, preference_as_reward
+from r2m.core.reshaping import ensemble_score, length_penalised, preference_as_reward
 
 
 class TestPreferenceAsReward:
@@ -37,3 +37,22 @@ def test_length_penalised_by_hand(free: int, expected: list[float]) -> None:
     """λ = 0.1, responses of 3, 6 and 10 tokens."""
     got = length_penalised(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[3, 6, 10]]), 0.1, free)
     torch.testing.assert_close(got, torch.tensor([expected]))
+
+
+class TestEnsembleScore:
+    """Three members' scores of two responses: 1, 2, 6 (mean 3, variance (4 + 1 + 9) / 3) and three times 5."""
+
+    MEMBERS_MNK = torch.tensor([[[1.0, 5.0]], [[2.0, 5.0]], [[6.0, 5.0]]])
+
+    @pytest.mark.parametrize(
+        ("how", "expected"), [("mean", [[3.0, 5.0]]), ("min", [[1.0, 5.0]]), ("uwo", [[3 - 0.5 * 14 / 3, 5.0]])]
+    )
+    def test_by_hand(self, how: str, expected: list[list[float]]) -> None:
+        torch.testing.assert_close(ensemble_score(self.MEMBERS_MNK, how, 0.5), torch.tensor(expected))
+
+    def test_uwo_without_weight_is_the_mean(self) -> None:
+        assert torch.equal(ensemble_score(self.MEMBERS_MNK, "uwo", 0.0), ensemble_score(self.MEMBERS_MNK, "mean"))
+
+    def test_another(self) -> None:
+        with pytest.raises(ValueError, match="how is 'max', allowed: mean, min, uwo"):
+            ensemble_score(self.MEMBERS_MNK, "max")
