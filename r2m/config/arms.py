@@ -42,6 +42,8 @@ def _reshaped(reward: dict[str, Any]) -> list[str]:
     """What the scores are made of before the policy is trained on them."""
     ensembles = {"mean": "ensemble mean", "min": "ensemble min", "uwo": "UWO", "warm": "WARM"}
     parts = {name: reward.get("ensemble", "none") == how for how, name in ensembles.items()}
+    form = "AdvPO" if reward.get("uncertainty_form") == "advpo" else "uncertainty"
+    parts |= {form: reward.get("uncertainty", 0) > 0}
     parts |= {"length penalty": reward.get("length_penalty", 0) > 0, "PAR": reward.get("shaping", "none") == "par"}
     return [name for name, holds in parts.items() if holds]
 

@@ -17,6 +17,8 @@ NEWER: dict[str, dict[str, Any]] = {
         "members": 5,
         "members_differ": "init",
         "uwo_lambda": 0.1,
+        "uncertainty": 0.0,
+        "uncertainty_form": "response",
     },
 }
 

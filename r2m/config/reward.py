@@ -35,6 +35,10 @@ class Reward(Section):
     par_references: Count = 1  # M, of the reference policy to each prompt; the paper's finding, its script has 10
     length_penalty: Annotated[Number, Field(ge=0)] = 0.0  # off the score for each response token beyond length_free
     length_free: Whole = 0  # tokens
+    # b: off the score, for last-layer features that are far from training's; of each response by itself, or along
+    # the direction in which the policy has left the reference: Zhang et al., 2024
+    uncertainty: Annotated[Number, Field(ge=0)] = 0.0
+    uncertainty_form: Literal["response", "advpo"] = "response"
     # of reward.model and its members: mean, worst case, mean less λ variance: Coste et al., 2023; averaged weights:
     # Ramé et al., 2024
     ensemble: Literal["none", "mean", "min", "uwo", "warm"] = "none"
@@ -89,11 +93,25 @@ class Reward(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _uncertainty_fits(self) -> Reward:
+        if self.uncertainty and self.ensemble != "none":
+            raise ValueError(
+                f"uncertainty = {self.uncertainty}: the features are of one reward model; ensemble=none is allowed"
+            )
+        if self.uncertainty and self.uncertainty_form == "advpo" and self.shaping != "none":
+            raise ValueError(
+                f"uncertainty_form = 'advpo' with shaping = {self.shaping!r}: either compares with the reference, by "
+                "the round and by the prompt; uncertainty_form=response or shaping=none is allowed"
+            )
+        return self
+
     @property
     def reshaped(self) -> list[str]:
         """The settings by which scores are reshaped or penalised before they train the policy."""
         set_ = {
             "ensemble": self.ensemble != "none",
+            "uncertainty": self.uncertainty > 0,
             "shaping": self.shaping != "none",
             "length_penalty": self.length_penalty > 0,
         }

@@ -58,6 +58,14 @@ def prepare(config: Config, progress: Progress = silent) -> Models:
             from r2m.stages.members import train_members
 
             train_members(config, sft, members, progress)
+        if config.reward.uncertainty:
+
+            def see(folder: Path) -> None:
+                from r2m.stages.features import train_features
+
+                train_features(task, sft, reward_model, folder, progress)
+
+            cached(Path(str(features_folder(config))), see)
     return Models(policy or str(sft), reward or str(reward_model))
 
 
@@ -78,6 +86,15 @@ def member_models(config: Config) -> tuple[str, ...]:
     own = {"of": model_names(task)[1], "differ": r.members_differ}
     cache = Path(config.run.storage).absolute() / "cache"
     return tuple(str(cache / f"forum-member-{digest(own | {'member': i})}") for i in range(1, r.members))
+
+
+def features_folder(config: Config) -> str | None:
+    """Where the training features of the task's own reward model are; None where a model is named: it has its own."""
+    task = config.task
+    if config.reward.model is not None or not isinstance(task, ForumTask):
+        return None
+    own = digest({"of": model_names(task)[1]})
+    return str(Path(config.run.storage).absolute() / "cache" / f"forum-features-{own}")
 
 
 def determining(task: ForumTask, settings: Sequence[str]) -> dict[str, Any]:

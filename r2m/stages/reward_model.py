@@ -19,7 +19,9 @@ from r2m.models.loading import load_config
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
 from r2m.results.statistics import wilson_interval
+from r2m.reward.features import second_moment
 from r2m.reward.inputs import response_ids
+from r2m.reward.model import RewardModel
 from r2m.stages import common
 from r2m.stages.augmentation import mixed_pairs
 from r2m.stages.progress import Progress, silent
@@ -42,7 +44,7 @@ def train_reward_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[Prompt, str, str]], *,
     epochs: int = 1, batch_size: int = 32, lr: float = 1e-5, seed: int = 0, max_tokens: int | None = None,
     held_out_share: float = 0.1, sft_samples: Sequence[tuple[Prompt, str]] | None = None, rrm: float = 0.0,
-    progress: Progress = silent,
+    features: bool = False, progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Minimise Eq. 7 over all weights of a sequence classifier with one label, in place, and centre its scores.
 
@@ -59,7 +61,8 @@ def train_reward_model(
         rows, held_out_rows, left_out (too long), equal (left out, too), steps; held-out loss (nats, before and
         after), accuracy with its 95 % interval, mean margin (reward units); reward_mean, and reward_mean_of: what
         that is the mean of; reward_seen: how high the data's responses score, which is `config.reward_seen`, too.
-        With `rrm` also mixed and mixed_left_out, pairs.
+        With `rrm` also mixed and mixed_left_out, pairs. With `features` also moment: Σ e eᵀ of the last layer's
+        features over the training pairs' responses, [D, D].
 
     Raises:
         UserError: fewer than two pairs left, one longer than the model's context, or a tokenizer whose padding
@@ -69,9 +72,9 @@ def train_reward_model(
         raise UserError("tokenizer: it has no padding token apart from its end token; see add_padding")
     encoded = [[response_ids(tokenizer, prompt, text) for text in texts] for prompt, *texts in pairs]
     short = [i for i, ids in enumerate(encoded) if max_tokens is None or max(map(len, ids)) <= max_tokens]
-    own = [i for i in short if encoded[i][0] != encoded[i][1]]  # else nothing is preferred
+    training, apart = trained_on(encoded, short, seed, held_out_share)
+    own = sorted([*training, *apart])
     left_out, equal = len(encoded) - len(short), len(short) - len(own)
-    training, apart = common.hold_out(own, held_out_share, seed, left_out, equal)
     kept, held_out = ([(*encoded[i],) for i in some] for some in (own, apart))
     longest = max(len(ids) for pair in kept for ids in pair)
     common.check_lengths(longest, model)
@@ -97,15 +100,30 @@ def train_reward_model(
     seen = float(torch.cat([chosen_B, rejected_B]).quantile(SEEN)) - reward_mean
     model.config.reward_seen = seen
     accuracy = float((chosen_B > rejected_B).float().mean())
+    moment: dict[str, Any] = {}
+    if features:
+        of_pairs = [ids for i in training for ids in encoded[i]]
+        moment = {"moment": second_moment(RewardModel(model), of_pairs, pad_id, 2 * batch_size)}
     added = len(train) - len(training)
     of_rrm = {"mixed": added, "mixed_left_out": len(mixed) - added} if rrm else {}
-    return of_rrm | {
+    return of_rrm | moment | {
         "rows": len(training), "held_out_rows": len(held_out), "left_out": left_out, "equal": equal, "steps": total,
         "loss_before": float(before), "loss": float(bradley_terry(chosen_B, rejected_B).mean()),
         "accuracy": accuracy, "accuracy_interval": list(wilson_interval(accuracy, len(held_out))),
         "margin": float((chosen_B - rejected_B).mean()), "reward_mean": reward_mean, "reward_seen": seen,
         "reward_mean_of": "SFT samples" if sft_samples is not None else "the data's responses",
     }  # fmt: skip
+
+
+def trained_on(
+    encoded: Sequence[Sequence[list[int]]], kept: Sequence[int], seed: int, held_out_share: float = 0.1
+) -> tuple[list[int], list[int]]:
+    """Of the pairs `kept`, those to train on and those held out. A pair of the same tokens twice prefers nothing.
+
+    Raises UserError as `hold_out`.
+    """
+    own = [i for i in kept if encoded[i][0] != encoded[i][1]]
+    return common.hold_out(own, held_out_share, seed, len(encoded) - len(kept), len(kept) - len(own))
 
 
 def run_reward_model(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:

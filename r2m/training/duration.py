@@ -82,7 +82,7 @@ def guess(config: Config, policy: Shape, reward: Shape, P: int, device: str) -> 
         part = trained_parameters(p, policy) / config.run.workers
         training += a.epochs * a.minibatches * ADAMW_BYTES * part / (CPU.bytes_per_s * CPU.utilisation)
     sampling = (prefill + steps * (m.step_s + max(read, decode))) * (K + M) / K
-    annotated = (2 + (M / K if config.reward.feedback else 0)) * forward + scored
+    annotated = (2 + (M / K if config.reward.feedback and config.reward.shaping == "par" else 0)) * forward + scored
     return Guess(sampling, annotated, training, m)
 
 

@@ -1,6 +1,7 @@
 """The reward models that a worker holds and does not train: the run's own, an ensemble's, a judge."""
 
 from itertools import chain
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -9,11 +10,12 @@ from r2m.config import Config
 from r2m.core.feedback_head import FeedbackHead
 from r2m.models.loading import load_tokenizer
 from r2m.reward.ensemble import averaged
+from r2m.reward.features import load_precision
 from r2m.reward.loading import load_reward_model
 from r2m.reward.model import RewardModel
 from r2m.reward.reward import RoundReward, VanillaReward
 from r2m.reward.scoring import RewardEmbedder
-from r2m.stages.prepare import member_models
+from r2m.stages.prepare import features_folder, member_models
 
 
 def frozen(
@@ -44,3 +46,12 @@ def members(
         scorer = RewardEmbedder(model, tokenizer, policy_tokenizer, config.algorithm.microbatch)
         rewards.append(VanillaReward(scorer, r))
     return rewards
+
+
+def training_precision(
+    config: Config, reward_model: str, width: int, device: torch.device | str
+) -> torch.Tensor | None:  # fmt: skip
+    """M⁻¹ of the reward model's training features, where a penalty is by them. Raises UserError for none."""
+    if not config.reward.uncertainty:
+        return None
+    return load_precision(Path(features_folder(config) or reward_model), width, device)

@@ -59,6 +59,8 @@ def memory(config: Config, policy: Shape, reward: Shape, P: int, device: str, de
     frozen["reward model"] = reward_weights // over
     if r.ensemble != "none":
         frozen["ensemble"] = scoring_models(config) * reward_weights // over - frozen["reward model"]
+    if r.uncertainty:
+        frozen["training features"] = FP32 * reward.width**2
     gradients = FP32 * trained // (w if stage >= 2 else 1)
     if stage == 1:
         gradients += FP32 * trained // w  # this worker's part, in one piece for its step
@@ -112,8 +114,10 @@ def _in_the_making(config: Config, policy: Shape, trained: int, item: int, stage
 
 
 def reference_responses(config: Config) -> int:
-    """M: the reference policy's responses to a prompt, that PAR compares with."""
-    return config.reward.par_references if config.reward.shaping == "par" else 0
+    """M: the reference policy's responses to a prompt, that PAR or AdvPO compares with."""
+    r = config.reward
+    compared = r.shaping == "par" or (r.uncertainty > 0 and r.uncertainty_form == "advpo")
+    return r.par_references if compared else 0
 
 
 def scoring_models(config: Config) -> int:
@@ -133,7 +137,7 @@ def hidden_states(config: Config, policy: Shape, P: int) -> int:
     greedy responses (K = 1) and PAR's references (K = M) as they take; UserError over the budget."""
     a, run, item = config.algorithm, config.run, BYTES[config.policy.dtype]
     n, K, R = a.queries // run.workers, a.responses, a.max_response_tokens
-    M = reference_responses(config)
+    M = config.reward.par_references if config.reward.shaping == "par" else 0
     greedy, others = P + R - 1 if a.advantage == "remax" else 0, P + M * (R - 1) if M else 0
     size = n * (P + K * (R - 1) + greedy + others) * policy.width * item
     more = f" + {greedy} of the greedy response" if greedy else ""

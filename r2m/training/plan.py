@@ -47,7 +47,7 @@ class Plan:
     export: int  # the trained models that a finished run leaves
     notes: tuple[str, ...]  # what the user should know, if anything
     round_greedy: int = 0  # greedy responses beside a round's trajectories: ReMax's, one a query
-    round_references: int = 0  # the reference policy's responses beside them, for PAR: M a query
+    round_references: int = 0  # the reference policy's responses beside them: M a query
     host: dict[str, int] = field(default_factory=dict)  # what waits in host memory beside a GPU
     rollout_gpus: int = 0  # of vLLM's own, beside the workers'
     time: Guess | None = None

@@ -30,7 +30,7 @@ from r2m.round_metrics import gold_metrics, peak_mib
 from r2m.tasks.load import load_task
 from r2m.tasks.prompt import prompt_ids
 from r2m.training import checkpoint
-from r2m.training.frozen import frozen, members
+from r2m.training.frozen import frozen, members, training_precision
 from r2m.training.held_out import Evaluation, Scorer, frozen_judge, held_out_columns, wins
 from r2m.training.query_order import query_indices
 from r2m.workers import Workers
@@ -71,7 +71,8 @@ class Trainer:
         )  # fmt: skip
         keep = "cpu" if config.run.hidden_on_host else self.policy.device
         self.reward = self.proxy = reshaped(
-            self.reward, r, lambda queries: self.sampler.references(queries, r.par_references),
+            self.reward, r, self.scorer, training_precision(config, reward_path, self.reward_model.width, device),
+            lambda queries: self.sampler.references(queries, r.par_references),
             lambda t: states_of(self.policy, t, a, keep), workers,
         )  # fmt: skip
         self._judge: Scorer | None = self.gold if self.gold_program is not None else None

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from r2m.core.reshaping import ensemble_score, length_penalised, preference_as_reward
+from r2m.core.reshaping import (
+    adversarial_shift,
+    ensemble_score,
+    length_penalised,
+    precision,
+    preference_as_reward,
+    uncertainty,
+)
 
 
 class TestPreferenceAsReward:
@@ -56,3 +63,43 @@ class TestEnsembleScore:
     def test_another(self) -> None:
         with pytest.raises(ValueError, match="how is 'max', allowed: mean, min, uwo"):
             ensemble_score(self.MEMBERS_MNK, "max")
+
+
+class TestUncertainty:
+    """Training features (2, 0), (0, 1), (2, 0) and ridge 1: M = diag(1 + 8, 1 + 1) = diag(9, 2)."""
+
+    SEEN_BD = torch.tensor([[2.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+    E_NKD = torch.tensor([[[3.0, 0.0], [0.0, 2.0]], [[3.0, 4.0], [0.0, 0.0]]])
+
+    @property
+    def precision_DD(self) -> torch.Tensor:
+        return precision(self.SEEN_BD.T @ self.SEEN_BD, 1.0)
+
+    def test_precision_by_hand(self) -> None:
+        torch.testing.assert_close(self.precision_DD, torch.diag(torch.tensor([1 / 9, 1 / 2])))
+
+    def test_by_hand(self) -> None:
+        """sqrt(9 / 9), sqrt(4 / 2); sqrt(9 / 9 + 16 / 2), 0."""
+        got = uncertainty(self.E_NKD, self.precision_DD)
+        torch.testing.assert_close(got, torch.tensor([[1.0, math.sqrt(2)], [3.0, 0.0]]))
+
+    def test_the_adversary_by_hand(self) -> None:
+        """g = (3, 4): gᵀ M⁻¹ g = 1 + 8, and M⁻¹ g = (1/3, 2); eᵀ of it are 1, 4, 9, 0, over 3."""
+        got = adversarial_shift(self.E_NKD, torch.tensor([3.0, 4.0]), self.precision_DD)
+        torch.testing.assert_close(got, torch.tensor([[1 / 3, 4 / 3], [3.0, 0.0]]))
+
+    def test_the_adversary_is_the_worst_score_layer_within_the_bound(self) -> None:
+        """Of ten thousand others on the ellipsoid (φ - φ̂)ᵀ M (φ - φ̂) = b² none is worse for the policy, b = 0.7."""
+        torch.manual_seed(0)
+        e_BD, ref_BD = torch.randn(40, 5).double() + 1, torch.randn(40, 5).double()
+        M_DD = torch.eye(5).double() + ref_BD.T @ ref_BD
+        g_D, b = e_BD.mean(0) - ref_BD.mean(0), 0.7
+        random_SD = torch.randn(10_000, 5).double()
+        shift_SD = b * random_SD / ((random_SD @ M_DD) * random_SD).sum(-1, keepdim=True).sqrt()
+        P_DD = M_DD.inverse()
+        gap = adversarial_shift(e_BD[None], g_D, P_DD).mean() - adversarial_shift(ref_BD[None], g_D, P_DD).mean()
+        assert float(-b * gap) <= float((shift_SD @ g_D).min())
+        assert float(-b * gap) == pytest.approx(-b * float((g_D @ P_DD @ g_D).sqrt()))
+
+    def test_without_a_direction_nothing_is_taken_off(self) -> None:
+        assert adversarial_shift(self.E_NKD, torch.zeros(2), self.precision_DD).tolist() == [[0, 0], [0, 0]]

@@ -13,11 +13,12 @@ from r2m.config import Config, ForumTask, digest, load
 from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
 from r2m.policy.queries import same_tokens
+from r2m.reward.features import load_precision
 from r2m.reward.loading import load_reward_model
 from r2m.stages.cache import FINISHED, cached
 from r2m.stages.forum import preferences
 from r2m.stages.members import train_member
-from r2m.stages.prepare import CACHE_VERSION, member_models, model_names, prepare
+from r2m.stages.prepare import CACHE_VERSION, features_folder, member_models, model_names, prepare
 from r2m.stages.progress import silent
 
 SHRUNK = ("posts=40", "sft_steps=2", "preference_pairs=50", "reward_epochs=1")
@@ -153,6 +154,19 @@ def test_members_of_an_ensemble_are_trained_on_the_same_pairs(prepared: Any, sto
     calls: list[Any] = []
     prepare(config, lambda *call: calls.append(call))
     assert calls == []
+
+
+def test_training_features_are_kept_apart_from_the_reward_model(prepared: Any, storage: Path) -> None:
+    config = shrunk(storage, "reward.uncertainty=1")
+    before = sorted(path.name for path in Path(prepared.reward).iterdir())
+    assert prepare(config) == prepared
+    assert sorted(path.name for path in Path(prepared.reward).iterdir()) == before
+    folder = features_folder(config)
+    assert folder is not None
+    assert (Path(folder) / FINISHED).is_file()
+    assert load_precision(Path(folder), 128, "cpu").shape == (128, 128)
+    assert features_folder(shrunk(storage, "task.artefact=0.5")) != folder
+    assert features_folder(shrunk(storage, "run.seed=3", "reward.uncertainty_form=advpo")) == folder
 
 
 def test_a_named_model_comes_before_the_tasks_own(prepared: Any, storage: Path, tmp_path: Path) -> None:

@@ -493,7 +493,7 @@ def test_render_says_what_par_costs() -> None:
     out = StringIO()
     shaped = config(reward={"shaping": "par", "par_references": 2})
     Console(file=out, width=120).print(plan_table(plan(shaped, POLICY, REWARD)))
-    assert "24 a round beside these, for PAR" in out.getvalue()
+    assert "24 a round beside these, of the reference policy" in out.getvalue()
 
 
 def test_render_says_what_remax_costs() -> None:
