@@ -77,26 +77,20 @@ def test_killed_all_over(night: Night, tmp_path: Path) -> None:
     night.start()
     night.kill_worker("search")
     night.until(lambda: night.at_work("search"))
-    night.kill_driver()
+    night.interrupt()
+    assert "Traceback" not in night.end(130)
 
     night.start(dies_at="search.before")
-    night.until_said("search: runs")
-    night.kill_step("search")
     night.end(killed)
 
     night.start()
+    night.until(lambda: night.at_work("arms"))
+    night.kill_step("arms")
     night.kill_worker("arms")
     night.until(lambda: night.at_work("arms"))
     night.kill_driver()
 
-    night.start()
-    night.until(lambda: night.at_work("arms"))
-    night.interrupt()
-    assert "Traceback" not in night.end(130)
-
     night.start(dies_at="arms.after")
-    night.until_said("arms: runs")
-    night.kill_step("arms")
     night.end(killed)
 
     night.start(dies_at="alarm.after")  # assessed is then in its midst
