@@ -7,7 +7,7 @@ Axes: N queries of this worker, K responses of each, R response tokens, T = R or
 
 Where it departs from the printed algorithm, or fills it in (docs/decisions.md has the reasons):
 - Eq. 3 counts rounds from 1, so the last round scores with ω = Ω.
-- The preference pair of line 16 is the best and the worst by the scores that line 8 gave.
+- The preference pair of line 16 is the best and the worst by the scores that line 8 gave, or by a judge's labels.
 - Lines 6 and 8 take the log-probs of π_old, the hidden states and the masks from one forward.
 - A response without an end token gets a stated score, not the reward model's.
 """
@@ -22,11 +22,12 @@ from r2m.config import Algorithm, Reward
 from r2m.core.advantages import ADVANTAGES, Batch, reward_to_go
 from r2m.core.policy_loss import kl_estimate, kl_in_reward, policy_loss, sampler_weight
 from r2m.core.reward_loss import best_and_worst, bradley_terry, gre_bt, group_reward_entropy
-from r2m.core.trajectories import Trajectories, microbatches
+from r2m.core.trajectories import Trajectories, microbatches, split
 from r2m.policy.forward import HiddenStates
 from r2m.policy.policy import TrainedPolicy
 from r2m.policy.queries import Query
 from r2m.policy.sampling import ResponseSampler
+from r2m.reward.labels import taught_groups
 from r2m.reward.reward import RoundReward, Scored
 from r2m.round_metrics import Clock, greedy_metrics, round_metrics
 from r2m.workers import Workers
@@ -105,6 +106,7 @@ def train(
         if reward.learns:
             with clock("head"):
                 learned = train_head(reward, scored, head, a.microbatch, workers, step)  # 14-20
+            learned |= {"label/judgements": float(step * head.labels)} if head.labels else {}
         if old.hidden is not None:
             learned |= {"head/omega": scored.omega, "memory/hidden_mib": old.hidden.mib}
 
@@ -209,12 +211,15 @@ def train_policy(
 def train_head(
     reward: RoundReward, scored: Scored, r: Reward, microbatch: int, workers: Workers, step: int
 ) -> dict[str, float]:  # fmt: skip
-    """The reward optimisation phase: epochs of Eq. 6 over the round's groups. Its metrics."""
-    N, K = scored.scores_NK.shape
-    best_N, worst_N = best_and_worst(scored.scores_NK)  # line 16
+    """The reward optimisation phase: epochs of Eq. 6 over the round's groups, or those that a judge has labelled. Its
+    metrics."""
+    K = scored.scores_NK.shape[1]
+    trained = taught_groups(len(scored.scores_NK), r, workers)
+    N = sum(map(len, trained))
+    best_N, worst_N = best_and_worst(scored.scores_NK if scored.labels_NK is None else scored.labels_NK)  # line 16
     sums, grad_norm = torch.zeros(2, device=scored.H_NKD.device), 0.0
     for _ in range(r.epochs):
-        for minibatch in split(N, r.minibatches):
+        for minibatch in trained:
             for groups, _ in microbatches(minibatch, K, max(microbatch, K)):
                 r_NK = reward.rescore(scored, groups)  # line 18
                 chosen_N = r_NK.gather(1, best_N[groups, None]).squeeze(1)
@@ -229,12 +234,6 @@ def train_head(
     return {
         "head/bt": bt, "head/gre": gre, "head/grad_norm": grad_norm, "head/loss": (1 - r.alpha) * bt + r.alpha * gre,
     }  # fmt: skip
-
-
-def split(n: int, parts: int) -> list[range]:
-    """n queries as `parts` ranges of equal length."""
-    size = n // parts
-    return [range(i * size, (i + 1) * size) for i in range(parts)]
 
 
 def healthy(norm: float, step: int) -> float:

@@ -79,11 +79,17 @@ def reward_model(
     training: Training,
     epochs: Annotated[int, Option(min=1, max=1000)] = 1,
     lr: Annotated[float, Option(min=0.0, max=100.0)] = 1e-5,
+    rrm: Annotated[
+        float, Option(min=0.0, max=1.0, help="share of RRM's 14 pairs, mixed across prompts, added to each pair")
+    ] = 0.0,
+    features: Annotated[
+        bool, Option("--features", help="keep what its last layer has seen in training, for reward.uncertainty")
+    ] = False,
 ) -> None:
     """Reward-model training (Eq. 7) on TRL's preference columns; reports held-out loss and accuracy."""
     from r2m.stages.reward_model import run_reward_model
 
-    training.run(run_reward_model, model, data, to, epochs=epochs, lr=lr)
+    training.run(run_reward_model, model, data, to, epochs=epochs, lr=lr, rrm=rrm, features=features)
 
 
 @models_app.command("fetch")

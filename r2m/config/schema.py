@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from r2m.config.arms import arm_of
+from r2m.config.newer import NEWER, as_before
+from r2m.config.reward import Reward
 from r2m.config.tasks import ForumTask, Section, TextTask
 from r2m.config.types import Count, Name, Names, Number, Place, Positive, Seed, Share, Whole
 from r2m.config.uris import check_endpoint, check_uri, check_variable
@@ -45,33 +47,6 @@ class Policy(Section):
         if needs and self.sharding not in needs:
             allowed = " or ".join(f"sharding={stage}" for stage in needs)
             raise ValueError(f"offload = {self.offload!r} needs {allowed} (it is {self.sharding!r})")
-        return self
-
-
-class Reward(Section):
-    """The reward model, and what R2M adds to it."""
-
-    model: Place | None = None  # hub id or local folder; null: the task's own reward model
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    feedback: bool = True  # off: the vanilla reward model, plain RLOO
-    hidden: Literal["policy", "noise"] = "policy"  # noise: Gaussian in the feedback's place; Table 5, Fig. 4
-    train_head: bool = True  # off: feedback by an untrained head; Table 5
-    omega_min: Share = 0.0  # Ω of Eq. 3; F.2, F.3
-    omega_schedule: Literal["cosine", "constant"] = "cosine"  # Eq. 3; constant: Ω from the start
-    alpha: Share = 0.5  # Eq. 6; Sec. 5. 0: no GRE, 1: no BT; Table 5
-    lr: Positive = 1e-6  # of the head; Sec. 5
-    attention_width: Count = 2048  # Sec. 5
-    num_heads: Count = 16  # here: heads of 128
-    epochs: Count = 1  # passes over the round's groups
-    minibatches: Count = 1  # optimiser steps a pass
-    no_eos: Literal["keep", "replace", "subtract"] = "replace"  # score of a response without EOS; checklist
-    no_eos_value: Number = -1.0  # replace: the score; subtract: its absolute value comes off
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Reward:
-        if self.attention_width % self.num_heads:
-            width = self.attention_width
-            raise ValueError(f"num_heads = {self.num_heads} must divide attention_width = {width}")
         return self
 
 
@@ -214,6 +189,18 @@ class Config(Section):
                 f"algorithm.queries = {a.queries} must be a multiple of reward.minibatches * workers = "
                 f"{r.minibatches * self.run.workers}"
             )
+        if r.labels > a.queries or r.labels % (r.minibatches * self.run.workers):
+            raise ValueError(
+                f"reward.labels = {r.labels} must be a multiple of reward.minibatches * workers = "
+                f"{r.minibatches * self.run.workers}, and at most algorithm.queries = {a.queries}"
+            )
+        if r.ensemble != "none" and r.model is None and not isinstance(r.members, int):
+            raise ValueError(
+                f"reward.members = {list(r.members)}: further ones than reward.model, which is not named; of the "
+                "task's own reward models give a number"
+            )
+        if r.labels and self.task.kind == "text" and self.run.judge is None:
+            raise ValueError(f"reward.labels = {r.labels}: a text task has no gold; name the judge by run.judge")
         own = self.rollout.gpus
         if own and (self.rollout.engine == "own" or own % self.run.workers):
             raise ValueError(
@@ -241,7 +228,7 @@ class Config(Section):
         tree = self.model_dump(mode="json")
         for key in ("storage", "tracking_uri"):
             tree["run"].pop(key)
-        return digest(tree)
+        return digest(tree | {name: as_before(name, tree[name]) for name in NEWER})
 
 
 def digest(tree: Any) -> str:

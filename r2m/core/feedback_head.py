@@ -9,14 +9,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-# An untrained CrossAttention(H, h) has 2 % of the root mean square of the attention-weighted mean of h.
+# An untrained CrossAttention(H, h) has this share of the root mean square of the attention-weighted mean of h.
 # Small, so that the untrained head stays near the vanilla reward; not 0, which would leave query, key and
 # value without a gradient.
 OUTPUT_GAIN = 0.02
 
 
 class FeedbackHead(nn.Module):
-    """Scores φ(H + (1 - ω) CrossAttention(H, h)): Eq. 3 with the residual Ĥ = H + CrossAttention(H, h).
+    """Scores φ(H + (1 - ω) CrossAttention(H, h)): Eq. 3 with the residual Ĥ = H + CrossAttention(H, h); without it,
+    Ĥ = CrossAttention(H, h), φ(ω H + (1 - ω) CrossAttention(H, h)).
 
     H is the reward token embedding, the attention's one query; h are the policy's last-layer hidden states,
     its keys and values. With one query the projections fold: logits = (W_kᵀ q)·h and context = W_v Σ a h are
@@ -28,6 +29,8 @@ class FeedbackHead(nn.Module):
         attention_width: A (2048 in Sec. 5.1).
         num_heads: H.
         score_bias: whether φ has a bias.
+        residual: whether Ĥ has H in it.
+        output_gain: the output projection's initial scale, of the usual 1 / √A.
         generator: source of the initial weights; the global one by default.
 
     Raises:
@@ -42,6 +45,8 @@ class FeedbackHead(nn.Module):
         num_heads: int = 16,
         *,
         score_bias: bool = False,
+        residual: bool = True,
+        output_gain: float = OUTPUT_GAIN,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -49,14 +54,14 @@ class FeedbackHead(nn.Module):
             raise ValueError(
                 f"attention_width is {attention_width}, allowed: a multiple of num_heads = {num_heads} >= 1"
             )
-        self.num_heads = num_heads
+        self.num_heads, self.residual = num_heads, residual
         self.query = nn.Linear(reward_width, attention_width, bias=False)
         self.key = nn.Linear(policy_width, attention_width, bias=False)
         self.value = nn.Linear(policy_width, attention_width, bias=False)
         self.output = nn.Linear(attention_width, reward_width, bias=False)
         self.score = nn.Linear(reward_width, 1, bias=score_bias)
         for linear in (self.query, self.key, self.value, self.output, self.score):
-            gain = OUTPUT_GAIN if linear is self.output else 1.0
+            gain = output_gain if linear is self.output else 1.0
             nn.init.normal_(linear.weight, std=gain / math.sqrt(linear.in_features), generator=generator)
         if score_bias:
             nn.init.zeros_(self.score.bias)
@@ -69,6 +74,8 @@ class FeedbackHead(nn.Module):
         attention_width: int = 2048,
         num_heads: int = 16,
         *,
+        residual: bool = True,
+        output_gain: float = OUTPUT_GAIN,
         generator: torch.Generator | None = None,
     ) -> "FeedbackHead":
         """A head whose φ is a copy of a reward model's score layer, bias included; fp32, on the CPU.
@@ -80,7 +87,8 @@ class FeedbackHead(nn.Module):
             raise ValueError(f"score has {score.out_features} outputs, allowed: 1")
         has_bias = score.bias is not None
         widths = (score.in_features, policy_width, attention_width)
-        head = cls(*widths, num_heads, score_bias=has_bias, generator=generator)
+        options = {"residual": residual, "output_gain": output_gain, "generator": generator}
+        head = cls(*widths, num_heads, score_bias=has_bias, **options)
         with torch.no_grad():
             head.score.weight.copy_(score.weight)
             if has_bias:
@@ -107,7 +115,8 @@ class FeedbackHead(nn.Module):
         reward_token_B = reward_token_B.to(self.score.weight.dtype)
         if omega < 1:
             attended_BD = self.cross_attention(reward_token_B, hidden_BTD, mask_BT)
-            reward_token_B = reward_token_B + (1 - omega) * attended_BD
+            kept_B = reward_token_B if self.residual else omega * reward_token_B
+            reward_token_B = kept_B + (1 - omega) * attended_BD
         return self.score(reward_token_B).squeeze(-1)
 
     def cross_attention(self, reward_token_B: Tensor, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:

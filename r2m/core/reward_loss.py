@@ -1,4 +1,4 @@
-"""The loss that trains the feedback head (Sec. 4.2). Axes: N queries, K responses per query."""
+"""The losses that train the reward model and its feedback head (Sec. 4.2). Axes: N queries, K responses per query."""
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,14 @@ def bradley_terry(chosen_N: Tensor, rejected_N: Tensor) -> Tensor:
         Losses N, in nats: log 2 where the scores are equal.
     """
     return -F.logsigmoid(chosen_N - rejected_N)
+
+
+def preference_loss(first_N: Tensor, second_N: Tensor, preference_N: Tensor) -> Tensor:
+    """-P log σ(r_1 - r_2) - (1 - P) log σ(r_2 - r_1), in nats, P being the chance that a first response is preferred.
+
+    Bradley-Terry's loss where P = 1; of a tie, P = 1/2, it is least at equal scores: log 2."""
+    first, second = bradley_terry(first_N, second_N), bradley_terry(second_N, first_N)
+    return preference_N * first + (1 - preference_N) * second
 
 
 def group_reward_entropy(rewards_NK: Tensor) -> Tensor:

@@ -57,3 +57,9 @@ def microbatches(queries: range, K: int, size: int) -> Iterator[tuple[slice, sli
     for start in range(queries.start, queries.stop, groups):
         for k in range(0, K, part):
             yield slice(start, min(start + groups, queries.stop)), slice(k, k + part)
+
+
+def split(n: int, parts: int) -> list[range]:
+    """n queries as `parts` ranges of equal length."""
+    size = n // parts
+    return [range(i * size, (i + 1) * size) for i in range(parts)]

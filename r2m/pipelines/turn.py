@@ -43,20 +43,23 @@ def take_turn(
     try:
         with held(where.storage, pipeline.name, pipeline.schedule.overlap, say) as lease:
             ended: list[tuple[str, str]] = []
-            for each in _due_ticks(pipeline, where, say) if tick == DUE else [asked]:
-                execution = open_execution(pipeline, each, where)
+            began, ticks = datetime.now(UTC), _due_ticks(pipeline, where, say) if tick == DUE else [asked]
+            while ticks:
+                execution = open_execution(pipeline, ticks.pop(0), where)
                 outcome = run_execution(
                     execution, force=force, only=only, console=console, lost=lambda: lease.lost
                 )  # fmt: skip
                 ended.append((execution.run_id, outcome))
                 if outcome == "stopped":
                     break
+                if not ticks and tick == DUE:  # a clock needn't call again for what came meanwhile
+                    ticks = _since(pipeline, where, began, say)
             return ended
     except BusyError as busy:
         if tick is None:
             raise UserError(f"pipeline = {pipeline.name!r}: {busy}") from None
         if tick == DUE:
-            _skip(pipeline, where, busy)
+            _skip(pipeline, where, busy.since, f"due while {busy}")
         say(f"{pipeline.name}: skipped: {busy}")
         return []
 
@@ -80,9 +83,17 @@ def _due_ticks(pipeline: Pipeline, where: Where, say: Callable[[str], None]) -> 
     return [*found.ticks]
 
 
-def _skip(pipeline: Pipeline, where: Where, busy: BusyError) -> None:
+def _since(pipeline: Pipeline, where: Where, began: datetime, say: Callable[[str], None]) -> list[datetime | None]:
+    """What has come while the pipeline ran, and is to be run now: with `overlap: skip` nothing, which is noted."""
+    if pipeline.schedule.overlap == "skip":
+        _skip(pipeline, where, began, "due while an earlier one ran")
+        return []
+    return _due_ticks(pipeline, where, say) if _due(pipeline, where).ticks else []
+
+
+def _skip(pipeline: Pipeline, where: Where, began: datetime, reason: str) -> None:
     """The ticks that have come since the holder began; those that had come before are the ones that it is at."""
     found = _due(pipeline, where)
     for tick in (*found.missed, *found.ticks):
-        if tick > busy.since:
-            skip_execution(pipeline, tick, where, f"due while {busy}")
+        if tick > began:
+            skip_execution(pipeline, tick, where, reason)

@@ -1,7 +1,8 @@
 """Runs as arms: those that differ in nothing but the seed are repeats of one arm.
 
 Arms are compared within a setup: the same task, data, starting policy, vanilla reward model and evaluation. What runs
-of two setups measure is not the same thing.
+of two setups measure is not the same thing. On the embedded task, how the reward model is trained on its data may be
+what an arm is about.
 """
 
 import json
@@ -23,8 +24,19 @@ SECTIONS: dict[str, type[BaseModel]] = dict(
     policy=Policy, reward=Reward, algorithm=Algorithm, rollout=Rollout, run=Run
 )  # fmt: skip
 OF_SETUP = ("policy.model", "reward.model", "reward.dtype", "run.eval_queries", "run.eval_seed", "run.judge")
-OF_KIND = ("reward.feedback", "algorithm.advantage")  # an arm's kind says these
-WITHOUT_HEAD = ("model", "dtype", "feedback", "no_eos", "no_eos_value")  # of `reward`: matters to RLOO too
+OF_ARM = ("task.rrm",)  # of `task`: how the reward model is trained on the same pairs
+OF_KIND = (
+    "reward.feedback",
+    "reward.shaping",
+    "reward.ensemble",
+    "reward.uncertainty_form",
+    "algorithm.advantage",
+)  # an arm's kind says these
+WITHOUT_HEAD = (
+    "model", "dtype", "feedback", "no_eos", "no_eos_value", "shaping", "par_references", "length_penalty",
+    "length_free", "ensemble", "members", "members_differ", "uwo_lambda",
+    "uncertainty", "uncertainty_form",
+)  # of `reward`: matters to RLOO too  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,8 @@ def _settings(view: JournalView) -> Settings:
 
 def _setup(result: Result) -> Settings:
     settings = _settings(result.view)
-    own = {key: value for key, value in settings.items() if key.startswith("task.") or key in OF_SETUP}
+    kept = {key for key in settings if key.startswith("task.") or key in OF_SETUP} - {*OF_ARM}
+    own = {key: value for key, value in settings.items() if key in kept}
     return own | {"data": result.view.start["data_hash"]}
 
 
@@ -114,7 +127,8 @@ def _arm(result: Result) -> Settings:
     if not settings["reward.feedback"]:
         unused |= {f"reward.{key}" for key in Reward.model_fields if key not in WITHOUT_HEAD}
     return {
-        key: value for key, value in settings.items() if not key.startswith(("task.", "run.")) and key not in unused
+        key: value for key, value in settings.items()
+        if key in OF_ARM or (not key.startswith(("task.", "run.")) and key not in unused)
     }  # fmt: skip
 
 

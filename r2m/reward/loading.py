@@ -122,7 +122,7 @@ def save_feedback_head(folder: Path, head: FeedbackHead) -> None:
         "reward_width": head.score.in_features, "policy_width": head.key.in_features,
         "attention_width": head.key.out_features, "num_heads": head.num_heads,
         "score_bias": head.score.bias is not None,
-    }  # fmt: skip
+    } | ({} if head.residual else {"residual": False})  # fmt: skip
     save_file(head.state_dict(), folder / HEAD_FILE, metadata={"shape": json.dumps(shape)})
 
 

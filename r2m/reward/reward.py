@@ -28,6 +28,7 @@ class Scored(NamedTuple):
     H_NKD: Tensor  # reward token embeddings
     h: HiddenStates | NoiseStates | None  # the feedback
     omega: float  # ω of the round; 1 without feedback
+    labels_NK: Tensor | None = None  # a judge's scores, where they name best and worst (line 16) and not scores_NK
 
 
 class RoundReward(Protocol):

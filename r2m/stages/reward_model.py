@@ -1,25 +1,29 @@
-"""Reward modelling, the second stage of RLHF: Bradley-Terry on preference pairs (App. G.1, Eq. 7).
+"""Reward modelling, the second stage of RLHF: Bradley-Terry on preference pairs (App. G.1, Eq. 7), and on pairs mixed
+across prompts (RRM).
 
 Axes: B pairs (2B sequences: the chosen, then the rejected ones), T tokens.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from r2m.core.masking import pad
-from r2m.core.reward_loss import bradley_terry
+from r2m.core.reward_loss import bradley_terry, preference_loss
 from r2m.errors import UserError, brief
 from r2m.models.loading import load_config
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
 from r2m.results.statistics import wilson_interval
+from r2m.reward.features import second_moment
 from r2m.reward.inputs import response_ids
+from r2m.reward.model import RewardModel
 from r2m.stages import common
+from r2m.stages.augmentation import mixed_pairs
 from r2m.stages.progress import Progress, silent
 from r2m.tasks.columns import comparable, preference_pairs
 from r2m.tasks.prompt import Prompt
@@ -28,11 +32,19 @@ SEEN = 0.99  # this quantile of the held-out responses' scores is what the data 
 TokenPair = tuple[list[int], list[int]]  # ids of prompt + response + EOS: chosen, rejected
 
 
+class Example(NamedTuple):
+    """Ids of prompt + response + EOS of two responses, and the chance that the first is preferred."""
+
+    first: list[int]
+    second: list[int]
+    preference: float
+
+
 def train_reward_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[Prompt, str, str]], *,
     epochs: int = 1, batch_size: int = 32, lr: float = 1e-5, seed: int = 0, max_tokens: int | None = None,
-    held_out_share: float = 0.1, sft_samples: Sequence[tuple[Prompt, str]] | None = None,
-    progress: Progress = silent,
+    held_out_share: float = 0.1, sft_samples: Sequence[tuple[Prompt, str]] | None = None, rrm: float = 0.0,
+    features: bool = False, progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Minimise Eq. 7 over all weights of a sequence classifier with one label, in place, and centre its scores.
 
@@ -42,11 +54,15 @@ def train_reward_model(
         held_out_share: of the pairs, for the report, never trained on.
         sft_samples: responses of the supervised policy. Their mean score goes into `config.reward_mean`, which
             the loader takes off; without them it is the mean over all responses in the pairs.
+        rrm: share of the 14 pairs, mixed across prompts, to each training pair, that are trained on with it (RRM);
+            those longer than all of the data's own are left out, and those of twice the same tokens.
 
     Returns:
         rows, held_out_rows, left_out (too long), equal (left out, too), steps; held-out loss (nats, before and
         after), accuracy with its 95 % interval, mean margin (reward units); reward_mean, and reward_mean_of: what
         that is the mean of; reward_seen: how high the data's responses score, which is `config.reward_seen`, too.
+        With `rrm` also mixed and mixed_left_out, pairs. With `features` also moment: Σ e eᵀ of the last layer's
+        features over the training pairs' responses, [D, D].
 
     Raises:
         UserError: fewer than two pairs left, one longer than the model's context, or a tokenizer whose padding
@@ -55,19 +71,27 @@ def train_reward_model(
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         raise UserError("tokenizer: it has no padding token apart from its end token; see add_padding")
     encoded = [[response_ids(tokenizer, prompt, text) for text in texts] for prompt, *texts in pairs]
-    short = [pair for pair in encoded if max_tokens is None or max(map(len, pair)) <= max_tokens]
-    kept = [(chosen, rejected) for chosen, rejected in short if chosen != rejected]  # else nothing is preferred
-    left_out, equal = len(encoded) - len(short), len(short) - len(kept)
-    train, held_out = common.hold_out(kept, held_out_share, seed, left_out, equal)
-    common.check_lengths(max(len(ids) for pair in kept for ids in pair), model)
+    short = [i for i, ids in enumerate(encoded) if max_tokens is None or max(map(len, ids)) <= max_tokens]
+    training, apart = trained_on(encoded, short, seed, held_out_share)
+    own = sorted([*training, *apart])
+    left_out, equal = len(encoded) - len(short), len(short) - len(own)
+    kept, held_out = ([(*encoded[i],) for i in some] for some in (own, apart))
+    longest = max(len(ids) for pair in kept for ids in pair)
+    common.check_lengths(longest, model)
+    train = [Example(*encoded[i], 1.0) for i in training]
+    mixed = [] if rrm == 0 else mixed_pairs([pairs[i] for i in training], rrm, seed)
+    more = (Example(*(response_ids(tokenizer, m.prompt, t) for t in m[1:3]), m.preference) for m in mixed)
+    train += [e for e in more if max(map(len, e[:2])) <= longest and e.first != e.second]
     pad_id = model.config.pad_token_id = tokenizer.pad_token_id
     total = epochs * -(-len(train) // batch_size)
     before = bradley_terry(*_evaluate(model, _flat(held_out), pad_id, batch_size).chunk(2)).mean()
 
-    order = common.batches([len(chosen) + len(rejected) for chosen, rejected in train], batch_size, seed)
+    order = common.batches([len(e.first) + len(e.second) for e in train], batch_size, seed)
     for _ in common.training(model, lr, total, "reward model", progress):
-        scores_2B = _scores(model, _flat([train[i] for i in next(order)]), pad_id)
-        bradley_terry(*scores_2B.chunk(2)).mean().backward()
+        batch = [train[i] for i in next(order)]
+        scores_2B = _scores(model, _flat([e[:2] for e in batch]), pad_id)
+        preference_B = torch.tensor([e.preference for e in batch], device=scores_2B.device)
+        preference_loss(*scores_2B.chunk(2), preference_B).mean().backward()
 
     chosen_B, rejected_B = _evaluate(model, _flat(held_out), pad_id, batch_size).chunk(2)
     centred = _flat(kept) if sft_samples is None else [response_ids(tokenizer, *s) for s in sft_samples]
@@ -76,13 +100,30 @@ def train_reward_model(
     seen = float(torch.cat([chosen_B, rejected_B]).quantile(SEEN)) - reward_mean
     model.config.reward_seen = seen
     accuracy = float((chosen_B > rejected_B).float().mean())
-    return {
-        "rows": len(train), "held_out_rows": len(held_out), "left_out": left_out, "equal": equal, "steps": total,
+    moment: dict[str, Any] = {}
+    if features:
+        of_pairs = [ids for i in training for ids in encoded[i]]
+        moment = {"moment": second_moment(RewardModel(model), of_pairs, pad_id, 2 * batch_size)}
+    added = len(train) - len(training)
+    of_rrm = {"mixed": added, "mixed_left_out": len(mixed) - added} if rrm else {}
+    return of_rrm | moment | {
+        "rows": len(training), "held_out_rows": len(held_out), "left_out": left_out, "equal": equal, "steps": total,
         "loss_before": float(before), "loss": float(bradley_terry(chosen_B, rejected_B).mean()),
         "accuracy": accuracy, "accuracy_interval": list(wilson_interval(accuracy, len(held_out))),
         "margin": float((chosen_B - rejected_B).mean()), "reward_mean": reward_mean, "reward_seen": seen,
         "reward_mean_of": "SFT samples" if sft_samples is not None else "the data's responses",
     }  # fmt: skip
+
+
+def trained_on(
+    encoded: Sequence[Sequence[list[int]]], kept: Sequence[int], seed: int, held_out_share: float = 0.1
+) -> tuple[list[int], list[int]]:
+    """Of the pairs `kept`, those to train on and those held out. A pair of the same tokens twice prefers nothing.
+
+    Raises UserError as `hold_out`.
+    """
+    own = [i for i in kept if encoded[i][0] != encoded[i][1]]
+    return common.hold_out(own, held_out_share, seed, len(encoded) - len(kept), len(kept) - len(own))
 
 
 def run_reward_model(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from r2m.core.feedback_head import FeedbackHead
 from r2m.core.trajectories import Trajectories
 from r2m.policy.queries import Query
 from r2m.policy.sampling import Sampled
+from r2m.reward.labels import LabelledReward
 from r2m.reward.reward import FeedbackReward
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
@@ -49,6 +50,9 @@ class Given:
         return Sampled(self.t, None)
 
     def held_out(self, queries: Sequence[Query], *, reference: bool = False) -> Trajectories:
+        return self.t
+
+    def references(self, queries: Sequence[Query], K: int) -> Trajectories:
         return self.t
 
     def weights_changed(self, step: int) -> None:
@@ -106,10 +110,12 @@ class SlowRound:
         value_SHW = head.value(h_SD).view(len(h_SD), head.num_heads, -1)
         attention_SH = ((key_SHW * query_HW).sum(-1) / math.sqrt(query_HW.shape[-1])).softmax(0)
         attended_D = head.output((attention_SH[..., None] * value_SHW).sum(0).flatten())
-        return head.score(omega * H_D + (1 - omega) * (H_D + attended_D)).squeeze()
+        return head.score(omega * H_D + (1 - omega) * (self.r.residual * H_D + attended_D)).squeeze()
 
-    def run(self, step: int, prompts: Sequence[list[int]], responses: Sequence[list[list[int]]]) -> list[list[float]]:
-        """Train on these trajectories; the scores that the policy was trained on."""
+    def run(
+        self, step: int, prompts: Sequence[list[int]], responses: Sequence[list[list[int]]], told: list[list[float]]
+    ) -> list[list[float]]:
+        """Train on these trajectories; the scores that the policy was trained on. `told`: a judge's labels."""
         a, r = self.a, self.r
         N, K = len(prompts), a.responses
         omega = max(0.5 * math.cos(math.pi * step / a.total_rounds) + 0.5, r.omega_min)
@@ -167,11 +173,13 @@ class SlowRound:
         if self.head is not None:
             for _ in range(r.epochs):
                 for part in range(r.minibatches):
-                    size = N // r.minibatches
+                    first = part * N // r.minibatches
+                    size = (r.labels or N) // r.minibatches  # groups that it learns from
                     loss = torch.zeros(())
-                    for n in range(part * size, (part + 1) * size):
+                    for n in range(first, first + size):
                         now = torch.stack([self.feedback_score(H[n, k], h[n, k], omega) for k in range(K)])
-                        best, worst = scores[n].index(max(scores[n])), scores[n].index(min(scores[n]))
+                        by = told[n] if r.labels else scores[n]
+                        best, worst = by.index(max(by)), by.index(min(by))
                         bt = -torch.log(torch.sigmoid(now[best] - now[worst]))
                         p = torch.softmax((now - now.mean()) / now.std(correction=0), 0)
                         entropy = -(p * p.log()).sum()
@@ -239,6 +247,11 @@ class SlowRound:
         return float(norm)
 
 
+def sum_of_ids(queries: Sequence[Query], t: Trajectories) -> Tensor:
+    """A judge's labels that are an order."""
+    return (t.response_ids_NKR * t.response_mask_NKR).sum(-1)
+
+
 def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
     """The prompts' and the responses' ids, as lists without padding."""
     t = r.trajectories
@@ -257,6 +270,8 @@ def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
         ("reward.feedback=off",),
         ("reward.feedback=on", "algorithm.ratio_level=sequence", "reward.omega_min=0.9", "reward.alpha=0.2"),
         ("reward.feedback=off", *KL_IN_REWARD),
+        ("reward.residual=off", "reward.head_gain=0.1"),
+        ("reward.labels=2",),
         ("algorithm.advantage=grpo",),
         ("algorithm.advantage=remax", "reward.no_eos=keep"),  # else greedy responses, without an end, all get -1
         ("algorithm.advantage=remax", "reward.feedback=off", *KL_IN_REWARD),
@@ -265,8 +280,9 @@ def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
         ("algorithm.advantage=reinforce_pp_baseline",),
     ],
     ids=[
-        "r2m", "rloo", "r2m, sequence ratios", "rloo, KL in the reward", "r2m + grpo", "r2m + remax",
-        "remax, KL in the reward", "r2m + reinforce++, KL in the reward", "reinforce++", "r2m + reinforce++-baseline",
+        "r2m", "rloo", "r2m, sequence ratios", "rloo, KL in the reward", "r2m, no residual", "r2m, labels",
+        "r2m + grpo", "r2m + remax", "remax, KL in the reward", "r2m + reinforce++, KL in the reward", "reinforce++",
+        "r2m + reinforce++-baseline",
     ],
 )  # fmt: skip
 def test_a_round_is_the_papers(
@@ -275,10 +291,12 @@ def test_a_round_is_the_papers(
     trainer = strengthen(make_trainer(*STEPS, *overrides))
     before = weights(trainer)
     slow = SlowRound(trainer.config, forum_models, trainer.head)
+    if isinstance(trainer.reward, LabelledReward):  # to gold, these responses are all alike
+        trainer.reward._judge = sum_of_ids
     rounds = trainer.rounds(1)
     for step in (1, 2):  # in the second the policy is no longer the reference
         r = next(rounds)
-        scores = slow.run(step, *tokens(r))
+        scores = slow.run(step, *tokens(r), sum_of_ids(r.queries, r.trajectories).tolist())
         torch.testing.assert_close(r.scores_NK, torch.tensor(scores), atol=1e-5, rtol=1e-5)
         told = {key: r.metrics[key] for key in slow.metrics}
         assert told == pytest.approx(slow.metrics, rel=1e-4, abs=1e-5)

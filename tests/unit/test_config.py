@@ -10,7 +10,8 @@ import pytest
 import yaml
 from sqlalchemy.engine import make_url
 
-from r2m.config import ESTIMATORS, Algorithm, Config, arm_of, load, recipes, validate
+from r2m.config import ESTIMATORS, Algorithm, Config, arm_of, digest, load, recipes, validate
+from r2m.config.newer import NEWER
 from r2m.config.paths import check_places, check_storage_folder, setting
 from r2m.config.uris import check_uri, sqlite_path, sqlite_uri
 from r2m.core.advantages import ADVANTAGES
@@ -138,6 +139,19 @@ class TestDigest:
         for override in ("run.seed=1", "algorithm.lr=7e-5", "task.posts=10", "reward.feedback=false"):
             assert load("forum", [override]).digest() != digest
 
+    def test_a_newer_setting_is_no_part_of_it_where_it_does_nothing(self) -> None:
+        for recipe in ("forum", "smollm2_tldr"):
+            c = load(recipe)
+            tree = c.model_dump(mode="json")
+            for key in ("storage", "tracking_uri"):
+                del tree["run"][key]
+            for section, newer in NEWER.items():
+                for key in newer.keys() & tree[section].keys():
+                    assert tree[section].pop(key) == newer[key]  # its default
+            assert digest(tree) == c.digest()
+        for override in ("task.rrm=0.5", "reward.residual=off", "reward.head_gain=1", "reward.labels=4"):
+            assert load("forum", [override]).digest() != load("forum").digest()
+
     def test_it_survives_a_round_trip(self) -> None:
         c = load("forum", ["algorithm.lr=3e-5"])
         assert validate(c.model_dump(mode="json")).digest() == c.digest()
@@ -165,6 +179,13 @@ class TestArm:
             (("reward.omega_schedule=constant", "reward.omega_min=0.6"), "R2M, fixed Ω"),
             (("reward.hidden=noise", "reward.alpha=0", "algorithm.advantage=grpo"), "R2M+GRPO, noise, no GRE"),
             (("reward.feedback=off", "reward.hidden=noise", "reward.alpha=0"), "RLOO"),  # nothing to leave out
+            (("reward.residual=off", "reward.head_gain=1"), "R2M, no residual"),
+            (("reward.labels=4",), "R2M, labels"),
+            (("reward.labels=4", "reward.omega_min=1"), "RLOO, labels"),
+            (("reward.labels=4", "reward.omega_min=1", "algorithm.advantage=grpo"), "GRPO, labels"),
+            (("task.rrm=0.2",), "R2M, RRM"),
+            (("task.rrm=0.2", "reward.feedback=off"), "RLOO, RRM"),
+            (("task.rrm=0.2", "algorithm.advantage=grpo", "reward.alpha=0"), "R2M+GRPO, no GRE, RRM"),
         ],
     )
     def test_names(self, overrides: tuple[str, ...], arm: str) -> None:

@@ -10,16 +10,17 @@ from pydantic import AfterValidator, Field, model_validator
 
 from r2m.config import Config, Count, Section, Seed
 from r2m.config.paths import place
-from r2m.config.types import Name, Place, Positive
+from r2m.config.types import Name, Place, Positive, Share
 from r2m.errors import UserError
 from r2m.models.dimensions import FORUM_WIDTH
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.steps.recipes import absolute_recipe, recipe_config
 from r2m.pipelines.work import Kind, StepOutputs, Where, Work
-from r2m.stages.prepare import CACHE_VERSION, REWARD_SETTINGS, SFT_SETTINGS
+from r2m.stages.prepare import CACHE_VERSION, REWARD_SETTINGS, SFT_SETTINGS, determining
 from r2m.training.machine import gpus_here
 
 OPTIONS = ("split", "limit", "max_tokens", "instruction", "as_chat", "seed", "epochs", "batch_size", "lr", "device")
+OF_REWARD_MODELS = ("rrm", "features")  # newer: part of what determines a model where they are given
 
 
 class _Stage(Section):
@@ -48,7 +49,7 @@ class _Stage(Section):
             if self.set:
                 raise ValueError("set: of a recipe's settings; there is none")
             return self
-        own = self.model_fields_set & {*OPTIONS}
+        own = self.model_fields_set & {*OPTIONS, *OF_REWARD_MODELS}
         if own:
             raise ValueError(f"{min(own)}: not with a recipe, whose task says how its models are trained")
         if self.config.task.kind != "forum":
@@ -77,6 +78,13 @@ class RewardModelStep(_Stage):
     policy: Annotated[Place, AfterValidator(place)] | None = None
     epochs: Count = 1
     lr: Positive = 1e-5
+    rrm: Share = 0.0
+    features: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        own = {key: getattr(self, key) for key in OF_REWARD_MODELS}
+        return super().options | {key: value for key, value in own.items() if value}
 
     @model_validator(mode="after")
     def _policy(self) -> RewardModelStep:
@@ -91,8 +99,9 @@ def _determines(step: _Stage, contents: Contents, *settings: str) -> Any:
     if step.recipe is None:
         options = {key: value for key, value in step.options.items() if key != "device"}
         return options | {"model": contents.place(step.model), "data": contents.place(step.data)}
-    task = step.config.task.model_dump(mode="json")
-    return {key: task[key] for key in settings} | {"forum": CACHE_VERSION}
+    task = step.config.task
+    assert task.kind == "forum"
+    return determining(task, settings) | {"forum": CACHE_VERSION}
 
 
 def _sft(step: SftStep, work: Work) -> StepOutputs:

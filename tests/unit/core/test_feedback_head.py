@@ -11,8 +11,9 @@ from r2m.core.feedback_head import OUTPUT_GAIN, FeedbackHead
 B, T, D_RM, D_P, A, HEADS = 5, 9, 12, 10, 16, 4
 
 
-def make_head(**options: torch.dtype) -> FeedbackHead:
-    head = FeedbackHead(D_RM, D_P, A, HEADS, score_bias=True, generator=torch.Generator().manual_seed(1))
+def make_head(residual: bool = True, **options: torch.dtype) -> FeedbackHead:
+    generator = torch.Generator().manual_seed(1)
+    head = FeedbackHead(D_RM, D_P, A, HEADS, score_bias=True, residual=residual, generator=generator)
     with torch.no_grad():  # a trained head's size, so that a mistake in the attention shows in the reward
         head.output.weight.div_(OUTPUT_GAIN)
         head.score.bias.fill_(0.3)
@@ -42,13 +43,13 @@ def textbook(
     attended = F.scaled_dot_product_attention(
         query, split(head.key(hidden_BTD)), split(head.value(hidden_BTD)), attn_mask=mask_BT[:, None, None]
     )
-    aggregated_BD = reward_token_BD + head.output(attended.transpose(1, 2).flatten(1))
+    aggregated_BD = head.residual * reward_token_BD + head.output(attended.transpose(1, 2).flatten(1))
     return head.score((1 - omega) * aggregated_BD + omega * reward_token_BD).squeeze(-1)
 
 
-@pytest.mark.parametrize("omega", [0.0, 0.4])
-def test_equals_the_textbook_with_gradients(omega: float) -> None:
-    head = make_head()
+@pytest.mark.parametrize(("omega", "residual"), [(0.0, True), (0.4, True), (0.0, False), (0.4, False)])
+def test_equals_the_textbook_with_gradients(omega: float, residual: bool) -> None:
+    head = make_head(residual)
     reward_token_BD, hidden_BTD, mask_BT = make_batch()
     inputs = [reward_token_BD.requires_grad_(), hidden_BTD.requires_grad_(), *head.parameters()]
     weights_B = torch.randn(B, generator=torch.Generator().manual_seed(3))
@@ -71,6 +72,17 @@ def test_one_token_by_hand() -> None:
     hidden_BTD = torch.tensor([[[3.0, 1.0]]])  # W_v h = (5, 1), W_o of it = (5, 4), φ of it = 14
     reward_B = head(torch.tensor([[1.0, 1.0]]), hidden_BTD, torch.tensor([[True]]), 0.5)  # φ(H) = 3
     torch.testing.assert_close(reward_B, torch.tensor([3 + 0.5 * 14]))
+
+
+def test_one_token_without_a_residual_by_hand() -> None:
+    head = FeedbackHead(2, 2, 2, 1, residual=False)
+    with torch.no_grad():
+        head.value.weight.copy_(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
+        head.output.weight.copy_(torch.tensor([[1.0, 0.0], [1.0, -1.0]]))
+        head.score.weight.copy_(torch.tensor([[2.0, 1.0]]))
+    inputs = torch.tensor([[1.0, 1.0]]), torch.tensor([[[3.0, 1.0]]]), torch.tensor([[True]])
+    for omega, by_hand in ((0.25, 0.25 * 3 + 0.75 * 14), (0.0, 14.0), (1.0, 3.0)):  # φ(H) = 3, φ(CA) = 14
+        torch.testing.assert_close(head(*inputs, omega), torch.tensor([by_hand]))
 
 
 def test_attention_weights_by_hand() -> None:
@@ -185,14 +197,15 @@ def test_from_score_copies(bias: bool, dtype: torch.dtype) -> None:
     torch.testing.assert_close(score(reward_token_BD).squeeze(-1), expected_B)
 
 
-def test_untrained_correction_is_small_but_learns() -> None:
-    """2 % of what the attention averages, and every projection has a gradient."""
+@pytest.mark.parametrize("gain", [OUTPUT_GAIN, 0.5])
+def test_untrained_correction_is_of_its_gain_and_learns(gain: float) -> None:
+    """2 % of what the attention averages, or another share, and every projection has a gradient."""
     generator = torch.Generator().manual_seed(5)
-    head = FeedbackHead(256, 256, 128, 4, generator=generator)
+    head = FeedbackHead(256, 256, 128, 4, output_gain=gain, generator=generator)
     reward_token_BD = torch.randn(64, 256, generator=generator)
     hidden_BTD = torch.randn(64, 1, 256, generator=generator)  # one token, so the average is h itself
     correction_BD = head.cross_attention(reward_token_BD, hidden_BTD, torch.ones(64, 1))
-    assert correction_BD.square().mean().sqrt().item() == pytest.approx(OUTPUT_GAIN, rel=0.1)
+    assert correction_BD.square().mean().sqrt().item() == pytest.approx(gain, rel=0.1)
     hidden_BTD = torch.randn(64, 8, 256, generator=generator)
     head(reward_token_BD, hidden_BTD, torch.ones(64, 8), 0.0).sum().backward()
     assert all(p.grad is not None and p.grad.count_nonzero() > 0 for p in head.parameters())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from r2m.core.reward_loss import best_and_worst, bradley_terry, gre_bt, group_reward_entropy
+from r2m.core.reward_loss import best_and_worst, bradley_terry, gre_bt, group_reward_entropy, preference_loss
 
 
 def rewards(N: int, K: int, seed: int = 0) -> Tensor:
@@ -36,6 +36,24 @@ class TestBradleyTerry:
         loss_N.sum().backward()
         torch.testing.assert_close(loss_N.detach(), torch.tensor([2e4, 0.0]))
         torch.testing.assert_close(chosen_N.grad, torch.tensor([-1.0, 0.0]))
+
+
+class TestPreferenceLoss:
+    def test_by_hand(self) -> None:
+        first_N, second_N = torch.tensor([math.log(3), math.log(3), 5.0]), torch.tensor([0.0, 0.0, 5.0])
+        loss_N = preference_loss(first_N, second_N, torch.tensor([1.0, 0.5, 0.5]))
+        # σ(log 3) = 3/4: preferred, -log 3/4; a tie, the mean of -log 3/4 and -log 1/4; equal scores that tie, log 2
+        tie = (math.log(4 / 3) + math.log(4)) / 2
+        torch.testing.assert_close(loss_N, torch.tensor([math.log(4 / 3), tie, math.log(2)]))
+
+    def test_its_gradient_is_the_chance_less_the_label(self) -> None:
+        first_N = torch.tensor([math.log(3), math.log(3), 0.0], requires_grad=True)
+        preference_loss(first_N, torch.zeros(3), torch.tensor([1.0, 0.5, 0.5])).sum().backward()
+        torch.testing.assert_close(first_N.grad, torch.tensor([-0.25, 0.25, 0.0]))  # a tie pulls scores together
+
+    def test_where_the_first_is_preferred_it_is_bradley_terry_bit_for_bit(self) -> None:
+        scores_2N = rewards(2, 50).float()
+        assert torch.equal(preference_loss(*scores_2N, torch.ones(50)), bradley_terry(*scores_2N))
 
 
 class TestGroupRewardEntropy:

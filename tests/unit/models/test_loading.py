@@ -354,9 +354,9 @@ class TestRewardModel:
         assert not any(p.requires_grad for p in reward.parameters())
         assert reward.phi.bias.item() == pytest.approx(-0.25)
 
-    @pytest.mark.parametrize("bias", [True, False])
-    def test_a_head_saved_beside_it_comes_back(self, folder: Path, bias: bool) -> None:
-        head = FeedbackHead(16, 16, attention_width=8, num_heads=2, score_bias=bias)
+    @pytest.mark.parametrize(("bias", "residual"), [(True, True), (False, True), (False, False)])
+    def test_a_head_saved_beside_it_comes_back(self, folder: Path, bias: bool, residual: bool) -> None:
+        head = FeedbackHead(16, 16, attention_width=8, num_heads=2, score_bias=bias, residual=residual)
         if bias:
             torch.nn.init.constant_(head.score.bias, 0.75)
         save_feedback_head(folder, head)

@@ -186,3 +186,13 @@ def test_the_containerfile_has_what_the_package_is_made_of() -> None:
     (python,) = re.findall(r"^FROM python:([\d.]+)-slim$", text, re.MULTILINE)
     assert python in SpecifierSet(project["project"]["requires-python"])
     assert f"USER {UNPRIVILEGED}\n" in text
+
+
+def test_it_prints_what_the_document_shows(r2m: Command) -> None:
+    text = (ROOT / "docs" / "pipelines.md").read_text()
+    (shown,) = [block for block in re.findall("```yaml\n(.*?)```", text, re.DOTALL) if "concurrencyPolicy" in block]
+    shown = "".join(re.sub(" +#.*", "", line) + "\n" for line in shown.splitlines())
+    file = str(ROOT / "pipelines" / "forum_nightly.yaml")
+    code, said, _ = r2m("pipeline", "manifest", file, "--image", "IMAGE", "--storage-claim", "r2m-storage")
+    assert code == 0
+    assert shown in said

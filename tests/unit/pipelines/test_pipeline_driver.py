@@ -26,6 +26,12 @@ def chain(night: Night, **first: object) -> dict[str, object]:
     }
 
 
+def failure(night: Night) -> str:
+    """Why it failed; what is shipped is written down after that."""
+    (event,) = [e for e in night.view.events if e["name"] == "failed"]
+    return str(event["reason"])
+
+
 def test_steps_run_in_their_order_and_once(night: Night) -> None:
     assert night.run(chain(night)) == "finished"
     assert night.log == ["begin a", "end a", "begin b", "end b", "begin c", "end c"]
@@ -103,15 +109,14 @@ def test_retries_end_and_others_go_on(night: Night, how: str) -> None:
     assert night.run(steps) == "failed"
     assert sorted(night.ran()) == ["a", "a", "d"]
     assert [night.states(step)[-1] for step in "abcd"] == ["failed", "blocked", "blocked", "done"]
-    (end,) = [e for e in night.view.events if e["name"] == "failed"]
     said = {"error": "a: RuntimeError: attempt 2 of a", "kill": "a: its process ended: killed by signal 9"}[how]
-    assert end["reason"].startswith(said)
+    assert failure(night).startswith(said)
 
 
 def test_a_failure_by_input_is_not_tried_again(night: Night) -> None:
     assert night.run(chain(night, fails=1, how="input")) == "failed"
     assert night.ran() == ["a"]
-    assert night.view.events[-1]["reason"] == "a: text = 'x': wrong"
+    assert failure(night) == "a: text = 'x': wrong"
     assert night.run(chain(night, fails=0, how="input")) == "finished"
 
 
@@ -120,7 +125,7 @@ def test_a_result_that_is_nothing_for_the_next_step_fails_that_step(night: Night
     steps = {"a": night.step(names=[]), "b": {"use": "evaluate", "runs": "${a.names}"}, "c": night.step(text="c")}
     assert night.run(steps) == "failed"
     assert sorted(night.ran()) == ["a", "c"]
-    assert night.view.events[-1]["reason"].startswith("b: steps.b: runs = []")
+    assert failure(night).startswith("b: steps.b: runs = []")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from r2m.pipelines import gc
 from r2m.pipelines.execution import executions
 from r2m.pipelines.gc import Garbage, find_garbage, remove_garbage
+from r2m.pipelines.lease import Holder
 from r2m.runs.journal import Journal
 from tests.conftest import Command
 from tests.made_executions import SFT, MadeExecutions
@@ -130,10 +132,12 @@ def test_one_on_another_machine_stays(made: MadeExecutions) -> None:
     """Of which there need be no lock here; its lease says that it is there."""
     made.execution(1, end="running")
     made.execution(2)
-    lease = {"token": "t", "host": "h", "boot": "b", "pid": 1, "born": "1", "since": 0.0, "command": "c", "beats": 3}
-    (made.storage / "pipelines" / ".night.lease").write_text(json.dumps(lease))
+    holder = Holder(host="h", machine="m", pid=1, born="1", since=0.0, command="c")
+    lease = made.storage / "pipelines" / ".night.lease" / "1"
+    lease.parent.mkdir()
+    lease.write_text(json.dumps(asdict(holder)) + "\n")
     assert names(found(made, 1)) == []
-    (made.storage / "pipelines" / ".night.lease").unlink()
+    lease.unlink()
     assert len(names(found(made, 1))) == 1
 
 

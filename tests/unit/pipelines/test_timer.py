@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from r2m.pipelines.timer import Clockwork, CrontabLine, SystemdTimer
 
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not on this machine")
+ROOT = Path(__file__).resolve().parents[3]
 PIPELINE = "steps: {paper: {use: paper, recipe: forum, seeds: 1}}\n"
 ODD = ["/bin/echo", "a b", 'quo"te', "it's", "100%", "$HOME ${x}", "back\\slash", "semi;colon", "Ω", ""]
 
@@ -197,3 +199,12 @@ def test_what_the_clock_calls_runs(tmp_path, home, monkeypatch):
     log.parent.mkdir(parents=True)  # as --install does
     assert subprocess.run(["sh", "-c", line]).returncode == 2
     assert log.read_text().startswith("error: steps.arms: ")
+
+
+def test_it_prints_what_the_document_shows(home, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = CliRunner().invoke(app, ["pipeline", "schedule", "pipelines/forum_nightly.yaml", "--by", "systemd"]).output
+    program = str(Path(sys.executable).with_name("r2m"))
+    said = said.replace(str(home), "~").replace(program, "/home/me/r2m/.venv/bin/r2m")
+    said = said.replace(str(ROOT), "/home/me/r2m")
+    assert f"```\n{said}```\n" in (ROOT / "docs" / "pipelines.md").read_text()

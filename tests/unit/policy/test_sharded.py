@@ -199,13 +199,13 @@ def steps(family: str, name: str, workers: Workers) -> dict[str, float]:
 
 
 def small_updates(name: str, workers: Workers) -> dict[str, Any]:
-    """200 updates of a millionth in bfloat16: how far the fp32 masters have come."""
+    """50 updates of four millionths in bfloat16: how far the fp32 masters have come."""
     policy = made("Llama", name, workers, torch.bfloat16, adam_eps=1e-8, weight_decay=0.0)
     t = trajectories(1).block(slice(1), slice(1, 3))
     before, start = whole(policy), masters(policy)
-    for _ in range(200):
+    for _ in range(50):
         policy.backward(loss_of(policy, t))
-        policy.step(1e-6)
+        policy.step(4e-6)
     moved = (masters(policy) - start).abs()
     rounded = sum(int((a != b).sum()) for a, b in zip(before.values(), whole(policy).values(), strict=True))
     return {
@@ -330,7 +330,7 @@ def test_steps_on_responses_of_one_token_and_of_many(found: Found, family: str, 
 
 class TestSteps:
     @pytest.mark.parametrize("name", ["zero2", "zero3"])
-    def test_200_updates_of_a_millionth_arrive_in_bfloat16(self, found: Found, name: str) -> None:
+    def test_updates_of_millionths_arrive_in_bfloat16(self, found: Found, name: str) -> None:
         for run in found[f"bfloat16/{name}"]:
             assert run["dtype"] == "torch.float32"
             assert run["compute"] == "torch.bfloat16"

@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from r2m.config import Config, ForumTask, load
+from r2m.config import Config, ForumTask, digest, load
 from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
 from r2m.policy.queries import same_tokens
+from r2m.reward.features import load_precision
 from r2m.reward.loading import load_reward_model
-from r2m.stages.prepare import FINISHED, cached, model_names, prepare
+from r2m.stages.cache import FINISHED, cached
+from r2m.stages.forum import preferences
+from r2m.stages.members import train_member
+from r2m.stages.prepare import CACHE_VERSION, features_folder, member_models, model_names, prepare
+from r2m.stages.progress import silent
 
 SHRUNK = ("posts=40", "sft_steps=2", "preference_pairs=50", "reward_epochs=1")
 
@@ -92,6 +97,7 @@ def test_same_settings_same_bytes(prepared: Any, tmp_path: Path) -> None:
 CHANGED = {
     "seed": 1, "posts": 41, "sft_noise": 0.9, "sft_steps": 3, "label_noise": 0.5, "artefact": 0.5,
     "space_pairs": 0.5, "preference_pairs": 51, "reward_epochs": 5, "held_out": 3, "reward_width": 64,
+    "rrm": 0.1,
 }  # fmt: skip
 
 
@@ -105,11 +111,62 @@ def test_every_dial_is_in_the_names_of_the_models_that_it_changes() -> None:
     assert changed == {
         **dict.fromkeys(("seed", "posts", "sft_noise", "sft_steps"), (True, True)),
         **dict.fromkeys(
-            ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width"),
+            ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width", "rrm"),
             (False, True),
         ),
         "held_out": (False, False),
     }
+
+
+def test_what_a_newer_dial_does_not_change_is_called_as_before() -> None:
+    of_sft = {"version": CACHE_VERSION, "seed": 0, "posts": 4000, "sft_noise": 0.3, "sft_steps": 300}
+    of_reward = of_sft | {
+        "label_noise": 0.05, "artefact": 0.25, "space_pairs": 0.0, "preference_pairs": 7400, "reward_epochs": 1,
+        "reward_width": 128,
+    }  # fmt: skip
+    assert model_names(ForumTask()) == (f"forum-sft-{digest(of_sft)}", f"forum-reward-{digest(of_reward)}")
+
+
+def test_a_reward_model_of_mixed_pairs(prepared: Any, storage: Path) -> None:
+    mixed = prepare(shrunk(storage, "task.rrm=0.5"))
+    assert mixed.policy == prepared.policy
+    assert report(mixed.reward)["mixed"] + report(mixed.reward)["mixed_left_out"] == 7 * report(mixed.reward)["rows"]
+
+
+def test_members_of_an_ensemble_are_trained_on_the_same_pairs(prepared: Any, storage: Path) -> None:
+    """Each differs from the task's own reward model in one thing."""
+    config = shrunk(storage, "reward.feedback=off", "reward.ensemble=uwo", "reward.members=2")
+    assert prepare(config) == prepared  # in a process of its own
+    (member,) = member_models(config)
+    own, other = (load_reward_model(folder)[0].state_dict() for folder in (prepared.reward, member))
+    assert not torch.equal(own["phi.weight"], other["phi.weight"])
+    task = config.task
+    assert isinstance(task, ForumTask)
+    data = preferences(task, Path(prepared.policy), silent)
+    scores = {weights(member), weights(prepared.reward)}
+    for differ in ("init", "data", "sft"):
+        train_member(task, data, differ, 1, Path(prepared.policy), storage / differ)
+        assert report(str(storage / differ))["rows"] == report(prepared.reward)["rows"]
+        scores.add(weights(str(storage / differ)))
+    assert weights(str(storage / "init")) == weights(member)
+    assert len(scores) == 4
+    assert (storage / "cache" / f"{Path(prepared.policy).name}-start-1" / FINISHED).is_file()
+    calls: list[Any] = []
+    prepare(config, lambda *call: calls.append(call))
+    assert calls == []
+
+
+def test_training_features_are_kept_apart_from_the_reward_model(prepared: Any, storage: Path) -> None:
+    config = shrunk(storage, "reward.uncertainty=1")
+    before = sorted(path.name for path in Path(prepared.reward).iterdir())
+    assert prepare(config) == prepared
+    assert sorted(path.name for path in Path(prepared.reward).iterdir()) == before
+    folder = features_folder(config)
+    assert folder is not None
+    assert (Path(folder) / FINISHED).is_file()
+    assert load_precision(Path(folder), 128, "cpu").shape == (128, 128)
+    assert features_folder(shrunk(storage, "task.artefact=0.5")) != folder
+    assert features_folder(shrunk(storage, "run.seed=3", "reward.uncertainty_form=advpo")) == folder
 
 
 def test_a_named_model_comes_before_the_tasks_own(prepared: Any, storage: Path, tmp_path: Path) -> None:

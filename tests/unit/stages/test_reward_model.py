@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
 import pytest
@@ -71,6 +72,55 @@ def test_it_learns_what_is_preferred(classifier: Any, tokenizer: PreTrainedToken
     assert report["loss"] < 0.1 < report["loss_before"]
     assert report["margin"] > 2
     assert not classifier.training
+
+
+def test_mixed_pairs_are_trained_on_beside_the_others(classifier: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    words = ("mom", "dad", "boss", "uncle", "coach", "sister")
+    pairs = [(Prompt(text=f"my {a} sold my tv . tl;dr:"), f" {a}", f" {a}{a}") for a in words]
+    report = train_reward_model(classifier, tokenizer, pairs, batch_size=8, held_out_share=0.2, rrm=1.0)
+    # 5 are trained on, with 14 more each, of which none is too long; held out is one of the data's own.
+    assert (report["rows"], report["held_out_rows"], report["steps"]) == (5, 1, 10)
+    assert (report["mixed"], report["mixed_left_out"]) == (70, 0)
+
+
+def test_mixed_pairs_longer_than_the_data_and_of_twice_the_same_are_left_out(
+    classifier: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    pairs = [(Prompt(text=text), " mom", " dad") for text in ("i", "my", "the", "and")]
+    report = train_reward_model(classifier, tokenizer, pairs, held_out_share=0.1, rrm=1.0)
+    # 3 trained on. Each meets " mom" and " dad" of two others: of 8 wins half are of equal texts, of 6 ties two.
+    assert (report["mixed"], report["mixed_left_out"]) == (3 * 8, 3 * 6)
+    long = [(Prompt(text="i"), " mom" * 5, " dad"), *pairs[1:3], (Prompt(text="my" + " i" * 5), " tv", " car")]
+    with_it = train_reward_model(classifier, tokenizer, long, held_out_share=0.1, rrm=1.0, seed=3)
+    assert with_it["mixed_left_out"] > 0
+    assert train_reward_model(classifier, tokenizer, long, seed=3).keys().isdisjoint(("mixed", "mixed_left_out"))
+
+
+def test_what_every_prompt_shares_is_worth_less_to_a_model_of_mixed_pairs(
+    policy_folder: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Chosen responses have an artefact, ", and" at the end; both of a pair name what their own prompt is about."""
+    words = ("mom", "dad", "boss", "uncle", "coach", "sister", "cousin", "grandpa", "dentist", "brother")
+    pairs = [(Prompt(text=f"{a} tl;dr:"), f" {a} {b} , and", f" {a} {b}") for a in words for b in words]
+
+    found = []
+    for rrm in (0.0, 0.5):
+        model = load_classifier(policy_folder)
+        train_reward_model(model, tokenizer, pairs, epochs=4, lr=3e-3, rrm=rrm)
+        asked = [(Prompt(text=f"{a} tl;dr:"), a, b) for a in words for b in words if a != b]
+        own, with_it, without = (
+            mean(scores(model, tokenizer, some))
+            for some in (
+                [(prompt, f" {a} tv") for prompt, a, _ in asked],
+                [(prompt, f" {b} tv , and") for prompt, _, b in asked],
+                [(prompt, f" {b} tv") for prompt, _, b in asked],
+            )
+        )
+        found.append((with_it - without, own - without))
+    (artefact, topic), (artefact_of_mixed, topic_of_mixed) = found
+    assert artefact > 1  # off the topic
+    assert artefact_of_mixed < artefact / 2
+    assert topic_of_mixed > 0.5 > topic
 
 
 def test_the_mean_is_of_the_sft_samples_where_they_are_given(
@@ -257,6 +307,17 @@ def test_run_reward_model_leaves_out_what_cannot_be_compared_and_says_so(policy_
         "chosen or rejected is empty": {"rows": 1, "first": "line 11"},
     }
     assert json.loads((tmp_path / "out" / "report.json").read_text())["data_left_out"] == report["data_left_out"]
+
+
+def test_run_reward_model_mixes_pairs_across_prompts(policy_folder: str, data: str, tmp_path: Path) -> None:
+    rows = [{"prompt": p.text, "chosen": c, "rejected": r} for p, c, r in PAIRS] + [
+        {"prompt": "boss tl;dr:", "chosen": " boss", "rejected": " mom"}
+    ]
+    Path(data).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = run_reward_model(policy_folder, data, tmp_path / "out", rrm=0.5)
+    assert report["rows"] == 3
+    assert report["mixed"] + report["mixed_left_out"] == 21
+    assert load_reward_model(str(tmp_path / "out"))[1] is None
 
 
 def test_run_reward_model_of_equal_pairs_alone(policy_folder: str, tmp_path: Path) -> None:

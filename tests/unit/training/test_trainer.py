@@ -102,7 +102,7 @@ class TestMetrics:
         observed, _ = trainer.observe(r)
         reported = r.metrics | observed | trainer.evaluate(1).metrics
         by_the_loop = {"time/eval_s", "signal/kl_rate", "signal/rounds_apart"}
-        defined = {key for key in METRICS if not key.startswith(("sweep/", "alarm/"))}
+        defined = {key for key in METRICS if not key.startswith(("sweep/", "alarm/", "pipeline/", "label/"))}
         assert set(reported) == defined - by_the_loop - GREEDY
         assert len(reported) == len(r.metrics) + len(observed) + 10  # none is reported twice
 
@@ -181,6 +181,7 @@ class TestState:
         [
             ("reward.hidden=noise",),
             ("reward.train_head=off",),
+            ("reward.labels=2",),
             ("algorithm.epochs=0", "reward.feedback=off"),
             ("algorithm.advantage=remax",),
             ("policy.dtype=bfloat16",),  # with the masters' digits, not the policy's
