@@ -97,7 +97,7 @@ def test_killed_all_over(night: Night, tmp_path: Path) -> None:
     night.end(killed)
 
     night.start(dies_at="assessed.before")
-    night.until_said("assessed: assessing 1/4")
+    night.until_said("assessed: assessing")
     os.kill(night.pool_process("assessed"), signal.SIGKILL)
     assert "assessed: attempt 2" in night.end(killed)
 
