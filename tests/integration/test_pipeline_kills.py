@@ -84,8 +84,6 @@ def test_killed_all_over(night: Night, tmp_path: Path) -> None:
     night.end(killed)
 
     night.start()
-    night.until(lambda: night.at_work("arms"))
-    night.kill_step("arms")
     night.kill_worker("arms")
     night.until(lambda: night.at_work("arms"))
     night.kill_driver()
