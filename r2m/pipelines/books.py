@@ -62,7 +62,7 @@ class Books:
             if event["name"] in ("finished", "failed"):
                 forced = {}
             elif event["name"] == "resume":
-                forced = {str(step): float(event["time"]) for step in event.get("force", ())} | forced
+                forced = {step: float(event["time"]) for step in event.get("force", ())} | forced
         return forced
 
     @property

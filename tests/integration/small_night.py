@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from processes import R2M, alive, command_of, descendants, has_open, kill_all, wait_for
+from processes import R2M, command_of, descendants, has_open, kill_all, wait_for
 
 from r2m.runs.journal import JournalReader
 
@@ -71,7 +71,7 @@ class Night:
 
     def __init__(self, folder: Path, file: Path, storage: Path | None = None) -> None:
         self.folder, self.file, self.storage = folder, file, storage or folder / "storage"
-        self.began: set[int] = set()
+        self.began: dict[int, str] = {}  # pid -> when it was started
         self.driver: subprocess.Popen | None = None
         self.logs = 0
 
@@ -99,14 +99,23 @@ class Night:
         found: list[Any] = []
 
         def look() -> bool:
-            assert self.driver is not None
-            self.began.update(descendants(self.driver.pid))
+            self.note()
             found[:] = [what()]
             return bool(found[0])
 
         assert self.driver is not None
         wait_for(look, self.driver, self.folder)
         return found[0]
+
+    def note(self) -> None:
+        assert self.driver is not None
+        for pid in descendants(self.driver.pid):
+            self.began.setdefault(pid, started(pid))
+
+    @property
+    def left(self) -> list[int]:
+        """Of all that the drivers have started; a pid may be somebody else's by now."""
+        return [pid for pid, when in self.began.items() if when and started(pid) == when]
 
     def until_said(self, text: str) -> None:
         self.until(lambda: text in self.said)
@@ -149,7 +158,7 @@ class Night:
 
     def kill_driver(self) -> None:
         assert self.driver is not None
-        self.began.update(descendants(self.driver.pid))
+        self.note()
         self.driver.kill()
         self.driver.wait()
         self.assert_nothing_works_on()
@@ -160,7 +169,7 @@ class Night:
         assert driver is not None
 
         def ended() -> bool:
-            self.began.update(descendants(driver.pid))
+            self.note()
             return driver.poll() is not None
 
         wait_for(ended, watched=self.folder)
@@ -170,14 +179,22 @@ class Night:
 
     def assert_nothing_works_on(self) -> None:
         """Whatever it has started ends by itself: at once what works, Ray's agents after a while."""
-        wait_for(lambda: not [pid for pid in self.began if alive(pid) and not lingers(pid)], watched=self.folder)
+        wait_for(lambda: not [pid for pid in self.left if not lingers(pid)], watched=self.folder)
 
     def clean(self) -> None:
         if self.driver is not None and self.driver.poll() is None:
-            self.began.update(descendants(self.driver.pid))
+            self.note()
             self.driver.kill()
             self.driver.wait()
-        kill_all(self.began)
+        kill_all(self.left)
+
+
+def started(pid: int) -> str:
+    """Its start time; "" of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
 
 
 def lingers(pid: int) -> bool:
