@@ -26,7 +26,7 @@ def arm_of(tree: dict[str, Any]) -> str:
         "fixed Ω": r.get("omega_schedule") == "constant",
     }
     arm = "R2M" if estimator == "RLOO" else f"R2M+{estimator}"
-    taught = {"labels": r.get("labels", 0) > 0}
+    taught = {"labels": r.get("labels", 0) > 0, "anchored": r.get("anchor", 0) > 0}
     if taught["labels"] and r.get("omega_min") == 1:  # no feedback acts: a score layer that is trained
         arm = estimator
     named = (name for name, holds in (ablations | taught).items() if holds)

@@ -5,7 +5,7 @@ from typing import Any
 
 NEWER: dict[str, dict[str, Any]] = {
     "task": {"rrm": 0.0},
-    "reward": {"residual": True, "head_gain": 0.02, "labels": 0},
+    "reward": {"residual": True, "head_gain": 0.02, "labels": 0, "anchor": 0.0, "anchor_data": None},
 }
 
 

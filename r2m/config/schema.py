@@ -194,6 +194,10 @@ class Config(Section):
                 f"reward.labels = {r.labels} must be a multiple of reward.minibatches * workers = "
                 f"{r.minibatches * self.run.workers}, and at most algorithm.queries = {a.queries}"
             )
+        if r.anchor and self.task.kind == "text" and r.anchor_data is None:
+            raise ValueError(
+                f"reward.anchor = {r.anchor:g}: name the pairs that reward.model was trained on by reward.anchor_data"
+            )
         if r.labels and self.task.kind == "text" and self.run.judge is None:
             raise ValueError(f"reward.labels = {r.labels}: a text task has no gold; name the judge by run.judge")
         own = self.rollout.gpus

@@ -18,15 +18,15 @@ from r2m.stages import common
 from r2m.stages.progress import Progress, silent
 from r2m.stages.reward_model import load_classifier, train_reward_model
 from r2m.stages.sft import supervised_finetune
+from r2m.tasks.columns import PreferencePair
 from r2m.tasks.encoding import decode
 from r2m.tasks.forum import WORDS, forum_tokenizer, gold, words_of, write_prompts
+from r2m.tasks.pairs import write_pairs
 from r2m.tasks.prompt import Prompt, prompt_ids
 
 RESPONSE_TOKENS = 16
 RESPONSES, PAIR_TEMPERATURE = 4, 1.2  # to a prompt of the preference data, which makes two pairs of them
 CENTRED_ON = 512  # samples of the supervised policy, whose mean reward is made 0
-
-TextPair = tuple[Prompt, str, str]  # prompt and two responses
 
 
 def train_sft(task: ForumTask, folder: Path, progress: Progress, width: int = FORUM_WIDTH) -> None:
@@ -49,20 +49,33 @@ def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress:
     is that policy or, for a reward model of another width, one fine-tuned alike."""
     tokenizer = load_tokenizer(str(sft))
     policy = load_policy(str(sft))
-    rng = random.Random(f"pairs {task.seed}")
     with reproducible(task.seed):
-        asked = write_prompts(task.seed, "preferences", -(-task.preference_pairs // 2))
-        groups = respond(policy, tokenizer, asked, RESPONSES, PAIR_TEMPERATURE, task.seed, progress)
-        pairs = [pair for group in zip(asked, groups, strict=True) for pair in two_pairs(*group)]
+        pairs = preferences(task, policy, tokenizer, progress)
         centre = write_prompts(task.seed, "train", min(CENTRED_ON, task.posts))
         samples = respond(policy, tokenizer, centre, 1, 1.0, task.seed, progress)
         classifier = load_classifier(str(base), task.seed)
         report = train_reward_model(
-            classifier, tokenizer, label_pairs(pairs[: task.preference_pairs], task, rng), epochs=task.reward_epochs,
-            batch_size=32, lr=5e-4, seed=task.seed, rrm=task.rrm, progress=progress,
+            classifier, tokenizer, pairs, epochs=task.reward_epochs, batch_size=32,
+            lr=5e-4, seed=task.seed, rrm=task.rrm, progress=progress,
             sft_samples=[(prompt, text) for prompt, (text,) in zip(centre, samples, strict=True)],
         )  # fmt: skip
+    write_pairs(folder, pairs)
     common.save_trained(folder, classifier, tokenizer, report)
+
+
+def keep_pairs(task: ForumTask, sft: Path, folder: Path, progress: Progress) -> None:
+    """The pairs of `train_reward` beside a reward model that was made before they were kept."""
+    with reproducible(task.seed):
+        write_pairs(folder, preferences(task, load_policy(str(sft)), load_tokenizer(str(sft)), progress))
+
+
+def preferences(
+    task: ForumTask, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, progress: Progress
+) -> list[PreferencePair]:  # fmt: skip
+    asked = write_prompts(task.seed, "preferences", -(-task.preference_pairs // 2))
+    groups = respond(policy, tokenizer, asked, RESPONSES, PAIR_TEMPERATURE, task.seed, progress)
+    pairs = [pair for group in zip(asked, groups, strict=True) for pair in two_pairs(*group)]
+    return label_pairs(pairs[: task.preference_pairs], task, random.Random(f"pairs {task.seed}"))
 
 
 def new_policy(tokenizer: PreTrainedTokenizerBase, width: int = FORUM_WIDTH) -> LlamaForCausalLM:
@@ -112,13 +125,13 @@ def respond(
     return groups
 
 
-def two_pairs(prompt: Prompt, responses: Sequence[str]) -> list[TextPair]:
+def two_pairs(prompt: Prompt, responses: Sequence[str]) -> list[PreferencePair]:
     """Of four responses the worst and the best by gold, and the two between them."""
     a, b, c, d = sorted(responses, key=lambda response: gold([prompt], [response]))
     return [(prompt, a, d), (prompt, b, c)]
 
 
-def label_pairs(written: Sequence[TextPair], task: ForumTask, rng: random.Random) -> list[TextPair]:
+def label_pairs(written: Sequence[PreferencePair], task: ForumTask, rng: random.Random) -> list[PreferencePair]:
     """Preference pairs: gold's verdict, flipped with chance `label_noise`; ties are left out.
 
     Exact shares of the pairs are drawn: in `space_pairs` of them one response, either one, loses spaces before

@@ -12,6 +12,7 @@ from r2m.config import Config, ForumTask, as_before, digest
 from r2m.files import locked, removed
 from r2m.models.dimensions import FORUM_WIDTH
 from r2m.stages.progress import Progress, silent
+from r2m.tasks.pairs import PAIRS
 
 CACHE_VERSION = 2  # of the forum's recipe; raise it when grammar, models or training change
 FINISHED = "finished"
@@ -56,6 +57,11 @@ def prepare(config: Config, progress: Progress = silent) -> Models:
             train_reward(task, sft, base, folder, progress)
 
         cached(reward_model, build)
+        if config.reward.anchor and config.reward.anchor_data is None and not (reward_model / PAIRS).is_file():
+            from r2m.stages.forum import keep_pairs
+
+            with locked(reward_model.with_name(reward_model.name + ".lock")):
+                keep_pairs(task, sft, reward_model, progress)
     return Models(policy or str(sft), reward or str(reward_model))
 
 

@@ -114,13 +114,14 @@ def head_parameters(config: Config, policy: Shape, reward: Shape) -> int:
 
 
 def hidden_states(config: Config, policy: Shape, P: int) -> int:
-    """Bytes of n (P + K (R - 1)) D values, as r2m.policy.forward.HiddenStates has them, and n (P + R - 1) D more for
-    ReMax's greedy responses; UserError over the budget."""
+    """Bytes of n (P + K (R - 1)) D values, as r2m.policy.forward.HiddenStates has them, n (P + R - 1) D more for
+    ReMax's greedy responses, and n (P + 2 (R - 1)) D for as many original pairs; UserError over the budget."""
     a, run, item = config.algorithm, config.run, BYTES[config.policy.dtype]
     n, K, R = a.queries // run.workers, a.responses, a.max_response_tokens
     greedy = P + R - 1 if a.advantage == "remax" else 0
-    size = n * (P + K * (R - 1) + greedy) * policy.width * item
-    more = f" + {greedy} of the greedy response" if greedy else ""
+    pair = P + 2 * (R - 1) if config.reward.anchor else 0
+    size = n * (P + K * (R - 1) + greedy + pair) * policy.width * item
+    more = f" + {greedy} of the greedy response" * (greedy > 0) + f" + {pair} of an original pair" * (pair > 0)
     if size > run.hidden_budget_gib * GIB:
         raise UserError(
             f"run.hidden_budget_gib = {run.hidden_budget_gib:g}: a worker's hidden states take "

@@ -18,9 +18,11 @@ from r2m.models.loading import load_tokenizer
 from r2m.models.saving import check_savable, save_model
 from r2m.policy.build import build_policy, build_sampler
 from r2m.policy.forward import hidden_width
+from r2m.policy.output import padding_id
 from r2m.policy.queries import Query, response_texts, token_ids
 from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from r2m.policy.vllm_sampler import StartEngine
+from r2m.reward.anchor import Anchor
 from r2m.reward.build import build_reward
 from r2m.reward.labels import LabelledReward
 from r2m.reward.loading import load_reward_model, save_feedback_head
@@ -28,6 +30,7 @@ from r2m.reward.model import RewardModel
 from r2m.reward.scoring import RewardEmbedder
 from r2m.round_metrics import gold_metrics, peak_mib
 from r2m.tasks.load import load_task
+from r2m.tasks.pairs import original_pairs
 from r2m.tasks.prompt import prompt_ids
 from r2m.training import checkpoint
 from r2m.training.held_out import Evaluation, Scorer, frozen_judge, held_out_columns, wins
@@ -61,10 +64,18 @@ class Trainer:
         held_out = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.held_out[: config.run.eval_queries]]
         whole = len(held_out) - len(held_out) % workers.size
         self.held_out = [held_out[i] for i in workers.own(whole)]
+        longest_prompt = max(len(query.ids) for query in (*self.train_queries, *self.held_out))
+        self._anchor: Anchor | None = None
+        if r.anchor:
+            self._anchor = Anchor(
+                original_pairs(config, reward_path), self.tokenizer, self.scorer, at_least=a.queries,
+                filler=padding_id(self.policy.model, self.tokenizer), prompt_tokens=longest_prompt,
+                response_tokens=a.max_response_tokens, seed=config.run.seed,
+            )  # fmt: skip
         self.incidents: list[str] = []  # that the run has survived, until somebody takes them
         self.sampler = build_sampler(
             self.policy, self.tokenizer, config, workers, start_engine=start_engine, told=self.incidents.append,
-            longest_prompt=max(len(query.ids) for query in (*self.train_queries, *self.held_out)),
+            longest_prompt=longest_prompt,
         )  # fmt: skip
         self._judge: Scorer | None = self.gold if self.gold_program is not None else None
         if config.run.judge is not None:
@@ -93,7 +104,16 @@ class Trainer:
         return train(
             self.policy, self.sampler, self.reward, self._queries, algorithm=c.algorithm, head=c.reward,
             first_step=first_step, workers=self.workers, hidden_device="cpu" if c.run.hidden_on_host else None,
+            pairs_of=None if self._anchor is None else self._pairs,
         )  # fmt: skip
+
+    def _pairs(self, step: int) -> tuple[list[Query], Trajectories]:
+        """This worker's original pairs of the round, as many as it has queries."""
+        assert self._anchor is not None
+        c = self.config
+        indices = query_indices(len(self._anchor), c.algorithm.queries, step, c.run.seed)
+        own = [indices[i] for i in self.workers.own(len(indices))]
+        return self._anchor.trajectories(own, self.policy.device)
 
     def _queries(self, step: int) -> list[Query]:
         c = self.config

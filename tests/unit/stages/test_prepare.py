@@ -15,6 +15,7 @@ from r2m.policy.loading import load_policy
 from r2m.policy.queries import same_tokens
 from r2m.reward.loading import load_reward_model
 from r2m.stages.prepare import CACHE_VERSION, FINISHED, cached, model_names, prepare
+from r2m.tasks.pairs import PAIRS
 
 SHRUNK = ("posts=40", "sft_steps=2", "preference_pairs=50", "reward_epochs=1")
 
@@ -126,6 +127,19 @@ def test_a_reward_model_of_mixed_pairs(prepared: Any, storage: Path) -> None:
     mixed = prepare(shrunk(storage, "task.rrm=0.5"))
     assert mixed.policy == prepared.policy
     assert report(mixed.reward)["mixed"] + report(mixed.reward)["mixed_left_out"] == 7 * report(mixed.reward)["rows"]
+
+
+def test_pairs_are_kept_beside_the_reward_model_or_made_again(prepared: Any, storage: Path) -> None:
+    kept = Path(prepared.reward) / PAIRS
+    first = kept.read_text()
+    assert len(first.splitlines()) == report(prepared.reward)["rows"] + report(prepared.reward)["held_out_rows"]
+    before = weights(prepared.reward)
+    kept.unlink()  # as of a model of before
+    assert prepare(shrunk(storage)) == prepared
+    assert not kept.exists()
+    assert prepare(shrunk(storage, "reward.anchor=0.5")) == prepared
+    assert kept.read_text() == first
+    assert weights(prepared.reward) == before
 
 
 def test_a_named_model_comes_before_the_tasks_own(prepared: Any, storage: Path, tmp_path: Path) -> None:

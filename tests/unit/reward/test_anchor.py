@@ -1,0 +1,77 @@
+"""Original preference pairs as trajectories, and which of them anchor a head."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from r2m.config import load
+from r2m.errors import UserError
+from r2m.reward.anchor import Anchor
+from r2m.tasks.pairs import original_pairs
+from r2m.tasks.prompt import Prompt
+from r2m.training.trainer import Trainer
+
+MakeTrainer = Callable[..., Trainer]
+TextRecipe = Callable[..., str]
+ASKED = Prompt(text="my mom sold my tv . tl;dr:")
+
+
+def anchor(trainer: Trainer, pairs: list[tuple[Prompt, str, str]], at_least: int = 1) -> Anchor:
+    return Anchor(
+        pairs, trainer.tokenizer, trainer.scorer, filler=0, at_least=at_least, prompt_tokens=8, response_tokens=4,
+        seed=0,
+    )  # fmt: skip
+
+
+def test_a_pair_is_a_query_with_two_responses_that_have_ended(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    (query,), t = anchor(trainer, [(ASKED, " mom sold tv", " sad")]).trajectories([0], "cpu")
+    assert query.prompt == ASKED
+    rows = zip(t.response_ids_NKR[0], t.response_mask_NKR[0], strict=True)
+    decoded = [trainer.tokenizer.decode(ids[mask]) for ids, mask in rows]
+    assert decoded == [" mom sold tv[EOS]", " sad[EOS]"]
+    assert t.lengths_NK.tolist() == [[4, 2]]
+    assert t.ended_NK.all()
+    assert t.prompt_ids_NP[0].tolist() == query.ids
+
+
+def test_what_is_longer_than_the_rounds_own_is_left_out(make_trainer: MakeTrainer) -> None:
+    long = [(Prompt(text="mom " * 9), " sad", " tv"), (ASKED, " sad" * 4, " tv"), (ASKED, " tv", " sad" * 4)]
+    kept = anchor(make_trainer(), [*long, (ASKED, " sad" * 3, " tv")])
+    assert len(kept) == 1
+    with pytest.raises(UserError, match=r"of 4 pairs 1 are no longer than the run's prompts \(8 tokens\)"):
+        anchor(make_trainer(), [*long, (ASKED, " sad" * 3, " tv")], at_least=2)
+
+
+def test_those_kept_beside_the_reward_model_come_back_as_they_were(make_trainer: MakeTrainer) -> None:
+    """Seven of eight fit into responses of eight tokens, and a round takes four."""
+    trainer = make_trainer("reward.anchor=0.5")
+    found = original_pairs(trainer.config, trainer.models[1])
+    assert [(chosen, rejected) for _, chosen, rejected in found] == [(" my tv", " sad" * n) for n in range(1, 9)]
+    assert trainer._anchor is not None
+    assert len(trainer._anchor) == 7
+    first, second = (trainer._pairs(step)[0] for step in (1, 2))
+    assert len({str(query.prompt.text) for query in first}) == len(first) == 4
+    assert first != second
+
+
+def test_a_text_task_names_its_data_and_puts_prompts_as_its_own(text_recipe: TextRecipe, tmp_path: Path) -> None:
+    recipe = text_recipe([{"prompt": "mom"}] * 8, instruction="say it")
+    with pytest.raises(UserError, match=r"reward.anchor = 0.5: name the pairs that reward.model was trained on by"):
+        load(recipe, ["reward.anchor=0.5"])
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"prompt": "dad", "chosen": " sad", "rejected": " tv"}\n')
+    config = load(recipe, ["reward.anchor=0.5", f"reward.anchor_data={data}"])
+    assert original_pairs(config, "nowhere") == [(Prompt(text="say it\n\ndad"), " sad", " tv")]
+
+
+def test_a_reward_model_without_its_pairs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"reward.anchor = 0.5: no preference_pairs.jsonl beside reward model"):
+        original_pairs(load("forum", ["reward.anchor=0.5"]), str(tmp_path))
+
+
+@pytest.mark.parametrize("other", ["reward.feedback=off", "reward.train_head=off", "reward.hidden=noise"])
+def test_an_anchor_of_nothing_is_refused(other: str) -> None:
+    with pytest.raises(UserError, match=r"reward: anchor = 0\.5 is a share of the loss of a head that reads"):
+        load("forum", ["reward.anchor=0.5", other])
