@@ -35,7 +35,7 @@ def arm_of(tree: dict[str, Any]) -> str:
 
 def _reward_model_of(task: dict[str, Any]) -> list[str]:
     """What the embedded task's reward model is trained by, beside Bradley-Terry on its pairs."""
-    return ["RRM"] * bool(task.get("rrm"))
+    return ["RRM"] * bool(task.get("rrm")) + ["ODIN"] * (task.get("odin", "none") != "none")
 
 
 def tags_of(tree: dict[str, Any]) -> dict[str, str]:

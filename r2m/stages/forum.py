@@ -56,7 +56,7 @@ def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress:
         classifier = load_classifier(str(base), task.seed)
         report = train_reward_model(
             classifier, tokenizer, pairs, epochs=task.reward_epochs, batch_size=32,
-            lr=5e-4, seed=task.seed, rrm=task.rrm, progress=progress,
+            lr=5e-4, seed=task.seed, rrm=task.rrm, odin=task.odin, progress=progress,
             sft_samples=[(prompt, text) for prompt, (text,) in zip(centre, samples, strict=True)],
         )  # fmt: skip
     write_pairs(folder, pairs)

@@ -20,6 +20,7 @@ FINISHED = "finished"
 SFT_SETTINGS = ("seed", "posts", "sft_noise", "sft_steps")
 REWARD_SETTINGS = (
     "label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width", "rrm",
+    "odin",
 )  # fmt: skip
 
 

@@ -191,6 +191,8 @@ class TestArm:
             (("reward.labels=4", "reward.omega_min=1", "algorithm.advantage=grpo"), "GRPO, labels"),
             (("reward.anchor=0.5",), "R2M, anchored"),
             (("reward.anchor=0.5", "reward.labels=4", "task.rrm=0.2"), "R2M, labels, anchored, RRM"),
+            (("task.odin=length", "reward.feedback=off"), "RLOO, ODIN"),
+            (("task.odin=spaces", "task.rrm=0.2"), "R2M, RRM, ODIN"),
             (("task.rrm=0.2",), "R2M, RRM"),
             (("task.rrm=0.2", "reward.feedback=off"), "RLOO, RRM"),
             (("task.rrm=0.2", "algorithm.advantage=grpo", "reward.alpha=0"), "R2M+GRPO, no GRE, RRM"),

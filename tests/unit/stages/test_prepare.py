@@ -93,7 +93,7 @@ def test_same_settings_same_bytes(prepared: Any, tmp_path: Path) -> None:
 CHANGED = {
     "seed": 1, "posts": 41, "sft_noise": 0.9, "sft_steps": 3, "label_noise": 0.5, "artefact": 0.5,
     "space_pairs": 0.5, "preference_pairs": 51, "reward_epochs": 5, "held_out": 3, "reward_width": 64,
-    "rrm": 0.1,
+    "rrm": 0.1, "odin": "length",
 }  # fmt: skip
 
 
@@ -107,7 +107,16 @@ def test_every_dial_is_in_the_names_of_the_models_that_it_changes() -> None:
     assert changed == {
         **dict.fromkeys(("seed", "posts", "sft_noise", "sft_steps"), (True, True)),
         **dict.fromkeys(
-            ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width", "rrm"),
+            (
+                "label_noise",
+                "artefact",
+                "space_pairs",
+                "preference_pairs",
+                "reward_epochs",
+                "reward_width",
+                "rrm",
+                "odin",
+            ),
             (False, True),
         ),
         "held_out": (False, False),
