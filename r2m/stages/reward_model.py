@@ -73,24 +73,24 @@ def train_reward_model(
     """
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         raise UserError("tokenizer: it has no padding token apart from its end token; see add_padding")
-    encoded = [[response_ids(tokenizer, prompt, text) for text in texts] for prompt, *texts in pairs]
-    short = [i for i, ids in enumerate(encoded) if max_tokens is None or max(map(len, ids)) <= max_tokens]
-    own = [i for i in short if encoded[i][0] != encoded[i][1]]  # else nothing is preferred
-    left_out, equal = len(encoded) - len(short), len(short) - len(own)
-    training, apart = common.hold_out(own, held_out_share, seed, left_out, equal)
-    kept, held_out = ([(*encoded[i],) for i in some] for some in (own, apart))
-    longest = max(len(ids) for pair in kept for ids in pair)
-    common.check_lengths(longest, model)
+
+    def encode(prompt: Prompt, first: str, second: str) -> TokenPair:
+        return response_ids(tokenizer, prompt, first), response_ids(tokenizer, prompt, second)
 
     def features(*texts: str) -> tuple[float, ...]:
         return tuple(FEATURES[odin](tokenizer, text) for text in texts) if odin != "none" else ()
 
+    encoded = [encode(*pair) for pair in pairs]
+    short = [i for i, ids in enumerate(encoded) if max_tokens is None or max(map(len, ids)) <= max_tokens]
+    own = [i for i in short if encoded[i][0] != encoded[i][1]]  # else nothing is preferred
+    left_out, equal = len(encoded) - len(short), len(short) - len(own)
+    training, apart = common.hold_out(own, held_out_share, seed, left_out, equal)
+    kept, held_out = ([encoded[i] for i in some] for some in (own, apart))
+    longest = max(len(ids) for pair in kept for ids in pair)
+    common.check_lengths(longest, model)
     train = [Example(*encoded[i], 1.0, features(*pairs[i][1:])) for i in training]
     mixed = [] if rrm == 0 else mixed_pairs([pairs[i] for i in training], rrm, seed)
-    more = (
-        Example(*(response_ids(tokenizer, m.prompt, t) for t in m[1:3]), m.preference, features(*m[1:3]))
-        for m in mixed
-    )
+    more = (Example(*encode(*m[:3]), m.preference, features(m.first, m.second)) for m in mixed)
     train += [e for e in more if max(map(len, e[:2])) <= longest and e.first != e.second]
     pad_id = model.config.pad_token_id = tokenizer.pad_token_id
     total = epochs * -(-len(train) // batch_size)
@@ -102,10 +102,11 @@ def train_reward_model(
     with two_heads(model, seed) if odin != "none" else nullcontext() as heads:
         for _ in common.training(model, lr, total, "reward model", progress):
             batch = [train[i] for i in next(order)]
-            scores_2B = _scores(model, _flat([e[:2] for e in batch]), pad_id)
+            scores_2B = _scores(model, _flat([(e.first, e.second) for e in batch]), pad_id)
             both_2B2, scores_2B = scores_2B, scores_2B if heads is None else scores_2B.sum(-1)
             preference_B = torch.tensor([e.preference for e in batch], device=scores_2B.device)
-            loss = preference_loss(*scores_2B.chunk(2), preference_B).mean()
+            first_B, second_B = scores_2B.chunk(2)
+            loss = preference_loss(first_B, second_B, preference_B).mean()
             if heads is not None:
                 feature_2B = torch.tensor([e.features for e in batch], device=scores_2B.device).T.flatten()
                 loss = odin_loss(loss, both_2B2, feature_2B, heads)

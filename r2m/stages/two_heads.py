@@ -49,5 +49,6 @@ def two_heads(model: PreTrainedModel, seed: int) -> Iterator[nn.Linear]:
 
 def odin_loss(ranking: Tensor, scores_B2: Tensor, feature_B: Tensor, heads: nn.Linear) -> Tensor:
     """L_R + λ_L L_L + λ_O L_O; `ranking` is that of the sum of both heads' scores."""
-    apart = feature_loss(*scores_B2.unbind(-1), feature_B)
+    quality_B, feature_head_B = scores_B2.unbind(-1)
+    apart = feature_loss(quality_B, feature_head_B, feature_B)
     return ranking + FEATURE_WEIGHT * apart + ORTHOGONALITY_WEIGHT * orthogonality_loss(heads.weight)
