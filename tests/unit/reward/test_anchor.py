@@ -10,7 +10,9 @@ from r2m.errors import UserError
 from r2m.reward.anchor import Anchor
 from r2m.tasks.pairs import original_pairs
 from r2m.tasks.prompt import Prompt
+from r2m.training.preflight import plan_for
 from r2m.training.trainer import Trainer
+from r2m.workers import Workers
 
 MakeTrainer = Callable[..., Trainer]
 TextRecipe = Callable[..., str]
@@ -64,6 +66,22 @@ def test_a_text_task_names_its_data_and_puts_prompts_as_its_own(text_recipe: Tex
     data.write_text('{"prompt": "dad", "chosen": " sad", "rejected": " tv"}\n')
     config = load(recipe, ["reward.anchor=0.5", f"reward.anchor_data={data}"])
     assert original_pairs(config, "nowhere") == [(Prompt(text="say it\n\ndad"), " sad", " tv")]
+
+
+def test_a_text_task_is_anchored_and_labelled(
+    text_recipe: TextRecipe, forum_models: tuple[str, str], tmp_path: Path
+) -> None:
+    """A head taught by a judge's labels and by pairs that are given as data, and the run's plan of it."""
+    recipe = text_recipe([{"prompt": "my mom sold my tv . tl;dr:"}] * 8)
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"prompt": "my dad . tl;dr:", "chosen": " sad", "rejected": " tv"}\n' * 4)
+    judge = f"run.judge={forum_models[1]}"
+    rivals = ["reward.labels=2", judge, "reward.anchor=0.5", f"reward.anchor_data={data}", "run.eval_queries=2"]
+    config = load(recipe, rivals)
+    assert plan_for(config).notes[-1].startswith("4 judgements by run.judge = ")
+    rounds = list(Trainer(config, forum_models, Workers()).rounds(1))
+    assert [r.metrics["label/judgements"] for r in rounds] == [2, 4]
+    assert all(r.metrics["head/anchor"] > 0 for r in rounds)
 
 
 def test_a_reward_model_without_its_pairs(tmp_path: Path) -> None:
