@@ -64,7 +64,7 @@ def train(
     first_step: int = 1,
     workers: Workers = Workers(),  # noqa: B008
     hidden_device: torch.device | str | None = None,
-    pairs_of: Callable[[int], tuple[Sequence[Query], Trajectories]] | None = None,
+    pairs_of: Callable[[int], Scored] | None = None,
 ) -> Iterator[Round]:
     """Rounds `first_step` to T, each yielded when it is done.
 
@@ -72,7 +72,7 @@ def train(
         queries_of: step -> this worker's queries of the round.
         head: how a reward that learns is trained.
         hidden_device: where the hidden states wait; the policy's device by default.
-        pairs_of: step -> this worker's part of the original preference pairs that anchor the head (K = 2).
+        pairs_of: step -> this worker's original preference pairs that anchor the head (K = 2), read now.
 
     Raises:
         FloatingPointError: a gradient that is not finite, before it reaches the weights.
@@ -107,11 +107,7 @@ def train(
         learned: dict[str, float] = {}
         if reward.learns:
             with clock("head"):
-                pairs = None
-                if pairs_of is not None:  # not the round's own: no judge is asked
-                    originals, texts = pairs_of(step)
-                    states = states_of(policy, texts, a, hidden_device)
-                    pairs = reward.score(originals, texts, states, step, greedy=True)
+                pairs = None if pairs_of is None else pairs_of(step)
                 learned = train_head(reward, scored, head, a.microbatch, workers, step, pairs)  # 14-20
             learned |= {"label/judgements": float(step * head.labels)} if head.labels else {}
         if old.hidden is not None:

@@ -93,11 +93,14 @@ def reward_model(
     odin: Annotated[
         str, Option(callback=_feature, help="a second head takes what correlates with this: none, length, spaces")
     ] = "none",
+    features: Annotated[
+        bool, Option("--features", help="keep what its last layer has seen in training, for reward.uncertainty")
+    ] = False,
 ) -> None:
     """Reward-model training (Eq. 7) on TRL's preference columns; reports held-out loss and accuracy."""
     from r2m.stages.reward_model import run_reward_model
 
-    training.run(run_reward_model, model, data, to, epochs=epochs, lr=lr, rrm=rrm, odin=odin)
+    training.run(run_reward_model, model, data, to, epochs=epochs, lr=lr, rrm=rrm, odin=odin, features=features)
 
 
 @models_app.command("fetch")

@@ -14,9 +14,9 @@ def arm_of(tree: dict[str, Any]) -> str:
     estimator = ESTIMATORS[a["advantage"]]
     if a.get("epochs") == 0:
         return "SFT"
-    trained = _reward_model_of(tree.get("task", {}))
+    trained, reshaped = _reward_model_of(tree.get("task", {})), _reshaped(r)
     if not r["feedback"]:
-        return ", ".join([estimator, *trained])
+        return " + ".join([", ".join([estimator, *trained]), *reshaped])
     ablations = {
         "noise": r.get("hidden") == "noise",
         "no training": not r.get("train_head", True),
@@ -30,12 +30,22 @@ def arm_of(tree: dict[str, Any]) -> str:
     if taught["labels"] and r.get("omega_min") == 1:  # no feedback acts: a score layer that is trained
         arm = estimator
     named = (name for name, holds in (ablations | taught).items() if holds)
-    return ", ".join([arm, *named, *trained])
+    return " + ".join([", ".join([arm, *named, *trained]), *reshaped])
 
 
 def _reward_model_of(task: dict[str, Any]) -> list[str]:
     """What the embedded task's reward model is trained by, beside Bradley-Terry on its pairs."""
     return ["RRM"] * bool(task.get("rrm")) + ["ODIN"] * (task.get("odin", "none") != "none")
+
+
+def _reshaped(reward: dict[str, Any]) -> list[str]:
+    """What the scores are made of before the policy is trained on them."""
+    ensembles = {"mean": "ensemble mean", "min": "ensemble min", "uwo": "UWO", "warm": "WARM"}
+    parts = {name: reward.get("ensemble", "none") == how for how, name in ensembles.items()}
+    form = "AdvPO" if reward.get("uncertainty_form") == "advpo" else "uncertainty"
+    parts |= {form: reward.get("uncertainty", 0) > 0}
+    parts |= {"length penalty": reward.get("length_penalty", 0) > 0, "PAR": reward.get("shaping", "none") == "par"}
+    return [name for name, holds in parts.items() if holds]
 
 
 def tags_of(tree: dict[str, Any]) -> dict[str, str]:

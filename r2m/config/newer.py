@@ -5,7 +5,23 @@ from typing import Any
 
 NEWER: dict[str, dict[str, Any]] = {
     "task": {"rrm": 0.0, "odin": "none"},
-    "reward": {"residual": True, "head_gain": 0.02, "labels": 0, "anchor": 0.0, "anchor_data": None},
+    "reward": {
+        "residual": True,
+        "head_gain": 0.02,
+        "labels": 0,
+        "anchor": 0.0,
+        "anchor_data": None,
+        "shaping": "none",
+        "par_references": 1,
+        "length_penalty": 0.0,
+        "length_free": 0,
+        "ensemble": "none",
+        "members": 5,
+        "members_differ": "init",
+        "uwo_lambda": 0.1,
+        "uncertainty": 0.0,
+        "uncertainty_form": "response",
+    },
 }
 
 

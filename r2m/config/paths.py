@@ -53,12 +53,15 @@ def with_absolute_paths(config: Config) -> Config:
         "judge": run.judge and place(run.judge),
         "tracking_uri": sqlite_uri(absolute(str(file))) if file else run.tracking_uri,
     }
+    r = config.reward
+    named = r.members if isinstance(r.members, int) else tuple(map(place, r.members))
     update = {
         "policy": config.policy.model_copy(update={"model": config.policy.model and place(config.policy.model)}),
-        "reward": config.reward.model_copy(
+        "reward": r.model_copy(
             update={
-                "model": config.reward.model and place(config.reward.model),
-                "anchor_data": config.reward.anchor_data and place(config.reward.anchor_data, data=True),
+                "model": r.model and place(r.model),
+                "members": named,
+                "anchor_data": r.anchor_data and place(r.anchor_data, data=True),
             }
         ),
         "run": run.model_copy(update=changed),
@@ -74,13 +77,20 @@ def setting(config: Config, key: str) -> Any:
     return getattr(getattr(config, section), name, None)
 
 
+def named_members(config: Config) -> tuple[str, ...]:
+    """The further reward models of an ensemble, where the settings name them."""
+    r = config.reward
+    return () if r.ensemble == "none" or isinstance(r.members, int) else r.members
+
+
 def check_places(config: Config) -> None:
     """Raises UserError where a local model or data file is not there."""
-    for key in LOCAL_OR_HUB:
-        value = setting(config, key)
+    named = [(key, setting(config, key)) for key in LOCAL_OR_HUB]
+    named += [("reward.members", member) for member in named_members(config)]
+    for key, value in named:
         if value is None or not os.path.isabs(value):
             continue
-        if key in MODELS and not os.path.isdir(value):
+        if key in (*MODELS, "reward.members") and not os.path.isdir(value):
             raise UserError(
                 f"{key} = {value!r}: no such folder; a folder or hub id is allowed, and a path is relative to the "
                 "folder in which the command is typed"

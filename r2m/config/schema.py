@@ -198,6 +198,11 @@ class Config(Section):
             raise ValueError(
                 f"reward.anchor = {r.anchor:g}: name the pairs that reward.model was trained on by reward.anchor_data"
             )
+        if r.ensemble != "none" and r.model is None and not isinstance(r.members, int):
+            raise ValueError(
+                f"reward.members = {list(r.members)}: further ones than reward.model, which is not named; of the "
+                "task's own reward models give a number"
+            )
         if r.labels and self.task.kind == "text" and self.run.judge is None:
             raise ValueError(f"reward.labels = {r.labels}: a text task has no gold; name the judge by run.judge")
         own = self.rollout.gpus

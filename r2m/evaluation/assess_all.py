@@ -1,15 +1,15 @@
 """Many finished runs assessed side by side: in processes of this machine, or on a cluster's nodes."""
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 
 from r2m.errors import UserError
 from r2m.results.assessment import Assessment
 from r2m.stages.progress import Progress, silent
+from r2m.stages.side_by_side import end_with_parent
 from r2m.training.cluster import connect
 
 PROCESSES = 2  # that assess side by side here
@@ -34,7 +34,7 @@ def assess_all(
 
 
 def _here(storage: str, names: Sequence[str], prompts: int | None) -> Iterator[tuple[str, Assessed]]:
-    pool = ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), get_context("spawn"), _end_with_parent)
+    pool = ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), get_context("spawn"), end_with_parent)
     try:
         futures = {pool.submit(_assess, storage, name, prompts): name for name in names}
         for future in as_completed(futures):
@@ -54,18 +54,6 @@ def _on_cluster(
     while waiting:
         (done, *_), _ = ray.wait(list(waiting))
         yield waiting.pop(done), ray.get(done)
-
-
-def _end_with_parent() -> None:
-    """A process of a pool whose own was killed would wait for work for ever."""
-    parent = parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _assess(storage: str, name: str, prompts: int | None) -> Assessed:

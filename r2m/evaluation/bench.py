@@ -100,11 +100,14 @@ def open_bench(config: Config, prompts: int | None = None, progress: Progress = 
     there = config.task.held_out
     if prompts is not None and not 1 <= prompts <= there:
         raise UserError(f"--prompts {prompts}: 1 to {there}, the held-out prompts of this task, are allowed")
-    models = prepare(config, progress)
+    reward = config.reward.model_copy(
+        update={"ensemble": "none", "uncertainty": 0.0}
+    )  # its own scores and its head's are read
+    models = prepare(config.model_copy(update={"reward": reward}), progress)
     # A Trainer draws its head as that of the run did: from the same seed, after the same models.
     run = config.run.model_copy(update={"eval_queries": prompts or there, "judge": None})
     plain = Policy(model=config.policy.model, dtype=config.policy.dtype)  # one worker, nothing to train
-    alone = config.model_copy(update={"run": run, "policy": plain, "rollout": Rollout()})
+    alone = config.model_copy(update={"run": run, "policy": plain, "reward": reward, "rollout": Rollout()})
     trainer = Trainer(alone, models, Workers(), device_of(config))
     with trainer.policy.whole(reference=True) as supervised:
         pass

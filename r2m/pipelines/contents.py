@@ -52,6 +52,9 @@ class Contents:
             section, name = key.split(".")
             if name in tree[section]:
                 tree[section][name] = self.place(tree[section][name])
+        members = tree["reward"]["members"]
+        if not isinstance(members, int):
+            tree["reward"]["members"] = [self.place(member) for member in members]
         own = config.task.kind == "forum" and None in (config.policy.model, config.reward.model)
         return tree | ({"models": CACHE_VERSION} if own else {})
 

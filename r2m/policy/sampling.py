@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from r2m.config import Algorithm
+from r2m.core.seeds import generator
 from r2m.core.trajectories import Trajectories
 from r2m.policy.output import padding_id
 from r2m.policy.policy import TrainedPolicy
@@ -29,8 +30,16 @@ class ResponseSampler(Protocol):
     def held_out(self, queries: Sequence[Query], *, reference: bool = False) -> Trajectories:
         """A response (K = 1) of the policy, or of its reference, to each: the same draws at every call."""
 
+    def references(self, queries: Sequence[Query], K: int) -> Trajectories:
+        """K responses of the reference to each prompt: the same whenever it is asked for."""
+
     def weights_changed(self, step: int) -> None:
         """The policy has been trained in round `step`."""
+
+
+def reference_stream(query: Query) -> str:
+    """The stream of draws for the reference's responses to a prompt, whenever and wherever that is met."""
+    return f"reference {query.ids}"
 
 
 class OwnSampler:
@@ -48,7 +57,7 @@ class OwnSampler:
     def __call__(self, queries: Sequence[Query], step: int) -> Sampled:
         a = self._a
         draws = uniform_draws(self._seed, step, a.queries, a.responses, a.max_response_tokens)
-        t = self._sample(queries, draws, greedy=self._greedy)
+        t = self._sample(queries, draws[self._workers.own(len(draws))], greedy=self._greedy)
         if not self._greedy:
             return Sampled(t, None)
         N, K = len(queries), a.responses
@@ -57,7 +66,12 @@ class OwnSampler:
     def held_out(self, queries: Sequence[Query], *, reference: bool = False) -> Trajectories:
         N = len(queries) * self._workers.size
         draws = uniform_draws(self._eval_seed, 0, N, 1, self._a.max_response_tokens, stream=HELD_OUT_STREAM)
-        return self._sample(queries, draws, reference=reference)
+        return self._sample(queries, draws[self._workers.own(len(draws))], reference=reference)
+
+    def references(self, queries: Sequence[Query], K: int) -> Trajectories:
+        shape = K, self._a.max_response_tokens
+        draws = [torch.rand(shape, generator=generator(reference_stream(q), self._seed, 0)) for q in queries]
+        return self._sample(queries, torch.stack(draws), reference=True)
 
     def weights_changed(self, step: int) -> None:
         pass  # it reads the policy's own
@@ -65,9 +79,9 @@ class OwnSampler:
     def _sample(
         self, queries: Sequence[Query], draws_NKR: torch.Tensor, *, greedy: bool = False, reference: bool = False
     ) -> Trajectories:
-        a, own = self._a, draws_NKR[self._workers.own(len(draws_NKR))]
+        a = self._a
         with self._policy.whole(reference=reference) as model:
             return sample(
-                model, [query.ids for query in queries], own, temperature=a.temperature, eos_ids=self._eos_ids,
+                model, [query.ids for query in queries], draws_NKR, temperature=a.temperature, eos_ids=self._eos_ids,
                 pad_id=self._pad_id, batch=a.sample_batch, greedy=greedy,
             )  # fmt: skip

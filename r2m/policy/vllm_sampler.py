@@ -25,7 +25,7 @@ from r2m.policy.output import padding_id, unused_ids
 from r2m.policy.policy import TrainedPolicy
 from r2m.policy.queries import Query
 from r2m.policy.sampler import HELD_OUT_STREAM, eos_token_ids
-from r2m.policy.sampling import Sampled
+from r2m.policy.sampling import Sampled, reference_stream
 from r2m.workers import Workers
 
 REFERENCE = -1  # a version in the place of a round: the weights that the policy had before training
@@ -119,6 +119,10 @@ class VllmSampler:
         own = self._workers.own(len(queries) * self._workers.size)
         seeds_N1 = [[request_seed(HELD_OUT_STREAM, self._eval_seed, 0, i, 0)] for i in own]
         return self._write(queries, seeds_N1, REFERENCE if reference else self._trained)
+
+    def references(self, queries: Sequence[Query], K: int) -> Trajectories:
+        seeds_NK = [[request_seed(reference_stream(q), self._seed, 0, 0, k) for k in range(K)] for q in queries]
+        return self._write(queries, seeds_NK, REFERENCE)
 
     def weights_changed(self, step: int) -> None:
         self._trained = step

@@ -25,8 +25,18 @@ SECTIONS: dict[str, type[BaseModel]] = dict(
 )  # fmt: skip
 OF_SETUP = ("policy.model", "reward.model", "reward.dtype", "run.eval_queries", "run.eval_seed", "run.judge")
 OF_ARM = ("task.rrm", "task.odin")  # of `task`: how the reward model is trained on the same pairs
-OF_KIND = ("reward.feedback", "algorithm.advantage")  # an arm's kind says these
-WITHOUT_HEAD = ("model", "dtype", "feedback", "no_eos", "no_eos_value")  # of `reward`: matters to RLOO too
+OF_KIND = (
+    "reward.feedback",
+    "reward.shaping",
+    "reward.ensemble",
+    "reward.uncertainty_form",
+    "algorithm.advantage",
+)  # an arm's kind says these
+WITHOUT_HEAD = (
+    "model", "dtype", "feedback", "no_eos", "no_eos_value", "shaping", "par_references", "length_penalty",
+    "length_free", "ensemble", "members", "members_differ", "uwo_lambda",
+    "uncertainty", "uncertainty_form",
+)  # of `reward`: matters to RLOO too  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class RoundReward(Protocol):
         greedy: bool = False,
     ) -> Scored:  # fmt: skip
         """Scores of whole groups (Alg. 1 line 8), the rule for a missing end token applied. `greedy`: of ReMax's
-        responses, or others that are not the round's own, whose noise is of another stream."""
+        responses, whose noise is of another stream."""
 
     def rescore(self, scored: Scored, groups: slice) -> Tensor:
         """Scores [groups, K] as the head is now (line 18), with gradients, no rule applied."""

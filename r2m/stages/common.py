@@ -18,6 +18,7 @@ from r2m.files import check_room, made_whole
 from r2m.models.families import context_of
 from r2m.models.loading import load_tokenizer
 from r2m.models.saving import BARE_WEIGHTS, check_savable, save_model, save_weights, told
+from r2m.reward.features import save_features
 from r2m.stages.progress import Progress, silent
 from r2m.tasks.columns import Read
 from r2m.tasks.files import Rows, read_rows
@@ -173,5 +174,8 @@ def run_stage(
         check_end(trained, tokenizer, folder, f"model = {model!r}")
         report = train(trained, tokenizer, examples, progress=progress, **options)
         report["data_left_out"] = rows.left_out.tree()
+        moment = report.pop("moment", None)
         save_trained(folder, trained, tokenizer, report | {"stage": stage, "model": model, "data": data})
+        if moment is not None:
+            save_features(folder, moment)
     return report

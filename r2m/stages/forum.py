@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -29,16 +30,27 @@ RESPONSES, PAIR_TEMPERATURE = 4, 1.2  # to a prompt of the preference data, whic
 CENTRED_ON = 512  # samples of the supervised policy, whose mean reward is made 0
 
 
-def train_sft(task: ForumTask, folder: Path, progress: Progress, width: int = FORUM_WIDTH) -> None:
-    """A Llama from scratch, of 0.9 million parameters at the policy's width, on references corrupted word by word."""
+class Preferences(NamedTuple):
+    """What a reward model is trained on: pairs that the supervised policy wrote, and responses of it."""
+
+    pairs: list[PreferencePair]  # chosen, rejected
+    samples: list[tuple[Prompt, str]]
+
+
+def train_sft(
+    task: ForumTask, folder: Path, progress: Progress, width: int = FORUM_WIDTH, seed: int | None = None
+) -> None:
+    """A Llama from scratch, of 0.9 million parameters at the policy's width, on references corrupted word by word.
+    `seed`: of its first weights and the order of the data, by default the task's."""
+    seed = task.seed if seed is None else seed
     rng = random.Random(f"noise {task.seed}")
     prompts = write_prompts(task.seed, "train", task.posts)
     examples = [(prompt, corrupt(str(prompt.reference), task.sft_noise, rng)) for prompt in prompts]
     tokenizer = forum_tokenizer()
-    with reproducible(task.seed):
+    with reproducible(seed):
         policy = new_policy(tokenizer, width)
         report = supervised_finetune(
-            policy, tokenizer, examples, steps=task.sft_steps, batch_size=32, lr=2e-3, seed=task.seed,
+            policy, tokenizer, examples, steps=task.sft_steps, batch_size=32, lr=2e-3, seed=seed,
             progress=progress,
         )  # fmt: skip
     common.save_trained(folder, policy, tokenizer, report)
@@ -47,35 +59,46 @@ def train_sft(task: ForumTask, folder: Path, progress: Progress, width: int = FO
 def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress: Progress) -> None:
     """A reward model on pairs that the supervised policy `sft` wrote; it starts from the language model `base`, which
     is that policy or, for a reward model of another width, one fine-tuned alike."""
-    tokenizer = load_tokenizer(str(sft))
-    policy = load_policy(str(sft))
-    with reproducible(task.seed):
-        pairs = preferences(task, policy, tokenizer, progress)
-        centre = write_prompts(task.seed, "train", min(CENTRED_ON, task.posts))
-        samples = respond(policy, tokenizer, centre, 1, 1.0, task.seed, progress)
-        classifier = load_classifier(str(base), task.seed)
-        report = train_reward_model(
-            classifier, tokenizer, pairs, epochs=task.reward_epochs, batch_size=32,
-            lr=5e-4, seed=task.seed, rrm=task.rrm, odin=task.odin, progress=progress,
-            sft_samples=[(prompt, text) for prompt, (text,) in zip(centre, samples, strict=True)],
-        )  # fmt: skip
-    write_pairs(folder, pairs)
-    common.save_trained(folder, classifier, tokenizer, report)
+    data = preferences(task, sft, progress)
+    fit_reward(task, data, base, folder, progress)
+    write_pairs(folder, data.pairs)
 
 
 def keep_pairs(task: ForumTask, sft: Path, folder: Path, progress: Progress) -> None:
     """The pairs of `train_reward` beside a reward model that was made before they were kept."""
+    write_pairs(folder, preferences(task, sft, progress).pairs)
+
+
+def preferences(task: ForumTask, sft: Path, progress: Progress) -> Preferences:
+    """By the supervised policy `sft`."""
+    tokenizer = load_tokenizer(str(sft))
+    policy = load_policy(str(sft))
+    rng = random.Random(f"pairs {task.seed}")
     with reproducible(task.seed):
-        write_pairs(folder, preferences(task, load_policy(str(sft)), load_tokenizer(str(sft)), progress))
+        asked = write_prompts(task.seed, "preferences", -(-task.preference_pairs // 2))
+        groups = respond(policy, tokenizer, asked, RESPONSES, PAIR_TEMPERATURE, task.seed, progress)
+        pairs = [pair for group in zip(asked, groups, strict=True) for pair in two_pairs(*group)]
+        centre = write_prompts(task.seed, "train", min(CENTRED_ON, task.posts))
+        samples = respond(policy, tokenizer, centre, 1, 1.0, task.seed, progress)
+    labelled = label_pairs(pairs[: task.preference_pairs], task, rng)
+    return Preferences(labelled, [(prompt, text) for prompt, (text,) in zip(centre, samples, strict=True)])
 
 
-def preferences(
-    task: ForumTask, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, progress: Progress
-) -> list[PreferencePair]:  # fmt: skip
-    asked = write_prompts(task.seed, "preferences", -(-task.preference_pairs // 2))
-    groups = respond(policy, tokenizer, asked, RESPONSES, PAIR_TEMPERATURE, task.seed, progress)
-    pairs = [pair for group in zip(asked, groups, strict=True) for pair in two_pairs(*group)]
-    return label_pairs(pairs[: task.preference_pairs], task, random.Random(f"pairs {task.seed}"))
+def fit_reward(
+    task: ForumTask, data: Preferences, base: Path, folder: Path, progress: Progress = silent,
+    order: int | None = None, init: int | None = None,
+) -> None:  # fmt: skip
+    """From the language model `base`. `order`, `init`: seeds of the pairs' order and held-out tenth, and of the score
+    layer's first weights, by default the task's."""
+    tokenizer = load_tokenizer(str(base))
+    with reproducible(task.seed):
+        classifier = load_classifier(str(base), task.seed if init is None else init)
+        report = train_reward_model(
+            classifier, tokenizer, data.pairs, epochs=task.reward_epochs, batch_size=32, lr=5e-4,
+            seed=task.seed if order is None else order, rrm=task.rrm, odin=task.odin, progress=progress,
+            sft_samples=data.samples,
+        )  # fmt: skip
+    common.save_trained(folder, classifier, tokenizer, report)
 
 
 def new_policy(tokenizer: PreTrainedTokenizerBase, width: int = FORUM_WIDTH) -> LlamaForCausalLM:

@@ -21,7 +21,9 @@ from r2m.models.loading import load_config
 from r2m.models.saving import make_savable
 from r2m.models.weights import check_weights
 from r2m.results.statistics import wilson_interval
+from r2m.reward.features import second_moment
 from r2m.reward.inputs import response_ids
+from r2m.reward.model import RewardModel
 from r2m.stages import common
 from r2m.stages.augmentation import mixed_pairs
 from r2m.stages.progress import Progress, silent
@@ -46,7 +48,7 @@ def train_reward_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[Prompt, str, str]], *,
     epochs: int = 1, batch_size: int = 32, lr: float = 1e-5, seed: int = 0, max_tokens: int | None = None,
     held_out_share: float = 0.1, sft_samples: Sequence[tuple[Prompt, str]] | None = None, rrm: float = 0.0,
-    odin: str = "none", progress: Progress = silent,
+    odin: str = "none", features: bool = False, progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Minimise Eq. 7 over all weights of a sequence classifier with one label, in place, and centre its scores.
 
@@ -65,7 +67,8 @@ def train_reward_model(
         after), accuracy with its 95 % interval, mean margin (reward units); reward_mean, and reward_mean_of: what
         that is the mean of; reward_seen: how high the data's responses score, which is `config.reward_seen`, too.
         With `rrm` also mixed and mixed_left_out, pairs; with `odin` feature_correlation, Pearson's, of the held-out
-        responses' scores with the feature.
+        responses' scores with the feature; with `features` moment: Σ e eᵀ of the last layer's features over the
+        training pairs' responses, [D, D].
 
     Raises:
         UserError: fewer than two pairs left, one longer than the model's context, or a tokenizer whose padding
@@ -77,20 +80,20 @@ def train_reward_model(
     def encode(prompt: Prompt, first: str, second: str) -> TokenPair:
         return response_ids(tokenizer, prompt, first), response_ids(tokenizer, prompt, second)
 
-    def features(*texts: str) -> tuple[float, ...]:
+    def features_of(*texts: str) -> tuple[float, ...]:
         return tuple(FEATURES[odin](tokenizer, text) for text in texts) if odin != "none" else ()
 
     encoded = [encode(*pair) for pair in pairs]
     short = [i for i, ids in enumerate(encoded) if max_tokens is None or max(map(len, ids)) <= max_tokens]
-    own = [i for i in short if encoded[i][0] != encoded[i][1]]  # else nothing is preferred
+    training, apart = trained_on(encoded, short, seed, held_out_share)
+    own = sorted([*training, *apart])
     left_out, equal = len(encoded) - len(short), len(short) - len(own)
-    training, apart = common.hold_out(own, held_out_share, seed, left_out, equal)
     kept, held_out = ([encoded[i] for i in some] for some in (own, apart))
     longest = max(len(ids) for pair in kept for ids in pair)
     common.check_lengths(longest, model)
-    train = [Example(*encoded[i], 1.0, features(*pairs[i][1:])) for i in training]
+    train = [Example(*encoded[i], 1.0, features_of(*pairs[i][1:])) for i in training]
     mixed = [] if rrm == 0 else mixed_pairs([pairs[i] for i in training], rrm, seed)
-    more = (Example(*encode(*m[:3]), m.preference, features(m.first, m.second)) for m in mixed)
+    more = (Example(*encode(*m[:3]), m.preference, features_of(m.first, m.second)) for m in mixed)
     train += [e for e in more if max(map(len, e[:2])) <= longest and e.first != e.second]
     pad_id = model.config.pad_token_id = tokenizer.pad_token_id
     total = epochs * -(-len(train) // batch_size)
@@ -119,18 +122,33 @@ def train_reward_model(
     seen = float(torch.cat([chosen_B, rejected_B]).quantile(SEEN)) - reward_mean
     model.config.reward_seen = seen
     accuracy = float((chosen_B > rejected_B).float().mean())
+    moment: dict[str, Any] = {}
+    if features:
+        of_pairs = [ids for i in training for ids in encoded[i]]
+        moment = {"moment": second_moment(RewardModel(model), of_pairs, pad_id, 2 * batch_size)}
     added = len(train) - len(training)
     more_told: dict[str, Any] = {"mixed": added, "mixed_left_out": len(mixed) - added} if rrm else {}
     if odin != "none":
-        feature_2B = torch.tensor([features(*pairs[i][1:]) for i in apart], device=chosen_B.device).T.flatten()
+        feature_2B = torch.tensor([features_of(*pairs[i][1:]) for i in apart], device=chosen_B.device).T.flatten()
         more_told["feature_correlation"] = float(pearson(torch.cat([chosen_B, rejected_B]), feature_2B))
-    return more_told | {
+    return more_told | moment | {
         "rows": len(training), "held_out_rows": len(held_out), "left_out": left_out, "equal": equal, "steps": total,
         "loss_before": float(before), "loss": float(bradley_terry(chosen_B, rejected_B).mean()),
         "accuracy": accuracy, "accuracy_interval": list(wilson_interval(accuracy, len(held_out))),
         "margin": float((chosen_B - rejected_B).mean()), "reward_mean": reward_mean, "reward_seen": seen,
         "reward_mean_of": "SFT samples" if sft_samples is not None else "the data's responses",
     }  # fmt: skip
+
+
+def trained_on(
+    encoded: Sequence[Sequence[list[int]]], kept: Sequence[int], seed: int, held_out_share: float = 0.1
+) -> tuple[list[int], list[int]]:
+    """Of the pairs `kept`, those to train on and those held out. A pair of the same tokens twice prefers nothing.
+
+    Raises UserError as `hold_out`.
+    """
+    own = [i for i in kept if encoded[i][0] != encoded[i][1]]
+    return common.hold_out(own, held_out_share, seed, len(encoded) - len(kept), len(kept) - len(own))
 
 
 def run_reward_model(model: str, data: str, out: Path, **options: Any) -> dict[str, Any]:

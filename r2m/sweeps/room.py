@@ -66,5 +66,14 @@ def distinct(configs: Iterable[Config]) -> list[Config]:
     for config in configs:
         a, r = config.algorithm, config.reward
         sizes = (a.queries, a.responses, a.microbatch, a.max_response_tokens)
-        rooms[sizes, r.feedback, r.attention_width] = config
+        rooms[
+            sizes,
+            r.feedback,
+            r.attention_width,
+            r.shaping,
+            r.par_references,
+            r.ensemble,
+            r.members,
+            r.uncertainty_form,
+        ] = config
     return list(rooms.values())

@@ -40,8 +40,9 @@ NOT_SEARCHED = {
 INTERACT = {
     "algorithm.queries", "algorithm.responses", "algorithm.minibatches", "reward.minibatches", "reward.feedback",
     "reward.alpha", "reward.omega_min", "reward.attention_width", "reward.num_heads", "reward.train_head",
-    "reward.hidden", "reward.labels", "reward.anchor", "algorithm.advantage", "algorithm.kl_placement",
-    "algorithm.ratio_level", "algorithm.epochs",
+    "reward.hidden", "reward.labels", "reward.anchor", "reward.shaping", "reward.length_penalty", "reward.ensemble",
+    "reward.members", "reward.members_differ", "reward.uncertainty", "reward.uncertainty_form", "algorithm.advantage",
+    "algorithm.kl_placement", "algorithm.ratio_level", "algorithm.epochs",
 }  # fmt: skip
 MOST_COMBINATIONS = 10_000
 

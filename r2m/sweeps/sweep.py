@@ -28,7 +28,7 @@ from r2m.results.answer import Answer
 from r2m.runs.find import sweep_runs
 from r2m.runs.folder import ANSWER_FILES, JOURNAL, check_name, is_name, none_of_that_name
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
-from r2m.stages.prepare import prepare
+from r2m.stages.prepare import member_models, prepare
 from r2m.stages.progress import Progress, silent
 from r2m.sweeps.answer import answer
 from r2m.sweeps.schema import Sweep
@@ -111,6 +111,9 @@ def new_sweep(
             raise UserError(f"--name {name!r}: {storage} has runs of that name ({run.name}); take another")
     base = opened.base
     facts = facts_of(base, prepare(base, progress))
+    built = map(sweep.build, [*sweep.points(), *sweep.baselines.values()])
+    for config in {member_models(config): config for config in built}.values():  # each ensemble's members
+        prepare(config.model_copy(update={"run": base.run}), progress)
     if not JournalReader(opened.folder / JOURNAL).new_records():
         # Of an older version, killed while it made it.
         shutil.rmtree(opened.folder, ignore_errors=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from r2m.config import Config
 from r2m.models.families import CacheUse
-from r2m.training.memory import BYTES, trained_parameters
+from r2m.training.memory import BYTES, reference_responses, scoring_models, trained_parameters
 from r2m.training.shape import Shape
 
 
@@ -58,7 +58,15 @@ def guess(config: Config, policy: Shape, reward: Shape, P: int, device: str) -> 
     run_tokens = B * (P + R - 1) if apart else n * (P + K * (R - 1))
     rate = m.flops[p.dtype] * m.utilisation
     forward = 2 * policy.parameters * run_tokens / rate
-    scored = 2 * reward.parameters * B * (P + R) / (m.flops[config.reward.dtype] * m.utilisation)
+    M = reference_responses(config)  # to each prompt, sampled and scored too, and with feedback read by the policy
+    scored = (
+        2
+        * scoring_models(config)
+        * reward.parameters
+        * (B + n * M)
+        * (P + R)
+        / (m.flops[config.reward.dtype] * m.utilisation)
+    )
     # AdamW's arithmetic is nothing beside that; of adapters' backward, the weights' own gradients are left out.
     passes = 1 + (1 if p.lora else 2) + p.recompute
     if config.reward.anchor:  # a forward of n original pairs, after the update
@@ -76,7 +84,9 @@ def guess(config: Config, policy: Shape, reward: Shape, P: int, device: str) -> 
     if device == "gpu" and p.offload != "none":  # AdamW in one host thread
         part = trained_parameters(p, policy) / config.run.workers
         training += a.epochs * a.minibatches * ADAMW_BYTES * part / (CPU.bytes_per_s * CPU.utilisation)
-    return Guess(prefill + steps * (m.step_s + max(read, decode)), 2 * forward + scored, training, m)
+    sampling = (prefill + steps * (m.step_s + max(read, decode))) * (K + M) / K
+    annotated = (2 + (M / K if config.reward.feedback and config.reward.shaping == "par" else 0)) * forward + scored
+    return Guess(sampling, annotated, training, m)
 
 
 def time_text(seconds: float) -> str:

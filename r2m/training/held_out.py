@@ -59,13 +59,15 @@ def held_out_columns(
     H_N1D: torch.Tensor | None = None,
     kl: bool = True,
     distance: HiddenDistance | None = None,
+    proxy: Callable[[HiddenStates | None], torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Of each response of `t` (K = 1), a tensor N each: eval/vanilla, eval/proxy (the score that would train the
     policy now), eval/response_tokens, with `kl` eval/kl_sequence (nats, to the reference), and where a head reads the
     policy's hidden states eval/noise: the score with Gaussian noise of the same moments in their place (Fig. 4).
 
     `seed` is that of the noise: the same at every call. `H_N1D`: the reward token embeddings, where there are some
-    already. `distance`: is given the hidden states of the forwards that make the KL."""
+    already. `distance`: is given the hidden states of the forwards that make the KL. `proxy`: scores N1 by a reward
+    of which vanilla model and head are but a part, given the policy's hidden states where a head reads them."""
     N, device = len(queries), policy.device
     H_N1D = reward_model.embed(queries, t) if H_N1D is None else H_N1D
     vanilla_N = end_token_rule(reward_model.phi(H_N1D).squeeze(-1), t.ended_NK, reward).squeeze(1)
@@ -101,4 +103,6 @@ def held_out_columns(
             columns["eval/proxy"] = scores_N(noise)
         else:
             columns |= {"eval/proxy": scores_N(hidden), "eval/noise": scores_N(noise)}
+    if proxy is not None:
+        columns["eval/proxy"] = proxy(hidden).squeeze(1)
     return columns

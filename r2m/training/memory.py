@@ -57,6 +57,10 @@ def memory(config: Config, policy: Shape, reward: Shape, P: int, device: str, de
         states = {"fp32 weights": FP32 * trained // (w if stage else 1)} | states
     frozen = {} if p.lora else {"reference": policy.parameters * item // over}
     frozen["reward model"] = reward_weights // over
+    if r.ensemble != "none":
+        frozen["ensemble"] = scoring_models(config) * reward_weights // over - frozen["reward model"]
+    if r.uncertainty:
+        frozen["training features"] = FP32 * reward.width**2
     gradients = FP32 * trained // (w if stage >= 2 else 1)
     if stage == 1:
         gradients += FP32 * trained // w  # this worker's part, in one piece for its step
@@ -109,19 +113,38 @@ def _in_the_making(config: Config, policy: Shape, trained: int, item: int, stage
     return trained * item + embedding
 
 
+def reference_responses(config: Config) -> int:
+    """M: the reference policy's responses to a prompt, that PAR or AdvPO compares with."""
+    r = config.reward
+    compared = r.shaping == "par" or (r.uncertainty > 0 and r.uncertainty_form == "advpo")
+    return r.par_references if compared else 0
+
+
+def scoring_models(config: Config) -> int:
+    """Reward models that read every response: an ensemble's; of WARM the averaged one, and the vanilla one."""
+    r = config.reward
+    if r.ensemble in ("none", "warm"):
+        return 1 + (r.ensemble == "warm")
+    return r.members if isinstance(r.members, int) else 1 + len(r.members)
+
+
 def head_parameters(config: Config, policy: Shape, reward: Shape) -> int:
     return 2 * config.reward.attention_width * (reward.width + policy.width) + reward.width + 1
 
 
 def hidden_states(config: Config, policy: Shape, P: int) -> int:
-    """Bytes of n (P + K (R - 1)) D values, as r2m.policy.forward.HiddenStates has them, n (P + R - 1) D more for
-    ReMax's greedy responses, and n (P + 2 (R - 1)) D for as many original pairs; UserError over the budget."""
+    """Bytes of n (P + K (R - 1)) D values, as r2m.policy.forward.HiddenStates has them, and as many more for ReMax's
+    greedy responses (K = 1), PAR's references (K = M) and as many original pairs (K = 2) as they take; UserError over
+    the budget."""
     a, run, item = config.algorithm, config.run, BYTES[config.policy.dtype]
     n, K, R = a.queries // run.workers, a.responses, a.max_response_tokens
-    greedy = P + R - 1 if a.advantage == "remax" else 0
+    M = config.reward.par_references if config.reward.shaping == "par" else 0
+    greedy, others = P + R - 1 if a.advantage == "remax" else 0, P + M * (R - 1) if M else 0
     pair = P + 2 * (R - 1) if config.reward.anchor else 0
-    size = n * (P + K * (R - 1) + greedy + pair) * policy.width * item
-    more = f" + {greedy} of the greedy response" * (greedy > 0) + f" + {pair} of an original pair" * (pair > 0)
+    size = n * (P + K * (R - 1) + greedy + others + pair) * policy.width * item
+    more = f" + {greedy} of the greedy response" if greedy else ""
+    more += f" + {others} of PAR's references" if others else ""
+    more += f" + {pair} of an original pair" if pair else ""
     if size > run.hidden_budget_gib * GIB:
         raise UserError(
             f"run.hidden_budget_gib = {run.hidden_budget_gib:g}: a worker's hidden states take "
@@ -135,7 +158,9 @@ def _sampling(config: Config, policy: Shape, P: int, device: str, stage: int) ->
     """Keys and values, and states, of B trajectories (or one layer of all their tokens, where nothing is kept), and
     about four fp32 tensors of [B, V]; at ZeRO-3 all weights, and on a CPU a packed copy of fp32 ones."""
     a, item = config.algorithm, BYTES[config.policy.dtype]
-    sampled = a.responses + (a.advantage == "remax")  # responses to a prompt
+    sampled = max(
+        a.responses + (a.advantage == "remax"), reference_responses(config)
+    )  # responses to a prompt at once
     B = min(max(1, a.sample_batch // sampled), a.queries // config.run.workers) * sampled
     tokens = P + a.max_response_tokens
     kept = B * (tokens * policy.kv_values + policy.state_values)

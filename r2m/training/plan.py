@@ -13,7 +13,16 @@ from r2m.errors import UserError
 from r2m.files import GIB, check_room, human
 from r2m.models.families import CacheUse
 from r2m.training.duration import Guess, guess
-from r2m.training.memory import BYTES, CUDA, FP32, LIBRARIES, head_parameters, memory, trained_parameters
+from r2m.training.memory import (
+    BYTES,
+    CUDA,
+    FP32,
+    LIBRARIES,
+    head_parameters,
+    memory,
+    reference_responses,
+    trained_parameters,
+)
 from r2m.training.shape import Shape
 
 
@@ -38,6 +47,7 @@ class Plan:
     export: int  # the trained models that a finished run leaves
     notes: tuple[str, ...]  # what the user should know, if anything
     round_greedy: int = 0  # greedy responses beside a round's trajectories: ReMax's, one a query
+    round_references: int = 0  # the reference policy's responses beside them: M a query
     host: dict[str, int] = field(default_factory=dict)  # what waits in host memory beside a GPU
     rollout_gpus: int = 0  # of vLLM's own, beside the workers'
     time: Guess | None = None
@@ -112,6 +122,7 @@ def plan(
     device = resolve_device(run, gpus)
     m = memory(config, policy, reward, P, device, worker_gib)
     as_stored = {"reference": policy.stored == config.policy.dtype, "reward model": reward.stored == r.dtype}
+    as_stored["ensemble"] = as_stored["reward model"] and r.ensemble != "warm"
     as_stored["policy weights"] = config.policy.lora is not None and as_stored["reference"]
     on_file = device == "cpu" and config.policy.sharding != "zero3"  # which spreads copies
     mapped = frozenset(part for part, same in as_stored.items() if same and on_file and part in m.held)
@@ -160,6 +171,7 @@ def plan(
         export=policy_file + reward.parameters * BYTES[r.dtype] + FP32 * head,
         notes=tuple(notes),
         round_greedy=a.queries if a.advantage == "remax" else 0,
+        round_references=a.queries * reference_responses(config),
         rollout_gpus=config.rollout.gpus if device == "gpu" else 0,
         time=guess(config, policy, reward, P, device),
     )

@@ -15,6 +15,8 @@ def plan_table(p: Plan) -> Table:
     table.add_row("trajectories", f"{p.round_trajectories:,} a round, {p.trajectories:,} in all{spare}")
     if p.round_greedy:
         table.add_row("greedy responses", f"{p.round_greedy:,} a round beside these, for ReMax's baseline")
+    if p.round_references:
+        table.add_row("reference responses", f"{p.round_references:,} a round beside these, of the reference policy")
     table.add_row("optimiser steps", f"{p.policy_steps:,} of the policy, {p.head_steps:,} of the head")
     if p.omega_settles is not None:
         table.add_row("ω reaches Ω", f"at t* = {p.omega_settles:.1f} rounds")

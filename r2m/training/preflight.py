@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from r2m.config import Config, ForumTask, TextTask
-from r2m.config.paths import check_places, check_storage_folder
+from r2m.config.paths import check_places, check_storage_folder, named_members
 from r2m.errors import UserError, said
 from r2m.files import GIB
 from r2m.models.dense import dense_config
@@ -102,7 +102,10 @@ def shapes_for(config: Config) -> Shapes:
         check_one_label(reward_config, "reward.model", reward)
     if judge is not None:
         check_one_label(config_for_planning(judge, "run.judge"), "run.judge", judge)
-    for field, model in (("policy.model", policy), ("reward.model", reward), ("run.judge", judge)):
+    members = [("reward.members", member) for member in named_members(config)]
+    for field, member in members:
+        check_one_label(config_for_planning(member, field), field, member)
+    for field, model in (("policy.model", policy), ("reward.model", reward), ("run.judge", judge), *members):
         if model is not None:
             check_weights(model, field)
     return (

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from r2m.config import Config, ForumTask, TextTask, digest, tags_of, validate
+from r2m.config.paths import named_members
 from r2m.errors import UserError
 from r2m.files import folder_made_whole
 from r2m.line_file import is_held
@@ -135,6 +136,7 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     used = {"policy.model": models[0], "reward.model": models[1]}
     if config.run.judge is not None:
         used["run.judge"] = config.run.judge
+    used |= {f"reward.members.{i}": member for i, member in enumerate(named_members(config))}
     if isinstance(config.task, ForumTask) and not (config.policy.model or config.reward.model or config.run.judge):
         lengths, datasets = _forum_prompts(config.task, *used)
     else:

@@ -10,7 +10,6 @@ from torch import Tensor
 from r2m.alarm.signals import HiddenDistance, text_drift
 from r2m.algorithm import Round, train
 from r2m.config import Config
-from r2m.core.feedback_head import FeedbackHead
 from r2m.core.schedule import omega
 from r2m.core.seeds import generator
 from r2m.core.trajectories import Trajectories
@@ -19,20 +18,24 @@ from r2m.models.saving import check_savable, save_model
 from r2m.policy.build import build_policy, build_sampler
 from r2m.policy.forward import hidden_width
 from r2m.policy.output import padding_id
+from r2m.policy.policy import states_of
 from r2m.policy.queries import Query, response_texts, token_ids
 from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from r2m.policy.vllm_sampler import StartEngine
 from r2m.reward.anchor import Anchor
 from r2m.reward.build import build_reward
+from r2m.reward.ensemble import EnsembleReward
 from r2m.reward.labels import LabelledReward
-from r2m.reward.loading import load_reward_model, save_feedback_head
-from r2m.reward.model import RewardModel
+from r2m.reward.loading import save_feedback_head
+from r2m.reward.reshaped import reshaped
+from r2m.reward.reward import Scored
 from r2m.reward.scoring import RewardEmbedder
 from r2m.round_metrics import gold_metrics, peak_mib
 from r2m.tasks.load import load_task
 from r2m.tasks.pairs import original_pairs
 from r2m.tasks.prompt import prompt_ids
 from r2m.training import checkpoint
+from r2m.training.frozen import frozen, members, training_precision
 from r2m.training.held_out import Evaluation, Scorer, frozen_judge, held_out_columns, wins
 from r2m.training.query_order import query_indices
 from r2m.workers import Workers
@@ -51,13 +54,16 @@ class Trainer:
         self.tokenizer = load_tokenizer(policy_path)
         self.policy = build_policy(policy_path, config.policy, a, workers, device, config.run.seed)
         self.reward_tokenizer = load_tokenizer(reward_path, "reward.model")
-        self.reward_model, head = self._frozen(reward_path, r.dtype, "reward.model", device)
+        self.reward_model, head = frozen(config, reward_path, r.dtype, "reward.model", device)
         self.scorer = RewardEmbedder(self.reward_model, self.reward_tokenizer, self.tokenizer, a.microbatch)
         width = 0
         if r.feedback:
             with self.policy.whole() as model:
                 width = hidden_width(model)
         self.reward, self.head, self.head_descent = build_reward(config, self.scorer, head, width, workers, device)
+        feedback = self.reward
+        if r.ensemble != "none":
+            self.reward = EnsembleReward(self.reward, members(config, reward_path, self.tokenizer, device), r)
         task = load_task(config.task, self.tokenizer)
         self.gold_program, self.measures = task.gold, task.measures
         self.train_queries = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.train]
@@ -65,21 +71,28 @@ class Trainer:
         whole = len(held_out) - len(held_out) % workers.size
         self.held_out = [held_out[i] for i in workers.own(whole)]
         longest_prompt = max(len(query.ids) for query in (*self.train_queries, *self.held_out))
-        self._anchor: Anchor | None = None
-        if r.anchor:
-            self._anchor = Anchor(
-                original_pairs(config, reward_path), self.tokenizer, self.scorer, at_least=a.queries,
-                filler=padding_id(self.policy.model, self.tokenizer), prompt_tokens=longest_prompt,
-                response_tokens=a.max_response_tokens, seed=config.run.seed,
-            )  # fmt: skip
         self.incidents: list[str] = []  # that the run has survived, until somebody takes them
         self.sampler = build_sampler(
             self.policy, self.tokenizer, config, workers, start_engine=start_engine, told=self.incidents.append,
             longest_prompt=longest_prompt,
         )  # fmt: skip
+        keep = "cpu" if config.run.hidden_on_host else self.policy.device
+        self._pairs_of: Callable[[int], Scored] | None = None
+        if r.anchor:
+            self.anchor = Anchor(
+                original_pairs(config, reward_path), self.tokenizer, self.scorer, in_round=a.queries,
+                filler=padding_id(self.policy.model, self.tokenizer), prompt_tokens=longest_prompt,
+                response_tokens=a.max_response_tokens, seed=config.run.seed, workers=workers,
+            )  # fmt: skip
+            self._pairs_of = lambda step: self.anchor.scored(step, self.policy, feedback, a, keep)
+        self.reward = self.proxy = reshaped(
+            self.reward, r, self.scorer, training_precision(config, reward_path, self.reward_model.width, device),
+            lambda queries: self.sampler.references(queries, r.par_references),
+            lambda t: states_of(self.policy, t, a, keep), workers,
+        )  # fmt: skip
         self._judge: Scorer | None = self.gold if self.gold_program is not None else None
         if config.run.judge is not None:
-            judge, _ = self._frozen(config.run.judge, "float32", "run.judge", device)
+            judge, _ = frozen(config, config.run.judge, "float32", "run.judge", device)
             judge_tokenizer = load_tokenizer(config.run.judge, "run.judge")
             self._judge = frozen_judge(RewardEmbedder(judge, judge_tokenizer, self.tokenizer, a.microbatch))
         if r.labels:
@@ -88,32 +101,13 @@ class Trainer:
         self._rival: Trajectories | None = None  # the reference's responses to the held-out prompts
         self._rival_N1 = torch.empty(0)  # what the judge gives them
 
-    def _frozen(
-        self, path: str, dtype: str, field: str, device: torch.device | str
-    ) -> tuple[RewardModel, FeedbackHead | None]:
-        """As `load_reward_model`; spread over the workers where the policy's weights are."""
-        settings = self.config.policy
-        if settings.sharding != "zero3":
-            return load_reward_model(path, dtype, device, field)
-        model, head = load_reward_model(path, dtype, "cpu", field)
-        model.spread(settings, device)
-        return model, head
-
     def rounds(self, first_step: int) -> Iterator[Round]:
         c = self.config
         return train(
             self.policy, self.sampler, self.reward, self._queries, algorithm=c.algorithm, head=c.reward,
             first_step=first_step, workers=self.workers, hidden_device="cpu" if c.run.hidden_on_host else None,
-            pairs_of=None if self._anchor is None else self._pairs,
+            pairs_of=self._pairs_of,
         )  # fmt: skip
-
-    def _pairs(self, step: int) -> tuple[list[Query], Trajectories]:
-        """This worker's original pairs of the round, as many as it has queries."""
-        assert self._anchor is not None
-        c = self.config
-        indices = query_indices(len(self._anchor), c.algorithm.queries, step, c.run.seed)
-        own = [indices[i] for i in self.workers.own(len(indices))]
-        return self._anchor.trajectories(own, self.policy.device)
 
     def _queries(self, step: int) -> list[Query]:
         c = self.config
@@ -133,6 +127,7 @@ class Trainer:
         columns = held_out_columns(
             self.policy, self.scorer, self.held_out, t, self.head, weight, c.algorithm, c.reward, self.workers,
             c.run.eval_seed, H_N1D, distance=distance,
+            proxy=(lambda h: self.proxy.score(self.held_out, t, h, step).scores_NK) if c.reward.reshaped else None,
         )  # fmt: skip
         if self.gold_program is not None:
             columns["eval/gold"] = self.gold(self.held_out, t).squeeze(1)

@@ -34,7 +34,8 @@ from processes import (
 from r2m.config import Config, ForumTask
 from r2m.errors import UserError
 from r2m.runs.journal import JournalReader, JournalView, read
-from r2m.stages.prepare import cached, model_names
+from r2m.stages.cache import cached
+from r2m.stages.prepare import model_names
 from r2m.tracking.mlflow_sink import Sink
 from r2m.training import driver
 from r2m.training.loop import run_loop

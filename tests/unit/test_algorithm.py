@@ -52,6 +52,9 @@ class Given:
     def held_out(self, queries: Sequence[Query], *, reference: bool = False) -> Trajectories:
         return self.t
 
+    def references(self, queries: Sequence[Query], K: int) -> Trajectories:
+        return self.t
+
     def weights_changed(self, step: int) -> None:
         pass
 
@@ -311,7 +314,9 @@ def test_a_round_is_the_papers(
     rounds = trainer.rounds(1)
     for step in (1, 2):  # in the second the policy is no longer the reference
         r = next(rounds)
-        pairs = () if trainer._anchor is None else list(zip(*tokens_of(*trainer._pairs(step)), strict=True))
+        pairs = ()
+        if trainer.config.reward.anchor:
+            pairs = list(zip(*tokens_of(*trainer.anchor.of_round(step, "cpu")), strict=True))
         scores = slow.run(step, *tokens(r), sum_of_ids(r.queries, r.trajectories).tolist(), pairs)
         torch.testing.assert_close(r.scores_NK, torch.tensor(scores), atol=1e-5, rtol=1e-5)
         told = {key: r.metrics[key] for key in slow.metrics}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import start_workers
 from torch import Tensor, nn
 
 from r2m.config import Config, validate
@@ -78,7 +78,7 @@ def test_several_workers_give_the_updates_of_one(
 ) -> None:
     configs = [make_config("algorithm.rounds=2", *case) for case in cases]
     trees = [c.model_dump(mode="json") for c in configs]
-    mp.spawn(worker, (size, trees, forum_models, tmp_path), nprocs=size)  # type: ignore[no-untyped-call]
+    start_workers(worker, (size, trees, forum_models, tmp_path), size)
     for i, config in enumerate(configs):
         expected, expected_metrics = run_rounds(config, forum_models, Workers())
         start = Trainer(config, forum_models, Workers()).policy.model.state_dict()

@@ -20,7 +20,7 @@ from r2m.stages.prepare import CACHE_VERSION, REWARD_SETTINGS, SFT_SETTINGS, det
 from r2m.training.machine import gpus_here
 
 OPTIONS = ("split", "limit", "max_tokens", "instruction", "as_chat", "seed", "epochs", "batch_size", "lr", "device")
-OF_REWARD_MODELS = ("rrm", "odin")  # newer: part of what determines a model where they are given
+OF_REWARD_MODELS = ("rrm", "odin", "features")  # newer: part of what determines a model where they are given
 
 
 class _Stage(Section):
@@ -80,6 +80,7 @@ class RewardModelStep(_Stage):
     lr: Positive = 1e-5
     rrm: Share = 0.0
     odin: Literal["none", "length", "spaces"] = "none"
+    features: bool = False
 
     @property
     def options(self) -> dict[str, Any]:

@@ -173,6 +173,20 @@ def test_the_likeliest_come_beside(make: Make) -> None:
     assert sampled.greedy.ended_NK.shape == (4, 1)
 
 
+def test_references_to_a_prompt_are_the_same_whenever_it_is_met(make: Make) -> None:
+    sampler, engine, policy, _ = make()
+    before = sampler.references(QUERIES, 2)
+    seeds = [request.seed for request in engine.requests]
+    assert len({*seeds}) == 8
+    move(policy)
+    sampler.weights_changed(1)
+    sampler, engine, _, _ = make(OneOfTwo(1, 2))
+    again = sampler.references(QUERIES[1:3], 2)
+    assert [request.seed for request in engine.requests] == seeds[2:6]
+    assert torch.equal(again.response_ids_NKR, before.block(slice(1, 3)).response_ids_NKR)
+    assert engine.version == REFERENCE
+
+
 def test_stale_weights_are_an_error(make: Make) -> None:
     sampler, engine, _, _ = make()
     sampler(QUERIES, 1)

@@ -125,3 +125,20 @@ def test_how_the_reward_model_is_trained_on_the_same_data_is_an_arm_and_no_setup
     first, second = setups(runs.results())[0]
     assert [arm.label for arm in first.arms] == ["RLOO", "RLOO, RRM", "R2M, RRM"]
     assert [arm.label for arm in second.arms] == ["RLOO"]
+
+
+def test_what_reshapes_a_reward_is_an_arm_of_the_setup(runs):
+    runs.run("plain")
+    runs.run("par", settings=["reward.shaping=par"])
+    runs.run("more", settings=["reward.shaping=par", "reward.par_references=4"])
+    runs.run("short", settings=["reward.length_penalty=0.1"])
+    runs.run("r2m", settings=[*R2M, "reward.shaping=par"])
+    ((setup,), repeated) = setups(runs.results())
+    assert [arm.label for arm in setup.arms] == [
+        "RLOO",
+        "RLOO + PAR · reward.par_references=1",
+        "RLOO + PAR · reward.par_references=4",
+        "RLOO + length penalty",
+        "R2M + PAR",
+    ]
+    assert repeated == []

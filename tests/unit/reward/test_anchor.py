@@ -19,16 +19,16 @@ TextRecipe = Callable[..., str]
 ASKED = Prompt(text="my mom sold my tv . tl;dr:")
 
 
-def anchor(trainer: Trainer, pairs: list[tuple[Prompt, str, str]], at_least: int = 1) -> Anchor:
+def anchor(trainer: Trainer, pairs: list[tuple[Prompt, str, str]], in_round: int = 1) -> Anchor:
     return Anchor(
-        pairs, trainer.tokenizer, trainer.scorer, filler=0, at_least=at_least, prompt_tokens=8, response_tokens=4,
-        seed=0,
+        pairs, trainer.tokenizer, trainer.scorer, filler=0, in_round=in_round, prompt_tokens=8, response_tokens=4,
+        seed=0, workers=Workers(),
     )  # fmt: skip
 
 
 def test_a_pair_is_a_query_with_two_responses_that_have_ended(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
-    (query,), t = anchor(trainer, [(ASKED, " mom sold tv", " sad")]).trajectories([0], "cpu")
+    (query,), t = anchor(trainer, [(ASKED, " mom sold tv", " sad")]).of_round(1, "cpu")
     assert query.prompt == ASKED
     rows = zip(t.response_ids_NKR[0], t.response_mask_NKR[0], strict=True)
     decoded = [trainer.tokenizer.decode(ids[mask]) for ids, mask in rows]
@@ -43,7 +43,7 @@ def test_what_is_longer_than_the_rounds_own_is_left_out(make_trainer: MakeTraine
     kept = anchor(make_trainer(), [*long, (ASKED, " sad" * 3, " tv")])
     assert len(kept) == 1
     with pytest.raises(UserError, match=r"of 4 pairs 1 are no longer than the run's prompts \(8 tokens\)"):
-        anchor(make_trainer(), [*long, (ASKED, " sad" * 3, " tv")], at_least=2)
+        anchor(make_trainer(), [*long, (ASKED, " sad" * 3, " tv")], in_round=2)
 
 
 def test_those_kept_beside_the_reward_model_come_back_as_they_were(make_trainer: MakeTrainer) -> None:
@@ -51,11 +51,20 @@ def test_those_kept_beside_the_reward_model_come_back_as_they_were(make_trainer:
     trainer = make_trainer("reward.anchor=0.5")
     found = original_pairs(trainer.config, trainer.models[1])
     assert [(chosen, rejected) for _, chosen, rejected in found] == [(" my tv", " sad" * n) for n in range(1, 9)]
-    assert trainer._anchor is not None
-    assert len(trainer._anchor) == 7
-    first, second = (trainer._pairs(step)[0] for step in (1, 2))
-    assert len({str(query.prompt.text) for query in first}) == len(first) == 4
-    assert first != second
+    assert len(trainer.anchor) == 7
+    asked = [[str(query.prompt.text) for query in trainer.anchor.of_round(step, "cpu")[0]] for step in (1, 2, 3)]
+    in_a_row = [text for of_round in asked for text in of_round]
+    assert len(set(in_a_row[:7])) == 7
+    assert in_a_row[7:12] == in_a_row[:5]
+
+
+def test_what_reshapes_the_rounds_scores_does_not_touch_original_pairs(make_trainer: MakeTrainer) -> None:
+    plain, shaped = (
+        next(make_trainer("reward.anchor=0.5", "reward.labels=2", *more).rounds(1)).metrics
+        for more in ((), ("reward.shaping=par",))
+    )
+    assert plain["reward/proxy"] != shaped["reward/proxy"]
+    assert plain["head/anchor"] == pytest.approx(shaped["head/anchor"], abs=1e-3)  # two policies a step apart
 
 
 def test_a_text_task_names_its_data_and_puts_prompts_as_its_own(text_recipe: TextRecipe, tmp_path: Path) -> None:

@@ -13,8 +13,13 @@ from r2m.config import Config, ForumTask, digest, load
 from r2m.models.loading import load_tokenizer
 from r2m.policy.loading import load_policy
 from r2m.policy.queries import same_tokens
+from r2m.reward.features import load_precision
 from r2m.reward.loading import load_reward_model
-from r2m.stages.prepare import CACHE_VERSION, FINISHED, cached, model_names, prepare
+from r2m.stages.cache import FINISHED, cached
+from r2m.stages.forum import preferences
+from r2m.stages.members import train_member
+from r2m.stages.prepare import CACHE_VERSION, features_folder, member_models, model_names, prepare
+from r2m.stages.progress import silent
 from r2m.tasks.pairs import PAIRS
 
 SHRUNK = ("posts=40", "sft_steps=2", "preference_pairs=50", "reward_epochs=1")
@@ -149,6 +154,42 @@ def test_pairs_are_kept_beside_the_reward_model_or_made_again(prepared: Any, sto
     assert prepare(shrunk(storage, "reward.anchor=0.5")) == prepared
     assert kept.read_text() == first
     assert weights(prepared.reward) == before
+
+
+def test_members_of_an_ensemble_are_trained_on_the_same_pairs(prepared: Any, storage: Path) -> None:
+    """Each differs from the task's own reward model in one thing."""
+    config = shrunk(storage, "reward.feedback=off", "reward.ensemble=uwo", "reward.members=2")
+    assert prepare(config) == prepared  # in a process of its own
+    (member,) = member_models(config)
+    own, other = (load_reward_model(folder)[0].state_dict() for folder in (prepared.reward, member))
+    assert not torch.equal(own["phi.weight"], other["phi.weight"])
+    task = config.task
+    assert isinstance(task, ForumTask)
+    data = preferences(task, Path(prepared.policy), silent)
+    scores = {weights(member), weights(prepared.reward)}
+    for differ in ("init", "data", "sft"):
+        train_member(task, data, differ, 1, Path(prepared.policy), storage / differ)
+        assert report(str(storage / differ))["rows"] == report(prepared.reward)["rows"]
+        scores.add(weights(str(storage / differ)))
+    assert weights(str(storage / "init")) == weights(member)
+    assert len(scores) == 4
+    assert (storage / "cache" / f"{Path(prepared.policy).name}-start-1" / FINISHED).is_file()
+    calls: list[Any] = []
+    prepare(config, lambda *call: calls.append(call))
+    assert calls == []
+
+
+def test_training_features_are_kept_apart_from_the_reward_model(prepared: Any, storage: Path) -> None:
+    config = shrunk(storage, "reward.uncertainty=1")
+    before = sorted(path.name for path in Path(prepared.reward).iterdir())
+    assert prepare(config) == prepared
+    assert sorted(path.name for path in Path(prepared.reward).iterdir()) == before
+    folder = features_folder(config)
+    assert folder is not None
+    assert (Path(folder) / FINISHED).is_file()
+    assert load_precision(Path(folder), 128, "cpu").shape == (128, 128)
+    assert features_folder(shrunk(storage, "task.artefact=0.5")) != folder
+    assert features_folder(shrunk(storage, "run.seed=3", "reward.uncertainty_form=advpo")) == folder
 
 
 def test_a_named_model_comes_before_the_tasks_own(prepared: Any, storage: Path, tmp_path: Path) -> None:

@@ -284,6 +284,21 @@ class TestPlan:
         with pytest.raises(UserError, match=r"4 \* 9 response tokens \+ 29 of the greedy response\) \* 8 \* 4"):
             plan(config({"advantage": "remax"}, run={"hidden_budget_gib": 1e-6}), POLICY, REWARD)
 
+    def test_references_of_par(self) -> None:
+        """M = 6 a query: sampled in a batch of their own, the larger one; with feedback their states, too."""
+        par = {"shaping": "par", "par_references": 6}
+        p = plan(config(reward=par), POLICY, REWARD)
+        assert (p.round_trajectories, p.round_references) == (48, 72)
+        assert p.phases["sampling"] == 72 * (2 * 2 * 4 * 30 * 4 + 4 * 4 * 10)
+        assert p.memory["hidden states"] == 12 * (20 + 4 * 9 + 20 + 6 * 9) * 8 * 4
+        plain, shaped = (plan(config(reward=r), POLICY, REWARD).time for r in ({}, par))
+        assert plain is not None
+        assert shaped is not None
+        assert shaped.sampling == pytest.approx(plain.sampling * (4 + 6) / 4)
+        assert plan(config(), POLICY, REWARD).round_references == 0
+        with pytest.raises(UserError, match=r"4 \* 9 response tokens \+ 74 of PAR's references\) \* 8 \* 4"):
+            plan(config(reward=par, run={"hidden_budget_gib": 1e-6}), POLICY, REWARD)
+
     def test_more_workers_divide_the_queries_and_not_the_policy(self) -> None:
         one, three = (plan(config(run={"workers": w}), POLICY, REWARD) for w in (1, 3))
         assert three.memory["hidden states"] * 3 == one.memory["hidden states"]
@@ -487,6 +502,13 @@ class TestAgainstTheRealThing:
             tensors = module_tensors("m", module) | optimizer_tensors("o", optimizer)
             written += sum(t.nbytes for t in tensors.values() if t.dim())
         assert p.checkpoint == pytest.approx(written, rel=1e-3)
+
+
+def test_render_says_what_par_costs() -> None:
+    out = StringIO()
+    shaped = config(reward={"shaping": "par", "par_references": 2})
+    Console(file=out, width=120).print(plan_table(plan(shaped, POLICY, REWARD)))
+    assert "24 a round beside these, of the reference policy" in out.getvalue()
 
 
 def test_render_says_what_remax_costs() -> None:
