@@ -24,6 +24,7 @@ CASES = (
     # What is taken over the whole round: REINFORCE++'s mean and deviation, the noise's.
     ("algorithm.advantage=reinforce_pp", "algorithm.kl_placement=reward", "algorithm.kl_estimator=k1"),
     ("algorithm.advantage=remax", "reward.hidden=noise", "reward.no_eos=keep"),
+    ("reward.labels=2", "reward.anchor=0.5"),  # the same groups, and the same pairs
     ("policy.lora.rank=4", "algorithm.lr=1e-2"),  # so far that a KL is not of rounding
 )
 
