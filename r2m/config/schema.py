@@ -227,12 +227,15 @@ class Config(Section):
         """What is compared: the estimator, with R2M's feedback or without, and what an ablation left out."""
         return arm_of(self.model_dump())
 
-    def digest(self) -> str:
-        """Hash of what determines the result: not where it is stored or tracked."""
+    def determines(self) -> dict[str, Any]:
+        """What determines the result: not where it is stored or tracked."""
         tree = self.model_dump(mode="json")
         for key in ("storage", "tracking_uri"):
             tree["run"].pop(key)
-        return digest(tree | {name: as_before(name, tree[name]) for name in NEWER})
+        return tree | {name: as_before(name, tree[name]) for name in NEWER}
+
+    def digest(self) -> str:
+        return digest(self.determines())
 
 
 def digest(tree: Any) -> str:

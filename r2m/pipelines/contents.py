@@ -45,15 +45,13 @@ class Contents:
 
     def config(self, config: Config) -> dict[str, Any]:
         """What determines a run's result: its settings, with contents in the place of what they name."""
-        tree = config.model_dump(mode="json")
-        for key in ("storage", "tracking_uri"):
-            tree["run"].pop(key)
+        tree = config.determines()
         for key in LOCAL_OR_HUB:
             section, name = key.split(".")
             if name in tree[section]:
                 tree[section][name] = self.place(tree[section][name])
-        members = tree["reward"]["members"]
-        if not isinstance(members, int):
+        members = tree["reward"].get("members")
+        if isinstance(members, list):
             tree["reward"]["members"] = [self.place(member) for member in members]
         own = config.task.kind == "forum" and None in (config.policy.model, config.reward.model)
         return tree | ({"models": CACHE_VERSION} if own else {})
