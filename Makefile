@@ -10,8 +10,13 @@ PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 demo: $(VENV)/.runtime
 	$(BIN)/r2m sweep search_spaces/forum_demo.yaml
 
+# What starts servers and clusters goes one by one; the rest in two processes, a file's tests in one of them.
+# Both go to their ends, whatever fails.
 test: $(VENV)/.development
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	ended=0; export OMP_NUM_THREADS=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/contract tests/unit || ended=$$?; \
+	$(BIN)/python -m pytest tests/integration || ended=$$?; \
+	exit $$ended
 
 # With vLLM on a CPU: it can't be installed beside everything else.
 vllm-test: $(VENV)-vllm/.tests

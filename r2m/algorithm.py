@@ -24,7 +24,7 @@ from r2m.core.policy_loss import kl_estimate, kl_in_reward, policy_loss, sampler
 from r2m.core.reward_loss import best_and_worst, bradley_terry, gre_bt, group_reward_entropy
 from r2m.core.trajectories import Trajectories, microbatches, split
 from r2m.policy.forward import HiddenStates
-from r2m.policy.policy import TrainedPolicy
+from r2m.policy.policy import TrainedPolicy, states_of
 from r2m.policy.queries import Query
 from r2m.policy.sampling import ResponseSampler
 from r2m.reward.labels import taught_groups
@@ -64,6 +64,7 @@ def train(
     first_step: int = 1,
     workers: Workers = Workers(),  # noqa: B008
     hidden_device: torch.device | str | None = None,
+    pairs_of: Callable[[int], Scored] | None = None,
 ) -> Iterator[Round]:
     """Rounds `first_step` to T, each yielded when it is done.
 
@@ -71,6 +72,7 @@ def train(
         queries_of: step -> this worker's queries of the round.
         head: how a reward that learns is trained.
         hidden_device: where the hidden states wait; the policy's device by default.
+        pairs_of: step -> this worker's original preference pairs that anchor the head (K = 2), read now.
 
     Raises:
         FloatingPointError: a gradient that is not finite, before it reaches the weights.
@@ -91,7 +93,7 @@ def train(
             scored = reward.score(queries, t, old.hidden, step)  # line 8
             greedy_N = None
             if greedy is not None:  # ReMax: by the reward that the others have
-                states = states_of(policy, greedy, a, keep)
+                states = None if keep is None else states_of(policy, greedy, a, keep)
                 greedy_N = reward.score(queries, greedy, states, step, greedy=True).scores_NK.squeeze(1)
             rewarded_NK, to_go_NKT = with_kl(scored.scores_NK, old, t.response_mask_NKR, a)
             batch = Batch(rewarded_NK, to_go_NKT, t.response_mask_NKR, greedy_N, workers.sum)
@@ -105,7 +107,8 @@ def train(
         learned: dict[str, float] = {}
         if reward.learns:
             with clock("head"):
-                learned = train_head(reward, scored, head, a.microbatch, workers, step)  # 14-20
+                pairs = None if pairs_of is None else pairs_of(step)
+                learned = train_head(reward, scored, head, a.microbatch, workers, step, pairs)  # 14-20
             learned |= {"label/judgements": float(step * head.labels)} if head.labels else {}
         if old.hidden is not None:
             learned |= {"head/omega": scored.omega, "memory/hidden_mib": old.hidden.mib}
@@ -136,18 +139,6 @@ def annotate(policy: TrainedPolicy, t: Trajectories, a: Algorithm, keep: torch.d
             hidden.store(*at, out)  # line 6
         ref_NKR[*at, :width] = policy.reference(block, a.temperature).log_probs_NKR
     return Annotation(old_NKR, ref_NKR, entropy_NKR, hidden)
-
-
-def states_of(
-    policy: TrainedPolicy, t: Trajectories, a: Algorithm, keep: torch.device | str | None
-) -> HiddenStates | None:  # fmt: skip
-    """Of trajectories that have no part in training."""
-    if keep is None:
-        return None
-    hidden = HiddenStates(t, policy.dtype, keep)
-    for at in microbatches(range(len(t.ended_NK)), t.ended_NK.shape[1], a.microbatch):
-        hidden.store(*at, policy.forward(t.block(*at), a.temperature))
-    return hidden
 
 
 def with_kl(scores_NK: Tensor, old: Annotation, mask_NKR: Tensor, a: Algorithm) -> tuple[Tensor, Tensor]:
@@ -209,31 +200,42 @@ def train_policy(
 
 
 def train_head(
-    reward: RoundReward, scored: Scored, r: Reward, microbatch: int, workers: Workers, step: int
+    reward: RoundReward, scored: Scored, r: Reward, microbatch: int, workers: Workers, step: int,
+    pairs: Scored | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """The reward optimisation phase: epochs of Eq. 6 over the round's groups, or those that a judge has labelled. Its
-    metrics."""
+    """The reward optimisation phase: epochs of Eq. 6 over the round's groups, or those that a judge has labelled, and
+    of Bradley-Terry on original `pairs`, chosen and rejected. Its metrics."""
     K = scored.scores_NK.shape[1]
     trained = taught_groups(len(scored.scores_NK), r, workers)
     N = sum(map(len, trained))
     best_N, worst_N = best_and_worst(scored.scores_NK if scored.labels_NK is None else scored.labels_NK)  # line 16
     sums, grad_norm = torch.zeros(2, device=scored.H_NKD.device), 0.0
+    anchor_sum = torch.zeros(1, device=scored.H_NKD.device)
     for _ in range(r.epochs):
-        for minibatch in trained:
+        for part, minibatch in enumerate(trained):
             for groups, _ in microbatches(minibatch, K, max(microbatch, K)):
                 r_NK = reward.rescore(scored, groups)  # line 18
                 chosen_N = r_NK.gather(1, best_N[groups, None]).squeeze(1)
                 rejected_N = r_NK.gather(1, worst_N[groups, None]).squeeze(1)
                 bt_N = bradley_terry(chosen_N, rejected_N)  # line 17, Eq. 4
                 entropy_N = group_reward_entropy(r_NK)  # line 19, Eq. 5
-                total = gre_bt(bt_N, entropy_N, r.alpha).sum()  # Eq. 6
+                total = (1 - r.anchor) * gre_bt(bt_N, entropy_N, r.alpha).sum()  # Eq. 6
                 (total / (len(minibatch) * workers.size)).backward()
                 sums += torch.stack([bt_N.sum(), entropy_N.sum()]).detach() / r.epochs
+            if pairs is not None:
+                own = split(len(pairs.H_NKD), r.minibatches)[part]
+                for at, _ in microbatches(own, 2, max(microbatch, 2)):
+                    original_N = bradley_terry(*reward.rescore(pairs, at).unbind(1))
+                    (r.anchor * original_N.sum() / (len(own) * workers.size)).backward()
+                    anchor_sum += original_N.detach().sum() / r.epochs
             grad_norm += healthy(reward.step(), step) / (r.epochs * r.minibatches)  # line 20
     bt, gre = (workers.sum(sums) / (N * workers.size)).tolist()
-    return {
-        "head/bt": bt, "head/gre": gre, "head/grad_norm": grad_norm, "head/loss": (1 - r.alpha) * bt + r.alpha * gre,
-    }  # fmt: skip
+    metrics = {"head/bt": bt, "head/gre": gre, "head/grad_norm": grad_norm}
+    loss = (1 - r.alpha) * bt + r.alpha * gre
+    if pairs is not None:
+        metrics["head/anchor"] = float(workers.sum(anchor_sum)) / (len(pairs.H_NKD) * workers.size)
+        loss = (1 - r.anchor) * loss + r.anchor * metrics["head/anchor"]
+    return metrics | {"head/loss": loss}
 
 
 def healthy(norm: float, step: int) -> float:

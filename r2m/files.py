@@ -77,20 +77,25 @@ def synced(path: Path) -> Path:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process of this machine (and one thread of it) at a time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES):
-            raise
-        handle = os.open(path.parent, os.O_RDONLY)  # of a storage that cannot be written: its folder
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """One process of this machine (and one thread of it) at a time. The holder may remove the file: who waited for it
+    takes the next one. Raises BlockingIOError, without `wait`, where another has it."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            path = path.parent  # of a storage that cannot be written: its folder
+            handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                yield
+                return
+        finally:
+            os.close(handle)
 
 
 def check_room(folder: Path, size: int, field: str, what: str) -> None:

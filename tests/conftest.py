@@ -19,7 +19,8 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, LlamaF
 from r2m.cli import main
 from r2m.config import Config, load
 from r2m.models.saving import save_model
-from r2m.tasks.forum import forum_tokenizer
+from r2m.tasks.forum import forum_tokenizer, write_prompts
+from r2m.tasks.pairs import write_pairs
 from r2m.training.trainer import Trainer
 from r2m.workers import Workers
 
@@ -83,6 +84,8 @@ def forum_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     folders = tmp_path_factory.mktemp("policy"), tmp_path_factory.mktemp("reward")
     for folder, model in zip(folders, (policy, reward), strict=True):
         save_model(folder, model, tokenizer)
+    asked = write_prompts(0, "preferences", 8)
+    write_pairs(folders[1], [(prompt, " my tv", " sad" * (1 + i)) for i, prompt in enumerate(asked)])  # one too long
     return str(folders[0]), str(folders[1])
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from typer import Argument, Option
 
 from r2m.cli.common import err, progress, report
 from r2m.cli.options import local, with_options
+from r2m.config import ForumTask
 from r2m.config.paths import place
 from r2m.errors import UserError, shown
 
@@ -30,6 +31,13 @@ def _device(device: str) -> str:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {shown(device)}: cpu, or a GPU that is there, is allowed ({reason})") from None
     return device
+
+
+def _feature(name: str) -> str:
+    allowed = get_args(ForumTask.model_fields["odin"].annotation)
+    if name not in allowed:
+        raise UserError(f"--odin {shown(name)}: {', '.join(allowed)} are allowed")
+    return name
 
 
 Out = Annotated[Path, Option("--out", callback=local, help="new folder for the model")]
@@ -82,6 +90,9 @@ def reward_model(
     rrm: Annotated[
         float, Option(min=0.0, max=1.0, help="share of RRM's 14 pairs, mixed across prompts, added to each pair")
     ] = 0.0,
+    odin: Annotated[
+        str, Option(callback=_feature, help="a second head takes what correlates with this: none, length, spaces")
+    ] = "none",
     features: Annotated[
         bool, Option("--features", help="keep what its last layer has seen in training, for reward.uncertainty")
     ] = False,
@@ -89,7 +100,7 @@ def reward_model(
     """Reward-model training (Eq. 7) on TRL's preference columns; reports held-out loss and accuracy."""
     from r2m.stages.reward_model import run_reward_model
 
-    training.run(run_reward_model, model, data, to, epochs=epochs, lr=lr, rrm=rrm, features=features)
+    training.run(run_reward_model, model, data, to, epochs=epochs, lr=lr, rrm=rrm, odin=odin, features=features)
 
 
 @models_app.command("fetch")

@@ -26,7 +26,7 @@ def arm_of(tree: dict[str, Any]) -> str:
         "fixed Ω": r.get("omega_schedule") == "constant",
     }
     arm = "R2M" if estimator == "RLOO" else f"R2M+{estimator}"
-    taught = {"labels": r.get("labels", 0) > 0}
+    taught = {"labels": r.get("labels", 0) > 0, "anchored": r.get("anchor", 0) > 0}
     if taught["labels"] and r.get("omega_min") == 1:  # no feedback acts: a score layer that is trained
         arm = estimator
     named = (name for name, holds in (ablations | taught).items() if holds)
@@ -35,7 +35,7 @@ def arm_of(tree: dict[str, Any]) -> str:
 
 def _reward_model_of(task: dict[str, Any]) -> list[str]:
     """What the embedded task's reward model is trained by, beside Bradley-Terry on its pairs."""
-    return ["RRM"] * bool(task.get("rrm"))
+    return ["RRM"] * bool(task.get("rrm")) + ["ODIN"] * (task.get("odin", "none") != "none")
 
 
 def _reshaped(reward: dict[str, Any]) -> list[str]:

@@ -4,11 +4,13 @@ before, they are no part of a digest, so that what was made without them is stil
 from typing import Any
 
 NEWER: dict[str, dict[str, Any]] = {
-    "task": {"rrm": 0.0},
+    "task": {"rrm": 0.0, "odin": "none"},
     "reward": {
         "residual": True,
         "head_gain": 0.02,
         "labels": 0,
+        "anchor": 0.0,
+        "anchor_data": None,
         "shaping": "none",
         "par_references": 1,
         "length_penalty": 0.0,

@@ -16,7 +16,7 @@ from r2m.config.uris import sqlite_path, sqlite_uri
 from r2m.errors import UserError, shown
 
 MODELS = ("policy.model", "reward.model", "run.judge")
-LOCAL_OR_HUB = (*MODELS, "task.data")  # settings that name a local or a hub's
+LOCAL_OR_HUB = (*MODELS, "task.data", "reward.anchor_data")  # settings that name a local or a hub's
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 DATA_FILE = re.compile(r".*\.(json|jsonl|ndjson|parquet|csv|tsv|txt|arrow)(\.\w+)?", re.IGNORECASE)
 
@@ -57,7 +57,13 @@ def with_absolute_paths(config: Config) -> Config:
     named = r.members if isinstance(r.members, int) else tuple(map(place, r.members))
     update = {
         "policy": config.policy.model_copy(update={"model": config.policy.model and place(config.policy.model)}),
-        "reward": r.model_copy(update={"model": r.model and place(r.model), "members": named}),
+        "reward": r.model_copy(
+            update={
+                "model": r.model and place(r.model),
+                "members": named,
+                "anchor_data": r.anchor_data and place(r.anchor_data, data=True),
+            }
+        ),
         "run": run.model_copy(update=changed),
     }
     if task.kind == "text":

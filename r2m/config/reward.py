@@ -29,6 +29,8 @@ class Reward(Section):
     epochs: Count = 1  # passes over the round's groups
     minibatches: Count = 1  # optimiser steps a pass
     labels: Whole = 0  # groups a round whose best and worst run.judge names, else gold: the head learns from these
+    anchor: Share = 0.0  # of the head's loss, on as many original preference pairs a round as there are queries; here
+    anchor_data: Place | None = None  # these pairs; null: those kept beside the task's own reward model
     no_eos: Literal["keep", "replace", "subtract"] = "replace"  # score of a response without EOS; checklist
     no_eos_value: Number = -1.0  # replace: the score; subtract: its absolute value comes off
     shaping: Literal["none", "par"] = "none"  # par: chance to be preferred to the reference's: Fu et al., 2025
@@ -61,6 +63,11 @@ class Reward(Section):
             raise ValueError(
                 f"labels = {self.labels} teach a head an order: feedback=on, train_head=on and alpha < 1 are needed "
                 "(omega_min=1 leaves of the head the reward model's own score layer: RLOO with labels)"
+            )
+        if self.anchor and not (self.feedback and self.train_head and self.hidden == "policy"):
+            raise ValueError(
+                f"anchor = {self.anchor:g} is a share of the loss of a head that reads the policy: feedback=on, "
+                "train_head=on and hidden=policy are needed"
             )
         return self
 

@@ -194,6 +194,10 @@ class Config(Section):
                 f"reward.labels = {r.labels} must be a multiple of reward.minibatches * workers = "
                 f"{r.minibatches * self.run.workers}, and at most algorithm.queries = {a.queries}"
             )
+        if r.anchor and self.task.kind == "text" and r.anchor_data is None:
+            raise ValueError(
+                f"reward.anchor = {r.anchor:g}: name the pairs that reward.model was trained on by reward.anchor_data"
+            )
         if r.ensemble != "none" and r.model is None and not isinstance(r.members, int):
             raise ValueError(
                 f"reward.members = {list(r.members)}: further ones than reward.model, which is not named; of the "

@@ -28,6 +28,7 @@ class ForumTask(Section):
     preference_pairs: Annotated[RowCount, Field(ge=50)] = 7400  # before ties are left out
     reward_epochs: Count = 1
     rrm: Share = 0.0  # of the 14 pairs, mixed across prompts, to each preference pair: Liu et al., 2024; 1: all
+    odin: Literal["none", "length", "spaces"] = "none"  # what a second head takes off the score: Chen et al., 2024
     reward_width: Annotated[Count, Field(ge=8, multiple_of=8)] = 128  # of the reward model, as the policy's
 
     @model_validator(mode="after")

@@ -87,8 +87,9 @@ class FeedbackHead(nn.Module):
             raise ValueError(f"score has {score.out_features} outputs, allowed: 1")
         has_bias = score.bias is not None
         widths = (score.in_features, policy_width, attention_width)
-        options = {"residual": residual, "output_gain": output_gain, "generator": generator}
-        head = cls(*widths, num_heads, score_bias=has_bias, **options)
+        head = cls(
+            *widths, num_heads, score_bias=has_bias, residual=residual, output_gain=output_gain, generator=generator
+        )
         with torch.no_grad():
             head.score.weight.copy_(score.weight)
             if has_bias:

@@ -8,17 +8,19 @@ from typing import Any
 
 from r2m.pipelines.execution import Execution, begin_step
 from r2m.runs.folder import JOURNAL
-from r2m.runs.journal import Journal, read
+from r2m.runs.journal import Journal, find, read
 from r2m.tracking.shipper import BackgroundShipper
 from r2m.training.driver import SHIP_TIMEOUT_S
 
-OF_RUN = {"done": "finished", "failed": "failed", "stopped": "stopped"}  # how a step ended -> its run's event
+OF_RUN = {"done": "finished", "cached": "finished", "failed": "failed", "stopped": "stopped"}  # a step -> its run
+SHIPPED = "shipped"  # the event of an execution's journal
 
 
 class Books:
     def __init__(self, execution: Execution, journal: Journal) -> None:
         self._execution, self._journal = execution, journal
         self._shipper: BackgroundShipper | None = None
+        self._ended: set[Path] = set()
 
     def event(self, name: str, **fields: Any) -> None:
         self._journal.event(name, **fields)
@@ -44,6 +46,30 @@ class Books:
             journal.round(_sessions(folder), {"pipeline/seconds": seconds})
             journal.event(OF_RUN[how], **facts)
         self._ship().finish(folder)
+        self._ended.add(folder)
+
+    def is_open(self, step: str) -> bool:
+        """Whether the step's run has been begun and not ended: its driver was killed."""
+        view = find(self._execution.step_folder(step) / JOURNAL)
+        return view is not None and view.status == "running"
+
+    @property
+    def forced(self) -> dict[str, float]:
+        """The steps that a session which did not come to its end was asked to force, and since when, in seconds since
+        the epoch: what has been made since is not made once more."""
+        forced: dict[str, float] = {}
+        for event in read(self._execution.journal).events:
+            if event["name"] in ("finished", "failed"):
+                forced = {}
+            elif event["name"] == "resume":
+                forced = {str(step): float(event["time"]) for step in event.get("force", ())} | forced
+        return forced
+
+    @property
+    def shipped(self) -> bool:
+        """Whether MLflow has all of an execution that has ended."""
+        events = [event["name"] for event in read(self._execution.journal).events]
+        return events[-1:] == [SHIPPED]
 
     def end(self, how: str, states: Sequence[str], seconds: float, **facts: Any) -> None:
         """`states`: of the steps."""
@@ -54,10 +80,18 @@ class Books:
         self._journal.event(how, **facts)
 
     def close(self, artifacts: Sequence[Path]) -> str | None:
-        """Ship what is left, with these files: why MLflow did not take everything, if it did not."""
+        """Ship what is left, also by drivers that were killed, with these files: why MLflow did not take everything,
+        if it did not."""
         shipper = self._ship()
+        for step in self._execution.pipeline.steps:
+            folder = self._execution.step_folder(step)
+            if folder not in self._ended and folder.is_dir():
+                shipper.finish(folder)
         shipper.finish(self._execution.folder, artifacts)
-        return None if shipper.close(SHIP_TIMEOUT_S) else shipper.trouble
+        if not shipper.close(SHIP_TIMEOUT_S):
+            return shipper.trouble
+        self.event(SHIPPED)
+        return None
 
     def _ship(self) -> BackgroundShipper:
         """From the first step that runs on, else at the end: loading MLflow takes seconds."""

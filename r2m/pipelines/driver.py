@@ -3,6 +3,7 @@ is room, and again where it fails."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -10,14 +11,16 @@ from functools import partial
 
 from rich.console import Console
 
-from r2m.errors import UserError
+from r2m.errors import UserError, reason_of
 from r2m.pipelines.books import Books
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.execution import Execution
-from r2m.pipelines.memo import Entry, Memo, number_of
+from r2m.pipelines.memo import Entry, Memo, parts_of
+from r2m.pipelines.page import write_page
 from r2m.pipelines.process import Process, start_process
 from r2m.pipelines.room import Room
-from r2m.pipelines.spec import graph, key_of, kind_of, step_settings
+from r2m.pipelines.spec import check_forced, graph, key_of, kind_of, step_settings
+from r2m.pipelines.steps.promote import verdict_of
 from r2m.pipelines.work import Kind, StepOutputs
 from r2m.runs.journal import Journal, read
 from r2m.training.driver import on_signal
@@ -36,6 +39,7 @@ class _State:
     not_before: float = 0.0  # monotonic: of the next attempt
     began: float = 0.0
     process: Process | None = None
+    settings: dict[str, object] = field(default_factory=dict)  # of its kind, with what the steps before it made
     key: str = ""
     entry: str = ""  # the name of the one that it makes
 
@@ -51,10 +55,14 @@ def run_execution(
     One that has finished stays as it is, unless something is forced. Raises UserError where another process is at it.
     """
     with Journal(execution.journal) as journal:
-        if read(execution.journal).status == "finished" and not force:
+        books, view = Books(execution, journal), read(execution.journal)
+        console = console or Console(stderr=True, markup=False)
+        there = {event["step"] for event in view.events if event["name"] == "step"}
+        if view.status == "finished" and there >= {*(only or execution.pipeline.steps)} and not force:
+            if not books.shipped:  # somebody ended the process that had finished it
+                _close(execution, books, console)
             return "finished"
-        books = Books(execution, journal)
-        return _Session(execution, books, force, only, console or Console(stderr=True, markup=False), lost).run()
+        return _Session(execution, books, force, only, console, lost).run()
 
 
 class _Session:
@@ -65,10 +73,9 @@ class _Session:
         self.execution, self.books, self.console, self.lost = execution, books, console, lost
         self.pipeline, self.where = execution.pipeline, execution.where
         self.needs = _needed(graph(self.pipeline), only)
-        for name in force:
-            if name not in self.needs:
-                raise UserError(f"--force {name!r}: {', '.join(self.needs)} are allowed")
+        check_forced(force, self.needs)
         self.force = set(force)
+        self.forced = books.forced
         self.memo = Memo(self.where.storage)
         self.contents = Contents(self.where.storage, self.memo.folder)
         self.states = {name: _State() for name in self.needs}
@@ -78,7 +85,7 @@ class _Session:
         self.began = time.monotonic()
 
     def run(self) -> str:
-        self.books.event("resume")
+        self.books.event("resume", **({"force": sorted(self.force)} if self.force else {}))
         with on_signal(self._ask_to_stop):
             while self._look():
                 time.sleep(LOOK_S)
@@ -105,24 +112,35 @@ class _Session:
             return
         if any(s.name not in ("cached", "done") for s in before.values()) or time.monotonic() < state.not_before:
             return
-        settings = step_settings(self.pipeline, name, {n: s.outputs for n, s in before.items()})
-        use = self.pipeline.steps[name].use
         if not state.key:
-            state.key = key_of(use, settings, self.contents)
-            self.contents.keep()
-            found = None if name in self.force else self.memo.find(use, state.key)
-            if found is not None:  # made here, before somebody ended this process, or by another execution
-                here = found.made_by == self.execution.step_folder(name).name
-                self._settle(name, state, "done" if here else "cached", entry=found)
+            try:
+                self._look_up(name, state, {n: s.outputs for n, s in before.items()})
+            except (UserError, OSError) as error:  # what the steps before it have made is nothing for it
+                self._settle(name, state, "failed", reason_of(error))
                 return
-            state.entry = self.memo.new_name(use, state.key)
-        if self.room.take(name, self.kinds[name]):
-            self._start(name, state, settings.model_dump(mode="json", exclude_unset=True))
+        if state.name == "waiting" and self.room.take(name, self.kinds[name]):
+            self._start(name, state)
 
-    def _start(self, name: str, state: _State, settings: dict[str, object]) -> None:
+    def _look_up(self, name: str, state: _State, outputs: dict[str, StepOutputs]) -> None:
+        """Whether its result is there, once those of the steps before it are."""
+        settings = step_settings(self.pipeline, name, outputs)
+        use = self.pipeline.steps[name].use
+        key = key_of(use, settings, self.contents, self.pipeline.name)
+        self.contents.keep()
+        found = self.memo.take(use, key)
+        here = found is not None and found.made_by == self.execution.step_folder(name).name
+        if found is not None and name in self.force and not (here and found.made > self.forced.get(name, math.inf)):
+            found = None
+        state.settings, state.key = settings.model_dump(mode="json", exclude_unset=True), key
+        if found is None:
+            state.entry = self.memo.new_name(use, key)
+        else:  # made here, before somebody ended this process, or by another execution
+            self._settle(name, state, "done" if here else "cached", entry=found)
+
+    def _start(self, name: str, state: _State) -> None:
         state.attempt, state.name, state.began = state.attempt + 1, "running", time.monotonic()
-        folder = self.books.begin_run(name, settings, state.attempt)
-        number = number_of(state.entry)
+        folder = self.books.begin_run(name, state.settings, state.attempt)
+        _, _, number = parts_of(state.entry)
         work = {
             "storage": self.where.storage, "tracking_uri": self.where.tracking_uri, "address": self.where.address,
             "name": f"{self.pipeline.name}-{name}-{state.key[:8]}" + (f"-{number}" if number > 1 else ""),
@@ -131,7 +149,7 @@ class _Session:
         use = self.pipeline.steps[name].use
         self._say(name, f"attempt {state.attempt}" if state.attempt > 1 else "started")
         self.books.step(name, "running", key=state.key, attempt=state.attempt)
-        task = {"step": name, "use": use, "settings": settings, "entry": state.entry, "work": work}
+        task = {"step": name, "use": use, "settings": state.settings, "entry": state.entry, "work": work}
         state.process = start_process(folder, task)
 
     def _follow(self, name: str, state: _State, process: Process) -> None:
@@ -171,9 +189,13 @@ class _Session:
         said = {"cached": f"cached: {facts.get('made_by')}", "done": took}
         self._say(name, said.get(how, f"{how}: {reason}"))
         self.books.step(name, how, key=state.key, attempt=state.attempt, **facts)
-        if state.attempt:
+        if entry is not None and self.pipeline.steps[name].use == "promote":
+            said_of = verdict_of(entry.outputs)
+            self.books.event("verdict", step=name, **said_of)
+            self._say(name, said_of["text"])
+        if state.attempt or (entry is not None and self.books.is_open(name)):
             made_of = {"sweeps": state.outputs["sweeps"]} if "sweeps" in state.outputs else {}
-            seconds = time.monotonic() - state.began
+            seconds = time.monotonic() - state.began if state.attempt or entry is None else entry.seconds
             self.books.end_run(name, how, seconds, **({"reason": reason} if reason else made_of))
 
     def _end(self) -> str:
@@ -187,8 +209,7 @@ class _Session:
             end("stopped", reason="asked to stop")
         else:
             end("finished")
-        if trouble := self.books.close([]):
-            self.console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
+        _close(self.execution, self.books, self.console)
         return "failed" if failed else "stopped" if self.asked else "finished"
 
     def _ask_to_stop(self) -> None:
@@ -201,6 +222,17 @@ class _Session:
 
     def _say(self, name: str, line: str) -> None:
         self.console.print(f"{name}: {line}", soft_wrap=True, highlight=False)
+
+
+def _close(execution: Execution, books: Books, console: Console) -> None:
+    """The page and MLflow. What becomes of them does not change what the execution has come to."""
+    page = []
+    try:
+        page = [write_page(execution.folder)]
+    except OSError as error:  # a full disk, as a rule
+        console.print(f"the page was not written: {reason_of(error)}", soft_wrap=True, highlight=False)
+    if trouble := books.close(page):
+        console.print(f"MLflow did not take everything ({trouble}); the journals have it", soft_wrap=True)
 
 
 def _needed(needs: dict[str, tuple[str, ...]], only: Collection[str]) -> dict[str, tuple[str, ...]]:

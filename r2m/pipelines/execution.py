@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ import yaml
 from r2m.config import digest
 from r2m.errors import UserError, shown
 from r2m.files import folder_made_whole
+from r2m.line_file import is_held
 from r2m.pipelines.schema import Pipeline
 from r2m.pipelines.work import Where
 from r2m.runs.folder import JOURNAL
-from r2m.runs.journal import Journal, JournalView, find
+from r2m.runs.journal import STATUS_OF_EVENT, Journal, JournalView, find, read
 from r2m.runs.provenance import environment, git_state
 from r2m.runs.records import Record
 from r2m.tracking.mlflow_sink import default_tracking_uri
@@ -82,6 +85,14 @@ def open_execution(pipeline: Pipeline, tick: datetime | None, where: Where) -> E
     return execution
 
 
+def skip_execution(pipeline: Pipeline, tick: datetime, where: Where, reason: str) -> None:
+    """Write down that a tick was given up. Whoever asks for it by hand runs it all the same."""
+    execution = open_execution(pipeline, tick, where)
+    with suppress(UserError), Journal(execution.journal) as journal:  # held: somebody is at it
+        if not read(execution.journal).events:
+            journal.event("skipped", reason=reason)
+
+
 def pipelines_folder(storage: str) -> Path:
     return Path(storage).absolute() / "pipelines"
 
@@ -118,11 +129,40 @@ class Kept:
         return {e["entry"] for e in self.view.events if e["name"] == "step" and e.get("entry")}
 
     @property
+    def running(self) -> bool:
+        """Whether a process is at it."""
+        return is_held(self.folder / JOURNAL)
+
+    @property
+    def state(self) -> str:
+        """finished, failed, stopped, skipped, running, or interrupted: whoever was at it has been killed."""
+        status = self.view.status
+        return "interrupted" if status == "running" and not self.running else status
+
+    @property
     def verdict(self) -> str:
-        """The one line that matters."""
-        said = [e for e in self.view.events if e["name"] in ("verdict", "failed", "stopped", "skipped")]
-        last = said[-1] if said else {}
-        return str(last.get("text") or last.get("reason") or "")
+        """The one line that matters: why it has not finished, else what came of it."""
+        ended = next((e for e in reversed(self.view.events) if e["name"] in STATUS_OF_EVENT), {})
+        said = next((e["text"] for e in reversed(self.view.events) if e["name"] == "verdict"), "")
+        return str(ended.get("reason") or said)
+
+    @property
+    def since(self) -> float:
+        """When the last process at it began, in seconds since the epoch."""
+        return next((e["time"] for e in reversed(self.view.events) if e["name"] == "resume"), self.view.start["time"])
+
+    @property
+    def seconds(self) -> float:
+        """That processes were at it, up to the last that they wrote."""
+        times = [(e["name"] in ("resume", "torn-end"), e["time"]) for e in self.view.events]
+        return sum(later - earlier for (_, earlier), (begins, later) in pairwise(times) if not begins)
+
+
+def maker(made_by: str) -> tuple[str, str]:
+    """(pipeline, step) of a step's run."""
+    run, _, step = made_by.rpartition(".")
+    named = _RUN_ID.fullmatch(run)
+    return (named[1], step) if named else ("", "")
 
 
 def executions(storage: str, name: str | None = None) -> list[Kept]:

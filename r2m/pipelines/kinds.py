@@ -3,6 +3,7 @@
 from r2m.pipelines.steps.compare import ALARM_CHECK, COMPARE
 from r2m.pipelines.steps.evaluate import EVALUATE
 from r2m.pipelines.steps.papers import PAPER
+from r2m.pipelines.steps.promote import PROMOTE
 from r2m.pipelines.steps.stages import REWARD_MODEL, SFT
 from r2m.pipelines.steps.sweeps import SWEEP
 from r2m.pipelines.steps.train import TRAIN
@@ -17,4 +18,5 @@ STEP_KINDS: dict[str, Kind] = {
     "compare": COMPARE,
     "paper": PAPER,
     "alarm-check": ALARM_CHECK,
+    "promote": PROMOTE,
 }

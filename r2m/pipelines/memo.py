@@ -2,25 +2,28 @@
 
 It is there whole or not at all: the product's files, and entry.json with the outputs. A step that is made again
 though it is there (`--force`) gets a folder of its own, -2, -3: what was made of the older one still refers to that.
+Beside them lie, hidden, what is being made (….partial), what a killed attempt leaves to the next one (….kept), locks
+(….lock), and what is being removed (….gone).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r2m.errors import UserError
-from r2m.files import locked, made_whole, removed, write_whole
+from r2m.files import locked, made_whole, removed, synced, write_whole
 from r2m.pipelines.work import Sort, StepOutputs
 
 ENTRY = "entry.json"
-_KEPT = ".kept"  # ends the name of a folder for what a killed attempt leaves to the next one
+_PARTIAL, _KEPT, _LOCK, _GONE = ".partial", ".kept", ".lock", ".gone"
 _NAME = re.compile(r"([a-z-]+)-([0-9a-f]{12})(?:-(\d+))?")
 
 
@@ -32,11 +35,27 @@ class Entry:
     outputs: StepOutputs
     made_by: str
     made: float  # seconds since the epoch
+    used: float  # when a step last went on with it, or made it
     seconds: float
+    sorts: Mapping[str, Sort]
 
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def use(self) -> str:
+        """The kind of the step that made it; run: one of a train step's."""
+        return parts_of(self.name)[0]
+
+    @property
+    def key(self) -> str:
+        return parts_of(self.name)[1]
+
+    def named(self, *outputs: str) -> set[str]:
+        """The runs and sweeps that it refers to, in these outputs or in all of them."""
+        lists = [v for key, v in self.outputs.items() if self.sorts.get(key) == "runs" and key in (outputs or [key])]
+        return {name for names in lists for name in names}
 
 
 class Memo:
@@ -45,8 +64,22 @@ class Memo:
 
     def find(self, use: str, key: str) -> Entry | None:
         """The newest of that key."""
-        there = [number for number, folder in self._numbered(use, key) if (folder / ENTRY).is_file()]
-        return self.read(_entry_name(use, key, max(there))) if there else None
+        newest_first = sorted(self._numbered(use, key), reverse=True)
+        return next((entry for _, folder in newest_first if (entry := self.read(folder.name))), None)
+
+    def take(self, use: str, key: str) -> Entry | None:
+        """As `find`, for a step that goes on with it, which is written down: see r2m.pipelines.gc."""
+        with self.steady():
+            found = self.find(use, key)
+            if found is not None:
+                os.utime(found.folder / ENTRY)
+            return found
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """No entry is taken or put away meanwhile by another process."""
+        with locked(self.folder / _LOCK):
+            yield
 
     def new_name(self, use: str, key: str) -> str:
         """Of the entry that a step is to make: the first number that has none yet."""
@@ -54,52 +87,79 @@ class Memo:
         return _entry_name(use, key, max(there, default=0) + 1)
 
     def read(self, name: str) -> Entry | None:
-        """None where there is none."""
+        """None where there is none, or a power cut has left one that cannot be read."""
         folder = self.folder / name
         try:
             tree = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
-            outputs = {key: _placed(value, folder, tree["sorts"].get(key)) for key, value in tree["outputs"].items()}
-            return Entry(folder, outputs, tree["made_by"], tree["made"], tree["seconds"])
-        except FileNotFoundError:
+            sorts, used = tree["sorts"], (folder / ENTRY).stat().st_mtime
+            outputs = {key: _placed(value, folder, sorts.get(key)) for key, value in tree["outputs"].items()}
+            return Entry(folder, outputs, tree["made_by"], tree["made"], used, tree["seconds"], sorts)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{folder / ENTRY}: not an entry ({error}); remove its folder") from None
 
     def entries(self) -> list[Entry]:
         """All, by name."""
-        folders = sorted(self.folder.glob("*")) if self.folder.is_dir() else []
-        found = [self.read(path.name) for path in folders if _NAME.fullmatch(path.name)]
+        found = [self.read(path.name) for path in sorted(self.folder.glob("*")) if _NAME.fullmatch(path.name)]
         return [entry for entry in found if entry is not None]
 
     @contextmanager
     def making(self, name: str) -> Iterator[tuple[Path, Path] | None]:
         """A new folder for the product, and the one that is kept between attempts. None where the entry is there: of
-        those who want to make it at the same time, one does. `write` makes it an entry; else nothing stays of it."""
+        those who want to make it at the same time, one does. `write_entry` makes it an entry; else nothing stays of
+        it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder / f".{name}.lock"):
+        lock = self.folder / f".{name}{_LOCK}"
+        with locked(lock):
             if (self.folder / name / ENTRY).is_file():
                 yield None
+                removed(lock)
                 return
+            removed(self.folder / name)
             kept = self.folder / f".{name}{_KEPT}"
             kept.mkdir(exist_ok=True)
-            with made_whole(self.folder / name, self.folder / f".{name}.partial") as partial:
+            with made_whole(self.folder / name, self.folder / f".{name}{_PARTIAL}") as partial:
                 partial.mkdir()
                 yield partial, kept
                 if not (partial / ENTRY).is_file():
                     removed(partial)
+                for path in partial.rglob("*"):  # before its name says that it is whole
+                    synced(path)
+            synced(self.folder)
             removed(kept)
+            removed(lock)
 
-    def remove(self, entry: Entry) -> None:
-        with suppress(OSError):  # first: without it, it is no entry
-            (entry.folder / ENTRY).unlink()
-        removed(entry.folder)
-        removed(self.folder / f".{entry.name}.lock")
+    def put_away(self, entry: Entry) -> None:
+        """At once no entry any more; the folder is among `gone` until it is removed."""
+        entry.folder.rename(self.folder / f".{entry.name}.{secrets.token_hex(4)}{_GONE}")
+
+    def gone(self) -> list[Path]:
+        return sorted(self.folder.glob(f".*{_GONE}"))
+
+    def halves(self) -> dict[str, list[Path]]:
+        """By the name of the entry that is not there: what killed processes, or those at work, have of it."""
+        found: dict[str, list[Path]] = {}
+        for path in sorted(self.folder.glob("*")):
+            name = path.name.removesuffix(path.suffix) if path.suffix in (_PARTIAL, _KEPT, _LOCK) else path.name
+            name = name.removeprefix(".")
+            if _NAME.fullmatch(name) and (path.name != name or self.read(name) is None):
+                found.setdefault(name, []).append(path)
+        return found
+
+    def clear(self, name: str) -> bool:
+        """Remove the halves of that name, unless a process is at work on it."""
+        lock = self.folder / f".{name}{_LOCK}"
+        try:
+            with locked(lock, wait=False):
+                for path in self.halves().get(name, []):
+                    removed(path)
+                return True
+        except BlockingIOError:
+            return False
 
     def _numbered(self, use: str, key: str) -> Iterator[tuple[int, Path]]:
         for folder in self.folder.glob(f"{use}-{key}*"):
-            found = _NAME.fullmatch(folder.name)
-            if found and found[1] == use and found[2] == key:
-                yield int(found[3] or 1), folder
+            if parts_of(folder.name)[:2] == (use, key):
+                yield parts_of(folder.name)[2], folder
 
 
 def write_entry(folder: Path, outputs: StepOutputs, sorts: Mapping[str, Sort], made_by: str, seconds: float) -> None:
@@ -116,10 +176,10 @@ def _placed(value: Any, folder: Path, sort: str | None) -> Any:
     return str(folder / value) if sort in ("file", "folder") else value
 
 
-def number_of(entry: str) -> int:
-    """Of an entry's name: 1, or what it was made for again."""
+def parts_of(entry: str) -> tuple[str, str, int]:
+    """Of an entry's name: use, key, and 1 or the number that it was made for again."""
     found = _NAME.fullmatch(entry)
-    return int(found[3] or 1) if found else 1
+    return (found[1], found[2], int(found[3] or 1)) if found else ("", "", 1)
 
 
 def _entry_name(use: str, key: str, number: int) -> str:

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from r2m.config import Count, Number, Positive, Section, Whole
+from r2m.pipelines.cron import check_cron
 from r2m.runs.folder import is_name
 
 LONGEST_NAME_OF_PIPELINE, LONGEST_NAME_OF_STEP = 50, 30  # characters: of both and of a time runs have their names
@@ -17,22 +19,22 @@ PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # a step's name, a parameter
 
 def _pipeline_name(name: str) -> str:
     if not is_name(name) or len(name) > LONGEST_NAME_OF_PIPELINE:
-        raise ValueError(
-            f"letters, digits, '_' and, later, '.' and '-' are allowed, {LONGEST_NAME_OF_PIPELINE} at most"
+        raise PydanticCustomError(
+            "name", f"letters, digits, '_' and, later, '.' and '-' are allowed, {LONGEST_NAME_OF_PIPELINE} at most"
         )
     return name
 
 
 def _zone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError("a time zone's name is allowed, such as UTC or Europe/Zurich")
+        raise PydanticCustomError("zone", "a time zone's name is allowed, such as UTC or Europe/Zurich")
     return name
 
 
 class Schedule(Section):
     """When a pipeline is due, and what becomes of times at which it could not run."""
 
-    cron: str | None = None  # minute hour day month weekday
+    cron: Annotated[str, AfterValidator(check_cron)] | None = None  # minute hour day month weekday
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     overlap: Literal["skip", "queue"] = "skip"  # due while it runs: not at all, or afterwards
     missed: Literal["skip", "latest", "all"] = "latest"  # what is run of the times that passed without a run
@@ -56,7 +58,7 @@ class Step(Section):
     @classmethod
     def _apart(cls, tree: Any) -> Any:
         if not isinstance(tree, dict):
-            raise ValueError("expected a mapping with use")
+            raise PydanticCustomError("step", "expected a mapping with use")
         own = {key: value for key, value in tree.items() if key in ("use", "needs", "retries")}
         return own | {"settings": {key: value for key, value in tree.items() if key not in own}}
 

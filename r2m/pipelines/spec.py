@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from r2m.errors import UserError, shown
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.kinds import STEP_KINDS
 from r2m.pipelines.references import references, resolved
-from r2m.pipelines.schema import Pipeline, Step
+from r2m.pipelines.schema import Pipeline, Schedule, Step
 from r2m.pipelines.work import Kind, Sort, StepOutputs, Where
 
 PENDING: dict[Sort, Any] = {  # in the place of what a step has not made yet
@@ -45,6 +45,15 @@ def load_pipeline(file: str | Path, settings: Sequence[str] = ()) -> Pipeline:
     except ValidationError as error:
         raise UserError(explain(error, Pipeline)) from None
     return checked_pipeline(pipeline)
+
+
+def on_clock(pipeline: Pipeline, cron: str | None, time_zone: str | None) -> Pipeline:
+    """With these in the place of its schedule's own. Raises UserError."""
+    given = {key: value for key, value in (("cron", cron), ("time_zone", time_zone)) if value is not None}
+    if not given:
+        return pipeline
+    schedule = settings_of(Schedule, pipeline.schedule.model_dump() | given, "schedule")
+    return pipeline.model_copy(update={"schedule": schedule})
 
 
 def checked_pipeline(pipeline: Pipeline) -> Pipeline:
@@ -85,6 +94,13 @@ def graph(pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
     return order
 
 
+def check_forced(force: Collection[str], steps: Collection[str]) -> None:
+    """Raises UserError where one is none of the steps."""
+    for name in force:
+        if name not in steps:
+            raise UserError(f"--force {shown(name)}: {', '.join(steps)} are allowed")
+
+
 def check_room_for(pipeline: Pipeline, where: Where) -> None:
     """Raises UserError for a step that could not run here, as far as that can be seen before anything has run."""
     outputs = {name: pending(kind_of(pipeline, name)) for name in pipeline.steps}
@@ -110,10 +126,10 @@ def settings_of(of: type[Section], tree: Any, at: str) -> Any:
         raise UserError(f"{at}: {explain(error, of)}") from None
 
 
-def key_of(use: str, settings: Any, contents: Contents) -> str:
+def key_of(use: str, settings: Any, contents: Contents, pipeline: str) -> str:
     """The digest of all that determines a step's result."""
     kind = STEP_KINDS[use]
-    return digest([use, kind.version, kind.determines(settings, contents)])
+    return digest([use, kind.version, kind.determines(settings, contents), *[pipeline] * kind.own])
 
 
 def kind_of(pipeline: Pipeline, name: str) -> Kind:

@@ -56,7 +56,7 @@ class Kind:
     anything does; what other steps make needn't be there yet. `takes`: what it will take, in a few words.
 
     `version` is raised whenever the code gives another result for the same settings. `whole`: whether it takes all of
-    the machine, or of the cluster.
+    the machine, or of the cluster. `own`: whether its result is its pipeline's, and no other's of the same settings.
     """
 
     settings: type[Section]
@@ -67,3 +67,4 @@ class Kind:
     run: Callable[[Any, Work], StepOutputs]
     takes: Callable[[Any, Where], str] = lambda settings, where: ""
     whole: bool = False
+    own: bool = False

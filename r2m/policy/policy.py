@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r2m.core.trajectories import Trajectories
-from r2m.policy.forward import PolicyOutput
+from r2m.config import Algorithm
+from r2m.core.trajectories import Trajectories, microbatches
+from r2m.policy.forward import HiddenStates, PolicyOutput
 
 
 class TrainedPolicy(Protocol):
@@ -60,3 +61,14 @@ class TrainedPolicy(Protocol):
 
     def export(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """As a Hugging Face folder, which rank 0 writes."""
+
+
+@torch.no_grad()
+def states_of(
+    policy: TrainedPolicy, t: Trajectories, a: Algorithm, keep: torch.device | str
+) -> HiddenStates:  # fmt: skip
+    """Of trajectories that have no part in training, kept on the device `keep`."""
+    hidden = HiddenStates(t, policy.dtype, keep)
+    for at in microbatches(range(len(t.ended_NK)), t.ended_NK.shape[1], a.microbatch):
+        hidden.store(*at, policy.forward(t.block(*at), a.temperature))
+    return hidden

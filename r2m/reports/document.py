@@ -106,7 +106,14 @@ class Beside:
     parts: Sequence[Part]
 
 
-Part: TypeAlias = Table | Plot | Note | Text | Headline | Tiles | Details | Beside
+@dataclass(frozen=True)
+class Stack:
+    """One below the other: in one place of what stands beside each other."""
+
+    parts: Sequence[Part]
+
+
+Part: TypeAlias = Table | Plot | Note | Text | Headline | Tiles | Details | Beside | Stack
 
 
 @dataclass(frozen=True)
@@ -118,12 +125,13 @@ class PageSection:
 
 @dataclass(frozen=True)
 class Page:
-    """`tab`: the window's title. `parts`: before the links to the sections."""
+    """`tab`: the window's title. `parts`: before the links to the sections. `kind`: "screen" fits on one."""
 
     tab: str
     title: str
     parts: Sequence[Part]
     sections: Sequence[PageSection]
+    kind: str = ""
 
 
 def heading(key: str) -> str:

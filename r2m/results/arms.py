@@ -24,7 +24,7 @@ SECTIONS: dict[str, type[BaseModel]] = dict(
     policy=Policy, reward=Reward, algorithm=Algorithm, rollout=Rollout, run=Run
 )  # fmt: skip
 OF_SETUP = ("policy.model", "reward.model", "reward.dtype", "run.eval_queries", "run.eval_seed", "run.judge")
-OF_ARM = ("task.rrm",)  # of `task`: how the reward model is trained on the same pairs
+OF_ARM = ("task.rrm", "task.odin")  # of `task`: how the reward model is trained on the same pairs
 OF_KIND = (
     "reward.feedback",
     "reward.shaping",

@@ -5,9 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from r2m.results.alarms import raised
-from r2m.results.comparison import ArmRow, Comparison, Difference
+from r2m.results.comparison import COLUMNS, ArmRow, Comparison, Difference
 from r2m.results.numbers import MOST_NAMED, finite, interval, named, number, sentence, too_few
+from r2m.results.readings import last
 from r2m.results.statistics import MOST_P
+from r2m.runs.journal import JournalView
 
 FEW_ARMS = 2  # more are named without their numbers
 FINDING_WORDS = {"better": "higher", "worse": "lower"}  # of the vanilla reward, whose height is no merit by itself
@@ -32,6 +34,7 @@ def numbers(comparisons: Sequence[Comparison], notes: Sequence[str]) -> dict[str
             "arms": [
                 {
                     "arm": row.arm.label, "kind": row.arm.kind, "runs": [view.run_id for view in row.arm.runs],
+                    "each": [_run(view) for view in row.arm.runs],
                     "seeds": row.arm.seeds, "status": row.status, "so_far": row.so_far,
                     "settings": dict(row.arm.settings),
                     "values": {key: asdict(e) for key, e in row.values.items()},
@@ -45,6 +48,15 @@ def numbers(comparisons: Sequence[Comparison], notes: Sequence[str]) -> dict[str
         for c in comparisons
     ]  # fmt: skip
     return finite({"notes": list(notes), "setups": tree})
+
+
+def _run(view: JournalView) -> dict[str, Any]:
+    """A run of an arm: where it is from, and its last evaluation."""
+    there = {key: last(view, key) for key in COLUMNS if view.series(key)[0]}
+    return {
+        "run": view.run_id, "seed": view.seed, "status": view.status, "role": view.tags.get("r2m.role"),
+        "trial": view.tags.get("r2m.trial"), "values": there,
+    }  # fmt: skip
 
 
 def word(metric: str, found: str) -> str:

@@ -44,6 +44,11 @@ class RewardEmbedder:
         pairs = zip(prompts, texts_B, strict=True)
         return self._embed([response_ids(self._tokenizer, prompt, text) for prompt, text in pairs])
 
+    def has_room(self, prompt: Prompt, texts: Sequence[str]) -> bool:
+        """Whether the prompt with each of the responses fits into the reward model's context."""
+        most = self._limit
+        return most is None or all(len(response_ids(self._tokenizer, prompt, text)) <= most for text in texts)
+
     @torch.no_grad()
     def _embed(self, sequences: Sequence[list[int]]) -> Tensor:
         longest = max(map(len, sequences))

@@ -33,8 +33,9 @@ from r2m.runs.records import Record, decoded, record_line, whole_lines
 
 PATIENCE_S = 120.0  # that a process which still holds a journal is waited for
 
-# Stopped: by a user, to go on with later. Pruned: by a sweep, for good.
-STATUS_OF_EVENT = {name: name for name in ("finished", "stopped", "pruned", "failed")} | {"resume": "running"}
+# Stopped: by a user, to go on with later. Pruned: by a sweep, for good. Skipped: a pipeline's tick that was given up.
+ENDS = ("finished", "stopped", "pruned", "failed", "skipped")
+STATUS_OF_EVENT = {name: name for name in ENDS} | {"resume": "running"}
 
 
 class Journal(LineFile):
@@ -221,7 +222,7 @@ def tags(start: Record) -> dict[str, str]:
 
 
 def status(events: list[Record]) -> str:
-    """What the last event that changes it says: running, finished, stopped, pruned or failed."""
+    """What the last event that changes it says: running, or one of ENDS."""
     changes = [STATUS_OF_EVENT[e["name"]] for e in events if e["name"] in STATUS_OF_EVENT]
     return changes[-1] if changes else "running"
 

@@ -19,21 +19,21 @@ from r2m.stages import common
 from r2m.stages.progress import Progress, silent
 from r2m.stages.reward_model import load_classifier, train_reward_model
 from r2m.stages.sft import supervised_finetune
+from r2m.tasks.columns import PreferencePair
 from r2m.tasks.encoding import decode
 from r2m.tasks.forum import WORDS, forum_tokenizer, gold, words_of, write_prompts
+from r2m.tasks.pairs import write_pairs
 from r2m.tasks.prompt import Prompt, prompt_ids
 
 RESPONSE_TOKENS = 16
 RESPONSES, PAIR_TEMPERATURE = 4, 1.2  # to a prompt of the preference data, which makes two pairs of them
 CENTRED_ON = 512  # samples of the supervised policy, whose mean reward is made 0
 
-TextPair = tuple[Prompt, str, str]  # prompt and two responses
-
 
 class Preferences(NamedTuple):
     """What a reward model is trained on: pairs that the supervised policy wrote, and responses of it."""
 
-    pairs: list[TextPair]  # chosen, rejected
+    pairs: list[PreferencePair]  # chosen, rejected
     samples: list[tuple[Prompt, str]]
 
 
@@ -59,7 +59,14 @@ def train_sft(
 def train_reward(task: ForumTask, sft: Path, base: Path, folder: Path, progress: Progress) -> None:
     """A reward model on pairs that the supervised policy `sft` wrote; it starts from the language model `base`, which
     is that policy or, for a reward model of another width, one fine-tuned alike."""
-    fit_reward(task, preferences(task, sft, progress), base, folder, progress)
+    data = preferences(task, sft, progress)
+    fit_reward(task, data, base, folder, progress)
+    write_pairs(folder, data.pairs)
+
+
+def keep_pairs(task: ForumTask, sft: Path, folder: Path, progress: Progress) -> None:
+    """The pairs of `train_reward` beside a reward model that was made before they were kept."""
+    write_pairs(folder, preferences(task, sft, progress).pairs)
 
 
 def preferences(task: ForumTask, sft: Path, progress: Progress) -> Preferences:
@@ -88,7 +95,8 @@ def fit_reward(
         classifier = load_classifier(str(base), task.seed if init is None else init)
         report = train_reward_model(
             classifier, tokenizer, data.pairs, epochs=task.reward_epochs, batch_size=32, lr=5e-4,
-            seed=task.seed if order is None else order, rrm=task.rrm, progress=progress, sft_samples=data.samples,
+            seed=task.seed if order is None else order, rrm=task.rrm, odin=task.odin, progress=progress,
+            sft_samples=data.samples,
         )  # fmt: skip
     common.save_trained(folder, classifier, tokenizer, report)
 
@@ -140,13 +148,13 @@ def respond(
     return groups
 
 
-def two_pairs(prompt: Prompt, responses: Sequence[str]) -> list[TextPair]:
+def two_pairs(prompt: Prompt, responses: Sequence[str]) -> list[PreferencePair]:
     """Of four responses the worst and the best by gold, and the two between them."""
     a, b, c, d = sorted(responses, key=lambda response: gold([prompt], [response]))
     return [(prompt, a, d), (prompt, b, c)]
 
 
-def label_pairs(written: Sequence[TextPair], task: ForumTask, rng: random.Random) -> list[TextPair]:
+def label_pairs(written: Sequence[PreferencePair], task: ForumTask, rng: random.Random) -> list[PreferencePair]:
     """Preference pairs: gold's verdict, flipped with chance `label_noise`; ties are left out.
 
     Exact shares of the pairs are drawn: in `space_pairs` of them one response, either one, loses spaces before

@@ -6,15 +6,18 @@ from typing import Any, NamedTuple
 
 from r2m.config import Config, ForumTask, as_before, digest
 from r2m.config.paths import named_members
+from r2m.files import locked
 from r2m.models.dimensions import FORUM_WIDTH
 from r2m.stages.cache import FINISHED, cached
 from r2m.stages.progress import Progress, silent
+from r2m.tasks.pairs import PAIRS
 
 CACHE_VERSION = 2  # of the forum's recipe; raise it when grammar, models or training change
 
 SFT_SETTINGS = ("seed", "posts", "sft_noise", "sft_steps")
 REWARD_SETTINGS = (
     "label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width", "rrm",
+    "odin",
 )  # fmt: skip
 
 
@@ -53,6 +56,11 @@ def prepare(config: Config, progress: Progress = silent) -> Models:
             train_reward(task, sft, base, folder, progress)
 
         cached(reward_model, build)
+        if config.reward.anchor and config.reward.anchor_data is None and not (reward_model / PAIRS).is_file():
+            from r2m.stages.forum import keep_pairs
+
+            with locked(reward_model.with_name(reward_model.name + ".lock")):
+                keep_pairs(task, sft, reward_model, progress)
         members = [Path(member) for member in member_models(config)]
         if not all((member / FINISHED).is_file() for member in members):
             from r2m.stages.members import train_members

@@ -30,6 +30,7 @@ NOT_SEARCHED = {
     "run": "run.* does not change the result; repetitions are the sweep's seeds",
     "reward.model": _MODELS,
     "reward.dtype": _MODELS,
+    "reward.anchor_data": _MODELS,
     "algorithm.trajectories": _COST,
     "algorithm.rounds": _COST,
     "algorithm.microbatch": _SPEED,
@@ -39,8 +40,8 @@ NOT_SEARCHED = {
 INTERACT = {
     "algorithm.queries", "algorithm.responses", "algorithm.minibatches", "reward.minibatches", "reward.feedback",
     "reward.alpha", "reward.omega_min", "reward.attention_width", "reward.num_heads", "reward.train_head",
-    "reward.hidden", "reward.shaping", "reward.length_penalty", "reward.ensemble", "reward.members",
-    "reward.members_differ", "reward.uncertainty", "reward.uncertainty_form", "algorithm.advantage",
+    "reward.hidden", "reward.labels", "reward.anchor", "reward.shaping", "reward.length_penalty", "reward.ensemble",
+    "reward.members", "reward.members_differ", "reward.uncertainty", "reward.uncertainty_form", "algorithm.advantage",
     "algorithm.kl_placement", "algorithm.ratio_level", "algorithm.epochs",
 }  # fmt: skip
 MOST_COMBINATIONS = 10_000

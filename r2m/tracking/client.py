@@ -23,15 +23,21 @@ def client_of(tracking_uri: str) -> Iterator[MlflowClient]:
     database = sqlite_path(tracking_uri)
     if database is not None and not database.is_file():  # the client would make one
         raise UserError(f"tracking_uri = {tracking_uri!r}: no such file; r2m sync RUN makes it")
-    for name, value in CLIENT_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
     try:
-        yield MlflowClient(tracking_uri=tracking_uri)
+        yield plain_client(tracking_uri)
     except UserError:
         raise
     except Exception as error:
         if not is_trackings(error):
             raise
         raise UserError(f"tracking_uri = {tracking_uri!r}: {reason(error)}") from error
+
+
+def plain_client(tracking_uri: str) -> MlflowClient:
+    """One whose errors are MLflow's own, for who tries again. Raises UserError for an address that is none."""
+    check_tracking_uri(tracking_uri)
+    for name, value in CLIENT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri)

@@ -30,14 +30,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100  # MLflow's limits
-MLFLOW_STATUS = {
-    "running": "RUNNING",
-    "finished": "FINISHED",
-    "stopped": "KILLED",
-    "pruned": "KILLED",
-    "failed": "FAILED",
-    "killed": "KILLED",  # no event of a journal
-}
+MLFLOW_STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED"} | dict.fromkeys(
+    ("stopped", "pruned", "skipped", "killed"), "KILLED"  # killed: no event of a journal
+)  # fmt: skip
 CONFIGS = ("config.yaml", "sweep.yaml", "sweep.py")  # of a run, of a sweep: shipped at the start
 CLIENT_ENVIRONMENT = {  # where the user's own says nothing else
     # MLflow's client would try 7 times, about 4 minutes; here whoever calls `ship` tries again.
@@ -93,7 +88,7 @@ class Sink:
         # Requests that bring what a run starts with: still to be made.
         self._opening: list[Callable[[], Any]] = []
         self._client: MlflowClient | None = None  # None: what MLflow has is unknown
-        self._mlflow_run = self._mlflow_status = ""
+        self.mlflow_run = self._mlflow_status = ""
         self._known: dict[str, str] = {}  # ids of the experiment and of the run that this one is a part of
         self._description = notes.Description()
         self._last: Record = {}
@@ -148,7 +143,7 @@ class Sink:
         from mlflow.entities import Metric
 
         client = self._client = self._client or self._open()
-        run_id, shipped = self._mlflow_run, 0
+        run_id, shipped = self.mlflow_run, 0
         while self._opening:
             self._opening[0]()
             del self._opening[0]
@@ -192,7 +187,7 @@ class Sink:
 
     def _leave_out_what_is_there(self, client: MlflowClient) -> None:
         for key in sorted(self._unknown):
-            there = {point.step for point in client.get_metric_history(self._mlflow_run, key)}
+            there = {point.step for point in client.get_metric_history(self.mlflow_run, key)}
             self._points = [point for point in self._points if point[0] != key or point[3] not in there]
             self._unknown.remove(key)
             self.answers += 1
@@ -203,7 +198,7 @@ class Sink:
         if name not in self._tables and self._client:
             tables = [*self._tables, name]
             entries = json.dumps([{"path": table, "type": "table"} for table in tables])
-            self._client.set_tag(self._mlflow_run, entities.TABLES_TAG, entries)
+            self._client.set_tag(self.mlflow_run, entities.TABLES_TAG, entries)
             self._tables = tables
 
     def _open(self) -> MlflowClient:
@@ -244,7 +239,6 @@ class Sink:
         self._description.of(run, self._known.get("parent", run_id))
         self._unknown = set(run.data.metrics)
         self._tables = [entry["path"] for entry in json.loads(run.data.tags.get(entities.TABLES_TAG, "[]"))]
-        self._config = [path for name in CONFIGS if (path := self._run_dir / name).is_file()]
-        self._sent = []
-        self._mlflow_run, self._mlflow_status = run_id, run.data.tags.get("r2m.status", "")
+        self._config, self._sent = [path for name in CONFIGS if (path := self._run_dir / name).is_file()], []
+        self.mlflow_run, self._mlflow_status = run_id, run.data.tags.get("r2m.status", "")
         return client

@@ -69,6 +69,9 @@ def guess(config: Config, policy: Shape, reward: Shape, P: int, device: str) -> 
     )
     # AdamW's arithmetic is nothing beside that; of adapters' backward, the weights' own gradients are left out.
     passes = 1 + (1 if p.lora else 2) + p.recompute
+    if config.reward.anchor:  # a forward of n original pairs, after the update
+        pairs = n * (2 * (P + R - 1) if apart else P + 2 * (R - 1))
+        scored += 2 * policy.parameters * pairs / rate + scored * 2 / K
     at_once = min(max(1, a.sample_batch // K), n) * K
     engines, item = 1, BYTES[p.dtype]
     if config.rollout.engine == "vllm":

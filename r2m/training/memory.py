@@ -134,14 +134,17 @@ def head_parameters(config: Config, policy: Shape, reward: Shape) -> int:
 
 def hidden_states(config: Config, policy: Shape, P: int) -> int:
     """Bytes of n (P + K (R - 1)) D values, as r2m.policy.forward.HiddenStates has them, and as many more for ReMax's
-    greedy responses (K = 1) and PAR's references (K = M) as they take; UserError over the budget."""
+    greedy responses (K = 1), PAR's references (K = M) and as many original pairs (K = 2) as they take; UserError over
+    the budget."""
     a, run, item = config.algorithm, config.run, BYTES[config.policy.dtype]
     n, K, R = a.queries // run.workers, a.responses, a.max_response_tokens
     M = config.reward.par_references if config.reward.shaping == "par" else 0
     greedy, others = P + R - 1 if a.advantage == "remax" else 0, P + M * (R - 1) if M else 0
-    size = n * (P + K * (R - 1) + greedy + others) * policy.width * item
+    pair = P + 2 * (R - 1) if config.reward.anchor else 0
+    size = n * (P + K * (R - 1) + greedy + others + pair) * policy.width * item
     more = f" + {greedy} of the greedy response" if greedy else ""
     more += f" + {others} of PAR's references" if others else ""
+    more += f" + {pair} of an original pair" if pair else ""
     if size > run.hidden_budget_gib * GIB:
         raise UserError(
             f"run.hidden_budget_gib = {run.hidden_budget_gib:g}: a worker's hidden states take "

@@ -25,6 +25,7 @@ from r2m.runs.provenance import environment, git_state
 from r2m.stages.prepare import prepare
 from r2m.stages.progress import Progress, silent
 from r2m.tasks.forum import forum_task
+from r2m.tasks.pairs import original_pairs
 from r2m.tracking.mlflow_sink import default_tracking_uri
 from r2m.training.outside_judge import endpoint_of
 
@@ -130,6 +131,8 @@ def check_data(config: Config, models: tuple[str, str]) -> list[dict[str, Any]]:
     a model's context.
     """
     response = config.algorithm.max_response_tokens
+    if config.reward.anchor:
+        original_pairs(config, models[1])
     used = {"policy.model": models[0], "reward.model": models[1]}
     if config.run.judge is not None:
         used["run.judge"] = config.run.judge

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from r2m.alarm.signals import HiddenDistance, text_drift
-from r2m.algorithm import Round, states_of, train
+from r2m.algorithm import Round, train
 from r2m.config import Config
 from r2m.core.schedule import omega
 from r2m.core.seeds import generator
@@ -17,17 +17,22 @@ from r2m.models.loading import load_tokenizer
 from r2m.models.saving import check_savable, save_model
 from r2m.policy.build import build_policy, build_sampler
 from r2m.policy.forward import hidden_width
+from r2m.policy.output import padding_id
+from r2m.policy.policy import states_of
 from r2m.policy.queries import Query, response_texts, token_ids
 from r2m.policy.state import module_tensors, optimizer_tensors, restore_module, restore_optimizer
 from r2m.policy.vllm_sampler import StartEngine
+from r2m.reward.anchor import Anchor
 from r2m.reward.build import build_reward
 from r2m.reward.ensemble import EnsembleReward
 from r2m.reward.labels import LabelledReward
 from r2m.reward.loading import save_feedback_head
 from r2m.reward.reshaped import reshaped
+from r2m.reward.reward import Scored
 from r2m.reward.scoring import RewardEmbedder
 from r2m.round_metrics import gold_metrics, peak_mib
 from r2m.tasks.load import load_task
+from r2m.tasks.pairs import original_pairs
 from r2m.tasks.prompt import prompt_ids
 from r2m.training import checkpoint
 from r2m.training.frozen import frozen, members, training_precision
@@ -56,6 +61,7 @@ class Trainer:
             with self.policy.whole() as model:
                 width = hidden_width(model)
         self.reward, self.head, self.head_descent = build_reward(config, self.scorer, head, width, workers, device)
+        feedback = self.reward
         if r.ensemble != "none":
             self.reward = EnsembleReward(self.reward, members(config, reward_path, self.tokenizer, device), r)
         task = load_task(config.task, self.tokenizer)
@@ -64,12 +70,21 @@ class Trainer:
         held_out = [Query(p, prompt_ids(p, self.tokenizer)) for p in task.held_out[: config.run.eval_queries]]
         whole = len(held_out) - len(held_out) % workers.size
         self.held_out = [held_out[i] for i in workers.own(whole)]
+        longest_prompt = max(len(query.ids) for query in (*self.train_queries, *self.held_out))
         self.incidents: list[str] = []  # that the run has survived, until somebody takes them
         self.sampler = build_sampler(
             self.policy, self.tokenizer, config, workers, start_engine=start_engine, told=self.incidents.append,
-            longest_prompt=max(len(query.ids) for query in (*self.train_queries, *self.held_out)),
+            longest_prompt=longest_prompt,
         )  # fmt: skip
         keep = "cpu" if config.run.hidden_on_host else self.policy.device
+        self._pairs_of: Callable[[int], Scored] | None = None
+        if r.anchor:
+            self.anchor = Anchor(
+                original_pairs(config, reward_path), self.tokenizer, self.scorer, in_round=a.queries,
+                filler=padding_id(self.policy.model, self.tokenizer), prompt_tokens=longest_prompt,
+                response_tokens=a.max_response_tokens, seed=config.run.seed, workers=workers,
+            )  # fmt: skip
+            self._pairs_of = lambda step: self.anchor.scored(step, self.policy, feedback, a, keep)
         self.reward = self.proxy = reshaped(
             self.reward, r, self.scorer, training_precision(config, reward_path, self.reward_model.width, device),
             lambda queries: self.sampler.references(queries, r.par_references),
@@ -91,6 +106,7 @@ class Trainer:
         return train(
             self.policy, self.sampler, self.reward, self._queries, algorithm=c.algorithm, head=c.reward,
             first_step=first_step, workers=self.workers, hidden_device="cpu" if c.run.hidden_on_host else None,
+            pairs_of=self._pairs_of,
         )  # fmt: skip
 
     def _queries(self, step: int) -> list[Query]:

@@ -113,9 +113,11 @@ class SlowRound:
         return head.score(omega * H_D + (1 - omega) * (self.r.residual * H_D + attended_D)).squeeze()
 
     def run(
-        self, step: int, prompts: Sequence[list[int]], responses: Sequence[list[list[int]]], told: list[list[float]]
-    ) -> list[list[float]]:
-        """Train on these trajectories; the scores that the policy was trained on. `told`: a judge's labels."""
+        self, step: int, prompts: Sequence[list[int]], responses: Sequence[list[list[int]]], told: list[list[float]],
+        pairs: Sequence[tuple[list[int], list[list[int]]]] = (),
+    ) -> list[list[float]]:  # fmt: skip
+        """Train on these trajectories; the scores that the policy was trained on. `told`: a judge's labels;
+        `pairs`: original ones, prompts with the chosen and the rejected response."""
         a, r = self.a, self.r
         N, K = len(prompts), a.responses
         omega = max(0.5 * math.cos(math.pi * step / a.total_rounds) + 0.5, r.omega_min)
@@ -170,6 +172,7 @@ class SlowRound:
                 losses.append(loss.item())
                 norms.append(self.step(self.policy, self.optimizer))
 
+        originals = []
         if self.head is not None:
             for _ in range(r.epochs):
                 for part in range(r.minibatches):
@@ -185,7 +188,15 @@ class SlowRound:
                         entropy = -(p * p.log()).sum()
                         bts.append(bt.item())
                         gres.append(entropy.item())
-                        loss = loss + ((1 - r.alpha) * bt + r.alpha * entropy) / size
+                        loss = loss + (1 - r.anchor) * ((1 - r.alpha) * bt + r.alpha * entropy) / size
+                    few = len(pairs) // r.minibatches
+                    for x, both in pairs[part * few : (part + 1) * few]:
+                        with torch.no_grad():
+                            read = [(self.H(x, y), self.log_probs(self.policy, x, y)[1]) for y in both]
+                        chosen, rejected = (self.feedback_score(*each, omega) for each in read)
+                        original = -torch.log(torch.sigmoid(chosen - rejected))
+                        originals.append(original.item())
+                        loss = loss + r.anchor * original / few
                     loss.backward()
                     head_norms.append(self.step(self.head, self.head_optimizer))
         self.metrics = {
@@ -198,6 +209,9 @@ class SlowRound:
                 "head/bt": bt, "head/gre": gre, "head/loss": (1 - r.alpha) * bt + r.alpha * gre,
                 "head/grad_norm": mean(head_norms), "head/omega": omega,
             }  # fmt: skip
+            if originals:
+                loss = (1 - r.anchor) * self.metrics["head/loss"] + r.anchor * mean(originals)
+                self.metrics |= {"head/anchor": mean(originals), "head/loss": loss}
         return scores
 
     def greedy_score(self, prompt: list[int], omega: float) -> float:
@@ -254,13 +268,16 @@ def sum_of_ids(queries: Sequence[Query], t: Trajectories) -> Tensor:
 
 def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
     """The prompts' and the responses' ids, as lists without padding."""
-    t = r.trajectories
+    return tokens_of(r.queries, r.trajectories)
+
+
+def tokens_of(queries: Sequence[Query], t: Trajectories) -> tuple[list[list[int]], list[list[list[int]]]]:
     lengths = t.lengths_NK.tolist()
     responses = [
         [ids[:length] for ids, length in zip(group, row, strict=True)]
         for group, row in zip(t.response_ids_NKR.tolist(), lengths, strict=True)
     ]
-    return [query.ids for query in r.queries], responses
+    return [query.ids for query in queries], responses
 
 
 @pytest.mark.parametrize(
@@ -272,6 +289,7 @@ def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
         ("reward.feedback=off", *KL_IN_REWARD),
         ("reward.residual=off", "reward.head_gain=0.1"),
         ("reward.labels=2",),
+        ("reward.anchor=0.3",),
         ("algorithm.advantage=grpo",),
         ("algorithm.advantage=remax", "reward.no_eos=keep"),  # else greedy responses, without an end, all get -1
         ("algorithm.advantage=remax", "reward.feedback=off", *KL_IN_REWARD),
@@ -281,8 +299,8 @@ def tokens(r: Round) -> tuple[list[list[int]], list[list[list[int]]]]:
     ],
     ids=[
         "r2m", "rloo", "r2m, sequence ratios", "rloo, KL in the reward", "r2m, no residual", "r2m, labels",
-        "r2m + grpo", "r2m + remax", "remax, KL in the reward", "r2m + reinforce++, KL in the reward", "reinforce++",
-        "r2m + reinforce++-baseline",
+        "r2m, anchored", "r2m + grpo", "r2m + remax", "remax, KL in the reward",
+        "r2m + reinforce++, KL in the reward", "reinforce++", "r2m + reinforce++-baseline",
     ],
 )  # fmt: skip
 def test_a_round_is_the_papers(
@@ -296,7 +314,10 @@ def test_a_round_is_the_papers(
     rounds = trainer.rounds(1)
     for step in (1, 2):  # in the second the policy is no longer the reference
         r = next(rounds)
-        scores = slow.run(step, *tokens(r), sum_of_ids(r.queries, r.trajectories).tolist())
+        pairs = ()
+        if trainer.config.reward.anchor:
+            pairs = list(zip(*tokens_of(*trainer.anchor.of_round(step, "cpu")), strict=True))
+        scores = slow.run(step, *tokens(r), sum_of_ids(r.queries, r.trajectories).tolist(), pairs)
         torch.testing.assert_close(r.scores_NK, torch.tensor(scores), atol=1e-5, rtol=1e-5)
         told = {key: r.metrics[key] for key in slow.metrics}
         assert told == pytest.approx(slow.metrics, rel=1e-4, abs=1e-5)

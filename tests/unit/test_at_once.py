@@ -10,6 +10,7 @@ import pytest
 
 from r2m.config import recipes
 from tests.conftest import MakeSweep, SweepFile, TextRecipe
+from tests.made_executions import MadeExecutions
 
 HEAVY = {"torch", "transformers", "tokenizers", "ray", "mlflow", "sklearn", "pandas", "pyarrow", "datasets"}
 PROGRAM = """
@@ -41,9 +42,13 @@ def at_once(tmp_path: Path) -> Answered:
     return run
 
 
-@pytest.mark.parametrize(
-    "command", [(), *((name,) for name in ("train", "sweep", "compare", "evaluate", "sft", "models", "paper", "ui"))]
+COMMANDS = (
+    *("", "train", "sweep", "compare", "evaluate", "sft", "models", "paper", "ui", "pipeline"),
+    *("pipeline run", "pipeline status", "pipeline gc"),
 )
+
+
+@pytest.mark.parametrize("command", [tuple(words.split()) for words in COMMANDS])
 def test_help(at_once: Answered, command: tuple[str, ...]) -> None:
     assert "Usage" in at_once(*command, "--help")
 
@@ -67,9 +72,28 @@ def test_the_status_of_a_sweep(at_once: Answered, make_sweep: MakeSweep) -> None
         assert at_once("sweep", "status", "tiny", "--storage", opened.storage).startswith("tiny: interrupted")
 
 
+PIPELINE = str(Path(__file__).resolve().parents[2] / "pipelines" / "forum_nightly.yaml")
+
+
+def test_what_a_pipeline_would_do(at_once: Answered) -> None:
+    assert "forum_nightly: what a run would do" in at_once("pipeline", "run", PIPELINE, "--dry-run")
+
+
+def test_how_pipelines_stand(at_once: Answered, tmp_path: Path) -> None:
+    made = MadeExecutions(tmp_path / "storage")
+    made.execution(1)
+    where = ("--storage", str(made.storage))
+    assert "Steps of night-20261201T0300Z-" in at_once("pipeline", "status", "night", *where)
+    assert "nothing has been removed" in at_once("pipeline", "gc", "--keep", "0", *where)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("pipeline", "run", "none.yaml"), "no such file"),
+        (("pipeline", "run", PIPELINE, "--set", "none=1"), "--set 'none=1'"),
+        (("pipeline", "status", "none"), "NAME = 'none'"),
+        (("pipeline", "gc", "none", "--keep", "1"), "NAME = 'none'"),
         (("train", "none"), "recipe = 'none'"),
         (("train", "forum", "--set", "reward.alpha=x"), "reward.alpha = 'x'"),
         (("train", "forum", "--set", "run.workers=0"), "run.workers = 0"),

@@ -149,7 +149,13 @@ class TestDigest:
                 for key in newer.keys() & tree[section].keys():
                     assert tree[section].pop(key) == newer[key]  # its default
             assert digest(tree) == c.digest()
-        for override in ("task.rrm=0.5", "reward.residual=off", "reward.head_gain=1", "reward.labels=4"):
+        for override in (
+            "task.rrm=0.5",
+            "reward.residual=off",
+            "reward.head_gain=1",
+            "reward.labels=4",
+            "reward.anchor=0.1",
+        ):
             assert load("forum", [override]).digest() != load("forum").digest()
 
     def test_it_survives_a_round_trip(self) -> None:
@@ -183,6 +189,10 @@ class TestArm:
             (("reward.labels=4",), "R2M, labels"),
             (("reward.labels=4", "reward.omega_min=1"), "RLOO, labels"),
             (("reward.labels=4", "reward.omega_min=1", "algorithm.advantage=grpo"), "GRPO, labels"),
+            (("reward.anchor=0.5",), "R2M, anchored"),
+            (("reward.anchor=0.5", "reward.labels=4", "task.rrm=0.2"), "R2M, labels, anchored, RRM"),
+            (("task.odin=length", "reward.feedback=off"), "RLOO, ODIN"),
+            (("task.odin=spaces", "task.rrm=0.2"), "R2M, RRM, ODIN"),
             (("task.rrm=0.2",), "R2M, RRM"),
             (("task.rrm=0.2", "reward.feedback=off"), "RLOO, RRM"),
             (("task.rrm=0.2", "algorithm.advantage=grpo", "reward.alpha=0"), "R2M+GRPO, no GRE, RRM"),

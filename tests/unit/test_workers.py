@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import start_workers
 from torch import Tensor, nn
 
 from r2m.config import Config, validate
@@ -24,6 +24,7 @@ CASES = (
     # What is taken over the whole round: REINFORCE++'s mean and deviation, the noise's.
     ("algorithm.advantage=reinforce_pp", "algorithm.kl_placement=reward", "algorithm.kl_estimator=k1"),
     ("algorithm.advantage=remax", "reward.hidden=noise", "reward.no_eos=keep"),
+    ("reward.labels=2", "reward.anchor=0.5"),  # the same groups, and the same pairs
     ("policy.lora.rank=4", "algorithm.lr=1e-2"),  # so far that a KL is not of rounding
 )
 
@@ -77,7 +78,7 @@ def test_several_workers_give_the_updates_of_one(
 ) -> None:
     configs = [make_config("algorithm.rounds=2", *case) for case in cases]
     trees = [c.model_dump(mode="json") for c in configs]
-    mp.spawn(worker, (size, trees, forum_models, tmp_path), nprocs=size)  # type: ignore[no-untyped-call]
+    start_workers(worker, (size, trees, forum_models, tmp_path), size)
     for i, config in enumerate(configs):
         expected, expected_metrics = run_rounds(config, forum_models, Workers())
         start = Trainer(config, forum_models, Workers()).policy.model.state_dict()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -20,7 +20,7 @@ from r2m.stages.prepare import CACHE_VERSION, REWARD_SETTINGS, SFT_SETTINGS, det
 from r2m.training.machine import gpus_here
 
 OPTIONS = ("split", "limit", "max_tokens", "instruction", "as_chat", "seed", "epochs", "batch_size", "lr", "device")
-OF_REWARD_MODELS = ("rrm", "features")  # newer: part of what determines a model where they are given
+OF_REWARD_MODELS = ("rrm", "odin", "features")  # newer: part of what determines a model where they are given
 
 
 class _Stage(Section):
@@ -79,12 +79,15 @@ class RewardModelStep(_Stage):
     epochs: Count = 1
     lr: Positive = 1e-5
     rrm: Share = 0.0
+    odin: Literal["none", "length", "spaces"] = "none"
     features: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
-        own = {key: getattr(self, key) for key in OF_REWARD_MODELS}
-        return super().options | {key: value for key, value in own.items() if value}
+        return super().options | {
+            key: getattr(self, key) for key in OF_REWARD_MODELS
+            if getattr(self, key) != type(self).model_fields[key].default
+        }  # fmt: skip
 
     @model_validator(mode="after")
     def _policy(self) -> RewardModelStep:

@@ -83,7 +83,7 @@ def _train(step: TrainStep, work: Work) -> StepOutputs:
     keys = _keys(step, contents)
     plan = work.kept / PLAN  # what a killed attempt set out to do
     if not plan.is_file():
-        there = {} if work.again else {cell: e for cell, key in keys.items() if (e := memo.find("run", key))}
+        there = {} if work.again else {cell: e for cell, key in keys.items() if (e := memo.take("run", key))}
         write_whole(plan, json.dumps(_planned(step, work, [cell for cell in keys if cell not in there])))
     sweeps = json.loads(plan.read_text(encoding="utf-8"))
     for sweep in sweeps:
@@ -103,9 +103,10 @@ def _train(step: TrainStep, work: Work) -> StepOutputs:
             name, view = next(iter(failed.items()))
             raise RuntimeError(f"{name}: {view.status}: {view.events[-1].get('reason', 'no reason is known')}")
     contents.keep()
-    found = {cell: memo.find("run", key) for cell, key in keys.items()}
-    assert None not in found.values(), "what was missing has been run"
-    outputs = [entry.outputs for entry in found.values() if entry]
+    outputs = [entry.outputs for key in keys.values() if (entry := memo.take("run", key))]
+    if len(outputs) < len(keys):  # removed since this was planned
+        plan.unlink()
+        raise RuntimeError(f"{len(keys) - len(outputs)} runs that were there have been removed meanwhile")
     return {key: list(dict.fromkeys(name for each in outputs for name in each[key])) for key in TRAIN.outputs}
 
 
@@ -127,16 +128,24 @@ def _planned(step: TrainStep, work: Work, missing: Sequence[RunCell]) -> list[di
 
 
 def _remember(memo: Memo, key: str, run: str, sweep: str, work: Work) -> None:
+    there = memo.find("run", key)
+    if there is not None and there.outputs["runs"] == [run]:  # by an attempt that was killed after that
+        return
     with memo.making(memo.new_name("run", key)) as made:
         if made is not None:
             write_entry(made[0], {"runs": [run], "sweeps": [sweep]}, TRAIN.outputs, work.made_by, 0.0)
 
 
+def missing_runs(step: TrainStep, storage: str) -> list[RunCell]:
+    """Those that no step has run, as far as its models are there."""
+    memo = Memo(storage)
+    return [cell for cell, key in _keys(step, Contents(storage, memo.folder)).items() if not memo.find("run", key)]
+
+
 def _takes(step: TrainStep, where: Where) -> str:
-    memo = Memo(where.storage)
-    keys = _keys(step, Contents(where.storage, memo.folder))
-    there = sum(memo.find("run", key) is not None for key in keys.values())
-    return f"{len(keys) - there} runs" + (f", {there} more are there" if there else "")
+    missing = len(missing_runs(step, where.storage))
+    there = len(step.arms) * len(step.seeds) - missing
+    return f"{missing} run{'s' * (missing != 1)}" + (f", {there} more are there" if there else "")
 
 
 TRAIN = Kind(

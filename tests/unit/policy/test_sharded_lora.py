@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import start_workers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -71,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, forum_models: tuple[str, st
     ])  # fmt: skip
     for stage in STAGES:
         (folder / stage).mkdir()
-    mp.spawn(worker, (folder, config.model_dump(mode="json"), forum_models), nprocs=2)  # type: ignore[no-untyped-call]
+    start_workers(worker, (folder, config.model_dump(mode="json"), forum_models), 2)
     return folder
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from r2m.algorithm import states_of, train_head
+from r2m.algorithm import train_head
 from r2m.config import Reward, load
 from r2m.core.trajectories import Trajectories
 from r2m.errors import UserError
+from r2m.policy.policy import states_of
 from r2m.policy.queries import Query
 from r2m.reward.labels import LabelledReward, taught_groups
 from r2m.training.trainer import Trainer

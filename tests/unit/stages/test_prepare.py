@@ -20,6 +20,7 @@ from r2m.stages.forum import preferences
 from r2m.stages.members import train_member
 from r2m.stages.prepare import CACHE_VERSION, features_folder, member_models, model_names, prepare
 from r2m.stages.progress import silent
+from r2m.tasks.pairs import PAIRS
 
 SHRUNK = ("posts=40", "sft_steps=2", "preference_pairs=50", "reward_epochs=1")
 
@@ -97,7 +98,7 @@ def test_same_settings_same_bytes(prepared: Any, tmp_path: Path) -> None:
 CHANGED = {
     "seed": 1, "posts": 41, "sft_noise": 0.9, "sft_steps": 3, "label_noise": 0.5, "artefact": 0.5,
     "space_pairs": 0.5, "preference_pairs": 51, "reward_epochs": 5, "held_out": 3, "reward_width": 64,
-    "rrm": 0.1,
+    "rrm": 0.1, "odin": "length",
 }  # fmt: skip
 
 
@@ -111,7 +112,16 @@ def test_every_dial_is_in_the_names_of_the_models_that_it_changes() -> None:
     assert changed == {
         **dict.fromkeys(("seed", "posts", "sft_noise", "sft_steps"), (True, True)),
         **dict.fromkeys(
-            ("label_noise", "artefact", "space_pairs", "preference_pairs", "reward_epochs", "reward_width", "rrm"),
+            (
+                "label_noise",
+                "artefact",
+                "space_pairs",
+                "preference_pairs",
+                "reward_epochs",
+                "reward_width",
+                "rrm",
+                "odin",
+            ),
             (False, True),
         ),
         "held_out": (False, False),
@@ -131,6 +141,19 @@ def test_a_reward_model_of_mixed_pairs(prepared: Any, storage: Path) -> None:
     mixed = prepare(shrunk(storage, "task.rrm=0.5"))
     assert mixed.policy == prepared.policy
     assert report(mixed.reward)["mixed"] + report(mixed.reward)["mixed_left_out"] == 7 * report(mixed.reward)["rows"]
+
+
+def test_pairs_are_kept_beside_the_reward_model_or_made_again(prepared: Any, storage: Path) -> None:
+    kept = Path(prepared.reward) / PAIRS
+    first = kept.read_text()
+    assert len(first.splitlines()) == report(prepared.reward)["rows"] + report(prepared.reward)["held_out_rows"]
+    before = weights(prepared.reward)
+    kept.unlink()  # as of a model of before
+    assert prepare(shrunk(storage)) == prepared
+    assert not kept.exists()
+    assert prepare(shrunk(storage, "reward.anchor=0.5")) == prepared
+    assert kept.read_text() == first
+    assert weights(prepared.reward) == before
 
 
 def test_members_of_an_ensemble_are_trained_on_the_same_pairs(prepared: Any, storage: Path) -> None:

@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from r2m.tasks.files import read_rows
 ROWS = [{"prompt": "a", "completion": " b"}, {"prompt": "ç", "completion": ' d\ne, "f"'}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
 CSV = 'prompt,completion\r\na, b\r\nç," d\ne, ""f"""\r\n'
+gzipped = partial(gzip.compress, mtime=0)  # the time would be in the names of tests
 
 
 @pytest.mark.parametrize(
@@ -27,10 +29,10 @@ CSV = 'prompt,completion\r\na, b\r\nç," d\ne, ""f"""\r\n'
         ("rows.jsonl", LINES.replace("\n", "\n\n").encode()),
         ("rows.json", LINES.encode()),
         ("rows.json", json.dumps(ROWS, indent=1).encode()),
-        ("rows.jsonl.gz", gzip.compress(LINES.encode())),
-        ("rows.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("rows.jsonl.gz", gzipped(LINES.encode())),
+        ("rows.json.gz", gzipped(json.dumps(ROWS).encode())),
         ("rows.JSONL", LINES.encode()),
-        ("rows.JSON.GZ", gzip.compress(json.dumps(ROWS).encode())),
+        ("rows.JSON.GZ", gzipped(json.dumps(ROWS).encode())),
         ("rows.ndjson", LINES.encode()),
         ("rows.jsonl", LINES.replace("\n", "\r\n").encode()),
         ("rows.jsonl", codecs.BOM_UTF8 + LINES.encode()),
@@ -38,7 +40,7 @@ CSV = 'prompt,completion\r\na, b\r\nç," d\ne, ""f"""\r\n'
         ("rows.jsonl", LINES.encode("utf-16")),
         ("rows.jsonl", codecs.BOM_UTF16_BE + LINES.encode("utf-16-be")),
         ("rows.jsonl", LINES.encode("utf-16-le")),
-        ("rows.jsonl", gzip.compress(LINES.encode())),
+        ("rows.jsonl", gzipped(LINES.encode())),
         ("rows.jsonl.gz", LINES.encode()),
         ("rows.json", json.dumps({"train": ROWS, "test": [{"prompt": "z"}]}).encode()),
         ("rows.json", json.dumps({"test": [{"prompt": "z"}], "train": ROWS}, indent=2).encode()),
@@ -46,13 +48,13 @@ CSV = 'prompt,completion\r\na, b\r\nç," d\ne, ""f"""\r\n'
         ("rows.jsonl", "\n".join(json.dumps([row]) for row in ROWS).encode()),
         ("rows.csv", CSV.encode()),
         ("rows.CSV", codecs.BOM_UTF8 + CSV.encode()),
-        ("rows.csv.gz", gzip.compress(CSV.encode("utf-16"))),
+        ("rows.csv.gz", gzipped(CSV.encode("utf-16"))),
         ("rows.tsv", CSV.replace(",", "\t").replace("e\t", "e,").encode()),
         ("rows.csv", CSV.replace(",", ";").replace("e;", "e,").encode()),
         ("rows.csv", CSV.replace(",", "\t").replace("e\t", "e,").encode()),
         ("rows.tsv", CSV.encode()),
         ("rows.jsonl", LINES.replace("\n", "\r").encode()),
-        ("rows.jsonl.gz", gzip.compress(gzip.compress(LINES.encode()))),
+        ("rows.jsonl.gz", gzipped(gzipped(LINES.encode()))),
     ],
 )
 def test_local_json(tmp_path: Path, name: str, content: bytes) -> None:
@@ -75,7 +77,7 @@ def test_local_parquet(tmp_path: Path, name: str) -> None:
 def test_parquet_in_gzip(tmp_path: Path) -> None:
     table = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(ROWS), table)
-    (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress(table.getvalue()))
+    (tmp_path / "rows.parquet.gz").write_bytes(gzipped(table.getvalue()))
     assert read_rows(str(tmp_path / "rows.parquet.gz")) == ROWS
 
 
@@ -140,7 +142,7 @@ def test_the_first_rows(tmp_path: Path) -> None:
         ("rows.json", b"[" * 100_000, "is not JSON"),
         ("rows.json", b'{"dev": [{"prompt": "a"}], "test": []}', "no split 'train' in it; there are dev, test"),
         ("rows.jsonl", b"\xff\xfe\n", "cannot be read"),
-        ("rows.jsonl.gz", gzip.compress(LINES.encode())[:-9], "cannot be read"),
+        ("rows.jsonl.gz", gzipped(LINES.encode())[:-9], "cannot be read"),
         ("rows.parquet", LINES.encode(), "cannot be read"),
         ("rows.txt", b"a\n", r"a local file must end in \.jsonl, \.ndjson, \.json, \.csv, "),
         ("rows", LINES.encode(), r"a local file must end in \.jsonl, "),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import start_workers
 from markupsafe import escape
 
 from r2m.config import Config, load
@@ -141,7 +141,7 @@ class TestStop:
 
     def test_all_workers_end_after_the_same_round(self, start: Start, tmp_path: Path) -> None:
         run = start("two", "run.on_alarm=stop", "run.workers=2")
-        mp.spawn(worker, (run, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
+        start_workers(worker, (run, tmp_path), 2)
         view = read(run.journal)
         assert told(view) == ["alarm", "pruned"]
         assert view.alarm is not None

@@ -259,6 +259,21 @@ class TestPlan:
         p = plan(config(reward={"omega_schedule": "constant", "omega_min": 0.5}), POLICY, REWARD)
         assert p.omega_settles == 0
 
+    def test_original_pairs_that_anchor_the_head(self) -> None:
+        """A pair for each query, of 20 + 2 * 9 tokens that predict one."""
+        anchored = {"anchor": 0.5, "anchor_data": "pairs"}
+        without, with_them = (plan(config(reward=reward), POLICY, REWARD) for reward in ({}, anchored))
+        assert with_them.memory["hidden states"] - without.memory["hidden states"] == 12 * 38 * 8 * 4
+        assert with_them.time is not None
+        assert without.time is not None
+        assert with_them.time.forwards > without.time.forwards
+        with pytest.raises(UserError, match=r"response tokens \+ 38 of an original pair\) \* 8 \* 4"):
+            plan(config(reward=anchored, run={"hidden_budget_gib": 1e-6}), POLICY, REWARD)
+
+    def test_judgements_are_noted(self) -> None:
+        p = plan(config(reward={"labels": 3}, run={"judge": "judge"}), POLICY, REWARD)
+        assert p.notes[-1] == f"{3 * p.rounds} judgements by run.judge = 'judge', 3 groups of 4 responses a round"
+
     def test_greedy_responses_of_remax(self) -> None:
         """One a query beside the K = 4: sampled with them, their hidden states kept beside theirs."""
         p = plan(config({"advantage": "remax"}), POLICY, REWARD)

@@ -103,7 +103,7 @@ class TestMetrics:
         reported = r.metrics | observed | trainer.evaluate(1).metrics
         by_the_loop = {"time/eval_s", "signal/kl_rate", "signal/rounds_apart"}
         defined = {key for key in METRICS if not key.startswith(("sweep/", "alarm/", "pipeline/", "label/"))}
-        assert set(reported) == defined - by_the_loop - GREEDY
+        assert set(reported) == defined - by_the_loop - GREEDY - {"head/anchor"}
         assert len(reported) == len(r.metrics) + len(observed) + 10  # none is reported twice
 
     def test_remax_reports_its_greedy_responses_too(self, make_trainer: MakeTrainer) -> None:
@@ -112,7 +112,10 @@ class TestMetrics:
 
     def test_rloo_reports_all_but_the_heads(self, make_trainer: MakeTrainer) -> None:
         r2m, rloo = (next(make_trainer(f"reward.feedback={on}").rounds(1)).metrics for on in ("on", "off"))
-        of_the_head = {key for key in METRICS if key.startswith("head/")} | {"time/head_s", "memory/hidden_mib"}
+        of_the_head = {key for key in METRICS if key.startswith("head/")} - {"head/anchor"} | {
+            "time/head_s",
+            "memory/hidden_mib",
+        }
         assert set(r2m) - set(rloo) == of_the_head
         assert set(rloo) < set(r2m)
 
@@ -182,6 +185,7 @@ class TestState:
             ("reward.hidden=noise",),
             ("reward.train_head=off",),
             ("reward.labels=2",),
+            ("reward.anchor=0.5",),
             ("algorithm.epochs=0", "reward.feedback=off"),
             ("algorithm.advantage=remax",),
             ("policy.dtype=bfloat16",),  # with the masters' digits, not the policy's
