@@ -24,6 +24,7 @@ from r2m.runs.journal import JournalReader, status
 from r2m.runs.records import Record
 from r2m.tracking import mlflow_entities as entities
 from r2m.tracking import notes
+from r2m.tracking.database import make_database
 from r2m.tracking.failures import may_pass
 
 if TYPE_CHECKING:
@@ -213,7 +214,9 @@ class Sink:
         # One lock for all of a storage: a part of a sweep may make the sweep's run as well as its own.
         storage = database.with_suffix("") if database else self._run_dir.absolute().parents[1] / "mlflow"
         with locked(storage.with_suffix(".lock")):
-            client = MlflowClient(tracking_uri=self._uri)  # makes the database's tables
+            if database:
+                make_database(database)
+            client = MlflowClient(tracking_uri=self._uri)
             if "experiment" not in self._known:
                 experiment = entities.find_or_create_experiment(client, self._uri, database, start)
                 self._known["experiment"], self.answers = experiment, self.answers + 1
