@@ -192,7 +192,7 @@ class _Session:
         if entry is not None and self.pipeline.steps[name].use == "promote":
             said_of = verdict_of(entry.outputs)
             self.books.event("verdict", step=name, **said_of)
-            self._say(name, said_of["text"])
+            self._say(name, f"as decided then: {said_of['text']}" if how == "cached" else said_of["text"])
         if state.attempt or (entry is not None and self.books.is_open(name)):
             made_of = {"sweeps": state.outputs["sweeps"]} if "sweeps" in state.outputs else {}
             seconds = time.monotonic() - state.began if state.attempt or entry is None else entry.seconds
