@@ -17,10 +17,10 @@ from r2m.pipelines.contents import Contents
 from r2m.pipelines.kinds import STEP_KINDS
 from r2m.pipelines.references import references, resolved
 from r2m.pipelines.schema import Pipeline, Schedule, Step
-from r2m.pipelines.work import Kind, Sort, StepOutputs, Where
+from r2m.pipelines.work import PENDING_PATH, Kind, Sort, StepOutputs, Where
 
 PENDING: dict[Sort, Any] = {  # in the place of what a step has not made yet
-    "folder": "/pending", "file": "/pending", "runs": ["pending"], "settings": {}, "text": "pending",
+    "folder": PENDING_PATH, "file": PENDING_PATH, "runs": ["pending"], "settings": {}, "text": "pending",
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # folder, file: in the step's product; runs: a list of names; settings: by dotted key; text: a name.
 Sort = Literal["folder", "file", "runs", "settings", "text"]
 StepOutputs = dict[str, Any]
+PENDING_PATH = "/pending"  # of what a step has not made yet
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ from r2m.errors import UserError
 from r2m.models.dimensions import FORUM_WIDTH
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.steps.recipes import absolute_recipe, recipe_config
-from r2m.pipelines.work import Kind, StepOutputs, Where, Work
+from r2m.pipelines.work import PENDING_PATH, Kind, StepOutputs, Where, Work
 from r2m.stages.prepare import CACHE_VERSION, REWARD_SETTINGS, SFT_SETTINGS, determining
 from r2m.training.machine import gpus_here
 
@@ -162,6 +163,10 @@ def _near(step: _Stage, work: Work, run: Callable[..., Any], to: Path) -> None:
 
 
 def _check(step: _Stage, where: Where) -> None:
+    for key in ("model", "data", "policy"):
+        name = getattr(step, key, None)
+        if name not in (None, PENDING_PATH) and os.path.isabs(name) and not os.path.exists(name):
+            raise UserError(f"{key} = {name!r}: there is none; a local one, or an id on the hub, is allowed")
     if step.device != "cpu" and where.address is None and not gpus_here()[0]:
         raise UserError(f"device = {step.device!r}: this machine has no such device; cpu is allowed")
 

@@ -18,7 +18,7 @@ from r2m.config.types import Place
 from r2m.errors import UserError
 from r2m.files import write_whole
 from r2m.pipelines.contents import Contents
-from r2m.pipelines.work import Kind, StepOutputs, StoppedStepError, Where, Work
+from r2m.pipelines.work import PENDING_PATH, Kind, StepOutputs, StoppedStepError, Where, Work
 from r2m.runs.find import sweep_runs
 from r2m.runs.folder import JOURNAL
 from r2m.sweeps.driver import run_sweep
@@ -114,7 +114,7 @@ def _waits(sweep: Sweep) -> bool:
     """Whether it is of models that another step has yet to make."""
     base = sweep.base
     names = (base.policy.model, base.reward.model, base.run.judge)
-    return any(name is not None and Path(name).is_absolute() and not Path(name).exists() for name in names)
+    return PENDING_PATH in names
 
 
 def _determines(step: SweepStep, contents: Contents) -> Any:

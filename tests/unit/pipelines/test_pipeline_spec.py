@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable
 from itertools import pairwise
@@ -17,7 +18,8 @@ from r2m.errors import UserError
 from r2m.pipelines.kinds import STEP_KINDS
 from r2m.pipelines.references import resolved
 from r2m.pipelines.schema import Pipeline
-from r2m.pipelines.spec import graph, load_pipeline, pending, step_settings
+from r2m.pipelines.spec import check_room_for, graph, load_pipeline, pending, step_settings
+from r2m.pipelines.work import Where
 from tests.conftest import Command
 
 Load = Callable[..., Pipeline]
@@ -206,3 +208,15 @@ def test_every_order_respects_the_needs_and_every_circle_is_named(needs: dict[st
     assert set(order) == set(needs)
     place = {name: number for number, name in enumerate(order)}
     assert all(place[other] < place[name] for name, others in needs.items() for other in others)
+
+
+@pytest.mark.parametrize(("step", "field"), [
+    ({"use": "sft", "model": "org/model", "data": "x.jsonl"}, "data"),
+    ({"use": "reward-model", "recipe": "forum", "policy": "./missing"}, "policy"),
+    ({"use": "train", "recipe": "forum", "set": {"policy.model": "./missing"}, "seeds": [0]}, "policy.model"),
+])  # fmt: skip
+def test_what_is_not_there_is_refused_before_anything_runs(tmp_path, monkeypatch, step, field):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump({"steps": {"a": step}}))
+    with pytest.raises(UserError, match=rf"^steps\.a: {re.escape(field)} = "):
+        check_room_for(load_pipeline("night.yaml"), Where(str(tmp_path / "storage")))
