@@ -6,7 +6,7 @@ import ast
 import importlib
 import re
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,12 @@ def test_modules_are_small() -> None:
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in MODULES}
     assert {path: count for path, count in lines.items() if count > 250} == {}
     assert statistics.median(lines.values()) <= 110
+
+
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """pytest takes two of one name for one."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert {name for name, count in names.items() if count > 1} == set()
 
 
 def test_a_public_name_has_one_home() -> None:

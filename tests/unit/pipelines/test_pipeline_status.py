@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from r2m.cli.common import out
 from r2m.pipelines.execution import executions, maker
 from r2m.runs.journal import Journal
 from tests.conftest import Command
@@ -14,7 +15,7 @@ from tests.made_executions import SFT, MadeExecutions
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeExecutions:
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr(out, "_width", 140)  # which the terminal's has been since it was made
     return MadeExecutions(tmp_path / "storage")
 
 

@@ -256,7 +256,17 @@ SPOKEN = {  # by a metric's name: what its label and its title have to speak of
     "round_s": "round", "sampled_tokens_per_s": "sampled", "trained_tokens_per_s": "trained", "best": "best",
     "trial": "trial", "worker_hours": "hours",
 }  # fmt: skip
-NATS = ("kl/", "eval/kl", "sweep/kl", "signal/kl", "head/bt", "head/gre", "train/entropy", "rollout/log_prob")
+NATS = (
+    "kl/",
+    "eval/kl",
+    "sweep/kl",
+    "signal/kl",
+    "head/bt",
+    "head/gre",
+    "head/anchor",
+    "train/entropy",
+    "rollout/log_prob",
+)
 
 
 @pytest.mark.parametrize("key", METRICS)

@@ -67,8 +67,8 @@ class TestWhole:
     def test_all_metrics_are_defined_and_all_defined_ones_reported(self, undisturbed: JournalView) -> None:
         reported = {key for metrics in undisturbed.rounds.values() for key in metrics}
         assert {key for key in reported if not key.startswith("task/")} <= METRICS.keys()
-        of_remax = {"reward/greedy", "rollout/greedy_tokens"}
-        assert {key for key in METRICS if not key.startswith("sweep/")} - of_remax <= reported
+        of_others = {"reward/greedy", "rollout/greedy_tokens", "head/anchor", "label/judgements"}  # settings
+        assert {key for key in METRICS if not key.startswith(("sweep/", "pipeline/"))} - of_others <= reported
 
     def test_each_evaluation_tells_what_was_judged(self, undisturbed: JournalView) -> None:
         judged = [event for event in undisturbed.events if event["name"] == "judged"]
