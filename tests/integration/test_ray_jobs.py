@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from processes import R2M, descendants, end_of, free_port, kill_all, wait_for
+from ray._private.authentication_test_utils import reset_auth_token_state
 
 from r2m.errors import UserError
 from r2m.pipelines.execution import executions
@@ -55,6 +56,7 @@ def head() -> Iterator[tuple[str, int]]:
             with pytest.MonkeyPatch.context() as patch:
                 for key, value in TOKEN.items():
                     patch.setenv(key, value)
+                reset_auth_token_state()  # Ray has kept what it found when this process used it first
                 address = f"http://127.0.0.1:{ports['--dashboard-port']}"
                 wait_for(lambda: answers(address), process, Path(folder))
                 yield address, process.pid
@@ -63,6 +65,7 @@ def head() -> Iterator[tuple[str, int]]:
             process.terminate()
             process.wait()
             kill_all(ours)
+            reset_auth_token_state()
 
 
 @pytest.fixture
