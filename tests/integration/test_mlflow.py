@@ -276,10 +276,10 @@ def test_a_browser_shows_the_arms_of_a_sweep_its_ranking_and_its_report(server, 
 
 
 def test_serve_stops_with_all_of_its_children(server):
-    """Last: it stops the session's server."""
     (leader,) = children(server.process.pid)
     family = [leader, *children(leader)]
     assert len(family) > 1
     assert server.stop() == 0
     assert not answers(server.port)
     assert [pid for pid in family if os.path.exists(f"/proc/{pid}")] == []
+    server.start()  # it is the session's
