@@ -33,6 +33,7 @@ def home(path: Local) -> Local:
 
 
 Storage = Annotated[str | None, Option(help=f"runs, caches, MLflow's store [default: {STORAGE}]")]
+TrackingUri = Annotated[str | None, Option(help="MLflow's [default: SQLite in the storage]")]
 Workers = Annotated[int | None, Option(help="Ray Train workers of a run")]
 Address = Annotated[str | None, Option(help="an existing Ray cluster's address")]
 Set = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="override a setting (of all arms)")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Option
@@ -13,9 +13,6 @@ from r2m.cli.common import check_driver, err, out, program, progress, say
 from r2m.cli.options import Address, Set, Storage, Workers, storage_path
 from r2m.cli.sweep import say_arms
 from r2m.config import recipes
-
-if TYPE_CHECKING:
-    from r2m.paper.run import Asked
 
 app = typer.Typer()
 
@@ -41,7 +38,7 @@ def paper(
     asked = Asked(recipe, seeds, storage_path(storage), name, tuple(set_ or ()), workers, address)
     with progress() as bar:
         opened = open_sweeps(asked, bar)
-    command = _command(asked)
+    command = f"{program()} paper {asked.words}"
     if not run_sweeps(opened, address, err):
         say(f"stopped, with checkpoints; go on: {command}")
         raise typer.Exit(130)
@@ -59,14 +56,3 @@ def paper(
     ui = f"{program()} ui {opened[0].name} --storage {shlex.quote(asked.storage)}"
     out.print(f"MLflow: {ui}", soft_wrap=True, highlight=False)
     say_arms(opened[0])
-
-
-def _command(asked: Asked) -> str:
-    """What to type to go on, or to write it again."""
-    options: dict[str, object] = {
-        "--recipe": asked.recipe, "--seeds": asked.seeds, "--storage": asked.storage, "--name": asked.name,
-        "--workers": asked.workers, "--address": asked.address,
-    }  # fmt: skip
-    words = [word for key, value in options.items() if value is not None for word in (key, str(value))]
-    words += [word for setting in asked.settings for word in ("--set", setting)]
-    return f"{program()} paper {shlex.join(words)}"

@@ -9,8 +9,8 @@ from typer import Option
 
 from r2m.cli import pipeline_cluster, pipeline_promote
 from r2m.cli.common import check_driver, err, out
-from r2m.cli.options import Address, Storage, storage_path
-from r2m.cli.pipeline_options import Cron, File, SetParameter, Tick, TimeZone, TrackingUri
+from r2m.cli.options import Address, Storage, TrackingUri, storage_path
+from r2m.cli.pipeline_options import Cron, File, SetParameter, Tick, TimeZone
 from r2m.cli.pipeline_schedule import schedule
 from r2m.cli.pipeline_status import gc, status
 

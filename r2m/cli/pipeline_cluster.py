@@ -11,8 +11,8 @@ import typer
 from typer import Option
 
 from r2m.cli.common import say
-from r2m.cli.options import Storage, storage_path
-from r2m.cli.pipeline_options import Cron, File, SetParameter, Tick, TimeZone, TrackingUri
+from r2m.cli.options import Storage, TrackingUri, storage_path
+from r2m.cli.pipeline_options import Cron, File, SetParameter, Tick, TimeZone
 from r2m.config.paths import absolute
 
 app = typer.Typer()

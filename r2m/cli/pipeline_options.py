@@ -9,4 +9,3 @@ Tick = Annotated[str | None, Option(metavar="TIME|due", help="whose execution it
 SetParameter = Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="a parameter of the pipeline")]
 Cron = Annotated[str | None, Option(metavar="EXPRESSION", help="in the place of the file's schedule.cron")]
 TimeZone = Annotated[str | None, Option(metavar="ZONE", help="in the place of the file's schedule.time_zone")]
-TrackingUri = Annotated[str | None, Option(help="MLflow's [default: SQLite in the storage]")]

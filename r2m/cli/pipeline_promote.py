@@ -8,7 +8,7 @@ import typer
 from typer import Argument, Option
 
 from r2m.cli.common import out
-from r2m.cli.options import Storage, storage_path
+from r2m.cli.options import Storage, TrackingUri, storage_path
 
 app = typer.Typer()
 
@@ -18,7 +18,7 @@ def promote(
     name: Annotated[str, Argument(metavar="NAME", help="a pipeline")],
     rollback: Annotated[bool, Option("--rollback", help="the champion before this one is it again")] = False,
     storage: Storage = None,
-    tracking_uri: Annotated[str | None, Option(help="MLflow's [default: SQLite in the storage]")] = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Say which policy is a pipeline's champion; its promote step decides. --rollback undoes the last promotion."""
     from r2m.errors import UserError

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from typer import Option
 
 from r2m.cli.common import check_driver, out
-from r2m.cli.options import Address, Storage, storage_path
-from r2m.cli.pipeline_options import Cron, File, SetParameter, TimeZone, TrackingUri
+from r2m.cli.options import Address, Storage, TrackingUri, storage_path
+from r2m.cli.pipeline_options import Cron, File, SetParameter, TimeZone
 from r2m.errors import UserError
 
 

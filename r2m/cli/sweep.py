@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from r2m.cli.common import check_driver, err, out, program, progress, say, say_left_out
-from r2m.cli.options import Address, DryRun, Storage, Workers, storage_path
+from r2m.cli.options import Address, DryRun, Storage, TrackingUri, Workers, storage_path
 from r2m.errors import UserError, of_database, reason_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def sweep(
     resume: Annotated[str | None, Option(metavar="NAME", help="go on with a sweep")] = None,
     workers: Workers = None,
     storage: Storage = None,
-    tracking_uri: Annotated[str | None, Option(help="MLflow's [default: SQLite in the storage]")] = None,
+    tracking_uri: TrackingUri = None,
     address: Address = None,
     dry_run: DryRun = False,
 ) -> None:

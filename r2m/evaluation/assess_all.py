@@ -1,15 +1,12 @@
 """Many finished runs assessed side by side: in processes of this machine, or on a cluster's nodes."""
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from multiprocessing import get_context
 
 from r2m.errors import UserError
 from r2m.results.assessment import Assessment
 from r2m.stages.progress import Progress, silent
-from r2m.stages.side_by_side import end_with_parent
+from r2m.stages.side_by_side import side_by_side
 from r2m.training.cluster import connect
 
 PROCESSES = 2  # that assess side by side here
@@ -34,13 +31,8 @@ def assess_all(
 
 
 def _here(storage: str, names: Sequence[str], prompts: int | None) -> Iterator[tuple[str, Assessed]]:
-    pool = ProcessPoolExecutor(min(PROCESSES, os.cpu_count() or 1), get_context("spawn"), end_with_parent)
-    try:
-        futures = {pool.submit(_assess, storage, name, prompts): name for name in names}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for (_, name, _), known in side_by_side(_assess, [(storage, name, prompts) for name in names], PROCESSES):
+        yield name, known
 
 
 def _on_cluster(

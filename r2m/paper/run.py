@@ -6,6 +6,7 @@ sweep of the missing ones. Nothing that is there is done again.
 
 import json
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -49,6 +50,16 @@ class Asked:
     settings: tuple[str, ...] = ()
     workers: int | None = None
     address: str | None = None  # of a Ray cluster; None: this machine
+
+    @property
+    def words(self) -> str:
+        """What follows `r2m paper` to go on, or to write it again."""
+        options: dict[str, object] = {
+            "--recipe": self.recipe, "--seeds": self.seeds, "--storage": self.storage, "--name": self.name,
+            "--workers": self.workers, "--address": self.address,
+        }  # fmt: skip
+        words = [word for key, value in options.items() if value is not None for word in (key, str(value))]
+        return shlex.join([*words, *(word for setting in self.settings for word in ("--set", setting))])
 
     @property
     def folder(self) -> Path:

@@ -22,6 +22,7 @@ from r2m.pipelines.turn import take_turn
 from r2m.pipelines.work import Where
 from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import read
+from r2m.runs.records import last_of_steps
 
 TICK_TAG = "r2m/tick"  # of a run of Dagster's: the execution's time
 
@@ -59,7 +60,7 @@ def _assets(pipeline: Pipeline, where: Where, name: str) -> dagster.AssetsDefini
             raise dagster.Failure(f"{pipeline.name}: skipped: somebody else is running it", allow_retries=False)
         ((run_id, outcome),) = ended
         events = read(pipelines_folder(where.storage) / run_id / JOURNAL).events
-        last = {event["step"]: event for event in events if event["name"] == "step"}
+        last = last_of_steps(events)
         for step in asked:
             if last.get(step, {}).get("state") in ("cached", "done"):
                 facts = {key: last[step][key] for key in ("state", "entry", "made_by")}

@@ -15,7 +15,7 @@ from r2m.errors import UserError, reason_of
 from r2m.pipelines.books import Books
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.execution import Execution
-from r2m.pipelines.memo import Entry, Memo, parts_of
+from r2m.pipelines.memo import Entry, Memo, parts_of, work_name
 from r2m.pipelines.page import write_page
 from r2m.pipelines.process import Process, start_process
 from r2m.pipelines.room import Room
@@ -143,8 +143,8 @@ class _Session:
         _, _, number = parts_of(state.entry)
         work = {
             "storage": self.where.storage, "tracking_uri": self.where.tracking_uri, "address": self.where.address,
-            "name": f"{self.pipeline.name}-{name}-{state.key[:8]}" + (f"-{number}" if number > 1 else ""),
-            "key": state.key, "pipeline": self.pipeline.name, "made_by": folder.name, "again": name in self.force,
+            "name": work_name(self.pipeline.name, name, state.key, number), "key": state.key,
+            "pipeline": self.pipeline.name, "made_by": folder.name, "again": name in self.force,
         }  # fmt: skip
         use = self.pipeline.steps[name].use
         self._say(name, f"attempt {state.attempt}" if state.attempt > 1 else "started")

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from r2m.pipelines.work import Where
 from r2m.runs.folder import JOURNAL
 from r2m.runs.journal import STATUS_OF_EVENT, Journal, JournalView, find, read
 from r2m.runs.provenance import environment, git_state
-from r2m.runs.records import Record
+from r2m.runs.records import Record, last_of_steps, worked_s
 from r2m.tracking.mlflow_sink import default_tracking_uri
 
 ROLE, STEP_ROLE = "pipeline", "step"  # r2m.role of an execution and of a step's run
@@ -121,7 +120,7 @@ class Kept:
     @property
     def steps(self) -> dict[str, Record]:
         """The last event of each step."""
-        return {e["step"]: e for e in self.view.events if e["name"] == "step"}
+        return last_of_steps(self.view.events)
 
     @property
     def entries(self) -> set[str]:
@@ -154,8 +153,7 @@ class Kept:
     @property
     def seconds(self) -> float:
         """That processes were at it, up to the last that they wrote."""
-        times = [(e["name"] in ("resume", "torn-end"), e["time"]) for e in self.view.events]
-        return sum(later - earlier for (_, earlier), (begins, later) in pairwise(times) if not begins)
+        return worked_s(self.view.events)
 
 
 def maker(made_by: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from r2m.line_file import is_held
 from r2m.pipelines.child import TASK
 from r2m.pipelines.execution import Kept, executions, maker, pipelines_folder
 from r2m.pipelines.lease import held_elsewhere
-from r2m.pipelines.memo import Entry, Memo, parts_of
+from r2m.pipelines.memo import Entry, Memo, parts_of, work_name
 from r2m.runs.find import sweep_runs
 from r2m.runs.folder import DRIVER, JOURNAL, run_folder
 from r2m.runs.journal import Journal
@@ -82,7 +82,7 @@ def find_garbage(storage: str, keep: int, name: str | None = None) -> Garbage:
     open_ = [each for each in stay if each.state not in ("finished", "skipped")]
     unfinished = [(each, event) for each in open_ for event in each.steps.values()]
     wanted = {(e["use"], e.get("key")) for _, e in unfinished}
-    begun = {_sweep_name(each.name, e["step"], e.get("key") or "") for each, e in unfinished}
+    begun = {work_name(each.name, e["step"], e.get("key") or "") for each, e in unfinished}
 
     entries = memo.entries()
     kept = [
@@ -169,10 +169,6 @@ def _begun(storage: str, step: Path) -> Iterator[str]:
         for folder in sweep_folder(storage, name).parent.glob(f"{name}*"):
             if re.fullmatch(rf"{re.escape(name)}(-\d+)*", folder.name):
                 yield folder.name
-
-
-def _sweep_name(pipeline: str, step: str, key: str) -> str:
-    return f"{pipeline}-{step}-{key[:8]}"
 
 
 def _of_sweep(storage: str, name: str) -> list[Path]:

@@ -182,5 +182,10 @@ def parts_of(entry: str) -> tuple[str, str, int]:
     return (found[1], found[2], int(found[3] or 1)) if found else ("", "", 1)
 
 
+def work_name(pipeline: str, step: str, key: str, number: int = 1) -> str:
+    """Of the sweeps and runs that a step makes for an entry of that key and number."""
+    return f"{pipeline}-{step}-{key[:8]}" + (f"-{number}" if number > 1 else "")
+
+
 def _entry_name(use: str, key: str, number: int) -> str:
     return f"{use}-{key}" + (f"-{number}" if number > 1 else "")

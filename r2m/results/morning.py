@@ -11,7 +11,7 @@ from r2m.results.alarms import alarms, raised
 from r2m.results.comparison import Comparison
 from r2m.results.readings import cost
 from r2m.runs.journal import JournalView
-from r2m.runs.records import Record
+from r2m.runs.records import Record, last_of_steps, worked_s
 
 RAN, CACHED, FAILED, BLOCKED, WAITING = "done", "cached", "failed", "blocked", "waiting"  # states of a step
 
@@ -103,7 +103,7 @@ def morning(
 ) -> Morning:
     """`trained`: the runs that this execution made, not those that it found."""
     events = execution.events
-    last = {e["step"]: e for e in events if e["name"] == "step"}
+    last = last_of_steps(events)
     uses = {name: step.get("use", "") for name, step in execution.start["config"].get("steps", {}).items()}
     steps = tuple(_step(name, uses.get(name, ""), last.get(name, {})) for name in dict.fromkeys([*uses, *last]))
     ends = [e for e in events if e["name"] in ("failed", "stopped")]
@@ -112,7 +112,7 @@ def morning(
         pipeline=execution.tags.get("r2m.pipeline", ""), run_id=execution.run_id,
         tick=execution.tags.get("r2m.tick", ""), status=execution.status,
         reason=str(ends[-1].get("reason", "")) if ends else "", steps=steps, verdicts=_verdicts(events),
-        seconds=_seconds(execution.start, events), worker_s=sum(s for _, s in spent),
+        seconds=worked_s([execution.start, *events]), worker_s=sum(s for _, s in spent),
         trajectories=sum(n for n, _ in spent), comparison=comparison, alarm=_alarm(comparison, trained),
     )  # fmt: skip
 
@@ -133,17 +133,6 @@ def _verdicts(events: Sequence[Record]) -> tuple[MorningVerdict, ...]:
             step = e.get("step", "")
             found[step] = MorningVerdict(step, e["text"], e["promoted"], conditions)
     return tuple(found.values())
-
-
-def _seconds(start: Record, events: Sequence[Record]) -> float:
-    """Of its sessions, each from where it goes on to the last that it wrote."""
-    seconds, began, seen = 0.0, start["time"], start["time"]
-    for e in events:
-        if e["name"] == "resume":
-            seconds += seen - began
-            began = e["time"]
-        seen = e["time"]
-    return seconds + seen - began
 
 
 def _alarm(comparison: Comparison | None, trained: Iterable[JournalView]) -> tuple[str, ...]:

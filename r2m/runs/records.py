@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,18 @@ def _strict(value: Any) -> Any:
 
 def _loose(tree: Record) -> Any:
     return float(tree["$numberDouble"]) if tree.keys() == {"$numberDouble"} else tree
+
+
+def worked_s(records: Sequence[Record]) -> float:
+    """Seconds that processes were at what a journal is of, up to the last record: pauses are left out, which end in
+    the next process's first one."""
+    return sum(
+        later["time"] - earlier["time"]
+        for earlier, later in pairwise(records)
+        if later.get("name") not in ("torn-end", "resume")
+    )
+
+
+def last_of_steps(events: Sequence[Record]) -> dict[str, Record]:
+    """Of a pipeline's execution: the last event of each step."""
+    return {event["step"]: event for event in events if event["name"] == "step"}

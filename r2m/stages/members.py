@@ -24,7 +24,8 @@ def train_members(config: Config, sft: Path, members: Sequence[Path], progress: 
     data = preferences(task, sft, progress)
     differ = config.reward.members_differ
     calls = [(task, data, differ, i, sft, folder) for i, folder in enumerate(members, 1)]
-    side_by_side(train_member, calls, "members of the ensemble", progress)
+    for done, _ in enumerate(side_by_side(train_member, calls), 1):
+        progress("members of the ensemble", done, len(calls))
 
 
 def train_member(task: ForumTask, data: Preferences, differ: str, member: int, sft: Path, folder: Path) -> None:

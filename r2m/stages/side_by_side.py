@@ -2,27 +2,30 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context, parent_process
 from typing import Any
 
-from r2m.stages.progress import Progress
+Call = tuple[Any, ...]
 
 
-def side_by_side(work: Callable[..., None], calls: Iterable[tuple[Any, ...]], phase: str, progress: Progress) -> None:
-    """Each call of `work`, as many at a time as there are CPUs. The first error is raised, and no more is begun."""
-    asked = list(calls)
-    pool = ProcessPoolExecutor(min(len(asked), os.cpu_count() or 1), get_context("spawn"), end_with_parent)
+def side_by_side(
+    work: Callable[..., Any], calls: Sequence[Call], most: int | None = None
+) -> Iterator[tuple[Call, Any]]:
+    """Each call of `work` with what it returned, as they end; as many at a time as there are CPUs, at most `most`.
+    The first error is raised, and no more is begun."""
+    processes = min(len(calls), most or len(calls), os.cpu_count() or 1)
+    pool = ProcessPoolExecutor(max(1, processes), get_context("spawn"), _end_with_parent)
     try:
-        for done, future in enumerate(as_completed([pool.submit(work, *call) for call in asked]), 1):
-            future.result()
-            progress(phase, done, len(asked))
+        futures = {pool.submit(work, *call): call for call in calls}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """A process of a pool whose own was killed would wait for work for ever."""
     parent = parent_process()
     assert parent is not None

@@ -14,6 +14,8 @@ from r2m.results.readings import KL, cost, last, mean
 from r2m.runs.folder import JOURNAL, run_folder
 from r2m.runs.journal import Journal, JournalReader, read
 from r2m.stages.prepare import prepare
+from r2m.stages.progress import Progress as Told
+from r2m.stages.progress import silent
 from r2m.sweeps.ledger import ENDED, Job, Ledger
 from r2m.sweeps.notes import write_notes
 from r2m.sweeps.objective import value_of
@@ -27,8 +29,11 @@ from r2m.training.driver import SHIP_TIMEOUT_S, alarm_line, explained, on_signal
 POLL_S = 0.5
 
 
-def run_sweep(opened: Opened, address: str | None = None, console: Console | None = None) -> tuple[Answer, bool]:
+def run_sweep(
+    opened: Opened, address: str | None = None, console: Console | None = None, told: Told = silent
+) -> tuple[Answer, bool]:
     """Run a sweep, or go on with it: the answer as it then stands, and whether that is its end (no Ctrl-C came).
+    `told`: how many of its runs have ended.
 
     Raises UserError for one that has finished, is running elsewhere or cannot fit, or whose runs fail by their
     input; else what Ray raises. Whatever ends it, it can be resumed.
@@ -42,7 +47,7 @@ def run_sweep(opened: Opened, address: str | None = None, console: Console | Non
         if view.events or view.rounds:
             journal.event("resume")
         try:
-            return _Session(opened, journal, address, console).run()
+            return _Session(opened, journal, address, console, told).run()
         except Exception as error:
             cause = explained(error)
             if cause is error:
@@ -51,9 +56,11 @@ def run_sweep(opened: Opened, address: str | None = None, console: Console | Non
 
 
 class _Session:
-    def __init__(self, opened: Opened, journal: Journal, address: str | None, console: Console) -> None:
+    def __init__(
+        self, opened: Opened, journal: Journal, address: str | None, console: Console, told: Told = silent
+    ) -> None:
         sweep = opened.sweep
-        self.opened, self.journal, self.console = opened, journal, console
+        self.opened, self.journal, self.console, self.told = opened, journal, console, told
         plan = plan_of(sweep, opened.extra, address)
         plan.check_disk(opened.storage)
         connect(address, math.ceil(plan.concurrent * plan.cpus))
@@ -86,6 +93,7 @@ class _Session:
         from r2m.sweeps.tuner import Tuning
 
         self._record()  # what a killed driver had settled and not written down
+        self.told("runs", len(self.ended), self.runs)
         with on_signal(self._ask_to_stop):
             folder, max_failures = self.opened.folder / "ray", self.opened.base.run.max_failures
             tuning = Tuning(self.ledger, folder, self.plan, max_failures)
@@ -154,6 +162,7 @@ class _Session:
         views = [read(run.journal) for run in job.runs]
         self.worker_s |= {view.run_id: cost(view)[1] for view in views}
         self.ended |= {view.run_id for view in views if view.status in ENDED}
+        self.told("runs", len(self.ended), self.runs)
         for run in job.runs:
             self.shipper.finish(run.folder)
         self._record()

@@ -19,8 +19,6 @@ def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepP
 
     Raises UserError, with the arithmetic, where it can't.
     """
-    baselines = len(sweep.baselines)
-    runs = (sweep.budget.trials + baselines) * len(sweep.seeds) + (1 + baselines) * len(sweep.confirm)
     cluster = None if address is None else _cluster(address)
     base = config_of(sweep, {}, sweep.seeds[0], *extra)
     if base.rollout.engine == "vllm" and address is None:
@@ -36,7 +34,7 @@ def plan_of(sweep: Sweep, extra: tuple[str, ...], address: str | None) -> SweepP
     if address is None and (plans[0].workers > 1 or plans[0].gpus):
         room["cpus"] += 1  # drivers of nested trials only wait: see `connect`
     b = sweep.budget
-    return plan_sweep(plans, runs=runs, concurrent=b.concurrent, gpu_share=b.gpu_share, **room)
+    return plan_sweep(plans, runs=sweep.most_runs, concurrent=b.concurrent, gpu_share=b.gpu_share, **room)
 
 
 def _machine() -> dict[str, Any]:

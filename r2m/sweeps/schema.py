@@ -55,6 +55,12 @@ class Sweep(Section):
         return self._kept_recipe or self.recipe
 
     @property
+    def most_runs(self) -> int:
+        """Trials, baselines and confirmation, as if no baseline were a trial."""
+        baselines = len(self.baselines)
+        return (self.budget.trials + baselines) * len(self.seeds) + (1 + baselines) * len(self.confirm)
+
+    @property
     def base(self) -> Config:
         """The recipe with `set` and nothing else."""
         return self._base

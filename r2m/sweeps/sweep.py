@@ -12,7 +12,6 @@ import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import optuna
@@ -28,6 +27,7 @@ from r2m.results.answer import Answer
 from r2m.runs.find import sweep_runs
 from r2m.runs.folder import ANSWER_FILES, JOURNAL, check_name, is_name, none_of_that_name
 from r2m.runs.journal import Journal, JournalReader, JournalView, find, read
+from r2m.runs.records import worked_s
 from r2m.stages.prepare import member_models, prepare
 from r2m.stages.progress import Progress, silent
 from r2m.sweeps.answer import answer
@@ -188,12 +188,7 @@ def status_of(opened: Opened) -> str:
 
 def elapsed_s(journal: Path) -> float:
     """Seconds that drivers have worked on the sweep, up to the journal's last record: pauses are left out."""
-    records = JournalReader(journal).new_records()
-    return sum(
-        later["time"] - earlier["time"]
-        for earlier, later in pairwise(records)
-        if later.get("name") not in ("torn-end", "resume")
-    )
+    return worked_s(JournalReader(journal).new_records())
 
 
 def answer_of(opened: Opened, study: optuna.Study, views: dict[str, JournalView]) -> Answer:

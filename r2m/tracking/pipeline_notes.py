@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from r2m.runs import journal
-from r2m.runs.records import Record
+from r2m.runs.records import Record, last_of_steps
 from r2m.tracking.dashboards import SWEEPS, TRAINING_PAGES, link
 from r2m.tracking.markdown import markdown
 
@@ -44,7 +44,7 @@ def pipeline_note(
         found = f"{last.get('name', 'running').capitalize()}. {markdown(last.get('reason', ''))}".strip()
         return _sweep_links(client, last.get("sweeps", [])), found
     verdict = next((e["text"] for e in reversed(events) if e["name"] == "verdict"), "")
-    steps = {e["step"]: e for e in events if e["name"] == "step"}
+    steps = last_of_steps(events)
     said = [f"{markdown(name)} {e['state']}" + (f" ({markdown(e['made_by'])})" if e["state"] == "cached" else "")
             for name, e in steps.items()]  # fmt: skip
     parts = [f"**{markdown(verdict)}**" if verdict else "", markdown(last.get("reason", "")), ", ".join(said)]

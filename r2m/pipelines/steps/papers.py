@@ -52,8 +52,7 @@ def _paper(step: PaperStep, work: Work) -> StepOutputs:
     if not run_sweeps(opened, work.address, Console(stderr=True, markup=False)):
         raise StoppedStepError("the paper's runs were stopped, with checkpoints")
     results = collect(asked, opened, work.progress)
-    command = f"r2m paper --recipe {step.recipe} --seeds {step.seeds} --name {name}"
-    write(results, tables(results), judge_all(results), asked.folder, command)
+    write(results, tables(results), judge_all(results), asked.folder, f"r2m paper {asked.words}")
     page = work.folder / "paper.html"
     shutil.copyfile(asked.folder / "paper.html", page)
     runs = [view.run_id for arm in results.arms.values() for view in arm.runs]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,15 +16,12 @@ from r2m.errors import UserError
 from r2m.files import write_whole
 from r2m.pipelines.contents import Contents
 from r2m.pipelines.work import PENDING_PATH, Kind, StepOutputs, StoppedStepError, Where, Work
-from r2m.runs.find import sweep_runs
 from r2m.runs.folder import JOURNAL
 from r2m.sweeps.driver import run_sweep
 from r2m.sweeps.room import plan_of
 from r2m.sweeps.schema import Sweep
 from r2m.sweeps.spec import load_sweep
 from r2m.sweeps.sweep import Opened, answer_of, extra_settings, new_sweep, open_sweep, runs_of, status_of
-
-FOLLOW_S = 2.0
 
 
 class SweepStep(Section):
@@ -81,33 +75,10 @@ def finish_sweep(name: str, file: Path, work: Work, workers: int | None = None) 
         opened = new_sweep(str(file), name, work.storage, workers, work.tracking_uri, work.progress)
     if status_of(opened) == "finished":
         return opened
-    sweep = opened.sweep
-    runs = len(sweep.seeds) * (len(sweep.baselines) + sweep.budget.trials)
-    runs += len(sweep.confirm) * (len(sweep.baselines) + 1)
-    with _followed(work, name, runs):
-        _, finished = run_sweep(opened, work.address)
+    _, finished = run_sweep(opened, work.address, told=work.progress)
     if not finished:
         raise StoppedStepError(f"the sweep {name} was stopped, with checkpoints")
     return opened
-
-
-@contextmanager
-def _followed(work: Work, sweep: str, runs: int) -> Iterator[None]:
-    """Says meanwhile how many of its runs have ended."""
-    over = threading.Event()
-
-    def follow() -> None:
-        while not over.wait(FOLLOW_S):
-            views = sweep_runs(work.storage, sweep).values()
-            work.progress("runs", sum(view.status in ("finished", "pruned", "failed") for view in views), runs)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _waits(sweep: Sweep) -> bool:
@@ -143,9 +114,7 @@ def _search(step: SweepStep, work: Work) -> StepOutputs:
 
 
 def _takes(step: SweepStep, where: Where) -> str:
-    b, sweep = len(step.sweep.baselines), step.sweep
-    runs = (sweep.budget.trials + b) * len(sweep.seeds) + (1 + b) * len(sweep.confirm)
-    return f"at most {runs} runs"
+    return f"at most {step.sweep.most_runs} runs"
 
 
 SWEEP = Kind(
