@@ -93,13 +93,13 @@ def open_sweeps(asked: Asked, progress: Progress = silent) -> list[Opened]:
     return opened
 
 
-def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console) -> bool:
-    """Run those that have not finished; whether all have then (no Ctrl-C came)."""
+def run_sweeps(opened: Sequence[Opened], address: str | None, console: Console, told: Progress = silent) -> bool:
+    """Run those that have not finished; whether all have then (no Ctrl-C came). `told`: as of `run_sweep`."""
     import ray
 
     joined = ray.is_initialized()
     try:
-        return all(run_sweep(o, address, console)[1] for o in opened if status_of(o) != "finished")
+        return all(run_sweep(o, address, console, told)[1] for o in opened if status_of(o) != "finished")
     finally:
         if not joined and ray.is_initialized():  # its processes are in the way of what is measured next
             ray.shutdown()

@@ -49,7 +49,7 @@ def _paper(step: PaperStep, work: Work) -> StepOutputs:
     name = f"{work.pipeline}-{own}"
     asked = Asked(step.recipe, step.seeds, work.storage, name, settings, step.workers, work.address)
     opened = open_sweeps(asked, work.progress)
-    if not run_sweeps(opened, work.address, Console(stderr=True, markup=False)):
+    if not run_sweeps(opened, work.address, Console(stderr=True, markup=False), work.progress):
         raise StoppedStepError("the paper's runs were stopped, with checkpoints")
     results = collect(asked, opened, work.progress)
     write(results, tables(results), judge_all(results), asked.folder, f"r2m paper {asked.words}")
